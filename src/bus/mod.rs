@@ -1,0 +1,19 @@
+//! Packets in memory: buffer pool, lock-free ring, subscribers.
+//!
+//! A datagram is received into a [`Buffer`] of the [`Pool`], becomes a [`Packet`] (a refcounted slice with typed
+//! metadata) and is published on a flow's ring. The ring has one [`Publisher`]; readers on the publisher's own
+//! thread borrow packets through a [`LocalCursor`], readers anywhere else hold a [`Subscriber`].
+//!
+//! Memory is bounded by the pool, the publisher never waits, and a reader that falls behind learns how many packets it
+//! missed.
+
+mod packet;
+mod pool;
+mod ring;
+mod subscriber;
+mod sync;
+
+pub use packet::{Meta, Packet};
+pub use pool::{Buffer, Pool, PoolLimits, PoolUse};
+pub use ring::{BorrowedPacket, LocalCursor, Publisher};
+pub use subscriber::{Ended, LagPolicy, Subscribe, Subscriber};

@@ -1,0 +1,370 @@
+//! Single-writer, many-reader ring: the only shared memory of a flow.
+//!
+//! A slot is a stamp and five words, all atomic. The publisher marks the stamp odd, writes the words, and stores the even
+//! stamp of the packet's index. A reader on another thread reads stamp, words, counts the buffer up and reads the stamp
+//! again: only if it is unchanged was the counted buffer the one that the slot meant. Counting up on a buffer that was
+//! recycled meanwhile is harmless because headers are type-stable (see `pool`), and the reader gives it back at once.
+//! Neither side ever waits for the other.
+//!
+//! The publisher drops packets behind the slowest reader whenever it flushes, so a ring whose readers keep up holds few
+//! buffers; a reader that stalls can hold back at most the ring's capacity.
+
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+
+use super::packet::{Meta, Packet};
+use super::pool::{Header, Pool, header_of};
+use super::subscriber::{Reader, Subscribe};
+use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicU64, Mutex, Ordering, fence};
+use crate::units::Time;
+
+/// The writing end. Dropping it ends the ring: readers get what is left and then [`super::Ended::Closed`].
+#[derive(Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    /// Index of the next packet.
+    head: u64,
+    /// Oldest index still in the ring.
+    tail: u64,
+    /// Readers on other threads.
+    readers: Vec<Arc<Reader>>,
+}
+
+impl Publisher {
+    /// A ring of `capacity` packets, rounded up to a power of two, for packets of `pool`.
+    #[must_use]
+    pub fn new(pool: Pool, capacity: usize) -> Self {
+        let slots = capacity.next_power_of_two();
+        let shared = Shared {
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            head: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            has_newcomers: AtomicBool::new(false),
+            newcomers: Mutex::new(Vec::new()),
+            pool,
+        };
+        Self { shared: Arc::new(shared), head: 0, tail: 0, readers: Vec::new() }
+    }
+
+    /// Puts a packet into the ring, over the oldest one if it is full. Readers on other threads see it after
+    /// [`Publisher::flush`].
+    ///
+    /// # Panics
+    /// If the packet is not of the ring's pool.
+    pub fn publish(&mut self, packet: Packet) {
+        assert!(self.shared.pool.owns(&packet), "packet of another pool");
+        if self.head - self.tail == self.shared.slots.len() as u64 {
+            self.retire_oldest();
+        }
+        let slot = self.shared.slot(self.head);
+        slot.stamp.store(stamp(self.head) | 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        slot.write(packet);
+        slot.stamp.store(stamp(self.head), Ordering::Release);
+        self.head += 1;
+    }
+
+    /// Shows readers on other threads what was published, wakes those who wait, and drops what everyone has read.
+    /// `oldest_local` is the lowest index that a [`LocalCursor`] still wants; [`Publisher::head`] if there is none.
+    pub fn flush(&mut self, oldest_local: u64) {
+        self.shared.head.store(self.head, Ordering::SeqCst);
+        let mut oldest = oldest_local.min(self.head);
+        if self.shared.has_newcomers.load(Ordering::SeqCst) && !self.adopt_newcomers() {
+            // Somebody is just subscribing, and may want anything from here on: drop nothing this time.
+            oldest = 0;
+        }
+        if !self.readers.is_empty() {
+            fence(Ordering::SeqCst);
+            self.readers.retain(|reader| !reader.is_gone());
+            for reader in &self.readers {
+                oldest = oldest.min(reader.cursor());
+                reader.wake_if_waiting();
+            }
+        }
+        while self.tail < oldest {
+            self.retire_oldest();
+        }
+    }
+
+    /// Index that the next packet will have.
+    #[must_use]
+    pub const fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Packets the ring can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.shared.slots.len()
+    }
+
+    /// A handle with which any thread can subscribe.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscribe {
+        Subscribe::new(Arc::clone(&self.shared))
+    }
+
+    /// The next packet that `cursor` has not seen, without counting it up. `None` when it has seen all. What the ring
+    /// has already overwritten is added to the cursor's missed count.
+    pub fn read<'ring>(&'ring self, cursor: &mut LocalCursor) -> Option<BorrowedPacket<'ring>> {
+        cursor.catch_up(self);
+        if cursor.next == self.head {
+            return None;
+        }
+        let packet = self.shared.slot(cursor.next).packet();
+        cursor.next += 1;
+        Some(BorrowedPacket { packet: ManuallyDrop::new(packet), ring: PhantomData })
+    }
+
+    fn retire_oldest(&mut self) {
+        let slot = self.shared.slot(self.tail);
+        slot.stamp.store(stamp(self.tail) | 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        drop(slot.packet());
+        self.tail += 1;
+    }
+
+    /// False if somebody is just adding himself; never waits.
+    fn adopt_newcomers(&mut self) -> bool {
+        let Ok(mut newcomers) = self.shared.newcomers.try_lock() else {
+            return false;
+        };
+        self.readers.append(&mut newcomers);
+        self.shared.has_newcomers.store(false, Ordering::SeqCst);
+        true
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.shared.head.store(self.head, Ordering::SeqCst);
+        self.shared.closed.store(true, Ordering::SeqCst);
+        let newcomers = self.shared.newcomers.lock().map(|mut list| std::mem::take(&mut *list)).unwrap_or_default();
+        self.readers.extend(newcomers);
+        for reader in &self.readers {
+            reader.wake();
+        }
+    }
+}
+
+/// Position of a reader on the publisher's own thread.
+#[derive(Clone, Debug)]
+pub struct LocalCursor {
+    next: u64,
+    missed: u64,
+}
+
+impl LocalCursor {
+    /// Starts with the next packet that will be published.
+    #[must_use]
+    pub const fn at_head(publisher: &Publisher) -> Self {
+        Self { next: publisher.head, missed: 0 }
+    }
+
+    /// Index of the next packet it will read.
+    #[must_use]
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Packets published and not read.
+    #[must_use]
+    pub const fn unread(&self, publisher: &Publisher) -> u64 {
+        publisher.head - self.next
+    }
+
+    /// Packets overwritten before they were read, since the last call.
+    pub const fn take_missed(&mut self) -> u64 {
+        std::mem::replace(&mut self.missed, 0)
+    }
+
+    /// Arrival of the oldest packet not yet read.
+    #[must_use]
+    pub fn oldest_arrival(&mut self, publisher: &Publisher) -> Option<Time> {
+        self.catch_up(publisher);
+        (self.next < publisher.head).then(|| publisher.shared.slot(self.next).arrival())
+    }
+
+    /// Passes over everything published so far without reading it; says how many those were.
+    pub const fn skip_all(&mut self, publisher: &Publisher) -> u64 {
+        let skipped = publisher.head - self.next;
+        self.next = publisher.head;
+        skipped
+    }
+
+    const fn catch_up(&mut self, publisher: &Publisher) {
+        if self.next < publisher.tail {
+            self.missed += publisher.tail - self.next;
+            self.next = publisher.tail;
+        }
+    }
+}
+
+/// A packet lent by the ring for as long as nothing new is published. Clone it to keep it.
+#[derive(Debug)]
+pub struct BorrowedPacket<'ring> {
+    /// Never dropped: the count belongs to the ring.
+    packet: ManuallyDrop<Packet>,
+    ring: PhantomData<&'ring Publisher>,
+}
+
+impl Deref for BorrowedPacket<'_> {
+    type Target = Packet;
+
+    fn deref(&self) -> &Packet {
+        &self.packet
+    }
+}
+
+/// What publisher and readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    slots: Box<[Slot]>,
+    /// Packets published and flushed.
+    pub(super) head: AtomicU64,
+    pub(super) closed: AtomicBool,
+    has_newcomers: AtomicBool,
+    newcomers: Mutex<Vec<Arc<Reader>>>,
+    /// Keeps the buffers that slots may name valid memory.
+    pool: Pool,
+}
+
+impl Shared {
+    pub(super) fn capacity(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    /// The packet with this index, counted up; `None` if it has been overwritten.
+    pub(super) fn acquire(&self, index: u64) -> Option<Packet> {
+        let slot = self.slot(index);
+        if slot.stamp.load(Ordering::Acquire) != stamp(index) {
+            return None;
+        }
+        let words = slot.words();
+        let header = header_of(words.header?);
+        if !header.try_acquire() {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        if slot.stamp.load(Ordering::Relaxed) == stamp(index) {
+            words.into_packet()
+        } else {
+            header.release();
+            None
+        }
+    }
+
+    /// Adds a reader and returns the index of the first packet that it can count on.
+    pub(super) fn add(&self, reader: Arc<Reader>) -> u64 {
+        if let Ok(mut newcomers) = self.newcomers.lock() {
+            newcomers.push(reader);
+            self.has_newcomers.store(true, Ordering::SeqCst);
+        }
+        self.head.load(Ordering::SeqCst)
+    }
+
+    fn slot(&self, index: u64) -> &Slot {
+        &self.slots[index as usize & (self.slots.len() - 1)]
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for slot in &self.slots {
+            let stamp = slot.stamp.load(Ordering::Acquire);
+            if stamp != 0 && stamp & 1 == 0 {
+                drop(slot.packet());
+            }
+        }
+    }
+}
+
+/// One packet taken apart into words. Filling a cache line, so that neighbours do not disturb each other.
+#[repr(align(64))]
+#[derive(Debug)]
+struct Slot {
+    /// `stamp(index)` while the packet may be read, odd or zero otherwise.
+    stamp: AtomicU64,
+    header: AtomicPtr<Header>,
+    /// Offset in the upper, length in the lower half.
+    span: AtomicU64,
+    arrival_ns: AtomicU64,
+    /// Extended sequence number plus one; zero for none.
+    sequence: AtomicU64,
+    /// RTP timestamp in the lower half, its presence in bit 32, the source from bit 40.
+    rtp_and_source: AtomicU64,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            stamp: AtomicU64::new(0),
+            header: AtomicPtr::new(ptr::null_mut()),
+            span: AtomicU64::new(0),
+            arrival_ns: AtomicU64::new(0),
+            sequence: AtomicU64::new(0),
+            rtp_and_source: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Slot {
+    /// Moves a packet and its count into the words.
+    fn write(&self, packet: Packet) {
+        let (header, offset, len) = packet.parts();
+        let Meta { arrival, source, sequence, rtp_timestamp } = packet.meta;
+        std::mem::forget(packet);
+        let rtp = rtp_timestamp.map_or(0, |timestamp| (1 << 32) | u64::from(timestamp));
+        self.header.store(header.as_ptr(), Ordering::Relaxed);
+        self.span.store((u64::from(offset) << 32) | u64::from(len), Ordering::Relaxed);
+        self.arrival_ns.store(arrival.as_ns(), Ordering::Relaxed);
+        self.sequence.store(sequence.map_or(0, |number| number + 1), Ordering::Relaxed);
+        self.rtp_and_source.store(rtp | (u64::from(source) << 40), Ordering::Relaxed);
+    }
+
+    fn words(&self) -> Words {
+        Words {
+            header: NonNull::new(self.header.load(Ordering::Relaxed)),
+            span: self.span.load(Ordering::Relaxed),
+            arrival_ns: self.arrival_ns.load(Ordering::Relaxed),
+            sequence: self.sequence.load(Ordering::Relaxed),
+            rtp_and_source: self.rtp_and_source.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The packet in a slot that is in use, for the publisher. The caller decides whether it takes over the count.
+    fn packet(&self) -> Packet {
+        self.words().into_packet().unwrap_or_else(|| unreachable!("a slot in use names a buffer"))
+    }
+
+    fn arrival(&self) -> Time {
+        Time::from_ns(self.arrival_ns.load(Ordering::Relaxed))
+    }
+}
+
+struct Words {
+    header: Option<NonNull<Header>>,
+    span: u64,
+    arrival_ns: u64,
+    sequence: u64,
+    rtp_and_source: u64,
+}
+
+impl Words {
+    fn into_packet(self) -> Option<Packet> {
+        let meta = Meta {
+            arrival: Time::from_ns(self.arrival_ns),
+            source: (self.rtp_and_source >> 40) as u8,
+            sequence: self.sequence.checked_sub(1),
+            rtp_timestamp: (self.rtp_and_source & (1 << 32) != 0).then_some(self.rtp_and_source as u32),
+        };
+        Some(Packet::from_parts(self.header?, (self.span >> 32) as u32, self.span as u32, meta))
+    }
+}
+
+/// Even, never zero, and different for every packet.
+const fn stamp(index: u64) -> u64 {
+    (index + 1) << 1
+}

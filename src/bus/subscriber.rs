@@ -1,0 +1,212 @@
+//! A reader on any thread: its cursor, lag detection and drop policy.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+use super::packet::Packet;
+use super::ring::Shared;
+use super::sync::{Arc, AtomicBool, AtomicU64, AtomicWaker, Ordering, fence};
+
+/// What a reader that fell behind wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LagPolicy {
+    /// Go on with the oldest packet still there.
+    #[default]
+    DropOldest,
+    /// End: a hole is worse than an end.
+    Disconnect,
+}
+
+/// Why there will be no more packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The publisher is gone and everything was read.
+    #[error("the flow has ended")]
+    Closed,
+    /// The reader fell behind and its policy is [`LagPolicy::Disconnect`].
+    #[error("fell {missed} packets behind")]
+    Lagged {
+        /// Packets it missed.
+        missed: u64,
+    },
+}
+
+/// Makes subscribers of one ring; may be sent anywhere and kept.
+#[derive(Clone)]
+pub struct Subscribe(Arc<Shared>);
+
+impl Subscribe {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// A reader that starts with the next packet to be published.
+    #[must_use]
+    pub fn subscriber(&self, policy: LagPolicy) -> Subscriber {
+        let reader = Arc::new(Reader::default());
+        let next = self.0.add(Arc::clone(&reader));
+        reader.cursor.store(next, Ordering::Release);
+        Subscriber { shared: Arc::clone(&self.0), reader, next, known_head: next, missed: 0, policy }
+    }
+}
+
+impl fmt::Debug for Subscribe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Subscribe")
+    }
+}
+
+/// One reader of a ring.
+pub struct Subscriber {
+    shared: Arc<Shared>,
+    reader: Arc<Reader>,
+    /// Index of the next packet to read.
+    next: u64,
+    /// The head as last looked up.
+    known_head: u64,
+    missed: u64,
+    policy: LagPolicy,
+}
+
+impl Subscriber {
+    /// The next packet, `None` if there is none yet.
+    ///
+    /// # Errors
+    /// [`Ended`], from then on every time.
+    pub fn next(&mut self) -> Result<Option<Packet>, Ended> {
+        loop {
+            if self.next == self.known_head && !self.look_up_head()? {
+                return Ok(None);
+            }
+            if let Some(packet) = self.shared.acquire(self.next) {
+                self.advance_to(self.next + 1);
+                return Ok(Some(packet));
+            }
+            self.lose()?;
+        }
+    }
+
+    /// The next packet, waiting for it if need be.
+    ///
+    /// # Errors
+    /// [`Ended`], from then on every time.
+    pub async fn recv(&mut self) -> Result<Packet, Ended> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// The same as a poll.
+    ///
+    /// # Errors
+    /// [`Ended`], from then on every time.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Packet, Ended>> {
+        if let Some(packet) = self.next()? {
+            return Poll::Ready(Ok(packet));
+        }
+        self.wake_on_packet(cx.waker());
+        match self.next()? {
+            Some(packet) => Poll::Ready(Ok(packet)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Packets overwritten before they were read, since the last call.
+    pub const fn take_missed(&mut self) -> u64 {
+        std::mem::replace(&mut self.missed, 0)
+    }
+
+    /// Asks for one call of `waker` at the next flush; call [`Subscriber::next`] once more afterwards.
+    fn wake_on_packet(&self, waker: &Waker) {
+        self.reader.register(waker);
+        self.reader.waiting.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// False if there is nothing new.
+    fn look_up_head(&mut self) -> Result<bool, Ended> {
+        self.known_head = self.shared.head.load(Ordering::SeqCst);
+        if self.known_head != self.next {
+            return Ok(true);
+        }
+        if !self.shared.closed.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        // The last packets may have come between the two loads.
+        self.known_head = self.shared.head.load(Ordering::SeqCst);
+        if self.known_head == self.next { Err(Ended::Closed) } else { Ok(true) }
+    }
+
+    /// The wanted packet is gone: passes over it and all others that surely are.
+    fn lose(&mut self) -> Result<(), Ended> {
+        self.known_head = self.shared.head.load(Ordering::SeqCst);
+        let oldest = self.known_head.saturating_sub(self.shared.capacity());
+        let go_on = oldest.max(self.next + 1);
+        let lost = go_on - self.next;
+        self.missed += lost;
+        if self.policy == LagPolicy::Disconnect {
+            return Err(Ended::Lagged { missed: self.missed });
+        }
+        self.advance_to(go_on);
+        Ok(())
+    }
+
+    fn advance_to(&mut self, next: u64) {
+        self.next = next;
+        self.reader.cursor.store(next, Ordering::Release);
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.reader.gone.store(true, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber").field("next", &self.next).field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// What the publisher sees of a reader. Aligned so that readers do not share cache lines.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    /// Lowest index it may still want.
+    cursor: AtomicU64,
+    waiting: AtomicBool,
+    gone: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Reader {
+    pub(super) fn cursor(&self) -> u64 {
+        self.cursor.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// The caller has issued a `SeqCst` fence after storing the head.
+    pub(super) fn wake_if_waiting(&self) {
+        if self.waiting.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.waiting.store(false, Ordering::Relaxed);
+        self.waker.wake();
+    }
+
+    #[cfg(not(loom))]
+    fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    #[cfg(loom)]
+    fn register(&self, waker: &Waker) {
+        self.waker.register_by_ref(waker);
+    }
+}

@@ -1,0 +1,1 @@
+//! Runs flows: the public handle of the library.

@@ -1,0 +1,3 @@
+//! The `anabranch` binary: hands over to `anabranch::ui`.
+
+fn main() {}

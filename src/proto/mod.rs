@@ -1,0 +1,156 @@
+//! The verbs every sans-IO core speaks, and the cores themselves.
+//!
+//! A core owns no socket, task, lock or clock. Whoever runs it (the driver on sockets, the simulator in virtual time)
+//! feeds it with `handle_datagram`, `handle_packet` and `handle_timeout`, then drains `poll_transmit`, `poll_packet` and
+//! `poll_event`, then waits until `poll_timeout`. Feeding again before draining is allowed; what piles up is bounded by
+//! the core and counted in its [`Stats`].
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use crate::bus::{Packet, Pool};
+use crate::units::Time;
+
+pub mod mpegts;
+pub mod rtp;
+pub mod udp;
+
+/// A protocol without IO.
+pub trait Core {
+    /// A datagram came in from the wire.
+    fn handle_datagram(&mut self, now: Time, datagram: Datagram);
+
+    /// A packet came from the bus and shall go out. Cores that only receive ignore it.
+    fn handle_packet(&mut self, now: Time, packet: &Packet);
+
+    /// `now` reached what [`Core::poll_timeout`] said. Calling it early is harmless.
+    fn handle_timeout(&mut self, now: Time);
+
+    /// The next datagram to send; `None` when there is none left.
+    fn poll_transmit(&mut self) -> Option<Transmit>;
+
+    /// The next packet for the bus, in order; `None` when there is none left.
+    fn poll_packet(&mut self) -> Option<Packet>;
+
+    /// The next thing worth telling; `None` when there is none left.
+    fn poll_event(&mut self) -> Option<Event>;
+
+    /// When [`Core::handle_timeout`] wants to be called; `None` for never.
+    fn poll_timeout(&self) -> Option<Time>;
+
+    /// Counters since the start.
+    fn stats(&self) -> Stats;
+}
+
+/// One UDP payload from the wire; its arrival stands in the packet's metadata.
+#[derive(Clone, Debug)]
+pub struct Datagram {
+    /// Which of the core's ports it came to.
+    pub port: Port,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The payload.
+    pub packet: Packet,
+}
+
+/// One UDP payload for the wire: a header of the core's own, and bytes straight from the bus.
+#[derive(Clone, Debug)]
+pub struct Transmit {
+    /// Which of the core's ports it leaves from.
+    pub port: Port,
+    /// Where to; `None` for the peer that the port is connected to.
+    pub to: Option<SocketAddr>,
+    /// What goes before the payload.
+    pub header: WireHeader,
+    /// The rest, never copied.
+    pub payload: Option<Packet>,
+}
+
+impl Transmit {
+    /// Length of the whole datagram in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.header.len() + self.payload.as_ref().map_or(0, |payload| payload.len())
+    }
+
+    /// Whether the datagram is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Header bytes in front of a payload.
+pub type WireHeader = ArrayVec<u8, WIRE_HEADER_BYTES_MAX>;
+
+/// Longest header that is not part of the payload's buffer: an RTP header without CSRC list (RFC 3550 5.1) or an SRT
+/// header is 12 or 16 bytes.
+pub const WIRE_HEADER_BYTES_MAX: usize = 16;
+
+/// The sockets a core may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Port {
+    /// Carries the media.
+    #[default]
+    Media,
+    /// Carries reports about it, as RTCP does.
+    Control,
+}
+
+/// What a core has to tell its operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The sender started over with another identity: RTP's SSRC changed.
+    Restarted {
+        /// SSRC until now.
+        from: u32,
+        /// SSRC from now on.
+        to: u32,
+    },
+    /// The sender said goodbye (RTCP BYE).
+    Ended,
+}
+
+/// Counters of one core, in packets. What a protocol does not have stays zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Packets taken in, valid ones.
+    pub received: u64,
+    /// Packets that were missing at their deadline.
+    pub lost: u64,
+    /// Packets that were missing and came by retransmission, FEC or another leg.
+    pub recovered: u64,
+    /// Packets that came again.
+    pub duplicate: u64,
+    /// Packets that came after their deadline.
+    pub late: u64,
+    /// Packets that came after a later one and were put back in order.
+    pub reordered: u64,
+    /// Datagrams that were no packets of this protocol.
+    pub malformed: u64,
+    /// Well-formed packets refused: another SSRC, payload type or port.
+    pub unexpected: u64,
+    /// Packets that no buffer could be had for.
+    pub no_buffer: u64,
+    /// Packets dropped because the core's own queue was full.
+    pub overflow: u64,
+    /// Interarrival jitter (RFC 3550 6.4.1).
+    pub jitter: Duration,
+    /// Round-trip time, where the protocol measures it.
+    pub round_trip: Option<Duration>,
+    /// Share of packets that the peer says it lost, of 256 (RFC 3550 6.4.1); outputs only.
+    pub peer_fraction_lost: Option<u8>,
+}
+
+/// What a core may need from outside at its birth.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Buffers for what the core makes itself.
+    pub pool: Pool,
+    /// A seed for identifiers that must be random (SSRC, first sequence number).
+    pub seed: u64,
+    /// Wall-clock nanoseconds since 1970 at [`Time::ZERO`]: RTCP needs NTP time.
+    pub unix_ns_at_zero: u64,
+}

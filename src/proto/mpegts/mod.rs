@@ -1,0 +1,1 @@
+//! MPEG transport stream.
