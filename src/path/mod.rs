@@ -1,1 +1,5 @@
 //! What happens to a packet between source and outputs.
+
+pub mod allow;
+
+pub use allow::{AllowList, Cidr};
