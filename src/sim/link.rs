@@ -53,7 +53,8 @@ impl Default for Config {
 /// What jitter does to the order of datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// Each comes after those before it, except what is held back: one path whose queues vary.
+    /// Each comes after those before it, except what is held back: one path whose queues vary. Where many come within
+    /// the jitter, most wait for the slowest of those before them.
     #[default]
     Kept,
     /// Each comes at its own time: many paths.
