@@ -1,3 +1,7 @@
 //! The `anabranch` binary: hands over to `anabranch::ui`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    anabranch::ui::run()
+}

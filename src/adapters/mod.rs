@@ -1,1 +1,24 @@
 //! Sockets, clock and threads around the cores.
+
+mod alarm;
+#[cfg(target_os = "linux")]
+mod batched;
+pub mod clock;
+mod counters;
+mod driver;
+mod host;
+mod io;
+mod portable;
+pub mod rtp;
+mod socket;
+mod system;
+pub mod udp;
+mod worker;
+
+pub use counters::{CoreCounters, Counters};
+pub use driver::{Admission, Driven, Driver, DriverEvent, SendFailure};
+pub use host::{Host, HostPort, ParseHostError};
+pub use io::IoKind;
+pub use socket::{Granted, Interface, OpenError, ParseInterfaceError, SocketOptions, UdpSocket};
+pub use system::raise_descriptor_limit;
+pub use worker::{Actor, ActorKey, Commands, Context, SocketKey, Worker};

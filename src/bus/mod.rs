@@ -7,6 +7,8 @@
 //! Memory is bounded by the pool, the publisher never waits, and a reader that falls behind learns how many packets it
 //! missed.
 
+#[cfg(all(test, loom))]
+mod model;
 mod packet;
 mod pool;
 mod ring;

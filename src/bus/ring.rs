@@ -69,19 +69,18 @@ impl Publisher {
     /// Shows readers on other threads what was published, wakes those who wait, and drops what everyone has read.
     /// `oldest_local` is the lowest index that a [`LocalCursor`] still wants; [`Publisher::head`] if there is none.
     pub fn flush(&mut self, oldest_local: u64) {
-        self.shared.head.store(self.head, Ordering::SeqCst);
+        self.shared.head.store(self.head, Ordering::Release);
+        // Pairs with the fences of readers that subscribe or go to sleep: either they see the new head, or we see them.
+        fence(Ordering::SeqCst);
         let mut oldest = oldest_local.min(self.head);
-        if self.shared.has_newcomers.load(Ordering::SeqCst) && !self.adopt_newcomers() {
+        if self.shared.has_newcomers.load(Ordering::Relaxed) && !self.adopt_newcomers() {
             // Somebody is just subscribing, and may want anything from here on: drop nothing this time.
             oldest = 0;
         }
-        if !self.readers.is_empty() {
-            fence(Ordering::SeqCst);
-            self.readers.retain(|reader| !reader.is_gone());
-            for reader in &self.readers {
-                oldest = oldest.min(reader.cursor());
-                reader.wake_if_waiting();
-            }
+        self.readers.retain(|reader| !reader.is_gone());
+        for reader in &self.readers {
+            oldest = oldest.min(reader.cursor());
+            reader.wake_if_waiting();
         }
         while self.tail < oldest {
             self.retire_oldest();
@@ -132,15 +131,16 @@ impl Publisher {
             return false;
         };
         self.readers.append(&mut newcomers);
-        self.shared.has_newcomers.store(false, Ordering::SeqCst);
+        self.shared.has_newcomers.store(false, Ordering::Relaxed);
         true
     }
 }
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.shared.head.store(self.head, Ordering::SeqCst);
-        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.head.store(self.head, Ordering::Release);
+        self.shared.closed.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
         let newcomers = self.shared.newcomers.lock().map(|mut list| std::mem::take(&mut *list)).unwrap_or_default();
         self.readers.extend(newcomers);
         for reader in &self.readers {
@@ -182,16 +182,9 @@ impl LocalCursor {
 
     /// Arrival of the oldest packet not yet read.
     #[must_use]
-    pub fn oldest_arrival(&mut self, publisher: &Publisher) -> Option<Time> {
-        self.catch_up(publisher);
-        (self.next < publisher.head).then(|| publisher.shared.slot(self.next).arrival())
-    }
-
-    /// Passes over everything published so far without reading it; says how many those were.
-    pub const fn skip_all(&mut self, publisher: &Publisher) -> u64 {
-        let skipped = publisher.head - self.next;
-        self.next = publisher.head;
-        skipped
+    pub fn oldest_arrival(&self, publisher: &Publisher) -> Option<Time> {
+        let oldest = self.next.max(publisher.tail);
+        (oldest < publisher.head).then(|| publisher.shared.slot(oldest).arrival())
     }
 
     const fn catch_up(&mut self, publisher: &Publisher) {
@@ -260,9 +253,10 @@ impl Shared {
     pub(super) fn add(&self, reader: Arc<Reader>) -> u64 {
         if let Ok(mut newcomers) = self.newcomers.lock() {
             newcomers.push(reader);
-            self.has_newcomers.store(true, Ordering::SeqCst);
+            self.has_newcomers.store(true, Ordering::Relaxed);
         }
-        self.head.load(Ordering::SeqCst)
+        fence(Ordering::SeqCst);
+        self.head.load(Ordering::Acquire)
     }
 
     fn slot(&self, index: u64) -> &Slot {
@@ -367,4 +361,138 @@ impl Words {
 /// Even, never zero, and different for every packet.
 const fn stamp(index: u64) -> u64 {
     (index + 1) << 1
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::bus::{Ended, LagPolicy, PoolLimits};
+
+    fn ring(capacity: usize) -> (Pool, Publisher) {
+        let pool = Pool::new(PoolLimits::default());
+        (pool.clone(), Publisher::new(pool, capacity))
+    }
+
+    fn numbered(pool: &Pool, number: u64) -> Packet {
+        let meta = Meta { sequence: Some(number), arrival: Time::from_ns(number), source: 3, rtp_timestamp: Some(7) };
+        pool.copy(&number.to_be_bytes(), meta).unwrap()
+    }
+
+    fn numbers(publisher: &Publisher, cursor: &mut LocalCursor) -> Vec<u64> {
+        std::iter::from_fn(|| publisher.read(cursor)?.meta.sequence).collect()
+    }
+
+    #[test]
+    fn readers_on_both_sides_see_bytes_and_metadata() {
+        let (pool, mut publisher) = ring(4);
+        let mut subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        let mut cursor = LocalCursor::at_head(&publisher);
+        publisher.publish(numbered(&pool, 5));
+        let lent = publisher.read(&mut cursor).unwrap();
+        assert_eq!(**lent, *5_u64.to_be_bytes().as_slice());
+        let meta = lent.meta;
+        assert_eq!(subscriber.try_recv().map(|packet| packet.is_some()), Ok(false), "not flushed yet");
+        publisher.flush(cursor.next());
+        assert_eq!(subscriber.try_recv().unwrap().unwrap().meta, meta);
+    }
+
+    #[test]
+    fn a_reader_that_falls_behind_learns_how_much_it_missed() {
+        let (pool, mut publisher) = ring(4);
+        let mut slow = LocalCursor::at_head(&publisher);
+        let mut remote = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        let mut strict = publisher.subscribe().subscriber(LagPolicy::Disconnect);
+        for number in 0..10 {
+            publisher.publish(numbered(&pool, number));
+            publisher.flush(slow.next());
+        }
+        assert_eq!(numbers(&publisher, &mut slow), [6, 7, 8, 9]);
+        assert_eq!(slow.take_missed(), 6);
+        assert_eq!(remote.try_recv().unwrap().unwrap().meta.sequence, Some(6));
+        assert_eq!(remote.take_missed(), 6);
+        assert_eq!(strict.try_recv().unwrap_err(), Ended::Lagged { missed: 6 });
+    }
+
+    #[test]
+    fn what_everyone_has_read_goes_back_to_the_pool() {
+        let (pool, mut publisher) = ring(1_024);
+        let mut cursor = LocalCursor::at_head(&publisher);
+        for number in 0..100_000 {
+            publisher.publish(numbered(&pool, number));
+            assert_eq!(numbers(&publisher, &mut cursor), [number]);
+            publisher.flush(cursor.next());
+        }
+        assert_eq!(pool.usage().reserved_bytes, 128 * Pool::SMALL as u64, "one slab did");
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_holds_nothing_back() {
+        let (pool, mut publisher) = ring(1_024);
+        drop(publisher.subscribe().subscriber(LagPolicy::DropOldest));
+        for number in 0..10_000 {
+            publisher.publish(numbered(&pool, number));
+            publisher.flush(u64::MAX);
+        }
+        assert_eq!(pool.usage().reserved_bytes, 128 * Pool::SMALL as u64);
+    }
+
+    #[test]
+    fn the_end_comes_after_the_last_packet() {
+        let (pool, mut publisher) = ring(4);
+        let mut subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        publisher.publish(numbered(&pool, 0));
+        drop(publisher);
+        assert!(subscriber.try_recv().unwrap().is_some());
+        assert_eq!(subscriber.try_recv().unwrap_err(), Ended::Closed);
+    }
+
+    #[test]
+    fn a_waiting_reader_is_pending_until_the_flush() {
+        let (pool, mut publisher) = ring(4);
+        let mut subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        let mut received = pin!(subscriber.recv());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(received.as_mut().poll(&mut cx).is_pending());
+        publisher.publish(numbered(&pool, 0));
+        assert!(received.as_mut().poll(&mut cx).is_pending());
+        publisher.flush(u64::MAX);
+        assert!(received.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn readers_on_other_threads_never_see_a_wrong_packet() {
+        let (pool, mut publisher) = ring(16);
+        let packets = if cfg!(miri) { 200 } else { 200_000 };
+        let readers: Vec<_> = (0..3).map(|_| publisher.subscribe().subscriber(LagPolicy::DropOldest)).collect();
+        std::thread::scope(|scope| {
+            for mut reader in readers {
+                scope.spawn(move || {
+                    let (mut read, mut missed) = (0, 0);
+                    loop {
+                        match reader.try_recv() {
+                            Ok(Some(packet)) => {
+                                assert_eq!(*packet, packet.meta.sequence.unwrap().to_be_bytes());
+                                read += 1;
+                            }
+                            Ok(None) => std::thread::yield_now(),
+                            Err(_) => break,
+                        }
+                        missed += reader.take_missed();
+                    }
+                    assert_eq!(read + missed, packets);
+                });
+            }
+            for number in 0..packets {
+                publisher.publish(numbered(&pool, number));
+                if number % 3 == 0 {
+                    publisher.flush(u64::MAX);
+                }
+            }
+            drop(publisher);
+        });
+    }
 }

@@ -74,7 +74,7 @@ impl Subscriber {
     ///
     /// # Errors
     /// [`Ended`], from then on every time.
-    pub fn next(&mut self) -> Result<Option<Packet>, Ended> {
+    pub fn try_recv(&mut self) -> Result<Option<Packet>, Ended> {
         loop {
             if self.next == self.known_head && !self.look_up_head()? {
                 return Ok(None);
@@ -100,11 +100,11 @@ impl Subscriber {
     /// # Errors
     /// [`Ended`], from then on every time.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Packet, Ended>> {
-        if let Some(packet) = self.next()? {
+        if let Some(packet) = self.try_recv()? {
             return Poll::Ready(Ok(packet));
         }
         self.wake_on_packet(cx.waker());
-        match self.next()? {
+        match self.try_recv()? {
             Some(packet) => Poll::Ready(Ok(packet)),
             None => Poll::Pending,
         }
@@ -115,30 +115,30 @@ impl Subscriber {
         std::mem::replace(&mut self.missed, 0)
     }
 
-    /// Asks for one call of `waker` at the next flush; call [`Subscriber::next`] once more afterwards.
+    /// Asks for one call of `waker` at the next flush; call [`Subscriber::try_recv`] once more afterwards.
     fn wake_on_packet(&self, waker: &Waker) {
         self.reader.register(waker);
-        self.reader.waiting.store(true, Ordering::SeqCst);
+        self.reader.waiting.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// False if there is nothing new.
     fn look_up_head(&mut self) -> Result<bool, Ended> {
-        self.known_head = self.shared.head.load(Ordering::SeqCst);
+        self.known_head = self.shared.head.load(Ordering::Acquire);
         if self.known_head != self.next {
             return Ok(true);
         }
-        if !self.shared.closed.load(Ordering::SeqCst) {
+        if !self.shared.closed.load(Ordering::Acquire) {
             return Ok(false);
         }
         // The last packets may have come between the two loads.
-        self.known_head = self.shared.head.load(Ordering::SeqCst);
+        self.known_head = self.shared.head.load(Ordering::Acquire);
         if self.known_head == self.next { Err(Ended::Closed) } else { Ok(true) }
     }
 
     /// The wanted packet is gone: passes over it and all others that surely are.
     fn lose(&mut self) -> Result<(), Ended> {
-        self.known_head = self.shared.head.load(Ordering::SeqCst);
+        self.known_head = self.shared.head.load(Ordering::Acquire);
         let oldest = self.known_head.saturating_sub(self.shared.capacity());
         let go_on = oldest.max(self.next + 1);
         let lost = go_on - self.next;

@@ -1,1 +1,27 @@
 //! Runs flows: the public handle of the library.
+//!
+//! [`Engine::apply`] says what is wanted of a flow. A pure comparison with what runs ([`diff`]) gives steps, the
+//! supervisor carries them out, and whatever a step does not name goes on undisturbed. Starting after a crash is the
+//! same path as changing one output.
+
+pub mod config;
+pub mod diff;
+mod error;
+mod event;
+mod flow;
+mod managed;
+mod output;
+mod source;
+mod stats;
+mod status;
+mod supervisor;
+pub mod url;
+
+pub use config::{
+    FailoverConfig, FlowConfig, OUTPUTS_MAX, OutputConfig, OutputEndpoint, SOURCES_MAX, SourceConfig, SourceEndpoint,
+};
+pub use error::{ApplyError, Cause, Field};
+pub use event::{Event, EventKind, Severity};
+pub use stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
+pub use status::{FlowStatus, OutputStatus, SourceStatus};
+pub use supervisor::{Engine, EngineConfig, Mode, StartError};

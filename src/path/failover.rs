@@ -227,6 +227,21 @@ impl Failover {
         self.wake_at = self.next_deadline();
     }
 
+    /// Changes all settings at once; who is alive and who is active stays.
+    ///
+    /// # Panics
+    /// If the primary's index is not below [`SOURCES_MAX`].
+    pub fn set_config(&mut self, config: Config) {
+        self.config = config;
+        self.set_primary(config.primary);
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub const fn config(&self) -> Config {
+        self.config
+    }
+
     /// The source whose packets are forwarded. It may be silent, if all are.
     #[must_use]
     pub const fn active(&self) -> Option<u8> {

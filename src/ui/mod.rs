@@ -1,1 +1,64 @@
-//! Command line.
+//! Command line and terminal.
+
+mod cli;
+mod generate;
+mod live;
+mod report;
+mod route;
+mod serve;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let result = match arguments.command {
+        cli::Command::Route(route) => route::run(&route),
+        cli::Command::Serve(serve) => serve::run(serve),
+        cli::Command::Gen(generate) => generate::run(&generate),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+enum Failure {
+    /// What was asked for cannot be: exit code 2.
+    Usage(String),
+    /// Something went wrong while running: exit code 1.
+    Runtime(anyhow::Error),
+}
+
+impl Failure {
+    fn usage(error: impl ToString) -> Self {
+        Self::Usage(error.to_string())
+    }
+
+    /// One line on stderr.
+    #[allow(clippy::print_stderr, reason = "this is what stderr is for")]
+    fn report(self) -> ExitCode {
+        match self {
+            Self::Usage(problem) => {
+                eprintln!("anabranch: {problem}");
+                ExitCode::from(2)
+            }
+            Self::Runtime(error) => {
+                eprintln!("anabranch: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Runtime(error.into())
+    }
+}

@@ -1,0 +1,107 @@
+//! What a driver counts, written by its worker and read by anybody.
+
+use std::time::Duration;
+
+use crate::proto::Stats;
+use crate::units::{Counter, RateMeter};
+
+/// Counters of one source or output. Packets and bytes are payload that was taken in or handed to the kernel.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Media packets.
+    pub packets: Counter,
+    /// Their payload bytes.
+    pub bytes: Counter,
+    /// Their rate.
+    pub rate: RateMeter,
+    /// When the last one passed.
+    pub last_packet_ns: Counter,
+    /// Datagrams from senders that are not on the allow-list.
+    pub not_allowed: Counter,
+    /// Datagrams over the rate limit.
+    pub over_limit: Counter,
+    /// Datagrams that the kernel dropped for a full receive buffer.
+    pub kernel_drops: Counter,
+    /// Datagrams for which the pool had no buffer.
+    pub no_buffer: Counter,
+    /// Packets overwritten in the ring before they could be sent.
+    pub lagged: Counter,
+    /// Datagrams that shared a segmented send with others.
+    pub segmented: Counter,
+    /// Datagrams to a port where nobody listens.
+    pub refused: Counter,
+    /// Datagrams without a way to their destination.
+    pub unreachable: Counter,
+    /// Datagrams longer than allowed.
+    pub too_long: Counter,
+    /// Datagrams refused by the system for another reason.
+    pub other: Counter,
+    /// Times the system began to refuse.
+    pub disconnections: Counter,
+    /// 1 while the system refuses.
+    pub failing: Counter,
+    /// What the core counts.
+    pub core: CoreCounters,
+}
+
+/// A core's [`Stats`] where other threads can read them.
+#[derive(Debug, Default)]
+pub struct CoreCounters {
+    received: Counter,
+    lost: Counter,
+    recovered: Counter,
+    duplicate: Counter,
+    late: Counter,
+    reordered: Counter,
+    malformed: Counter,
+    unexpected: Counter,
+    no_buffer: Counter,
+    overflow: Counter,
+    jitter_ns: Counter,
+    /// Plus one; zero for unknown.
+    round_trip_ns: Counter,
+    /// Plus one; zero for unknown.
+    peer_fraction_lost: Counter,
+}
+
+impl CoreCounters {
+    pub(super) fn set(&self, stats: &Stats) {
+        self.received.set(stats.received);
+        self.lost.set(stats.lost);
+        self.recovered.set(stats.recovered);
+        self.duplicate.set(stats.duplicate);
+        self.late.set(stats.late);
+        self.reordered.set(stats.reordered);
+        self.malformed.set(stats.malformed);
+        self.unexpected.set(stats.unexpected);
+        self.no_buffer.set(stats.no_buffer);
+        self.overflow.set(stats.overflow);
+        self.jitter_ns.set(nanos(stats.jitter));
+        self.round_trip_ns.set(stats.round_trip.map_or(0, |span| nanos(span).saturating_add(1)));
+        self.peer_fraction_lost.set(stats.peer_fraction_lost.map_or(0, |fraction| u64::from(fraction) + 1));
+    }
+
+    /// The core's stats as last written.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            received: self.received.value(),
+            lost: self.lost.value(),
+            recovered: self.recovered.value(),
+            duplicate: self.duplicate.value(),
+            late: self.late.value(),
+            reordered: self.reordered.value(),
+            malformed: self.malformed.value(),
+            unexpected: self.unexpected.value(),
+            no_buffer: self.no_buffer.value(),
+            overflow: self.overflow.value(),
+            jitter: Duration::from_nanos(self.jitter_ns.value()),
+            round_trip: self.round_trip_ns.value().checked_sub(1).map(Duration::from_nanos),
+            peer_fraction_lost: self.peer_fraction_lost.value().checked_sub(1).map(|fraction| fraction as u8),
+        }
+    }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}

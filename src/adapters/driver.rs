@@ -1,0 +1,524 @@
+//! Runs any sans-IO core on sockets, or on none.
+//!
+//! The driver does what every protocol needs alike: it receives in batches, checks the sender against the allow-list
+//! and the limit, feeds the core, hands its packets on and its datagrams to the kernel, and counts all of it.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use mio::Interest;
+
+use super::counters::Counters;
+use super::io::Sent;
+use super::socket::{Granted, UdpSocket};
+use super::worker::{Context, SocketKey};
+use crate::bus::{LocalCursor, Packet, Publisher};
+use crate::path::limit::Verdict;
+use crate::path::{AllowList, Limiter};
+use crate::proto::{self, Core, Datagram, Port, Transmit};
+use crate::units::Time;
+
+/// A core on its sockets, as the engine sees it, whatever its protocol.
+pub trait Driven: Send {
+    /// Registers the sockets with the worker: `first` names the media socket, the number after it the control socket.
+    ///
+    /// # Errors
+    /// What the system refused.
+    fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()>;
+
+    /// A socket is ready: receives what there is, hands packets to `sink`, sends what waits.
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, sink: &mut dyn FnMut(Packet));
+
+    /// The time that [`Driven::poll_timeout`] named has come.
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet));
+
+    /// Sends what `cursor` has not seen yet, until there is no more or the socket takes no more.
+    fn send_from(&mut self, cx: &mut Context<'_>, publisher: &Publisher, cursor: &mut LocalCursor);
+
+    /// Stops listening for media until [`Driven::resume`], so that datagrams gather in the socket.
+    fn rest(&mut self, cx: &mut Context<'_>);
+
+    /// Listens again and takes in what has gathered.
+    fn resume(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet));
+
+    /// When [`Driven::handle_timeout`] wants to be called.
+    fn poll_timeout(&self) -> Option<Time>;
+
+    /// Whether the kernel takes no more for now; the driver then waits for its socket.
+    fn is_blocked(&self) -> bool;
+
+    /// The next thing worth telling.
+    fn poll_event(&mut self) -> Option<DriverEvent>;
+
+    /// Counters that this driver writes.
+    fn counters(&self) -> &Arc<Counters>;
+
+    /// Buffers of the media socket, receive and send; `None` without a socket.
+    fn buffers(&self) -> Option<(Granted, Granted)>;
+}
+
+/// What a driver has to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverEvent {
+    /// From the core.
+    Core(proto::Event),
+    /// Somebody exceeds the limit and keeps doing so. Told once until the rate was within the limit for a while.
+    Abuse,
+    /// The system began to refuse what is sent.
+    SendFailed(SendFailure),
+    /// Sending has worked for a while since.
+    SendRecovered,
+}
+
+/// Why the system refuses what is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendFailure {
+    /// ICMP port unreachable came back.
+    #[error("the destination answers that nobody listens on this port")]
+    Refused,
+    /// No route, host or interface.
+    #[error("the destination cannot be reached: check the route and the interface")]
+    Unreachable,
+    /// Longer than the path's MTU, or than UDP allows.
+    #[error("datagrams are longer than the path allows: set pkt_size")]
+    TooLong,
+    /// Anything else.
+    #[error("the system refuses to send, error {0}")]
+    Other(i32),
+}
+
+/// Who may send to a source, and how much may pass.
+#[derive(Debug, Default)]
+pub struct Admission {
+    /// Allowed senders.
+    pub allow: AllowList,
+    /// Rate limit.
+    pub limiter: Option<Limiter>,
+}
+
+/// A core, its sockets and what is under way between them.
+#[derive(Debug)]
+pub struct Driver<C> {
+    core: C,
+    role: Role,
+    media: Option<Endpoint>,
+    control: Option<Endpoint>,
+    admission: Admission,
+    /// Taken from the core and not yet taken by the kernel.
+    pending: Vec<Transmit>,
+    /// The kernel takes no more for now; readiness to write is awaited.
+    blocked: bool,
+    health: SendHealth,
+    abuse_seen: Option<Time>,
+    events: ArrayVec<DriverEvent, EVENTS_MAX>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Source,
+    Output,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    socket: UdpSocket,
+    key: SocketKey,
+    /// What the worker tells about this socket now.
+    interest: Option<Interest>,
+}
+
+#[derive(Debug, Default)]
+struct SendHealth {
+    failing: bool,
+    last_error: Time,
+}
+
+/// What passed in one batch; added to the shared counters once.
+#[derive(Default)]
+struct Tally {
+    packets: u64,
+    bytes: u64,
+}
+
+impl<C: Core + Send> Driver<C> {
+    /// A source that listens on `media`, and on `control` for reports. Without sockets its core makes packets itself.
+    #[must_use]
+    pub fn source(core: C, media: Option<UdpSocket>, control: Option<UdpSocket>, admission: Admission) -> Self {
+        Self::new(core, Role::Source, media, control, admission)
+    }
+
+    /// An output that sends on `media`, and exchanges reports on `control`.
+    #[must_use]
+    pub fn output(core: C, media: UdpSocket, control: Option<UdpSocket>, limiter: Option<Limiter>) -> Self {
+        let admission = Admission { allow: AllowList::default(), limiter };
+        Self::new(core, Role::Output, Some(media), control, admission)
+    }
+
+    fn new(core: C, role: Role, media: Option<UdpSocket>, control: Option<UdpSocket>, admission: Admission) -> Self {
+        let endpoint = |socket| Endpoint { socket, key: SocketKey(0), interest: None };
+        Self {
+            core,
+            role,
+            media: media.map(endpoint),
+            control: control.map(endpoint),
+            admission,
+            pending: Vec::with_capacity(PENDING_TYPICAL),
+            blocked: false,
+            health: SendHealth::default(),
+            abuse_seen: None,
+            events: ArrayVec::new(),
+            counters: Arc::new(Counters::default()),
+        }
+    }
+
+    /// Takes datagrams in from one port.
+    fn receive(&mut self, cx: &mut Context<'_>, port: Port, sink: &mut dyn FnMut(Packet)) {
+        let Self { core, media, control, admission, abuse_seen, events, counters, .. } = self;
+        let Some(endpoint) = (match port {
+            Port::Media => media,
+            Port::Control => control,
+        }) else {
+            return;
+        };
+        let now = cx.now;
+        let mut tally = Tally::default();
+        for _ in 0..BATCHES_PER_TURN {
+            let received = cx.io.receive(&mut endpoint.socket, cx.pool, now, &mut |peer, packet| {
+                match admit(admission, now, peer, &packet) {
+                    Refusal::None => {}
+                    Refusal::Address => return counters.not_allowed.add(1),
+                    Refusal::Rate(verdict) => {
+                        counters.over_limit.add(1);
+                        return note_abuse(verdict, now, abuse_seen, events);
+                    }
+                }
+                core.handle_datagram(now, Datagram { port, peer, packet });
+                while let Some(packet) = core.poll_packet() {
+                    tally.add(&packet);
+                    sink(packet);
+                }
+            });
+            counters.kernel_drops.add(received.kernel_drops);
+            counters.no_buffer.add(received.no_buffer);
+            if !received.more {
+                tally.count(counters, now);
+                return;
+            }
+        }
+        tally.count(counters, now);
+        cx.call_again(endpoint.key);
+    }
+
+    /// Takes everything out of the core: packets to `sink`, datagrams to the kernel, events to whoever asks.
+    fn drain(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        let mut tally = Tally::default();
+        while let Some(packet) = self.core.poll_packet() {
+            tally.add(&packet);
+            sink(packet);
+        }
+        tally.count(&self.counters, cx.now);
+        while let Some(transmit) = self.core.poll_transmit() {
+            self.pending.push(transmit);
+        }
+        if !self.blocked {
+            self.flush(cx);
+        }
+        while let Some(event) = self.core.poll_event() {
+            // A full list means that nobody asks any more; the newest is dropped.
+            let _ = self.events.try_push(DriverEvent::Core(event));
+        }
+        self.counters.core.set(&self.core.stats());
+    }
+
+    /// Hands what is pending to the kernel until it takes no more.
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        let mut pending = mem::take(&mut self.pending);
+        let mut done = 0;
+        let mut refusals = 0;
+        let mut tally = Tally::default();
+        while let Some(next) = pending.get(done) {
+            let port = next.port;
+            let same_port = pending[done..].iter().take_while(|transmit| transmit.port == port).count();
+            let Some(endpoint) = self.endpoint(port) else {
+                done += same_port;
+                continue;
+            };
+            let batch = &pending[done..done + same_port];
+            let Sent { count, segmented, error } = cx.io.send(&mut endpoint.socket, batch);
+            if port == Port::Media {
+                batch[..count].iter().for_each(|transmit| tally.add_sent(transmit));
+            }
+            self.counters.segmented.add(segmented as u64);
+            done += count;
+            refusals = if count > 0 { 0 } else { refusals };
+            let Some((error, concerned)) = error else { continue };
+            match error.kind() {
+                io::ErrorKind::WouldBlock if port == Port::Media => {
+                    self.block(cx);
+                    break;
+                }
+                io::ErrorKind::Interrupted => {}
+                // The answer to an earlier datagram; this one was not even tried.
+                io::ErrorKind::ConnectionRefused if refusals < REFUSALS_MAX => {
+                    refusals += 1;
+                    self.fail(cx.now, SendFailure::Refused, 1);
+                }
+                _ => {
+                    self.fail(cx.now, SendFailure::of(&error), concerned as u64);
+                    done += concerned;
+                }
+            }
+        }
+        pending.drain(..done);
+        self.pending = pending;
+        self.recover(cx.now, tally.packets);
+        tally.count(&self.counters, cx.now);
+    }
+
+    fn endpoint(&mut self, port: Port) -> Option<&mut Endpoint> {
+        match port {
+            Port::Media => self.media.as_mut(),
+            Port::Control => self.control.as_mut(),
+        }
+    }
+
+    /// Waits for the media socket to take more.
+    fn block(&mut self, cx: &Context<'_>) {
+        self.blocked = true;
+        let reads = self.role == Role::Source;
+        if let Some(media) = &mut self.media {
+            let interest = if reads { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
+            let _without_it_the_next_packet_tries = media.listen_for(cx, Some(interest));
+        }
+    }
+
+    /// Readiness to write would be told after every datagram that leaves: it is listened for only while blocked.
+    fn unblock(&mut self, cx: &Context<'_>) {
+        self.blocked = false;
+        let interest = (self.role == Role::Source).then_some(Interest::READABLE);
+        if let Some(media) = &mut self.media {
+            let _ = media.listen_for(cx, interest);
+        }
+    }
+
+    fn fail(&mut self, now: Time, failure: SendFailure, datagrams: u64) {
+        let counters = &self.counters;
+        let counter = match failure {
+            SendFailure::Refused => &counters.refused,
+            SendFailure::Unreachable => &counters.unreachable,
+            SendFailure::TooLong => &counters.too_long,
+            SendFailure::Other(_) => &counters.other,
+        };
+        counter.add(datagrams);
+        self.health.last_error = now;
+        if !self.health.failing {
+            self.health.failing = true;
+            counters.disconnections.add(1);
+            counters.failing.set(1);
+            let _ = self.events.try_push(DriverEvent::SendFailed(failure));
+        }
+    }
+
+    fn recover(&mut self, now: Time, sent: u64) {
+        if self.health.failing && sent > 0 && now.since(self.health.last_error) >= RECOVERED_AFTER {
+            self.health.failing = false;
+            self.counters.failing.set(0);
+            let _ = self.events.try_push(DriverEvent::SendRecovered);
+        }
+    }
+}
+
+impl Endpoint {
+    fn listen_for(&mut self, cx: &Context<'_>, interest: Option<Interest>) -> io::Result<()> {
+        if self.interest == interest {
+            return Ok(());
+        }
+        match (self.interest, interest) {
+            (None, Some(interest)) => cx.register(&mut self.socket.io, self.key, interest)?,
+            (Some(_), Some(interest)) => cx.reregister(&mut self.socket.io, self.key, interest)?,
+            (Some(_), None) => cx.deregister(&mut self.socket.io)?,
+            (None, None) => {}
+        }
+        self.interest = interest;
+        Ok(())
+    }
+}
+
+impl<C: Core + Send> Driven for Driver<C> {
+    fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()> {
+        let listens = self.role == Role::Source;
+        for (index, endpoint) in [&mut self.media, &mut self.control].into_iter().enumerate() {
+            let Some(endpoint) = endpoint else { continue };
+            endpoint.key = SocketKey(first.0 + index as u16);
+            if listens || index == 1 {
+                endpoint.listen_for(cx, Some(Interest::READABLE))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
+        let is_control = self.control.as_ref().is_some_and(|control| control.key == socket);
+        if is_control {
+            self.receive(cx, Port::Control, sink);
+        } else {
+            if self.blocked {
+                self.unblock(cx);
+            }
+            if self.role == Role::Source {
+                self.receive(cx, Port::Media, sink);
+            }
+        }
+        self.drain(cx, sink);
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        self.core.handle_timeout(cx.now);
+        self.drain(cx, sink);
+    }
+
+    fn send_from(&mut self, cx: &mut Context<'_>, publisher: &Publisher, cursor: &mut LocalCursor) {
+        let now = cx.now;
+        while !self.blocked {
+            let mut taken = 0;
+            while taken < PACKETS_PER_FLUSH
+                && let Some(packet) = publisher.read(cursor)
+            {
+                taken += 1;
+                let limiter = self.admission.limiter.as_ref();
+                if limiter.is_some_and(|limiter| limiter.check(now, packet.len()) != Verdict::Pass) {
+                    self.counters.over_limit.add(1);
+                    continue;
+                }
+                self.core.handle_packet(now, &packet);
+                while let Some(transmit) = self.core.poll_transmit() {
+                    self.pending.push(transmit);
+                }
+            }
+            if taken == 0 {
+                break;
+            }
+            self.flush(cx);
+        }
+        self.counters.lagged.add(cursor.take_missed());
+        self.counters.core.set(&self.core.stats());
+    }
+
+    fn rest(&mut self, cx: &mut Context<'_>) {
+        if let Some(media) = &mut self.media {
+            let _ = media.listen_for(cx, None);
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        if let Some(media) = &mut self.media {
+            let _ = media.listen_for(cx, Some(Interest::READABLE));
+        }
+        self.receive(cx, Port::Media, sink);
+        self.drain(cx, sink);
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.core.poll_timeout()
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    fn poll_event(&mut self) -> Option<DriverEvent> {
+        self.events.pop_at(0)
+    }
+
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn buffers(&self) -> Option<(Granted, Granted)> {
+        self.media.as_ref().map(|media| (media.socket.receive_buffer(), media.socket.send_buffer()))
+    }
+}
+
+/// Why a datagram is not let in.
+enum Refusal {
+    None,
+    Address,
+    Rate(Verdict),
+}
+
+fn admit(admission: &Admission, now: Time, peer: SocketAddr, packet: &Packet) -> Refusal {
+    if !admission.allow.allows(peer.ip()) {
+        return Refusal::Address;
+    }
+    let verdict = admission.limiter.as_ref().map_or(Verdict::Pass, |limiter| limiter.check(now, packet.len()));
+    if verdict == Verdict::Pass { Refusal::None } else { Refusal::Rate(verdict) }
+}
+
+fn note_abuse(verdict: Verdict, now: Time, seen: &mut Option<Time>, events: &mut ArrayVec<DriverEvent, EVENTS_MAX>) {
+    if verdict == Verdict::Abuse {
+        let is_new = seen.is_none_or(|seen| now.since(seen) >= ABUSE_ENDED_AFTER);
+        *seen = Some(now);
+        if is_new {
+            let _ = events.try_push(DriverEvent::Abuse);
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, packet: &Packet) {
+        self.packets += 1;
+        self.bytes += packet.len() as u64;
+    }
+
+    fn add_sent(&mut self, transmit: &Transmit) {
+        self.packets += 1;
+        self.bytes += transmit.payload.as_ref().map_or(0, |payload| payload.len() as u64);
+    }
+
+    fn count(&self, counters: &Counters, now: Time) {
+        if self.packets > 0 {
+            counters.packets.add(self.packets);
+            counters.bytes.add(self.bytes);
+            counters.rate.add(now, self.bytes);
+            counters.last_packet_ns.set(now.as_ns());
+        }
+    }
+}
+
+impl SendFailure {
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind;
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Self::Refused,
+            ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::PermissionDenied => Self::Unreachable,
+            ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => Self::TooLong,
+            _ => match error.raw_os_error() {
+                Some(libc::EMSGSIZE) => Self::TooLong,
+                code => Self::Other(code.unwrap_or(0)),
+            },
+        }
+    }
+}
+
+/// Receive calls per turn: a source with more than that waiting lets the others have theirs first.
+const BATCHES_PER_TURN: usize = 4;
+/// Packets taken from the ring before what they became is sent.
+const PACKETS_PER_FLUSH: usize = 64;
+const PENDING_TYPICAL: usize = 64;
+/// ICMP answers read in a row before a datagram is given up.
+const REFUSALS_MAX: usize = 2;
+/// Judgement: two seconds of accepted datagrams; a dead port answers at once.
+const RECOVERED_AFTER: Duration = Duration::from_secs(2);
+/// Abuse after this long a pause is told again.
+const ABUSE_ENDED_AFTER: Duration = Duration::from_secs(60);
+/// Events that may wait for whoever asks, which is after every turn.
+const EVENTS_MAX: usize = 16;

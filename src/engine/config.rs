@@ -1,0 +1,95 @@
+//! What a flow is: sources, outputs, redundancy. Values here are already parsed and valid one by one.
+
+use std::time::Duration;
+
+use crate::adapters::{rtp, udp};
+use crate::path::{AllowList, limit};
+use crate::proto::mpegts::generator;
+use crate::units::{OutputName, SourceName};
+
+pub use crate::path::failover::SOURCES_MAX;
+
+/// Most outputs a flow may have.
+pub const OUTPUTS_MAX: usize = 256;
+/// Longest time that an output may hold packets back to send several at once.
+pub const COALESCE_MAX: Duration = Duration::from_millis(100);
+
+/// The configured journey of one programme.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowConfig {
+    /// What people call it; need not be unique.
+    pub name: String,
+    /// 1 to [`SOURCES_MAX`], in order of preference.
+    pub sources: Vec<SourceConfig>,
+    /// 0 to [`OUTPUTS_MAX`].
+    pub outputs: Vec<OutputConfig>,
+    /// How one of several sources is chosen.
+    pub failover: FailoverConfig,
+}
+
+/// How one of several sources is chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailoverConfig {
+    /// Preferred source; the first one if none is named.
+    pub primary: Option<SourceName>,
+    /// The active source may be silent for this long.
+    pub health_timeout: Duration,
+    /// The primary must have been healthy for this long before the flow returns to it.
+    pub hold_off: Duration,
+}
+
+/// Where a flow takes packets from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceConfig {
+    /// Unique within the flow.
+    pub name: SourceName,
+    /// Protocol and address.
+    pub endpoint: SourceEndpoint,
+    /// Senders that are let in; empty for everyone.
+    pub allow: AllowList,
+    /// How much is let in; `None` for everything.
+    pub limit: Option<limit::Config>,
+}
+
+/// Protocol and address of a source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceEndpoint {
+    /// `udp://`
+    Udp(udp::SourceConfig),
+    /// `rtp://`
+    Rtp(rtp::SourceConfig),
+    /// `test:`, the built-in signal.
+    Test(generator::Config),
+}
+
+/// Where a flow sends packets to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputConfig {
+    /// Unique within the flow.
+    pub name: OutputName,
+    /// Protocol and address.
+    pub endpoint: OutputEndpoint,
+    /// A disabled output is kept and sends nothing.
+    pub enabled: bool,
+    /// How long packets may be held back so that several leave with one system call; zero for not at all.
+    pub coalesce: Duration,
+    /// How much goes out; `None` for everything.
+    pub limit: Option<limit::Config>,
+}
+
+/// Protocol and address of an output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutputEndpoint {
+    /// `udp://`
+    Udp(udp::OutputConfig),
+    /// `rtp://`
+    Rtp(rtp::OutputConfig),
+}
+
+impl Default for FailoverConfig {
+    /// The first source, half a second of silence, five seconds of proof; see [`crate::path::failover::Config`].
+    fn default() -> Self {
+        let crate::path::failover::Config { health_timeout, hold_off, .. } = Default::default();
+        Self { primary: None, health_timeout, hold_off }
+    }
+}

@@ -1,0 +1,220 @@
+//! Running and wanted configuration in, steps out (pure).
+
+use std::collections::BTreeSet;
+
+use super::config::{FlowConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig};
+use super::error::{ApplyError, Cause, Field};
+use crate::units::{OutputName, SourceName};
+
+/// One change between what runs and what is wanted. Indexes are those of the wanted configuration. Whatever no step
+/// names goes on undisturbed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Close a source.
+    RemoveSource(SourceName),
+    /// Close an output.
+    RemoveOutput(OutputName),
+    /// Open a source.
+    AddSource(usize),
+    /// Open a source anew, because its settings changed.
+    ReplaceSource(usize),
+    /// Open an output.
+    AddOutput(usize),
+    /// Open an output anew, because its settings changed.
+    ReplaceOutput(usize),
+    /// Change how long an output may hold packets back.
+    Coalesce(usize),
+    /// Change how the active source is chosen.
+    Failover,
+}
+
+/// The steps from `running` (nothing, if the flow does not run) to `wanted`.
+#[must_use]
+pub fn diff(running: Option<&FlowConfig>, wanted: &FlowConfig) -> Vec<Step> {
+    let (sources, outputs) =
+        running.map_or((&[][..], &[][..]), |running| (running.sources.as_slice(), running.outputs.as_slice()));
+    let mut steps = Vec::new();
+    let gone = sources.iter().filter(|old| !wanted.sources.iter().any(|new| new.name == old.name));
+    steps.extend(gone.map(|old| Step::RemoveSource(old.name.clone())));
+    let gone = outputs.iter().filter(|old| !wanted.outputs.iter().any(|new| new.name == old.name));
+    steps.extend(gone.map(|old| Step::RemoveOutput(old.name.clone())));
+    for (index, new) in wanted.sources.iter().enumerate() {
+        steps.extend(source_step(sources.iter().find(|old| old.name == new.name), new, index));
+    }
+    for (index, new) in wanted.outputs.iter().enumerate() {
+        steps.extend(output_step(outputs.iter().find(|old| old.name == new.name), new, index));
+    }
+    let same_choice =
+        running.is_some_and(|running| running.failover == wanted.failover && primary(running) == primary(wanted));
+    if !same_choice {
+        steps.push(Step::Failover);
+    }
+    steps
+}
+
+/// Name of the preferred source.
+#[must_use]
+pub fn primary(config: &FlowConfig) -> Option<&SourceName> {
+    config.failover.primary.as_ref().or_else(|| config.sources.first().map(|source| &source.name))
+}
+
+fn source_step(old: Option<&SourceConfig>, new: &SourceConfig, index: usize) -> Option<Step> {
+    match old {
+        None => Some(Step::AddSource(index)),
+        Some(old) if old == new => None,
+        Some(_) => Some(Step::ReplaceSource(index)),
+    }
+}
+
+fn output_step(old: Option<&OutputConfig>, new: &OutputConfig, index: usize) -> Option<Step> {
+    let Some(old) = old else {
+        return Some(Step::AddOutput(index));
+    };
+    if old == new {
+        return None;
+    }
+    let differs_only_in_coalesce = OutputConfig { coalesce: new.coalesce, ..old.clone() } == *new;
+    Some(if differs_only_in_coalesce { Step::Coalesce(index) } else { Step::ReplaceOutput(index) })
+}
+
+/// Whether a wanted configuration can be one at all.
+///
+/// # Errors
+/// The first part that is wrong.
+pub fn check(wanted: &FlowConfig) -> Result<(), ApplyError> {
+    let fail = |field, cause| Err(ApplyError { field, cause });
+    if wanted.sources.is_empty() {
+        return fail(Field::Sources, Cause::NoSource);
+    }
+    if wanted.sources.len() > SOURCES_MAX {
+        return fail(Field::Sources, Cause::TooMany { max: SOURCES_MAX });
+    }
+    if wanted.outputs.len() > OUTPUTS_MAX {
+        return fail(Field::Outputs, Cause::TooMany { max: OUTPUTS_MAX });
+    }
+    if let Some(index) = first_repeated(wanted.sources.iter().map(|source| &source.name)) {
+        let name = wanted.sources[index].name.to_string();
+        return fail(Field::Source(index), Cause::DuplicateName { name });
+    }
+    if let Some(index) = first_repeated(wanted.outputs.iter().map(|output| &output.name)) {
+        let name = wanted.outputs[index].name.to_string();
+        return fail(Field::Output(index), Cause::DuplicateName { name });
+    }
+    if let Some(primary) = &wanted.failover.primary
+        && !wanted.sources.iter().any(|source| source.name == *primary)
+    {
+        return fail(Field::Failover, Cause::UnknownSource { name: primary.to_string() });
+    }
+    Ok(())
+}
+
+fn first_repeated<N: Ord>(names: impl Iterator<Item = N>) -> Option<usize> {
+    let mut seen = BTreeSet::new();
+    names.enumerate().find_map(|(index, name)| (!seen.insert(name)).then_some(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::config::FailoverConfig;
+    use crate::engine::url;
+
+    fn source(name: u8, port: u16) -> SourceConfig {
+        SourceConfig {
+            name: format!("s{name}").parse().unwrap(),
+            endpoint: url::parse_source(&format!("udp://127.0.0.1:{port}")).unwrap(),
+            allow: crate::path::AllowList::default(),
+            limit: None,
+        }
+    }
+
+    fn output(name: u8, port: u16, coalesce_ms: u64) -> OutputConfig {
+        OutputConfig {
+            name: format!("o{name}").parse().unwrap(),
+            endpoint: url::parse_output(&format!("udp://127.0.0.1:{port}")).unwrap().endpoint,
+            enabled: true,
+            coalesce: Duration::from_millis(coalesce_ms),
+            limit: None,
+        }
+    }
+
+    fn flow(sources: Vec<SourceConfig>, outputs: Vec<OutputConfig>) -> FlowConfig {
+        FlowConfig { name: "a".into(), sources, outputs, failover: FailoverConfig::default() }
+    }
+
+    /// What a supervisor would have after the steps.
+    fn carry_out(running: Option<&FlowConfig>, wanted: &FlowConfig, steps: &[Step]) -> FlowConfig {
+        let mut result = running.cloned().unwrap_or_else(|| flow(Vec::new(), Vec::new()));
+        for step in steps {
+            match step {
+                Step::RemoveSource(name) => result.sources.retain(|source| source.name != *name),
+                Step::RemoveOutput(name) => result.outputs.retain(|output| output.name != *name),
+                Step::AddSource(index) => result.sources.push(wanted.sources[*index].clone()),
+                Step::AddOutput(index) => result.outputs.push(wanted.outputs[*index].clone()),
+                Step::ReplaceSource(index) => {
+                    let new = &wanted.sources[*index];
+                    result.sources.iter_mut().find(|source| source.name == new.name).unwrap().clone_from(new);
+                }
+                Step::ReplaceOutput(index) | Step::Coalesce(index) => {
+                    let new = &wanted.outputs[*index];
+                    result.outputs.iter_mut().find(|output| output.name == new.name).unwrap().clone_from(new);
+                }
+                Step::Failover => result.failover = wanted.failover.clone(),
+            }
+        }
+        result.sources.sort_by(|a, b| a.name.cmp(&b.name));
+        result.outputs.sort_by(|a, b| a.name.cmp(&b.name));
+        result
+    }
+
+    fn flows() -> impl Strategy<Value = FlowConfig> {
+        let sources = prop::collection::btree_map(0..4_u8, 1..4_u16, 1..4);
+        let outputs = prop::collection::btree_map(0..6_u8, (1..4_u16, 0..2_u64), 0..6);
+        (sources, outputs).prop_map(|(sources, outputs)| {
+            flow(
+                sources.into_iter().map(|(name, port)| source(name, port)).collect(),
+                outputs.into_iter().map(|(name, (port, coalesce_ms))| output(name, port, coalesce_ms)).collect(),
+            )
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_steps_lead_from_running_to_wanted(running in prop::option::of(flows()), wanted in flows()) {
+            let steps = diff(running.as_ref(), &wanted);
+            prop_assert_eq!(carry_out(running.as_ref(), &wanted, &steps), wanted);
+        }
+
+        #[test]
+        fn nothing_is_touched_when_nothing_differs(wanted in flows()) {
+            prop_assert_eq!(diff(Some(&wanted), &wanted), []);
+        }
+    }
+
+    #[test]
+    fn one_changed_output_is_one_step() {
+        let before = flow(vec![source(0, 1)], vec![output(0, 1, 0), output(1, 2, 0)]);
+        let moved = flow(vec![source(0, 1)], vec![output(0, 1, 0), output(1, 3, 0)]);
+        let held = flow(vec![source(0, 1)], vec![output(0, 1, 0), output(1, 2, 2)]);
+        assert_eq!(diff(Some(&before), &moved), [Step::ReplaceOutput(1)]);
+        assert_eq!(diff(Some(&before), &held), [Step::Coalesce(1)]);
+    }
+
+    #[test]
+    fn impossible_wishes_name_the_part() {
+        let field = |config: FlowConfig| check(&config).unwrap_err().field.to_string();
+        assert_eq!(field(flow(Vec::new(), Vec::new())), "sources");
+        assert_eq!(field(flow(vec![source(0, 1); 2], Vec::new())), "sources[1]");
+        assert_eq!(field(flow((0..9).map(|n| source(n, 1)).collect(), Vec::new())), "sources");
+        let outputs =
+            (0..=255).map(|n| output(n, 1, 0)).chain([OutputConfig { name: "x".parse().unwrap(), ..output(0, 1, 0) }]);
+        assert_eq!(field(flow(vec![source(0, 1)], outputs.collect())), "outputs");
+        let mut config = flow(vec![source(0, 1)], Vec::new());
+        config.failover.primary = Some("gone".parse().unwrap());
+        assert_eq!(field(config), "source_failover_config");
+    }
+}

@@ -1,0 +1,223 @@
+//! Everything worth telling, as typed events: log line, stored row and counter all come from here.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use crate::units::{FlowId, OutputName, SourceName};
+
+/// Something that happened to a flow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Whose.
+    pub flow: FlowId,
+    /// When.
+    pub at: SystemTime,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// The flow was put into the store.
+    FlowCreated,
+    /// The flow runs.
+    FlowStarted,
+    /// The flow was stopped as asked.
+    FlowStopped,
+    /// A source delivers and is in use.
+    SourceActive {
+        /// Which.
+        source: SourceName,
+    },
+    /// The flow switched to another source.
+    SourceFailover {
+        /// Until now.
+        from: SourceName,
+        /// From now on.
+        to: SourceName,
+        /// How long the old one had been silent.
+        silent: Duration,
+    },
+    /// The flow returned to its primary source.
+    PrimaryRecovered {
+        /// The primary.
+        source: SourceName,
+    },
+    /// A source that delivered fell silent.
+    SourceLost {
+        /// Which.
+        source: SourceName,
+    },
+    /// A source delivers for the first time, or again.
+    SourceRecovered {
+        /// Which.
+        source: SourceName,
+    },
+    /// A source could not be opened or ended with an error.
+    SourceError {
+        /// Which.
+        source: SourceName,
+        /// Why.
+        error: String,
+    },
+    /// A source will be opened again.
+    SourceRetry {
+        /// Which.
+        source: SourceName,
+        /// How many times so far.
+        attempt: u32,
+        /// After this time.
+        wait: Duration,
+    },
+    /// The sender said that it ended.
+    SourceEof {
+        /// Which.
+        source: SourceName,
+    },
+    /// The sender started over with another identity.
+    SourceRestarted {
+        /// Which.
+        source: SourceName,
+    },
+    /// Somebody exceeds a source's rate limit and keeps doing so.
+    SourceAbuse {
+        /// Which.
+        source: SourceName,
+    },
+    /// An output could not be opened, or what it sends is refused.
+    OutputError {
+        /// Which.
+        output: OutputName,
+        /// Why.
+        error: String,
+    },
+    /// An output that was in error sends again.
+    OutputRecovered {
+        /// Which.
+        output: OutputName,
+    },
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Someone should look today.
+    Warning,
+    /// Somebody is not served.
+    Error,
+}
+
+impl Severity {
+    /// As the API names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+impl EventKind {
+    /// The stable name that scripts match.
+    #[must_use]
+    pub const fn type_name(&self) -> &'static str {
+        match self {
+            Self::FlowCreated => "flow_created",
+            Self::FlowStarted => "flow_started",
+            Self::FlowStopped => "flow_stopped",
+            Self::SourceActive { .. } => "source_active",
+            Self::SourceFailover { .. } => "source_failover",
+            Self::PrimaryRecovered { .. } => "primary_recovered",
+            Self::SourceLost { .. } => "source_lost",
+            Self::SourceRecovered { .. } => "source_recovered",
+            Self::SourceError { .. } => "source_error",
+            Self::SourceRetry { .. } => "source_retry",
+            Self::SourceEof { .. } => "source_eof",
+            Self::SourceRestarted { .. } => "source_restarted",
+            Self::SourceAbuse { .. } => "source_abuse",
+            Self::OutputError { .. } => "output_error",
+            Self::OutputRecovered { .. } => "output_recovered",
+        }
+    }
+
+    /// How much it matters.
+    #[must_use]
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::FlowCreated
+            | Self::FlowStarted
+            | Self::FlowStopped
+            | Self::SourceActive { .. }
+            | Self::PrimaryRecovered { .. }
+            | Self::SourceRecovered { .. }
+            | Self::OutputRecovered { .. } => Severity::Info,
+            Self::SourceFailover { .. }
+            | Self::SourceLost { .. }
+            | Self::SourceRetry { .. }
+            | Self::SourceEof { .. }
+            | Self::SourceRestarted { .. }
+            | Self::SourceAbuse { .. } => Severity::Warning,
+            Self::SourceError { .. } | Self::OutputError { .. } => Severity::Error,
+        }
+    }
+
+    /// The source it is about.
+    #[must_use]
+    pub const fn source(&self) -> Option<&SourceName> {
+        match self {
+            Self::SourceFailover { to: source, .. }
+            | Self::SourceActive { source }
+            | Self::PrimaryRecovered { source }
+            | Self::SourceLost { source }
+            | Self::SourceRecovered { source }
+            | Self::SourceError { source, .. }
+            | Self::SourceRetry { source, .. }
+            | Self::SourceEof { source }
+            | Self::SourceRestarted { source }
+            | Self::SourceAbuse { source } => Some(source),
+            Self::FlowCreated
+            | Self::FlowStarted
+            | Self::FlowStopped
+            | Self::OutputError { .. }
+            | Self::OutputRecovered { .. } => None,
+        }
+    }
+
+    /// The output it is about.
+    #[must_use]
+    pub const fn output(&self) -> Option<&OutputName> {
+        if let Self::OutputError { output, .. } | Self::OutputRecovered { output } = self { Some(output) } else { None }
+    }
+}
+
+/// The sentence that people read.
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FlowCreated => f.write_str("flow created"),
+            Self::FlowStarted => f.write_str("flow started"),
+            Self::FlowStopped => f.write_str("flow stopped"),
+            Self::SourceActive { source } => write!(f, "source {source} is in use"),
+            Self::SourceFailover { from, to, silent } => {
+                write!(f, "switched from {from} to {to}: {from} was silent for {} ms", silent.as_millis())
+            }
+            Self::PrimaryRecovered { source } => write!(f, "returned to primary source {source}"),
+            Self::SourceLost { source } => write!(f, "source {source} fell silent"),
+            Self::SourceRecovered { source } => write!(f, "source {source} delivers"),
+            Self::SourceError { source, error } => write!(f, "source {source}: {error}"),
+            Self::SourceRetry { source, attempt, wait } => {
+                write!(f, "source {source} will be opened again in {} ms, attempt {attempt}", wait.as_millis())
+            }
+            Self::SourceEof { source } => write!(f, "source {source} said that it ended"),
+            Self::SourceRestarted { source } => write!(f, "source {source} started over"),
+            Self::SourceAbuse { source } => write!(f, "source {source} keeps exceeding its rate limit"),
+            Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
+            Self::OutputRecovered { output } => write!(f, "output {output} sends again"),
+        }
+    }
+}

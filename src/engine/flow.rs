@@ -1,0 +1,322 @@
+//! One running flow: ring, sources, stage, outputs.
+//!
+//! A flow is an actor on one worker. A datagram is received, unwrapped, chosen by the stage, published and sent to all
+//! outputs in one pass.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use super::config::{OUTPUTS_MAX, SOURCES_MAX};
+use super::event::EventKind;
+use super::output::RunningOutput;
+use super::supervisor::Message;
+use crate::adapters::{Actor, Context, Driven, DriverEvent, SocketKey, clock};
+use crate::bus::{Packet, Publisher, Subscribe};
+use crate::path::{Failover, failover};
+use crate::proto;
+use crate::units::{Counter, FlowId, SourceName, Time};
+
+/// The part of a flow that lives on a worker.
+pub(super) struct RunningFlow {
+    id: FlowId,
+    publisher: Publisher,
+    failover: Failover,
+    sources: [Option<RunningSource>; SOURCES_MAX],
+    outputs: Vec<Option<RunningOutput>>,
+    counters: Arc<FlowCounters>,
+    supervisor: SyncSender<Message>,
+}
+
+struct RunningSource {
+    name: SourceName,
+    driver: Box<dyn Driven>,
+    pace: Pace,
+}
+
+/// Counters of the flow as a whole.
+#[derive(Debug, Default)]
+pub(super) struct FlowCounters {
+    /// Slot of the active source plus one; zero for none.
+    pub(super) active: Counter,
+    pub(super) switches: Counter,
+    pub(super) returns: Counter,
+    /// Events lost because the supervisor was busy for too long.
+    pub(super) events_dropped: Counter,
+}
+
+/// Where a source sits in its flow; stable while it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SourceSlot(pub(super) u8);
+
+/// Where an output sits in its flow; stable while it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OutputSlot(pub(super) u16);
+
+impl RunningFlow {
+    pub(super) fn new(
+        id: FlowId,
+        publisher: Publisher,
+        failover: failover::Config,
+        counters: Arc<FlowCounters>,
+        supervisor: SyncSender<Message>,
+    ) -> Self {
+        let sources = std::array::from_fn(|_| None);
+        let failover = Failover::new(failover);
+        Self { id, publisher, failover, sources, outputs: Vec::new(), counters, supervisor }
+    }
+
+    pub(super) fn subscribe(&self) -> Subscribe {
+        self.publisher.subscribe()
+    }
+
+    /// Puts a source into its slot, in place of the one that was there.
+    pub(super) fn set_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        slot: SourceSlot,
+        name: SourceName,
+        mut driver: Box<dyn Driven>,
+    ) -> io::Result<()> {
+        // The old socket must be gone before the new one has its key.
+        self.sources[usize::from(slot.0)] = None;
+        driver.start(cx, SocketKey(u16::from(slot.0) * SOCKETS_EACH))?;
+        self.failover.add_source(slot.0);
+        self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default() });
+        Ok(())
+    }
+
+    /// Closes a source's sockets; for the stage it is merely silent.
+    pub(super) fn close_source(&mut self, slot: SourceSlot) {
+        self.sources[usize::from(slot.0)] = None;
+    }
+
+    pub(super) fn remove_source(&mut self, cx: &mut Context<'_>, slot: SourceSlot) {
+        self.failover.remove_source(cx.now, slot.0);
+        self.tell_failover();
+        self.sources[usize::from(slot.0)] = None;
+    }
+
+    /// Puts an output into its slot, in place of the one that was there.
+    pub(super) fn set_output(
+        &mut self,
+        cx: &mut Context<'_>,
+        slot: OutputSlot,
+        config: (crate::units::OutputName, Duration),
+        mut driver: Box<dyn Driven>,
+    ) -> io::Result<()> {
+        let index = usize::from(slot.0);
+        if self.outputs.len() <= index {
+            self.outputs.resize_with(index + 1, || None);
+        }
+        self.outputs[index] = None;
+        driver.start(cx, SocketKey((SOURCES_MAX as u16 + slot.0) * SOCKETS_EACH))?;
+        let (name, coalesce) = config;
+        self.outputs[index] = Some(RunningOutput::new(name, driver, coalesce, &self.publisher));
+        Ok(())
+    }
+
+    pub(super) fn remove_output(&mut self, slot: OutputSlot) {
+        if let Some(output) = self.outputs.get_mut(usize::from(slot.0)) {
+            *output = None;
+        }
+    }
+
+    pub(super) fn set_coalesce(&mut self, slot: OutputSlot, coalesce: Duration) {
+        if let Some(Some(output)) = self.outputs.get_mut(usize::from(slot.0)) {
+            output.coalesce = coalesce;
+        }
+    }
+
+    /// Changes how the active source is chosen; who is alive and who is active stays.
+    pub(super) fn set_failover(&mut self, config: failover::Config) {
+        self.failover.set_config(config);
+    }
+
+    /// Lets a source's driver do something, publishes what the stage lets through, and sends it on.
+    fn run_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        slot: SourceSlot,
+        run: impl FnOnce(&mut dyn Driven, &mut Context<'_>, &mut dyn FnMut(Packet)),
+    ) {
+        let now = cx.now;
+        let Self { sources, publisher, failover, outputs, .. } = self;
+        let Some(source) = &mut sources[usize::from(slot.0)] else { return };
+        let mut taken_in = 0;
+        run(&mut *source.driver, cx, &mut |mut packet| {
+            taken_in += 1;
+            packet.meta.source = slot.0;
+            if failover.handle_packet(now, slot.0) {
+                publisher.publish(packet);
+            }
+        });
+        if source.pace.rest_after(now, taken_in) && outputs.iter().flatten().next().is_some() {
+            source.driver.rest(cx);
+        }
+        self.tell_driver_of_source(slot);
+        self.tell_failover();
+        self.send(cx);
+    }
+
+    /// One pass over all outputs.
+    fn send(&mut self, cx: &mut Context<'_>) {
+        let mut oldest = self.publisher.head();
+        for output in self.outputs.iter_mut().flatten() {
+            oldest = oldest.min(output.pump(cx, &self.publisher));
+            while let Some(event) = output.driver.poll_event() {
+                tell(&self.supervisor, &self.counters, &self.id, of_output(output, event));
+            }
+        }
+        self.publisher.flush(oldest);
+    }
+
+    fn tell_driver_of_source(&mut self, slot: SourceSlot) {
+        let Some(source) = &mut self.sources[usize::from(slot.0)] else { return };
+        while let Some(event) = source.driver.poll_event() {
+            let source = source.name.clone();
+            let kind = match event {
+                DriverEvent::Core(proto::Event::Restarted { .. }) => Some(EventKind::SourceRestarted { source }),
+                DriverEvent::Core(proto::Event::Ended) => Some(EventKind::SourceEof { source }),
+                DriverEvent::Abuse => Some(EventKind::SourceAbuse { source }),
+                // A source sends reports only; that they do not arrive is the peer's loss.
+                DriverEvent::SendFailed(_) | DriverEvent::SendRecovered => None,
+            };
+            tell(&self.supervisor, &self.counters, &self.id, kind);
+        }
+    }
+
+    fn tell_failover(&mut self) {
+        while let Some(event) = self.failover.poll_event() {
+            let name = |slot: u8| self.sources[usize::from(slot)].as_ref().map(|source| source.name.clone());
+            let silent = self.failover.config().health_timeout;
+            let kind = match event {
+                failover::Event::Activated { source } => name(source).map(|source| EventKind::SourceActive { source }),
+                failover::Event::Switched { from, to, .. } => {
+                    name(from).zip(name(to)).map(|(from, to)| EventKind::SourceFailover { from, to, silent })
+                }
+                failover::Event::SwitchedBack { to, .. } => {
+                    name(to).map(|source| EventKind::PrimaryRecovered { source })
+                }
+                failover::Event::SourceLost { source } => name(source).map(|source| EventKind::SourceLost { source }),
+                failover::Event::SourceAlive { source } => {
+                    name(source).map(|source| EventKind::SourceRecovered { source })
+                }
+            };
+            tell(&self.supervisor, &self.counters, &self.id, kind);
+            let stats = self.failover.stats();
+            self.counters.active.set(self.failover.active().map_or(0, |slot| u64::from(slot) + 1));
+            self.counters.switches.set(stats.switches_total);
+            self.counters.returns.set(stats.returns_total);
+        }
+    }
+}
+
+impl Actor for RunningFlow {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey) {
+        let index = socket.0 / SOCKETS_EACH;
+        if usize::from(index) < SOURCES_MAX {
+            self.run_source(cx, SourceSlot(index as u8), |driver, cx, sink| driver.handle_ready(cx, socket, sink));
+            return;
+        }
+        if let Some(Some(output)) = self.outputs.get_mut(usize::from(index) - SOURCES_MAX) {
+            output.driver.handle_ready(cx, socket, &mut |_packet| {});
+        }
+        self.send(cx);
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        for slot in 0..SOURCES_MAX as u8 {
+            let Some(source) = &mut self.sources[usize::from(slot)] else { continue };
+            if source.pace.rest_is_over(cx.now) {
+                self.run_source(cx, SourceSlot(slot), |driver, cx, sink| driver.resume(cx, sink));
+            } else if source.driver.poll_timeout().is_some_and(|due| due <= cx.now) {
+                self.run_source(cx, SourceSlot(slot), |driver, cx, sink| driver.handle_timeout(cx, sink));
+            }
+        }
+        for output in self.outputs.iter_mut().flatten() {
+            if output.driver.poll_timeout().is_some_and(|due| due <= cx.now) {
+                output.driver.handle_timeout(cx, &mut |_packet| {});
+            }
+        }
+        self.failover.handle_timeout(cx.now);
+        self.tell_failover();
+        self.send(cx);
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let sources = self.sources.iter().flatten();
+        let sources = sources.flat_map(|source| [source.driver.poll_timeout(), source.pace.resting_until]);
+        let outputs = self.outputs.iter().flatten();
+        let outputs = outputs.map(|output| output.poll_timeout(&self.publisher));
+        sources.chain(outputs).chain([self.failover.poll_timeout()]).flatten().min()
+    }
+}
+
+fn of_output(output: &RunningOutput, event: DriverEvent) -> Option<EventKind> {
+    let output = output.name.clone();
+    match event {
+        DriverEvent::SendFailed(failure) => Some(EventKind::OutputError { output, error: failure.to_string() }),
+        DriverEvent::SendRecovered => Some(EventKind::OutputRecovered { output }),
+        DriverEvent::Core(_) | DriverEvent::Abuse => None,
+    }
+}
+
+/// Never waits: a worker does not stand still for the sake of an event.
+fn tell(supervisor: &SyncSender<Message>, counters: &FlowCounters, id: &FlowId, kind: Option<EventKind>) {
+    let Some(kind) = kind else { return };
+    let event = super::Event { flow: id.clone(), at: clock::wall(), kind };
+    if supervisor.try_send(Message::Happened(event)).is_err() {
+        counters.events_dropped.add(1);
+    }
+}
+
+/// Decides when a busy source is left alone for a moment, so that its packets come and go in groups.
+///
+/// Above [`Pace::BUSY_PACKETS_PER_SECOND`] one wake-up per packet would cost more than the packet. Resting for
+/// [`Pace::REST`] gathers four or more, which `recvmmsg` takes in and `UDP_SEGMENT` sends out at once.
+#[derive(Debug, Default)]
+struct Pace {
+    window_start: Time,
+    window_packets: u32,
+    busy: bool,
+    resting_until: Option<Time>,
+}
+
+impl Pace {
+    /// 84 Mb/s in datagrams of 1316 bytes: from here on the rest gathers more than three.
+    const BUSY_PACKETS_PER_SECOND: u32 = 8_000;
+    /// What it adds to the latency of a busy source at most. Judgement: far below any receiver's buffer.
+    const REST: Duration = Duration::from_micros(420);
+    const WINDOW: Duration = Duration::from_millis(20);
+
+    /// Counts `packets`; true if the source shall rest now.
+    fn rest_after(&mut self, now: Time, packets: u32) -> bool {
+        self.window_packets += packets;
+        let span = now.since(self.window_start);
+        if span >= Self::WINDOW {
+            let per_second = f64::from(self.window_packets) / span.as_secs_f64();
+            self.busy = per_second >= f64::from(Self::BUSY_PACKETS_PER_SECOND);
+            self.window_start = now;
+            self.window_packets = 0;
+        }
+        let rest = self.busy && packets > 0;
+        if rest {
+            self.resting_until = Some(now + Self::REST);
+        }
+        rest
+    }
+
+    fn rest_is_over(&mut self, now: Time) -> bool {
+        let over = self.resting_until.is_some_and(|until| until <= now);
+        if over {
+            self.resting_until = None;
+        }
+        over
+    }
+}
+
+/// Media and control.
+const SOCKETS_EACH: u16 = 2;
+const _: () = assert!((SOURCES_MAX + OUTPUTS_MAX) * (SOCKETS_EACH as usize) < u16::MAX as usize);

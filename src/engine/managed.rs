@@ -1,0 +1,521 @@
+//! A running flow as the supervisor sees it: what is in force, where each part sits, what failed and when to try again.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use super::config::{FlowConfig, OutputConfig, SourceConfig};
+use super::diff::{self, Step};
+use super::error::{ApplyError, Cause, Field};
+use super::event::EventKind;
+use super::flow::{FlowCounters, OutputSlot, RunningFlow, SourceSlot};
+use super::stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
+use super::status::{FlowStatus, OutputStatus, SourceStatus};
+use super::supervisor::{Message, Mode};
+use super::{output, source};
+use crate::adapters::clock;
+use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, OpenError};
+use crate::bus::{Pool, Publisher, Subscribe};
+use crate::path::failover;
+use crate::units::{Bitrate, FlowId, OutputName, SourceName, Time};
+
+pub(super) struct ManagedFlow {
+    worker: usize,
+    commands: Commands<RunningFlow>,
+    key: ActorKey,
+    pool: Pool,
+    subscribe: Subscribe,
+    counters: Arc<FlowCounters>,
+    started: Time,
+    /// In force; `None` until the first configuration was applied.
+    config: Option<FlowConfig>,
+    /// In configured order, as are the outputs.
+    sources: Vec<Managed<SourceConfig, SourceSlot>>,
+    outputs: Vec<Managed<OutputConfig, OutputSlot>>,
+}
+
+/// A source or an output, open or not.
+struct Managed<C, S> {
+    config: C,
+    slot: S,
+    state: State,
+    retry_attempts: u32,
+    retry_total: u64,
+    retry_due: Option<Time>,
+}
+
+enum State {
+    Open { counters: Arc<Counters>, receive_buffer: Granted, send_buffer: Granted },
+    Failed { error: OpenError },
+    Disabled,
+}
+
+/// A driver opened for a step, or why it could not be; `None` for a disabled output.
+type Opened = Option<Result<Box<dyn Driven>, OpenError>>;
+
+type Tell<'a> = &'a mut dyn FnMut(EventKind);
+
+impl ManagedFlow {
+    /// A flow without sources or outputs, on its worker.
+    pub(super) fn new(
+        id: FlowId,
+        (worker, commands): (usize, Commands<RunningFlow>),
+        pool: Pool,
+        ring_packets: usize,
+        supervisor: SyncSender<Message>,
+    ) -> Result<Self, ApplyError> {
+        let counters = Arc::new(FlowCounters::default());
+        let publisher = Publisher::new(pool.clone(), ring_packets);
+        let flow = RunningFlow::new(id, publisher, failover::Config::default(), Arc::clone(&counters), supervisor);
+        let subscribe = flow.subscribe();
+        let key = commands.insert(flow).map_err(|_| worker_ended())?;
+        let started = clock::now();
+        let (sources, outputs) = (Vec::new(), Vec::new());
+        Ok(Self { worker, commands, key, pool, subscribe, counters, started, config: None, sources, outputs })
+    }
+
+    pub(super) const fn worker(&self) -> usize {
+        self.worker
+    }
+
+    pub(super) fn subscribe(&self) -> Subscribe {
+        self.subscribe.clone()
+    }
+
+    /// Takes the flow off its worker; its sockets close.
+    pub(super) fn close(&self) {
+        let _ended_anyway = self.commands.remove(self.key);
+    }
+
+    /// Changes what differs from `wanted`.
+    pub(super) fn apply(&mut self, wanted: FlowConfig, mode: Mode, tell: Tell<'_>) -> Result<(), ApplyError> {
+        let steps = diff::diff(self.config.as_ref(), &wanted);
+        let opened = match self.open_all(&steps, &wanted, mode) {
+            Ok(opened) => opened,
+            Err(error) => {
+                if self.config.is_none() {
+                    self.close();
+                }
+                return Err(error);
+            }
+        };
+        for (step, opened) in steps.iter().zip(opened) {
+            self.carry_out(step, opened, &wanted, tell);
+        }
+        let position = |name: &SourceName| wanted.sources.iter().position(|source| source.name == *name);
+        self.sources.sort_by_key(|source| position(&source.config.name));
+        let position = |name: &OutputName| wanted.outputs.iter().position(|output| output.name == *name);
+        self.outputs.sort_by_key(|output| position(&output.config.name));
+        self.config = Some(wanted);
+        Ok(())
+    }
+
+    /// Opens everything that the steps need before anything is changed.
+    fn open_all(&mut self, steps: &[Step], wanted: &FlowConfig, mode: Mode) -> Result<Vec<Opened>, ApplyError> {
+        let mut all = Vec::with_capacity(steps.len());
+        let mut vacated = false;
+        for step in steps {
+            let (field, mut opened) = self.open_for(step, wanted);
+            if let Some(Err(OpenError::InUse { .. })) = opened
+                && !vacated
+                && matches!(field, Field::Source(_))
+            {
+                // The port may be held by a source that this very change closes.
+                vacated = true;
+                self.vacate(steps, wanted);
+                opened = self.open_for(step, wanted).1;
+            }
+            if mode == Mode::Strict
+                && let Some(Err(error)) = opened
+            {
+                if vacated {
+                    self.reopen_vacated(steps, wanted);
+                }
+                return Err(ApplyError { field, cause: error.into() });
+            }
+            all.push(opened);
+        }
+        Ok(all)
+    }
+
+    fn open_for(&self, step: &Step, wanted: &FlowConfig) -> (Field, Opened) {
+        match *step {
+            Step::AddSource(index) | Step::ReplaceSource(index) => {
+                (Field::Source(index), Some(source::open(&wanted.sources[index], &self.pool)))
+            }
+            Step::AddOutput(index) | Step::ReplaceOutput(index) => {
+                let config = &wanted.outputs[index];
+                (Field::Output(index), config.enabled.then(|| output::open(config, &self.pool)))
+            }
+            Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Coalesce(_) | Step::Failover => (Field::Flow, None),
+        }
+    }
+
+    /// Closes the sockets of every source that the steps remove or replace.
+    fn vacate(&self, steps: &[Step], wanted: &FlowConfig) {
+        for source in self.sources.iter().filter(|source| is_doomed(&source.config.name, steps, wanted)) {
+            let slot = source.slot;
+            self.visit(move |flow, _cx| flow.close_source(slot));
+        }
+    }
+
+    /// The change was refused after all: opens again what [`ManagedFlow::vacate`] closed.
+    fn reopen_vacated(&mut self, steps: &[Step], wanted: &FlowConfig) {
+        for index in 0..self.sources.len() {
+            if is_doomed(&self.sources[index].config.name, steps, wanted) {
+                let opened = source::open(&self.sources[index].config, &self.pool);
+                // Nobody else could have taken the port in between; if somebody did, the retry tells.
+                self.place_source(index, opened, &mut |_event| {});
+            }
+        }
+    }
+
+    fn carry_out(&mut self, step: &Step, opened: Opened, wanted: &FlowConfig, tell: Tell<'_>) {
+        match step {
+            Step::RemoveSource(name) => self.remove_source(name),
+            Step::RemoveOutput(name) => self.remove_output(name),
+            Step::AddSource(index) => {
+                let slot = SourceSlot(lowest_free(self.sources.iter().map(|source| usize::from(source.slot.0))) as u8);
+                self.sources.push(Managed::new(wanted.sources[*index].clone(), slot));
+                self.place_source(self.sources.len() - 1, opened.unwrap_or_else(never_asked), tell);
+            }
+            Step::ReplaceSource(index) => {
+                let config = &wanted.sources[*index];
+                if let Some(at) = self.sources.iter().position(|source| source.config.name == config.name) {
+                    self.sources[at].config = config.clone();
+                    self.place_source(at, opened.unwrap_or_else(never_asked), tell);
+                }
+            }
+            Step::AddOutput(index) => {
+                let slot = OutputSlot(lowest_free(self.outputs.iter().map(|output| usize::from(output.slot.0))) as u16);
+                self.outputs.push(Managed::new(wanted.outputs[*index].clone(), slot));
+                self.place_output(self.outputs.len() - 1, opened, tell);
+            }
+            Step::ReplaceOutput(index) => {
+                let config = &wanted.outputs[*index];
+                if let Some(at) = self.outputs.iter().position(|output| output.config.name == config.name) {
+                    self.outputs[at].config = config.clone();
+                    self.place_output(at, opened, tell);
+                }
+            }
+            Step::Coalesce(index) => {
+                let config = &wanted.outputs[*index];
+                if let Some(output) = self.outputs.iter_mut().find(|output| output.config.name == config.name) {
+                    output.config = config.clone();
+                    let (slot, coalesce) = (output.slot, config.coalesce);
+                    self.visit(move |flow, _cx| flow.set_coalesce(slot, coalesce));
+                }
+            }
+            Step::Failover => {
+                let primary = diff::primary(wanted);
+                let primary = self.sources.iter().find(|source| Some(&source.config.name) == primary);
+                let config = failover::Config {
+                    primary: primary.map(|source| source.slot.0),
+                    health_timeout: wanted.failover.health_timeout,
+                    hold_off: wanted.failover.hold_off,
+                };
+                self.visit(move |flow, _cx| flow.set_failover(config));
+            }
+        }
+    }
+
+    fn remove_source(&mut self, name: &SourceName) {
+        if let Some(at) = self.sources.iter().position(|source| source.config.name == *name) {
+            let slot = self.sources.remove(at).slot;
+            self.visit(move |flow, cx| flow.remove_source(cx, slot));
+        }
+    }
+
+    fn remove_output(&mut self, name: &OutputName) {
+        if let Some(at) = self.outputs.iter().position(|output| output.config.name == *name) {
+            let slot = self.outputs.remove(at).slot;
+            self.visit(move |flow, _cx| flow.remove_output(slot));
+        }
+    }
+
+    fn place_source(&mut self, at: usize, opened: Result<Box<dyn Driven>, OpenError>, tell: Tell<'_>) {
+        let (slot, name) = (self.sources[at].slot, self.sources[at].config.name.clone());
+        let state = match opened {
+            Ok(driver) => {
+                let state = State::of(&*driver);
+                let placed = name.clone();
+                let result = self.visit(move |flow, cx| flow.set_source(cx, slot, placed, driver));
+                result.unwrap_or(Ok(())).map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
+            }
+            Err(error) => {
+                self.visit(move |flow, _cx| flow.close_source(slot));
+                State::Failed { error }
+            }
+        };
+        let source = &mut self.sources[at];
+        if let State::Failed { error } = &state {
+            tell(EventKind::SourceError { source: name.clone(), error: error.to_string() });
+            let wait = source.schedule_retry();
+            tell(EventKind::SourceRetry { source: name, attempt: source.retry_attempts, wait });
+        } else {
+            source.retry_attempts = 0;
+        }
+        source.state = state;
+    }
+
+    fn place_output(&mut self, at: usize, opened: Opened, tell: Tell<'_>) {
+        let output = &self.outputs[at];
+        let (slot, name, coalesce) = (output.slot, output.config.name.clone(), output.config.coalesce);
+        let state = match opened {
+            None => {
+                self.visit(move |flow, _cx| flow.remove_output(slot));
+                State::Disabled
+            }
+            Some(Ok(driver)) => {
+                let state = State::of(&*driver);
+                let placed = name.clone();
+                let result = self.visit(move |flow, cx| flow.set_output(cx, slot, (placed, coalesce), driver));
+                result.unwrap_or(Ok(())).map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
+            }
+            Some(Err(error)) => {
+                self.visit(move |flow, _cx| flow.remove_output(slot));
+                State::Failed { error }
+            }
+        };
+        let output = &mut self.outputs[at];
+        if let State::Failed { error } = &state {
+            tell(EventKind::OutputError { output: name, error: error.to_string() });
+            output.schedule_retry();
+        } else if std::mem::take(&mut output.retry_attempts) > 0 {
+            tell(EventKind::OutputRecovered { output: name });
+        }
+        output.state = state;
+    }
+
+    /// When something that failed shall be opened again.
+    pub(super) fn retry_due(&self) -> Option<Time> {
+        let sources = self.sources.iter().filter_map(|source| source.retry_due);
+        sources.chain(self.outputs.iter().filter_map(|output| output.retry_due)).min()
+    }
+
+    /// Opens again what is due.
+    pub(super) fn retry(&mut self, now: Time, tell: Tell<'_>) {
+        for at in 0..self.sources.len() {
+            if self.sources[at].take_retry(now) {
+                let opened = source::open(&self.sources[at].config, &self.pool);
+                self.place_source(at, opened, tell);
+            }
+        }
+        for at in 0..self.outputs.len() {
+            if self.outputs[at].take_retry(now) {
+                let opened = output::open(&self.outputs[at].config, &self.pool);
+                self.place_output(at, Some(opened), tell);
+            }
+        }
+    }
+
+    /// Runs `visit` on the worker; `None` if the worker is gone, and then the engine is ending.
+    fn visit<R: Send + 'static>(
+        &self,
+        visit: impl FnOnce(&mut RunningFlow, &mut Context<'_>) -> R + Send + 'static,
+    ) -> Option<R> {
+        self.commands.visit(self.key, visit).ok().flatten()
+    }
+
+    pub(super) fn snapshot(&self, now: Time) -> FlowSnapshot {
+        let active = self.counters.active.value().checked_sub(1);
+        let health_timeout = self.config.as_ref().map_or(Duration::ZERO, |config| config.failover.health_timeout);
+        let sources: Vec<SourceSnapshot> = self
+            .sources
+            .iter()
+            .map(|source| source.snapshot(now, active == Some(u64::from(source.slot.0)), health_timeout))
+            .collect();
+        let all_failed = sources.iter().all(|source| source.status == SourceStatus::Error);
+        FlowSnapshot {
+            status: if all_failed { FlowStatus::Error } else { FlowStatus::Active },
+            active_source: sources.iter().find(|source| source.selected).map(|source| source.name.clone()),
+            uptime: now.since(self.started),
+            failover_total: self.counters.switches.value() + self.counters.returns.value(),
+            primary_return_total: self.counters.returns.value(),
+            sources,
+            outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
+        }
+    }
+}
+
+impl<C, S> Managed<C, S> {
+    const fn new(config: C, slot: S) -> Self {
+        Self { config, slot, state: State::Disabled, retry_attempts: 0, retry_total: 0, retry_due: None }
+    }
+
+    /// Capped exponential backoff with jitter; returns the wait.
+    fn schedule_retry(&mut self) -> Duration {
+        let doubled = RETRY_FIRST.saturating_mul(1 << self.retry_attempts.min(10));
+        let wait = doubled.min(RETRY_LONGEST).mul_f64(fastrand::f64().mul_add(0.4, 0.8));
+        self.retry_attempts = self.retry_attempts.saturating_add(1);
+        self.retry_due = Some(clock::now() + wait);
+        wait
+    }
+
+    /// Whether a retry is due; it is then under way.
+    fn take_retry(&mut self, now: Time) -> bool {
+        let due = self.retry_due.is_some_and(|due| due <= now);
+        if due {
+            self.retry_due = None;
+            self.retry_total += 1;
+        }
+        due
+    }
+
+    fn error(&self) -> Option<String> {
+        if let State::Failed { error } = &self.state { Some(error.to_string()) } else { None }
+    }
+}
+
+impl Managed<SourceConfig, SourceSlot> {
+    fn snapshot(&self, now: Time, selected: bool, health_timeout: Duration) -> SourceSnapshot {
+        let mut snapshot = SourceSnapshot {
+            name: self.config.name.clone(),
+            status: SourceStatus::Error,
+            error: self.error(),
+            protocol: self.config.endpoint.protocol(),
+            selected,
+            bitrate: Bitrate::ZERO,
+            packets: 0,
+            bytes: 0,
+            lost: 0,
+            recovered: 0,
+            jitter: Duration::ZERO,
+            round_trip: None,
+            drops: SourceDrops::default(),
+            rcvbuf_bytes: 0,
+            rcvbuf_asked_bytes: 0,
+            retry_total: self.retry_total,
+        };
+        let State::Open { counters, receive_buffer, .. } = &self.state else {
+            return snapshot;
+        };
+        let core = counters.core.stats();
+        let last = counters.last_packet_ns.value();
+        let alive = last > 0 && now.since(Time::from_ns(last)) < health_timeout;
+        snapshot.status = if alive { SourceStatus::Connected } else { SourceStatus::Disconnected };
+        snapshot.bitrate = counters.rate.rate(now);
+        snapshot.packets = counters.packets.value();
+        snapshot.bytes = counters.bytes.value();
+        snapshot.lost = core.lost;
+        snapshot.recovered = core.recovered;
+        snapshot.jitter = core.jitter;
+        snapshot.round_trip = core.round_trip;
+        snapshot.rcvbuf_bytes = receive_buffer.granted_bytes;
+        snapshot.rcvbuf_asked_bytes = receive_buffer.asked_bytes;
+        snapshot.drops = SourceDrops {
+            malformed: core.malformed,
+            unexpected: core.unexpected,
+            duplicate: core.duplicate,
+            late: core.late,
+            not_allowed: counters.not_allowed.value(),
+            over_limit: counters.over_limit.value(),
+            kernel: counters.kernel_drops.value(),
+            no_buffer: counters.no_buffer.value() + core.no_buffer,
+            overflow: core.overflow,
+        };
+        snapshot
+    }
+}
+
+impl Managed<OutputConfig, OutputSlot> {
+    fn snapshot(&self, now: Time) -> OutputSnapshot {
+        let mut snapshot = OutputSnapshot {
+            name: self.config.name.clone(),
+            status: OutputStatus::Disconnected,
+            error: self.error(),
+            protocol: self.config.endpoint.protocol(),
+            bitrate: Bitrate::ZERO,
+            packets: 0,
+            bytes: 0,
+            gso_packets: 0,
+            disconnections: 0,
+            round_trip: None,
+            drops: OutputDrops::default(),
+            sndbuf_bytes: 0,
+            sndbuf_asked_bytes: 0,
+            retry_total: self.retry_total,
+        };
+        let State::Open { counters, send_buffer, .. } = &self.state else {
+            if matches!(self.state, State::Failed { .. }) {
+                snapshot.status = OutputStatus::Error;
+            }
+            return snapshot;
+        };
+        let core = counters.core.stats();
+        let failing = counters.failing.value() > 0;
+        snapshot.status = if failing { OutputStatus::Error } else { OutputStatus::Connected };
+        snapshot.bitrate = counters.rate.rate(now);
+        snapshot.packets = counters.packets.value();
+        snapshot.bytes = counters.bytes.value();
+        snapshot.gso_packets = counters.segmented.value();
+        snapshot.disconnections = counters.disconnections.value();
+        snapshot.round_trip = core.round_trip;
+        snapshot.sndbuf_bytes = send_buffer.granted_bytes;
+        snapshot.sndbuf_asked_bytes = send_buffer.asked_bytes;
+        snapshot.drops = OutputDrops {
+            lagged: counters.lagged.value(),
+            refused: counters.refused.value(),
+            unreachable: counters.unreachable.value(),
+            too_long: counters.too_long.value(),
+            over_limit: counters.over_limit.value(),
+            other: counters.other.value() + core.overflow,
+        };
+        snapshot
+    }
+}
+
+impl State {
+    fn of(driver: &dyn Driven) -> Self {
+        let (receive_buffer, send_buffer) = driver.buffers().unwrap_or_default();
+        Self::Open { counters: Arc::clone(driver.counters()), receive_buffer, send_buffer }
+    }
+}
+
+impl From<OpenError> for Cause {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::InUse { address } => Self::InUse { address },
+            OpenError::Resolve { .. }
+            | OpenError::NoInterface { .. }
+            | OpenError::NoControlPort
+            | OpenError::System { .. } => Self::System(error.to_string()),
+        }
+    }
+}
+
+/// Whether the steps remove or replace the source of this name.
+fn is_doomed(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> bool {
+    steps.iter().any(|step| match step {
+        Step::RemoveSource(gone) => gone == name,
+        Step::ReplaceSource(index) => wanted.sources[*index].name == *name,
+        Step::RemoveOutput(_)
+        | Step::AddSource(_)
+        | Step::AddOutput(_)
+        | Step::ReplaceOutput(_)
+        | Step::Coalesce(_)
+        | Step::Failover => false,
+    })
+}
+
+fn lowest_free(taken: impl Iterator<Item = usize>) -> usize {
+    let taken: std::collections::BTreeSet<usize> = taken.collect();
+    (0..).find(|slot| !taken.contains(slot)).unwrap_or(0)
+}
+
+fn never_asked<T>() -> Result<T, OpenError> {
+    unreachable!("every source is opened before it is placed")
+}
+
+fn refused(error: &std::io::Error) -> OpenError {
+    OpenError::System { action: "watch", address: "the socket".into(), problem: error.to_string() }
+}
+
+const fn worker_ended() -> ApplyError {
+    ApplyError { field: Field::Flow, cause: Cause::Closing }
+}
+
+/// Judgement: a cable that was pulled is back at once, a service after some seconds.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Judgement: whoever repairs something does not want to wait longer.
+const RETRY_LONGEST: Duration = Duration::from_secs(30);

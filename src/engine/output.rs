@@ -1,0 +1,79 @@
+//! Opens the adapter of an output, and decides when it reads from the ring.
+
+use std::time::Duration;
+
+use super::config::{OutputConfig, OutputEndpoint};
+use crate::adapters::{Context, Driven, OpenError, clock};
+use crate::bus::{LocalCursor, Pool, Publisher};
+use crate::path::Limiter;
+use crate::units::{OutputName, Time};
+
+/// Opens what the configuration asks for.
+pub(super) fn open(config: &OutputConfig, pool: &Pool) -> Result<Box<dyn Driven>, OpenError> {
+    let limiter = config.limit.map(|limit| Limiter::new(limit, clock::now()));
+    Ok(match &config.endpoint {
+        OutputEndpoint::Udp(udp) => Box::new(udp.open(limiter)?),
+        OutputEndpoint::Rtp(rtp) => Box::new(rtp.open(pool, limiter)?),
+    })
+}
+
+impl OutputEndpoint {
+    /// The protocol's name in metrics.
+    #[must_use]
+    pub const fn protocol(&self) -> &'static str {
+        match self {
+            Self::Udp(_) => "udp",
+            Self::Rtp(_) => "rtp",
+        }
+    }
+}
+
+/// An output of a running flow. Its queue is the ring: it reads when it may send, and not before.
+pub(super) struct RunningOutput {
+    pub(super) name: OutputName,
+    pub(super) driver: Box<dyn Driven>,
+    pub(super) coalesce: Duration,
+    cursor: LocalCursor,
+}
+
+impl RunningOutput {
+    /// Starts with the next packet.
+    pub(super) const fn new(
+        name: OutputName,
+        driver: Box<dyn Driven>,
+        coalesce: Duration,
+        publisher: &Publisher,
+    ) -> Self {
+        Self { name, driver, coalesce, cursor: LocalCursor::at_head(publisher) }
+    }
+
+    /// Sends what is due; returns the lowest index that it still wants.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, publisher: &Publisher) -> u64 {
+        if self.due_at(publisher).is_some_and(|due| due <= cx.now) {
+            self.driver.send_from(cx, publisher, &mut self.cursor);
+        }
+        self.cursor.next()
+    }
+
+    /// When the flow shall run for this output's sake.
+    pub(super) fn poll_timeout(&self, publisher: &Publisher) -> Option<Time> {
+        // A blocked one waits for its socket.
+        let due = if self.driver.is_blocked() { None } else { self.due_at(publisher) };
+        [due, self.driver.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// When the output wants to read what is in the ring.
+    fn due_at(&self, publisher: &Publisher) -> Option<Time> {
+        let unread = self.cursor.unread(publisher);
+        if unread == 0 {
+            None
+        } else if self.coalesce.is_zero() || unread >= COALESCED_PACKETS_MAX {
+            Some(Time::ZERO)
+        } else {
+            self.cursor.oldest_arrival(publisher).map(|arrival| arrival + self.coalesce)
+        }
+    }
+}
+
+/// As many packets of 1316 bytes as one segmented send can carry: waiting for more would gain nothing.
+const COALESCED_PACKETS_MAX: u64 = 49;

@@ -1,0 +1,168 @@
+//! Snapshots of all counters, as the product shows them.
+
+use std::time::Duration;
+
+use super::status::{FlowStatus, OutputStatus, SourceStatus};
+use crate::units::{Bitrate, OutputName, SourceName};
+
+/// One running flow at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowSnapshot {
+    /// State of the whole.
+    pub status: FlowStatus,
+    /// The source in use now.
+    pub active_source: Option<SourceName>,
+    /// Since the flow was started.
+    pub uptime: Duration,
+    /// Switches to another source, returns included.
+    pub failover_total: u64,
+    /// Returns to the primary.
+    pub primary_return_total: u64,
+    /// In configured order.
+    pub sources: Vec<SourceSnapshot>,
+    /// In configured order.
+    pub outputs: Vec<OutputSnapshot>,
+}
+
+/// One source at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceSnapshot {
+    /// Its name.
+    pub name: SourceName,
+    /// Its state.
+    pub status: SourceStatus,
+    /// Why it is in error.
+    pub error: Option<String>,
+    /// `udp`, `rtp`, `test`.
+    pub protocol: &'static str,
+    /// Whether the flow uses this one now.
+    pub selected: bool,
+    /// Over the last second.
+    pub bitrate: Bitrate,
+    /// Payload packets taken in.
+    pub packets: u64,
+    /// Payload bytes taken in.
+    pub bytes: u64,
+    /// Missing at their deadline.
+    pub lost: u64,
+    /// Missing and brought back.
+    pub recovered: u64,
+    /// Interarrival jitter.
+    pub jitter: Duration,
+    /// Where the protocol measures it.
+    pub round_trip: Option<Duration>,
+    /// Datagrams that went no further, by cause.
+    pub drops: SourceDrops,
+    /// Receive buffer that the kernel granted, in bytes; zero without a socket.
+    pub rcvbuf_bytes: u64,
+    /// Receive buffer that was asked for, in bytes.
+    pub rcvbuf_asked_bytes: u64,
+    /// Times it was opened again after a failure.
+    pub retry_total: u64,
+}
+
+/// Datagrams of a source that went no further, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceDrops {
+    /// No packet of this protocol.
+    pub malformed: u64,
+    /// Well-formed but not for us: another SSRC, payload type.
+    pub unexpected: u64,
+    /// Came again.
+    pub duplicate: u64,
+    /// After their deadline.
+    pub late: u64,
+    /// Sender not on the allow-list.
+    pub not_allowed: u64,
+    /// Over the rate limit.
+    pub over_limit: u64,
+    /// Dropped by the kernel because the socket's buffer was full.
+    pub kernel: u64,
+    /// No buffer left in the pool.
+    pub no_buffer: u64,
+    /// A queue of the core was full.
+    pub overflow: u64,
+}
+
+impl SourceDrops {
+    /// Every cause with the name that metrics use.
+    #[must_use]
+    pub const fn by_cause(&self) -> [(&'static str, u64); 9] {
+        [
+            ("malformed", self.malformed),
+            ("unexpected", self.unexpected),
+            ("duplicate", self.duplicate),
+            ("late", self.late),
+            ("not_allowed", self.not_allowed),
+            ("over_limit", self.over_limit),
+            ("kernel", self.kernel),
+            ("no_buffer", self.no_buffer),
+            ("overflow", self.overflow),
+        ]
+    }
+}
+
+/// One output at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputSnapshot {
+    /// Its name.
+    pub name: OutputName,
+    /// Its state.
+    pub status: OutputStatus,
+    /// Why it is in error.
+    pub error: Option<String>,
+    /// `udp`, `rtp`.
+    pub protocol: &'static str,
+    /// Over the last second.
+    pub bitrate: Bitrate,
+    /// Media datagrams handed to the kernel.
+    pub packets: u64,
+    /// Payload bytes handed to the kernel.
+    pub bytes: u64,
+    /// Datagrams that left in a GSO send together with others.
+    pub gso_packets: u64,
+    /// Times the destination or the system began to refuse.
+    pub disconnections: u64,
+    /// Where the protocol measures it.
+    pub round_trip: Option<Duration>,
+    /// Packets that did not go out, by cause.
+    pub drops: OutputDrops,
+    /// Send buffer that the kernel granted, in bytes.
+    pub sndbuf_bytes: u64,
+    /// Send buffer that was asked for, in bytes.
+    pub sndbuf_asked_bytes: u64,
+    /// Times it was opened again after a failure.
+    pub retry_total: u64,
+}
+
+/// Packets of an output that did not go out, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputDrops {
+    /// Overwritten in the ring before this output could send them.
+    pub lagged: u64,
+    /// The destination answered that nobody listens (ICMP port unreachable).
+    pub refused: u64,
+    /// No route, no such host, interface down.
+    pub unreachable: u64,
+    /// Longer than the path allows.
+    pub too_long: u64,
+    /// Over the rate limit.
+    pub over_limit: u64,
+    /// Any other error of the system.
+    pub other: u64,
+}
+
+impl OutputDrops {
+    /// Every cause with the name that metrics use.
+    #[must_use]
+    pub const fn by_cause(&self) -> [(&'static str, u64); 6] {
+        [
+            ("lagged", self.lagged),
+            ("refused", self.refused),
+            ("unreachable", self.unreachable),
+            ("too_long", self.too_long),
+            ("over_limit", self.over_limit),
+            ("other", self.other),
+        ]
+    }
+}

@@ -1,0 +1,388 @@
+//! Source and output URLs: `udp://`, `rtp://`, `test:`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint};
+use crate::adapters::{Host, HostPort, Interface, SocketOptions, rtp, udp};
+use crate::proto::mpegts::generator;
+use crate::proto::rtp::{HeaderMode, PayloadTypes, ReceiverConfig, SenderConfig};
+use crate::units::{Bitrate, DataSize};
+
+/// Why a URL is no source or output. The text is one line with what was given, what is allowed, and the fix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// No scheme that we know.
+    #[error("{given}: unknown scheme, write one of {allowed}")]
+    Scheme {
+        /// The URL.
+        given: String,
+        /// What would do.
+        allowed: &'static str,
+    },
+    /// The scheme cannot be used on this side.
+    #[error("{given}: {scheme} can only be a source")]
+    SourceOnly {
+        /// The URL.
+        given: String,
+        /// Its scheme.
+        scheme: &'static str,
+    },
+    /// Host or port missing or wrong.
+    #[error("{given}: {problem}, write {scheme}://HOST:PORT with a port from 1 to 65535")]
+    Address {
+        /// The URL.
+        given: String,
+        /// Its scheme.
+        scheme: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A query key that does not exist here.
+    #[error("{given}: unknown key {key}, known are {known}")]
+    UnknownKey {
+        /// The URL.
+        given: String,
+        /// The key.
+        key: String,
+        /// Those that exist.
+        known: String,
+    },
+    /// A key given twice.
+    #[error("{given}: key {key} is given twice")]
+    RepeatedKey {
+        /// The URL.
+        given: String,
+        /// The key.
+        key: String,
+    },
+    /// A value outside what its key allows.
+    #[error("{given}: {key}={value} is not allowed, write {allowed}")]
+    Value {
+        /// The URL.
+        given: String,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What would do.
+        allowed: String,
+    },
+}
+
+/// What an output URL says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputUrl {
+    /// Protocol and address.
+    pub endpoint: OutputEndpoint,
+    /// Value of `coalesce`, if given.
+    pub coalesce: Option<Duration>,
+}
+
+/// Reads a source URL.
+///
+/// # Errors
+/// [`UrlError`], one line fit for a user.
+pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
+    let parts = Parts::split(url)?;
+    match parts.scheme {
+        "udp" => {
+            let mut query = parts.query(&["iface", "rcvbuf", "source"])?;
+            Ok(SourceEndpoint::Udp(udp::SourceConfig {
+                listen: parts.listen()?,
+                multicast_source: query.multicast_source()?,
+                socket: query.socket_options()?,
+            }))
+        }
+        "rtp" => {
+            let mut query = parts.query(&["iface", "pt", "rcvbuf", "reorder", "source"])?;
+            Ok(SourceEndpoint::Rtp(rtp::SourceConfig {
+                listen: parts.listen()?,
+                multicast_source: query.multicast_source()?,
+                socket: query.socket_options()?,
+                receiver: query.rtp_receiver()?,
+            }))
+        }
+        "test" => parts.test_source().map(SourceEndpoint::Test),
+        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://, test:" }),
+    }
+}
+
+/// Reads an output URL.
+///
+/// # Errors
+/// [`UrlError`], one line fit for a user.
+pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
+    let parts = Parts::split(url)?;
+    match parts.scheme {
+        "udp" => {
+            let mut query = parts.query(&["coalesce", "dscp", "iface", "pkt_size", "sndbuf", "ttl"])?;
+            let coalesce = query.coalesce()?;
+            let endpoint = OutputEndpoint::Udp(udp::OutputConfig {
+                destination: parts.host_port()?,
+                packet_size_max: query.number("pkt_size", 1, 65_507)?,
+                socket: query.socket_options()?,
+            });
+            Ok(OutputUrl { endpoint, coalesce })
+        }
+        "rtp" => {
+            let mut query =
+                parts.query(&["coalesce", "dscp", "header", "iface", "pkt_size", "pt", "sndbuf", "ssrc", "ttl"])?;
+            let coalesce = query.coalesce()?;
+            let endpoint = OutputEndpoint::Rtp(rtp::OutputConfig {
+                destination: parts.host_port()?,
+                sender: query.rtp_sender()?,
+                socket: query.socket_options()?,
+            });
+            Ok(OutputUrl { endpoint, coalesce })
+        }
+        "test" => Err(UrlError::SourceOnly { given: url.into(), scheme: "test:" }),
+        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://" }),
+    }
+}
+
+/// A URL taken apart.
+struct Parts<'url> {
+    url: &'url str,
+    scheme: &'url str,
+    /// Host and port, or what follows `test:`.
+    rest: &'url str,
+    query: &'url str,
+}
+
+impl<'url> Parts<'url> {
+    fn split(url: &'url str) -> Result<Self, UrlError> {
+        let (before, query) = url.split_once('?').unwrap_or((url, ""));
+        let (scheme, rest) = before
+            .split_once("://")
+            .or_else(|| before.split_once(':').filter(|parts| parts.0 == "test"))
+            .ok_or_else(|| UrlError::Scheme { given: url.into(), allowed: "udp://HOST:PORT, rtp://HOST:PORT" })?;
+        Ok(Self { url, scheme, rest, query })
+    }
+
+    fn query(&self, known: &'static [&'static str]) -> Result<Query<'url>, UrlError> {
+        let given = || self.url.to_string();
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (key, value) in form_urlencoded::parse(self.query.as_bytes()) {
+            if !known.contains(&&*key) {
+                return Err(UrlError::UnknownKey { given: given(), key: key.into(), known: known.join(", ") });
+            }
+            if pairs.iter().any(|pair| pair.0 == key) {
+                return Err(UrlError::RepeatedKey { given: given(), key: key.into() });
+            }
+            pairs.push((key.into(), value.into()));
+        }
+        Ok(Query { url: self.url, pairs })
+    }
+
+    fn address_error(&self, problem: &'static str) -> UrlError {
+        UrlError::Address { given: self.url.into(), scheme: self.scheme.into(), problem }
+    }
+
+    fn host_port(&self) -> Result<HostPort, UrlError> {
+        let (host, port) = self.host_and_port()?;
+        let host = Host::from_str(host).map_err(|_| self.address_error("host missing or wrong"))?;
+        Ok(HostPort { host, port })
+    }
+
+    /// An empty host and `@` both mean every interface; `@GROUP` is the group.
+    fn listen(&self) -> Result<SocketAddr, UrlError> {
+        let (host, port) = self.host_and_port()?;
+        let host = host.strip_prefix('@').unwrap_or(host);
+        if host.is_empty() {
+            return Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+        }
+        match Host::from_str(host) {
+            Ok(Host::Ip(ip)) => Ok(SocketAddr::new(ip, port)),
+            Ok(Host::Name(name)) if name == "localhost" => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+            _ => Err(self.address_error("a source listens on an address of this machine or a group")),
+        }
+    }
+
+    fn host_and_port(&self) -> Result<(&'url str, u16), UrlError> {
+        let rest = self.rest.strip_suffix('/').unwrap_or(self.rest);
+        let (host, port) = rest.rsplit_once(':').ok_or_else(|| self.address_error("port missing"))?;
+        let port = port.parse::<u16>().ok().filter(|port| *port != 0);
+        Ok((host, port.ok_or_else(|| self.address_error("port wrong"))?))
+    }
+
+    fn test_source(&self) -> Result<generator::Config, UrlError> {
+        if !matches!(self.rest.trim_start_matches('/'), "" | "bars") {
+            return Err(UrlError::Scheme { given: self.url.into(), allowed: "test: or test:bars" });
+        }
+        let mut query = self.query(&["pkt_size", "rate"])?;
+        let rate = query.take("rate").unwrap_or_else(|| TEST_RATE.into());
+        let size = query.number("pkt_size", 188, 7 * 188)?.unwrap_or(7 * 188);
+        let parsed = rate.parse::<Bitrate>().ok().and_then(|rate| generator::Config::new(rate, size / 188).ok());
+        match parsed {
+            Some(config) if size % 188 == 0 => Ok(config),
+            Some(_) => Err(query.value_error("pkt_size", &size.to_string(), "188 times 1 to 7, as 1316")),
+            None => Err(query.value_error("rate", &rate, "a bit rate from 250k to 10G, as 20M")),
+        }
+    }
+}
+
+/// The query's keys, each taken at most once.
+struct Query<'url> {
+    url: &'url str,
+    pairs: Vec<(String, String)>,
+}
+
+impl Query<'_> {
+    fn take(&mut self, key: &str) -> Option<String> {
+        let index = self.pairs.iter().position(|pair| pair.0 == key)?;
+        Some(self.pairs.swap_remove(index).1)
+    }
+
+    fn value_error(&self, key: &'static str, value: &str, allowed: &str) -> UrlError {
+        UrlError::Value { given: self.url.into(), key, value: value.into(), allowed: allowed.into() }
+    }
+
+    fn number<N>(&mut self, key: &'static str, min: u64, max: u64) -> Result<Option<N>, UrlError>
+    where
+        N: TryFrom<u64>,
+    {
+        let Some(value) = self.take(key) else {
+            return Ok(None);
+        };
+        let number = value.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
+        number
+            .and_then(|number| N::try_from(number).ok())
+            .map(Some)
+            .ok_or_else(|| self.value_error(key, &value, &format!("a number from {min} to {max}")))
+    }
+
+    fn socket_options(&mut self) -> Result<SocketOptions, UrlError> {
+        let interface =
+            match self.take("iface") {
+                None => None,
+                Some(value) => Some(Interface::from_str(&value).map_err(|_| {
+                    self.value_error("iface", &value, "an interface's name or its IPv4 address, as eth0")
+                })?),
+            };
+        let buffer = |bytes: Option<u64>| bytes.map(DataSize::from_bytes);
+        Ok(SocketOptions {
+            interface,
+            ttl: self.number("ttl", 1, 255)?,
+            dscp: self.number("dscp", 0, 63)?,
+            receive_buffer: buffer(self.number("rcvbuf", 4_096, 1 << 30)?),
+            send_buffer: buffer(self.number("sndbuf", 4_096, 1 << 30)?),
+        })
+    }
+
+    fn multicast_source(&mut self) -> Result<Option<IpAddr>, UrlError> {
+        let Some(value) = self.take("source") else {
+            return Ok(None);
+        };
+        let parsed = value.parse().map(Some);
+        parsed.map_err(|_| self.value_error("source", &value, "the IP address of the sender"))
+    }
+
+    /// `2ms`, or plain milliseconds.
+    fn coalesce(&mut self) -> Result<Option<Duration>, UrlError> {
+        let Some(value) = self.take("coalesce") else {
+            return Ok(None);
+        };
+        parse_coalesce(&value)
+            .map(Some)
+            .ok_or_else(|| self.value_error("coalesce", &value, "a time from 0 to 100ms, as 2ms"))
+    }
+
+    fn rtp_receiver(&mut self) -> Result<ReceiverConfig, UrlError> {
+        let mut config = ReceiverConfig::default();
+        match self.take("pt").as_deref() {
+            None => {}
+            Some("any") => config.payload_types = PayloadTypes::Any,
+            Some(value) => {
+                let payload_type = value.parse().ok().filter(|number| *number < 128);
+                let payload_type = payload_type.ok_or_else(|| self.value_error("pt", value, "any, or 0 to 127"))?;
+                config.payload_types = PayloadTypes::Only(payload_type);
+            }
+        }
+        if let Some(window_ms) = self.number("reorder", 0, 10_000)? {
+            config.reorder_window = Duration::from_millis(window_ms);
+        }
+        Ok(config)
+    }
+
+    fn rtp_sender(&mut self) -> Result<SenderConfig, UrlError> {
+        let mut config = SenderConfig::default();
+        if let Some(payload_type) = self.number("pt", 0, 127)? {
+            config.payload_type = payload_type;
+        }
+        config.ssrc = self.number("ssrc", 0, u64::from(u32::MAX))?;
+        config.payload_bytes_max = self.number("pkt_size", 188, 65_495)?.unwrap_or(config.payload_bytes_max);
+        match self.take("header").as_deref() {
+            None => {}
+            Some("keep") => config.header = HeaderMode::Keep,
+            Some("new") => config.header = HeaderMode::New,
+            Some(other) => return Err(self.value_error("header", other, "keep or new")),
+        }
+        Ok(config)
+    }
+}
+
+/// What `test:` sends unless told otherwise.
+const TEST_RATE: &str = "10M";
+
+/// Reads a time that an output may hold packets back: `2ms`, `500us`, or plain milliseconds.
+#[must_use]
+pub fn parse_coalesce(text: &str) -> Option<Duration> {
+    let span = if let Some(us) = text.strip_suffix("us") {
+        Duration::from_micros(us.parse::<u32>().ok()?.into())
+    } else {
+        Duration::from_millis(text.strip_suffix("ms").unwrap_or(text).parse::<u32>().ok()?.into())
+    };
+    (span <= COALESCE_MAX).then_some(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(url: &str) -> String {
+        parse_output(url).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_peers_own_urls_can_be_pasted() {
+        for url in ["udp://0.0.0.0:5000", "udp://@239.1.1.1:5000", "udp://:5000", "udp://@:5000", "udp://[::]:5000"] {
+            assert!(parse_source(url).is_ok(), "{url}");
+        }
+        let Ok(SourceEndpoint::Udp(config)) = parse_source("udp://@232.1.1.1:5000?iface=lo&source=10.0.0.9") else {
+            unreachable!("a UDP source");
+        };
+        assert_eq!(config.listen, ([232, 1, 1, 1], 5000).into());
+        assert_eq!(config.multicast_source, Some([10, 0, 0, 9].into()));
+        assert_eq!(parse_output("udp://10.0.0.1:5000?coalesce=2ms").unwrap().coalesce, Some(Duration::from_millis(2)));
+    }
+
+    #[test]
+    fn errors_name_what_was_given_and_the_fix() {
+        assert_eq!(
+            text("udp://1.2.3.4:5000?tttl=4"),
+            "udp://1.2.3.4:5000?tttl=4: unknown key tttl, known are coalesce, dscp, iface, pkt_size, sndbuf, ttl"
+        );
+        assert_eq!(
+            text("udp://1.2.3.4:99999"),
+            "udp://1.2.3.4:99999: port wrong, write udp://HOST:PORT with a port from 1 to 65535"
+        );
+        assert_eq!(
+            text("udp://1.2.3.4:1?ttl=0"),
+            "udp://1.2.3.4:1?ttl=0: ttl=0 is not allowed, write a number from 1 to 255"
+        );
+        assert_eq!(text("test:bars"), "test:bars: test: can only be a source");
+        assert_eq!(text("udp://1.2.3.4:1?ttl=1&ttl=2"), "udp://1.2.3.4:1?ttl=1&ttl=2: key ttl is given twice");
+        assert!(text("gopher://x:1").contains("unknown scheme"));
+    }
+
+    #[test]
+    fn the_test_source_takes_a_rate() {
+        let SourceEndpoint::Test(config) = parse_source("test:bars?rate=20M").unwrap() else {
+            unreachable!("a test source");
+        };
+        assert_eq!(Ok(config), generator::Config::new(Bitrate::from_bps(20_000_000), 7));
+        assert!(parse_source("test:bars?rate=0").is_err());
+    }
+}

@@ -1,0 +1,149 @@
+//! What `route` and `gen` tell while they run: live lines, figures every few seconds, or JSON for machines.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::live::{LiveBlock, write};
+use crate::control::metrics_json;
+use crate::engine::{Event, FlowConfig, FlowSnapshot, OutputSnapshot, Severity, SourceSnapshot};
+
+/// How to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// One line per source and output, drawn over and over.
+    Live,
+    /// Plain lines, figures at an interval or never.
+    Lines(Option<Duration>),
+    /// JSON, one object a line.
+    Json(Option<Duration>),
+}
+
+impl Style {
+    /// `stats` is in seconds, zero for never.
+    pub(super) fn choose(json: bool, stats: Option<u64>, terminal: bool) -> Self {
+        let interval = stats.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        if json {
+            Self::Json(interval)
+        } else if terminal && stats.is_none() {
+            Self::Live
+        } else {
+            Self::Lines(interval)
+        }
+    }
+}
+
+/// Tells what happens, in one style.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    style: Style,
+    live: LiveBlock,
+    name_width: usize,
+}
+
+impl Reporter {
+    pub(super) fn new(style: Style, config: &FlowConfig) -> Self {
+        let sources = config.sources.iter().map(|source| source.name.as_str().len());
+        let outputs = config.outputs.iter().map(|output| output.name.as_str().len());
+        Self { style, live: LiveBlock::default(), name_width: sources.chain(outputs).max().unwrap_or(0) }
+    }
+
+    /// How often figures are wanted.
+    pub(super) const fn interval(&self) -> Option<Duration> {
+        match self.style {
+            Style::Live => Some(LIVE_INTERVAL),
+            Style::Lines(interval) | Style::Json(interval) => interval,
+        }
+    }
+
+    pub(super) fn event(&mut self, event: &Event) {
+        let severity = event.kind.severity();
+        let time = humantime::format_rfc3339_millis(event.at);
+        if matches!(self.style, Style::Json(_)) {
+            return print(&json!({
+                "type": "event", "event": event.kind.type_name(), "severity": severity.as_str(),
+                "message": event.kind.to_string(), "timestamp": time.to_string(),
+                "source": event.kind.source().map(ToString::to_string),
+                "output": event.kind.output().map(ToString::to_string),
+            }));
+        }
+        let mark = if severity == Severity::Info { "" } else { severity.as_str() };
+        let line = format!("{time} {mark}{}{}", if mark.is_empty() { "" } else { ": " }, event.kind);
+        if self.style == Style::Live {
+            self.live.print_above(&line);
+        } else {
+            write(&format!("{line}\n"));
+        }
+    }
+
+    pub(super) fn figures(&mut self, snapshot: &FlowSnapshot) {
+        match self.style {
+            Style::Live => self.live.draw(&self.lines(snapshot)),
+            Style::Lines(_) => write(&joined(&self.lines(snapshot))),
+            Style::Json(_) => print(&typed("stats", snapshot)),
+        }
+    }
+
+    pub(super) fn totals(&mut self, snapshot: &FlowSnapshot) {
+        match self.style {
+            Style::Json(_) => print(&typed("totals", snapshot)),
+            Style::Live | Style::Lines(_) => {
+                self.live.print_above(&format!("ended after {:.1} s", snapshot.uptime.as_secs_f64()));
+                write(&joined(&self.lines(snapshot)));
+            }
+        }
+    }
+
+    fn lines(&self, snapshot: &FlowSnapshot) -> Vec<String> {
+        let width = self.name_width;
+        let sources = snapshot.sources.iter().map(|source| source_line(source, width));
+        sources.chain(snapshot.outputs.iter().map(|output| output_line(output, width))).collect()
+    }
+}
+
+fn source_line(source: &SourceSnapshot, width: usize) -> String {
+    let mark = if source.selected { '>' } else { ' ' };
+    let drops = drops(&source.drops.by_cause());
+    let lost = if source.lost > 0 { format!("  lost {}", source.lost) } else { String::new() };
+    let error = source.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
+    let rate = source.bitrate.to_string();
+    format!(
+        "{mark} {:width$}  {:12}  {rate:>12}  {:>11} packets{lost}{drops}{error}",
+        source.name.as_str(),
+        source.status,
+        source.packets
+    )
+}
+
+fn output_line(output: &OutputSnapshot, width: usize) -> String {
+    let drops = drops(&output.drops.by_cause());
+    let error = output.error.as_ref().map(|error| format!("  {error}")).unwrap_or_default();
+    let rate = output.bitrate.to_string();
+    format!(
+        "  {:width$}  {:12}  {rate:>12}  {:>11} packets{drops}{error}",
+        output.name.as_str(),
+        output.status,
+        output.packets
+    )
+}
+
+fn drops(by_cause: &[(&'static str, u64)]) -> String {
+    let told = by_cause.iter().filter(|cause| cause.1 > 0);
+    told.map(|(cause, count)| format!("  {cause} {count}")).collect()
+}
+
+fn joined(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn typed(kind: &str, snapshot: &FlowSnapshot) -> Value {
+    let mut value = metrics_json(snapshot);
+    value["type"] = kind.into();
+    value
+}
+
+fn print(value: &Value) {
+    write(&format!("{value}\n"));
+}
+
+const LIVE_INTERVAL: Duration = Duration::from_secs(1);

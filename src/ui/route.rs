@@ -1,0 +1,114 @@
+//! `anabranch route`: one flow, no database, no API.
+
+use std::io::{IsTerminal, stdout};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::report::{Reporter, Style};
+use super::{Failure, cli, signals};
+use crate::engine::{Engine, EngineConfig, Event, FailoverConfig, FlowConfig, Mode, OutputConfig, SourceConfig, url};
+use crate::path::AllowList;
+use crate::units::FlowId;
+
+pub(super) fn run(route: &cli::Route) -> Result<(), Failure> {
+    let style = Style::choose(route.json, route.stats, stdout().is_terminal());
+    run_flow(flow(route)?, style, None)
+}
+
+/// Runs one flow until a signal comes or `span` is over, reports on the way and at the end.
+pub(super) fn run_flow(config: FlowConfig, style: Style, span: Option<Duration>) -> Result<(), Failure> {
+    let id: FlowId = "route".parse().map_err(Failure::usage)?;
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    let engine = Engine::start(&EngineConfig { workers: 1, ..EngineConfig::default() }, move |event| {
+        // Whoever reads is gone only at the very end.
+        let _ = sender.try_send(event);
+    })?;
+    let mut reporter = Reporter::new(style, &config);
+    engine.apply(&id, config, Mode::Strict).map_err(Failure::usage)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(watch(&engine, &id, events, &mut reporter, span))?;
+    let last = engine.snapshot(&id);
+    engine.shutdown();
+    if let Some(last) = last {
+        reporter.totals(&last);
+    }
+    Ok(())
+}
+
+async fn watch(
+    engine: &Engine,
+    id: &FlowId,
+    mut events: mpsc::Receiver<Event>,
+    reporter: &mut Reporter,
+    span: Option<Duration>,
+) -> Result<(), Failure> {
+    let ended = signals::ended();
+    tokio::pin!(ended);
+    let over = async {
+        match span {
+            Some(span) => tokio::time::sleep(span).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(over);
+    let mut ticks = reporter.interval().map(tokio::time::interval);
+    loop {
+        let tick = async {
+            match &mut ticks {
+                Some(ticks) => ticks.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            result = &mut ended => return result.map_err(Failure::from),
+            () = &mut over => return Ok(()),
+            Some(event) = events.recv() => reporter.event(&event),
+            _ = tick => {
+                if let Some(snapshot) = engine.snapshot(id) {
+                    reporter.figures(&snapshot);
+                }
+            }
+        }
+    }
+}
+
+fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
+    let sources = route.sources.iter().enumerate().map(|(index, text)| source(index, text));
+    let outputs = route.outputs.iter().enumerate().map(|(index, text)| output(index, text, route.coalesce));
+    Ok(FlowConfig {
+        name: "route".into(),
+        sources: sources.collect::<Result<_, _>>()?,
+        outputs: outputs.collect::<Result<_, _>>()?,
+        failover: FailoverConfig {
+            primary: None,
+            health_timeout: Duration::from_millis(route.health_timeout_ms),
+            hold_off: Duration::from_millis(route.hold_off_ms),
+        },
+    })
+}
+
+/// A source named after its place on the command line.
+pub(super) fn source(index: usize, text: &str) -> Result<SourceConfig, Failure> {
+    Ok(SourceConfig {
+        name: format!("source-{}", index + 1).parse().map_err(Failure::usage)?,
+        endpoint: url::parse_source(text).map_err(Failure::usage)?,
+        allow: AllowList::default(),
+        limit: None,
+    })
+}
+
+/// An output named after its place on the command line.
+pub(super) fn output(index: usize, text: &str, coalesce: Duration) -> Result<OutputConfig, Failure> {
+    let parsed = url::parse_output(text).map_err(Failure::usage)?;
+    Ok(OutputConfig {
+        name: format!("output-{}", index + 1).parse().map_err(Failure::usage)?,
+        endpoint: parsed.endpoint,
+        enabled: true,
+        coalesce: parsed.coalesce.unwrap_or(coalesce),
+        limit: None,
+    })
+}
+
+/// Events that may wait for the terminal.
+const EVENTS_MAX: usize = 1_024;
