@@ -20,7 +20,7 @@ use super::config::ReceiverConfig;
 use super::header::{Header, RtpPacket};
 use super::random::Random;
 use super::reorder::{Insertion, Reorder};
-use super::rtcp::{Compound, CompoundWriter, Rtcp};
+use super::rtcp::{Compound, CompoundWriter, Rtcp, is_rtcp};
 use super::source::Source;
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::{Core, Datagram, Event, Port, Stats, Surroundings, Transmit, WireHeader};
@@ -241,9 +241,11 @@ impl Receiver {
 
 impl Core for Receiver {
     fn handle_datagram(&mut self, now: Time, datagram: Datagram) {
-        match datagram.port {
-            Port::Media => self.handle_media(now, datagram),
-            Port::Control => self.handle_control(&datagram),
+        // A sender may use one port for both (RFC 5761).
+        if datagram.port == Port::Control || is_rtcp(&datagram.packet) {
+            self.handle_control(&datagram);
+        } else {
+            self.handle_media(now, datagram);
         }
     }
 
