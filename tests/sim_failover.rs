@@ -1,0 +1,115 @@
+//! Failover behind two receivers in the simulator: how long the hole is when a path dies.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![allow(clippy::print_stdout, reason = "a failing test shows its seed")]
+
+use std::net::SocketAddr;
+
+use anabranch::path::failover::{Cause, Config, Event, Failover};
+use anabranch::proto::{Port, udp};
+use anabranch::sim::link;
+use anabranch::sim::loss::Model;
+use anabranch::sim::net::{Network, Node, NodeId};
+use anabranch::sim::traffic::{self, Numbered};
+use anabranch::units::Time;
+
+#[test]
+fn a_dead_path_costs_the_health_timeout_and_its_return_costs_nothing() {
+    for seed in 0..8 {
+        println!("seed {seed}");
+        let mut flow = Flow::new(seed);
+        flow.run_until(3_000);
+        flow.impair(0, lossy(1.0));
+        flow.run_until(6_000);
+        flow.impair(0, link::Config::default());
+        flow.run_until(20_000);
+
+        let switched = Event::Switched { from: 0, to: 1, cause: Cause::Silent };
+        let back = Event::SwitchedBack { from: 1, to: 0 };
+        assert_eq!(flow.changes(), [(0, Event::Activated { source: 0 }), (3_499, switched), (11_000, back)]);
+        // The last packet of the first path came at 2999 ms; the second path goes on with that of 3499 ms.
+        assert_eq!(flow.missing(), (3_000..3_499).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_poor_path_is_not_left() {
+    for seed in 0..8 {
+        println!("seed {seed}");
+        let mut flow = Flow::new(seed);
+        flow.run_until(1_000);
+        flow.impair(0, lossy(0.2));
+        flow.run_until(20_000);
+        assert_eq!(flow.changes(), [(0, Event::Activated { source: 0 })]);
+    }
+}
+
+/// Two UDP paths with the same packets, one every millisecond, and the failover that joins them.
+struct Flow {
+    network: Network,
+    paths: [(NodeId, NodeId); 2],
+    numbered: [Numbered; 2],
+    failover: Failover,
+    now_ms: u64,
+    forwarded: Vec<u64>,
+    events: Vec<(u64, Event)>,
+}
+
+impl Flow {
+    fn new(seed: u64) -> Self {
+        let mut network = Network::new(seed);
+        let mut failover = Failover::new(Config { primary: Some(0), ..Config::default() });
+        let paths = [0, 1].map(|path| {
+            failover.add_source(path);
+            let [from, to] = [1, 2].map(|host| SocketAddr::from(([10, 0, path, host], 5_000)));
+            let sender = Node::new(udp::Sender::new(None)).bind(Port::Media, from).connect(Port::Media, to);
+            let receiver = Node::new(udp::Receiver::default()).bind(Port::Media, to);
+            (network.add(sender), network.add(receiver))
+        });
+        let numbered = [Numbered::new(188), Numbered::new(188)];
+        Self { network, paths, numbered, failover, now_ms: 0, forwarded: Vec::new(), events: Vec::new() }
+    }
+
+    fn impair(&mut self, path: usize, config: link::Config) {
+        let (sender, receiver) = self.paths[path];
+        self.network.link(sender, receiver, config);
+    }
+
+    fn run_until(&mut self, end_ms: u64) {
+        while self.now_ms < end_ms {
+            let now = Time::from_ns(self.now_ms * 1_000_000);
+            for ((sender, _), numbered) in self.paths.iter().zip(&mut self.numbered) {
+                let packet = numbered.packet(self.network.pool(), now).unwrap();
+                self.network.send(now, *sender, packet);
+            }
+            self.network.run_until(now);
+            if self.failover.poll_timeout().is_some_and(|due| due <= now) {
+                self.failover.handle_timeout(now);
+            }
+            for source in [0, 1] {
+                for delivery in self.network.take_packets(self.paths[usize::from(source)].1) {
+                    if self.failover.handle_packet(now, source) {
+                        self.forwarded.push(traffic::number(&delivery.packet).unwrap());
+                    }
+                }
+            }
+            while let Some(event) = self.failover.poll_event() {
+                self.events.push((self.now_ms, event));
+            }
+            self.now_ms += 1;
+        }
+    }
+
+    /// Changes of the active source, with their milliseconds.
+    fn changes(&self) -> Vec<(u64, Event)> {
+        let is_change = |event: &Event| !matches!(event, Event::SourceAlive { .. } | Event::SourceLost { .. });
+        self.events.iter().filter(|(_, event)| is_change(event)).copied().collect()
+    }
+
+    fn missing(&self) -> Vec<u64> {
+        (0..self.now_ms).filter(|number| self.forwarded.binary_search(number).is_err()).collect()
+    }
+}
+
+fn lossy(share: f64) -> link::Config {
+    link::Config { loss: Model::Random { share }, ..link::Config::default() }
+}
