@@ -53,11 +53,19 @@ impl Packet {
     /// If `range` lies outside the packet.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
+        self.clone().into_slice(range)
+    }
+
+    /// The same without keeping the whole: nothing to count.
+    ///
+    /// # Panics
+    /// If `range` lies outside the packet.
+    #[must_use]
+    pub fn into_slice(mut self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len(), "{range:?} outside the packet");
-        let mut part = self.clone();
-        part.offset += range.start as u32;
-        part.len = (range.end - range.start) as u32;
-        part
+        self.offset += range.start as u32;
+        self.len = (range.end - range.start) as u32;
+        self
     }
 
     /// Length of the payload in bytes.

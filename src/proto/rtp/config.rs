@@ -14,8 +14,8 @@ pub struct ReceiverConfig {
     /// do, and without retransmission longer waiting would only turn every loss into a longer stall. Skew between legs
     /// is the merger's business.
     pub reorder_window: Duration,
-    /// Most packets between the one missing and the latest, rounded up to a power of two. Default 2,048: 25 ms at
-    /// 860 Mb/s.
+    /// Most packets between the one missing and the latest, rounded up to a power of two, at most 32,768. Default 2,048:
+    /// 25 ms at 860 Mb/s.
     pub reorder_packets_max: usize,
     /// The canonical name in reports, `user@host` by custom (RFC 3550 6.5.1), at most 255 bytes.
     pub cname: String,

@@ -23,16 +23,13 @@ pub struct Header {
 impl Header {
     /// The header as it goes before a payload: no padding, no extension, no contributing sources.
     #[must_use]
+    #[inline]
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
-        let sequence = (self.sequence.value() as u16).to_be_bytes();
-        let timestamp = self.timestamp.to_be_bytes();
-        let ssrc = self.ssrc.to_be_bytes();
+        let marker_and_type = u64::from(self.marker) << 7 | u64::from(self.payload_type & 0x7f);
+        let first = u64::from(VERSION) << 62 | marker_and_type << 48 | u64::from(self.sequence.value()) << 32;
         let mut bytes = [0; HEADER_BYTES];
-        bytes[0] = VERSION << 6;
-        bytes[1] = u8::from(self.marker) << 7 | self.payload_type & 0x7f;
-        bytes[2..4].copy_from_slice(&sequence);
-        bytes[4..8].copy_from_slice(&timestamp);
-        bytes[8..12].copy_from_slice(&ssrc);
+        bytes[..8].copy_from_slice(&(first | u64::from(self.timestamp)).to_be_bytes());
+        bytes[8..].copy_from_slice(&self.ssrc.to_be_bytes());
         bytes
     }
 }

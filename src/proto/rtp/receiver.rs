@@ -20,7 +20,7 @@ use super::config::ReceiverConfig;
 use super::header::{Header, RtpPacket};
 use super::random::Random;
 use super::reorder::{Insertion, Reorder};
-use super::rtcp::{Compound, CompoundWriter, Rtcp};
+use super::rtcp::{Compound, CompoundWriter, Rtcp, is_rtcp};
 use super::source::Source;
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::{Core, Datagram, Event, Port, Stats, Surroundings, Transmit, WireHeader};
@@ -77,12 +77,12 @@ impl Receiver {
         }
     }
 
-    fn handle_media(&mut self, now: Time, datagram: &Datagram) {
+    fn handle_media(&mut self, now: Time, datagram: Datagram) {
         let Ok(rtp) = RtpPacket::parse(&datagram.packet) else {
             self.stats.malformed += 1;
             return;
         };
-        let header = rtp.header;
+        let (header, payload) = (rtp.header, rtp.payload_range());
         if !self.config.payload_types.contains(header.payload_type) {
             self.stats.unexpected += 1;
             return;
@@ -91,7 +91,8 @@ impl Receiver {
             self.stats.overflow += 1;
             return;
         }
-        let arrived = Arrived { header, packet: datagram.packet.slice(rtp.payload_range()) };
+        self.peer = Some(datagram.peer);
+        let arrived = Arrived { header, packet: datagram.packet.into_slice(payload) };
         match &self.source {
             Some(source) if source.ssrc() == header.ssrc && source.is_near(header.sequence) => {
                 self.fail_probation();
@@ -103,7 +104,6 @@ impl Receiver {
                 self.accept(now, arrived);
             }
         }
-        self.peer = Some(datagram.peer);
     }
 
     /// Takes a packet of the present source into the order.
@@ -241,9 +241,11 @@ impl Receiver {
 
 impl Core for Receiver {
     fn handle_datagram(&mut self, now: Time, datagram: Datagram) {
-        match datagram.port {
-            Port::Media => self.handle_media(now, &datagram),
-            Port::Control => self.handle_control(&datagram),
+        // A sender may use one port for both (RFC 5761).
+        if datagram.port == Port::Control || is_rtcp(&datagram.packet) {
+            self.handle_control(&datagram);
+        } else {
+            self.handle_media(now, datagram);
         }
     }
 

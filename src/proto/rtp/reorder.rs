@@ -44,10 +44,10 @@ pub enum Insertion {
 
 impl<T> Reorder<T> {
     /// An empty window that expects `next`. It holds a packet for at most `window`, and at most `packets_max` packets
-    /// (rounded up to a power of two, at least 64) lie between the one expected and the latest.
+    /// (rounded up to a power of two, at least 64, at most 32,768) lie between the one expected and the latest.
     #[must_use]
     pub fn new(window: Duration, packets_max: usize, next: u64) -> Self {
-        let slots = packets_max.max(SLOTS_MIN).next_power_of_two();
+        let slots = packets_max.clamp(SLOTS_MIN, SLOTS_MAX).next_power_of_two();
         Self {
             window,
             slots: std::iter::repeat_with(|| None).take(slots).collect(),
@@ -200,6 +200,9 @@ impl<T> Reorder<T> {
 
 /// Fewest slots: one word of the bits beside them.
 const SLOTS_MIN: usize = 64;
+
+/// Most slots: further apart, numbers of 16 bits have no order.
+const SLOTS_MAX: usize = 32_768;
 
 #[cfg(test)]
 mod tests {

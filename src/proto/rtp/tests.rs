@@ -153,6 +153,37 @@ fn goodbye_is_told_once_until_the_sender_is_back() {
 }
 
 #[test]
+fn rtcp_on_the_media_port_is_never_taken_for_media() {
+    let mut rig = Rig::new();
+    let config = ReceiverConfig { payload_types: PayloadTypes::Any, ..ReceiverConfig::default() };
+    rig.receiver = Receiver::new(config, &rig.surroundings);
+    rig.media(0, 1, 10);
+    let goodbye = CompoundWriter::default().sender_report(1, &SenderInfo::default(), &[]).goodbye(1).into_bytes();
+    rig.receive(1, Port::Media, &goodbye);
+    assert_eq!(rig.numbers(), []);
+    assert_eq!(rig.receiver.poll_event(), Some(Event::Ended));
+}
+
+#[test]
+fn what_nobody_drains_is_bounded_and_counted() {
+    let mut rig = Rig::new();
+    let mut sender = rig.sender(SenderConfig::default());
+    for n in 0..1_100 {
+        rig.receive(0, Port::Media, &rtp(1, 33, n, b"payload"));
+        sender.handle_packet(ms(0), &rig.packet(0, b"payload"));
+    }
+    for second in 1..20 {
+        rig.receiver.handle_timeout(ms(second * 1_000));
+        sender.handle_timeout(ms(second * 1_000));
+    }
+    assert_eq!(rig.packets().len(), 1_024);
+    assert_eq!(std::iter::from_fn(|| rig.receiver.poll_transmit()).count(), 4);
+    assert_eq!(rig.receiver.stats().overflow, 76 + 15);
+    assert_eq!(std::iter::from_fn(|| sender.poll_transmit()).count(), 1_024 + 4);
+    assert_eq!(sender.stats().overflow, 76 + 16);
+}
+
+#[test]
 fn reports_go_to_the_port_after_the_media_until_rtcp_shows_another() {
     let mut rig = Rig::new();
     rig.media(0, 1, 10);
