@@ -29,7 +29,7 @@ const HELP: &str = "\
 bench-peers [OPTIONS]: CPU, loss and latency of this engine beside its peers, on one feed, in one run
 
   --only NAME        only this scenario (may be repeated): fan50 fan50-coalesce 400x4 100x20 1to1 flows200 idle
-  --peer NAME        only this peer (may be repeated): raw raw-gso4 anabranch anabranch-coalesce ffmpeg ffmpeg-ts
+  --peer NAME        only this peer (may be repeated): raw raw-gso4 anabranch anabranch-coalesce ffmpeg ffmpeg-remux
                      gstreamer socat
   --runs N           repeat N times, interleaved (A B C A B C), and take medians; default 3
   --seconds N        length of the steady window of each measurement; default 5
@@ -88,7 +88,7 @@ const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "fan50",
         load: load(20, 50, 0),
-        peers: &[Peer::Raw, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegTs],
+        peers: &[Peer::Raw, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegRemux],
     },
     Scenario {
         name: "fan50-coalesce",
@@ -108,7 +108,7 @@ const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "1to1",
         load: load(50, 1, 0),
-        peers: &[Peer::Raw, Peer::Anabranch, Peer::Socat, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegTs],
+        peers: &[Peer::Raw, Peer::Anabranch, Peer::Socat, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegRemux],
     },
     Scenario {
         name: FLOWS,

@@ -13,7 +13,7 @@ pub(crate) enum Peer {
     Anabranch,
     AnabranchCoalesce,
     Ffmpeg,
-    FfmpegTs,
+    FfmpegRemux,
     Gstreamer,
     Socat,
 }
@@ -31,7 +31,7 @@ impl Peer {
         Self::Anabranch,
         Self::AnabranchCoalesce,
         Self::Ffmpeg,
-        Self::FfmpegTs,
+        Self::FfmpegRemux,
         Self::Gstreamer,
         Self::Socat,
     ];
@@ -43,7 +43,7 @@ impl Peer {
             Self::Anabranch => "anabranch",
             Self::AnabranchCoalesce => "anabranch-coalesce",
             Self::Ffmpeg => "ffmpeg",
-            Self::FfmpegTs => "ffmpeg-ts",
+            Self::FfmpegRemux => "ffmpeg-remux",
             Self::Gstreamer => "gstreamer",
             Self::Socat => "socat",
         }
@@ -58,7 +58,7 @@ impl Peer {
         let program = match self {
             Self::Raw | Self::RawGso4 => return None,
             Self::Anabranch | Self::AnabranchCoalesce => programs.anabranch.as_path(),
-            Self::Ffmpeg | Self::FfmpegTs => Path::new("ffmpeg"),
+            Self::Ffmpeg | Self::FfmpegRemux => Path::new("ffmpeg"),
             Self::Gstreamer => Path::new("gst-launch-1.0"),
             Self::Socat => Path::new("socat"),
         };
@@ -71,8 +71,8 @@ impl Peer {
             Self::RawGso4 => raw(4, port, outputs),
             Self::Anabranch => anabranch(programs, &[], port, outputs),
             Self::AnabranchCoalesce => anabranch(programs, &["--coalesce", "2ms"], port, outputs),
-            Self::Ffmpeg => ffmpeg("data", &["-raw_packet_size", "1316"], port, outputs),
-            Self::FfmpegTs => ffmpeg("mpegts", &["-probesize", "100000", "-analyzeduration", "0"], port, outputs),
+            Self::Ffmpeg => ffmpeg(port, outputs),
+            Self::FfmpegRemux => ffmpeg_remux(port, outputs),
             Self::Gstreamer => gstreamer(port, outputs),
             Self::Socat => socat(port, outputs),
         }
@@ -99,20 +99,36 @@ fn anabranch(programs: &Programs, options: &[&str], port: u16, outputs: &[u16]) 
     command
 }
 
-/// `ffmpeg` with `-f data` passes datagrams on unparsed, so it is spared demuxing, and what arrives is what was sent; with
-/// `-f mpegts` (`ffmpeg-ts`) it is the remux that people run: the bytes are not kept. Both: `-c copy`; no receive thread
-/// (`fifo_size=0`), which saves a copy and a task switch for each datagram; a flush for each packet, without which datagrams
-/// wait in 32 KiB buffers; one `tee` instead of 50 outputs, which saves ffmpeg's own scheduling between outputs;
-/// `connect=1`, which saves the kernel a route look-up for each send.
-fn ffmpeg(format: &str, input: &[&str], port: u16, outputs: &[u16]) -> Command {
+/// The cheapest `-c copy`. `-f data` passes datagrams on unparsed: no demuxing, and what arrives is what was sent. No receive
+/// thread (`fifo_size=0`), which saves a copy and a task switch for each datagram. A flush for each packet, without which
+/// datagrams wait for the next. One `tee` and connected sockets, which save a route look-up for each send.
+fn ffmpeg(port: u16, outputs: &[u16]) -> Command {
     let source = format!("{}?fifo_size=0&pkt_size=1316&buffer_size={SOCKET_BUFFER_BYTES}", url(port));
     let slave =
-        |&port: &u16| format!("[f={format}]{}?pkt_size=1316&connect=1&buffer_size={SOCKET_BUFFER_BYTES}", url(port));
+        |&port: &u16| format!("[f=data]{}?pkt_size=1316&connect=1&buffer_size={SOCKET_BUFFER_BYTES}", url(port));
     let slaves: Vec<_> = outputs.iter().map(slave).collect();
+    let mut command = quiet_ffmpeg();
+    command.args(["-fflags", "nobuffer", "-f", "data", "-raw_packet_size", "1316", "-i", &source]);
+    command.args(["-map", "0", "-c", "copy", "-flush_packets", "1", "-f", "tee", &slaves.join("|")]);
+    command
+}
+
+/// The `-c copy` people type: the stream is demuxed and muxed again for each output, so the bytes are not kept. Only buffers
+/// are enlarged and the search for streams is cut short.
+fn ffmpeg_remux(port: u16, outputs: &[u16]) -> Command {
+    let source = format!("{}?buffer_size={SOCKET_BUFFER_BYTES}&overrun_nonfatal=1", url(port));
+    let mut command = quiet_ffmpeg();
+    command.args(["-probesize", "100000", "-analyzeduration", "0", "-f", "mpegts", "-i", &source]);
+    for &port in outputs {
+        let output = format!("{}?pkt_size=1316&buffer_size={SOCKET_BUFFER_BYTES}", url(port));
+        command.args(["-map", "0", "-c", "copy", "-f", "mpegts", &output]);
+    }
+    command
+}
+
+fn quiet_ffmpeg() -> Command {
     let mut command = Command::new("ffmpeg");
-    command.args(["-hide_banner", "-loglevel", "error", "-nostats", "-nostdin", "-fflags", "nobuffer"]);
-    command.args(["-f", format]).args(input).args(["-i", &source, "-map", "0", "-c", "copy", "-copy_unknown"]);
-    command.args(["-flush_packets", "1", "-max_delay", "0", "-muxdelay", "0", "-f", "tee", &slaves.join("|")]);
+    command.args(["-hide_banner", "-loglevel", "error", "-nostats", "-nostdin"]);
     command
 }
 
