@@ -118,7 +118,7 @@ fn ffmpeg(port: u16, outputs: &[u16]) -> Command {
 fn ffmpeg_remux(port: u16, outputs: &[u16]) -> Command {
     let source = format!("{}?buffer_size={SOCKET_BUFFER_BYTES}&overrun_nonfatal=1", url(port));
     let mut command = quiet_ffmpeg();
-    command.args(["-probesize", "100000", "-analyzeduration", "0", "-f", "mpegts", "-i", &source]);
+    command.args(["-probesize", "200000", "-analyzeduration", "0", "-f", "mpegts", "-i", &source]);
     for &port in outputs {
         let output = format!("{}?pkt_size=1316&buffer_size={SOCKET_BUFFER_BYTES}", url(port));
         command.args(["-map", "0", "-c", "copy", "-f", "mpegts", &output]);

@@ -1,7 +1,7 @@
 //! The measuring stream: datagrams that are a true transport stream and carry a number and a send time that survive remuxing.
 //!
 //! One datagram is seven TS packets and one whole PES packet of private data (KLV), so a demuxer can hand it on as soon as it
-//! has come; every 100th also holds PAT and PMT. The mark sits at the start of the PES payload, thus a sink finds it at the
+//! has come; every 32nd also holds PAT and PMT. The mark sits at the start of the PES payload, thus a sink finds it at the
 //! same place of a TS packet in a datagram passed on untouched and in one that was demuxed and muxed again.
 //! ISO/IEC 13818-1: 2.4.3.2 (TS packet), 2.4.3.5 (PCR), 2.4.3.6 (PES), 2.4.4.3 (PAT), 2.4.4.8 (PMT), annex A (CRC).
 
@@ -9,7 +9,7 @@ pub(crate) const DATAGRAM_BYTES: usize = 7 * PACKET_BYTES;
 const PACKET_BYTES: usize = 188;
 const PROGRAM_PID: u16 = 0x1000;
 const DATA_PID: u16 = 0x0100;
-const TABLES_EVERY: u64 = 100;
+const TABLES_EVERY: u64 = 32;
 const MAGIC: [u8; 4] = *b"ANAB";
 const MARK_BYTES: usize = 24;
 /// Start code, id, length, flags, header length and PTS.
