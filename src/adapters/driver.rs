@@ -45,6 +45,9 @@ pub trait Driven: Send {
     /// Listens again and takes in what has gathered.
     fn resume(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet));
 
+    /// The end: tells the peer, where the protocol has a word for it. The sockets close with the driver.
+    fn close(&mut self, cx: &mut Context<'_>);
+
     /// When [`Driven::handle_timeout`] wants to be called.
     fn poll_timeout(&self) -> Option<Time>;
 
@@ -257,21 +260,18 @@ impl<C: Core + Send> Driver<C> {
             done += count;
             refusals = if count > 0 { 0 } else { refusals };
             let Some((error, concerned)) = error else { continue };
-            match error.kind() {
-                io::ErrorKind::WouldBlock if port == Port::Media => {
-                    self.block(cx);
-                    break;
-                }
-                io::ErrorKind::Interrupted => {}
+            let kind = error.kind();
+            if kind == io::ErrorKind::WouldBlock && port == Port::Media {
+                self.block(cx);
+                break;
+            }
+            if kind == io::ErrorKind::ConnectionRefused && refusals < REFUSALS_MAX {
                 // The answer to an earlier datagram; this one was not even tried.
-                io::ErrorKind::ConnectionRefused if refusals < REFUSALS_MAX => {
-                    refusals += 1;
-                    self.fail(cx.now, SendFailure::Refused, 1);
-                }
-                _ => {
-                    self.fail(cx.now, SendFailure::of(&error), concerned as u64);
-                    done += concerned;
-                }
+                refusals += 1;
+                self.fail(cx.now, SendFailure::Refused, 1);
+            } else if kind != io::ErrorKind::Interrupted {
+                self.fail(cx.now, SendFailure::of(&error), concerned as u64);
+                done += concerned;
             }
         }
         pending.drain(..done);
@@ -423,6 +423,11 @@ impl<C: Core + Send> Driven for Driver<C> {
         self.drain(cx, sink);
     }
 
+    fn close(&mut self, cx: &mut Context<'_>) {
+        self.core.handle_close(cx.now);
+        self.drain(cx, &mut |_packet| {});
+    }
+
     fn poll_timeout(&self) -> Option<Time> {
         self.core.poll_timeout()
     }
@@ -493,18 +498,22 @@ impl Tally {
 impl SendFailure {
     fn of(error: &io::Error) -> Self {
         use io::ErrorKind;
-        match error.kind() {
-            ErrorKind::ConnectionRefused => Self::Refused,
-            ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown
-            | ErrorKind::AddrNotAvailable
-            | ErrorKind::PermissionDenied => Self::Unreachable,
-            ErrorKind::ArgumentListTooLong | ErrorKind::InvalidInput => Self::TooLong,
-            _ => match error.raw_os_error() {
-                Some(libc::EMSGSIZE) => Self::TooLong,
-                code => Self::Other(code.unwrap_or(0)),
-            },
+        let kind = error.kind();
+        let no_way = [
+            ErrorKind::HostUnreachable,
+            ErrorKind::NetworkUnreachable,
+            ErrorKind::NetworkDown,
+            ErrorKind::AddrNotAvailable,
+            ErrorKind::PermissionDenied,
+        ];
+        if kind == ErrorKind::ConnectionRefused {
+            Self::Refused
+        } else if no_way.contains(&kind) {
+            Self::Unreachable
+        } else if error.raw_os_error() == Some(libc::EMSGSIZE) {
+            Self::TooLong
+        } else {
+            Self::Other(error.raw_os_error().unwrap_or(0))
         }
     }
 }

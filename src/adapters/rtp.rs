@@ -43,7 +43,7 @@ impl SourceConfig {
     pub fn open(&self, pool: &Pool, admission: Admission) -> Result<Driver<Receiver>, OpenError> {
         let media = UdpSocket::listen(self.listen, self.multicast_source, &self.socket)?;
         let control = UdpSocket::listen(next_port(self.listen)?, self.multicast_source, &self.socket)?;
-        let receiver = Receiver::new(self.receiver.clone(), surroundings(pool));
+        let receiver = Receiver::new(self.receiver.clone(), &surroundings(pool));
         Ok(Driver::source(receiver, Some(media), Some(control), admission))
     }
 }
@@ -57,7 +57,7 @@ impl OutputConfig {
         let media = UdpSocket::connect(&self.destination, &self.socket)?;
         let next = HostPort { port: next_port_number(self.destination.port)?, ..self.destination.clone() };
         let control = UdpSocket::connect(&next, &self.socket)?;
-        let sender = Sender::new(self.sender.clone(), surroundings(pool));
+        let sender = Sender::new(self.sender.clone(), &surroundings(pool));
         Ok(Driver::output(sender, media, Some(control), limiter))
     }
 }

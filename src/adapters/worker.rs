@@ -30,6 +30,9 @@ pub trait Actor: Send + 'static {
 
     /// When [`Actor::handle_timeout`] wants to be called.
     fn poll_timeout(&self) -> Option<Time>;
+
+    /// The actor is about to leave the worker.
+    fn close(&mut self, cx: &mut Context<'_>);
 }
 
 /// Names a socket within its actor; the actor chooses it.
@@ -139,12 +142,15 @@ impl<A: Actor> Commands<A> {
         self.call(move |state| state.visit(key.0, visit))
     }
 
-    /// Takes the actor off the worker.
+    /// Closes the actor and takes it off the worker.
     ///
     /// # Errors
     /// If the worker has ended.
     pub fn remove(&self, key: ActorKey) -> Result<Option<A>, RecvError> {
-        self.call(move |state| state.actors.get_mut(key.0)?.take().map(|seat| seat.actor))
+        self.call(move |state| {
+            state.visit(key.0, A::close);
+            state.actors.get_mut(key.0)?.take().map(|seat| seat.actor)
+        })
     }
 
     fn call<R: Send + 'static>(&self, call: impl FnOnce(&mut State<A>) -> R + Send + 'static) -> Result<R, RecvError> {
@@ -183,9 +189,11 @@ impl<A> fmt::Debug for Commands<A> {
 pub struct ActorKey(usize);
 
 enum Command<A> {
-    Call(Box<dyn FnOnce(&mut State<A>) + Send>),
+    Call(Call<A>),
     Stop,
 }
+
+type Call<A> = Box<dyn FnOnce(&mut State<A>) + Send>;
 
 /// What the thread owns.
 struct State<A> {

@@ -367,7 +367,8 @@ pub(super) const fn header_of<'pool>(header: NonNull<Header>) -> &'pool Header {
     unsafe { header.as_ref() }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

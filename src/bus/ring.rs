@@ -363,7 +363,8 @@ const fn stamp(index: u64) -> u64 {
     (index + 1) << 1
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::future::Future;
     use std::pin::pin;

@@ -80,7 +80,7 @@ impl RunningFlow {
         mut driver: Box<dyn Driven>,
     ) -> io::Result<()> {
         // The old socket must be gone before the new one has its key.
-        self.sources[usize::from(slot.0)] = None;
+        self.close_source(cx, slot);
         driver.start(cx, SocketKey(u16::from(slot.0) * SOCKETS_EACH))?;
         self.failover.add_source(slot.0);
         self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default() });
@@ -88,14 +88,16 @@ impl RunningFlow {
     }
 
     /// Closes a source's sockets; for the stage it is merely silent.
-    pub(super) fn close_source(&mut self, slot: SourceSlot) {
-        self.sources[usize::from(slot.0)] = None;
+    pub(super) fn close_source(&mut self, cx: &mut Context<'_>, slot: SourceSlot) {
+        if let Some(mut source) = self.sources[usize::from(slot.0)].take() {
+            source.driver.close(cx);
+        }
     }
 
     pub(super) fn remove_source(&mut self, cx: &mut Context<'_>, slot: SourceSlot) {
         self.failover.remove_source(cx.now, slot.0);
         self.tell_failover();
-        self.sources[usize::from(slot.0)] = None;
+        self.close_source(cx, slot);
     }
 
     /// Puts an output into its slot, in place of the one that was there.
@@ -110,16 +112,16 @@ impl RunningFlow {
         if self.outputs.len() <= index {
             self.outputs.resize_with(index + 1, || None);
         }
-        self.outputs[index] = None;
+        self.remove_output(cx, slot);
         driver.start(cx, SocketKey((SOURCES_MAX as u16 + slot.0) * SOCKETS_EACH))?;
         let (name, coalesce) = config;
         self.outputs[index] = Some(RunningOutput::new(name, driver, coalesce, &self.publisher));
         Ok(())
     }
 
-    pub(super) fn remove_output(&mut self, slot: OutputSlot) {
-        if let Some(output) = self.outputs.get_mut(usize::from(slot.0)) {
-            *output = None;
+    pub(super) fn remove_output(&mut self, cx: &mut Context<'_>, slot: OutputSlot) {
+        if let Some(mut output) = self.outputs.get_mut(usize::from(slot.0)).and_then(Option::take) {
+            output.driver.close(cx);
         }
     }
 
@@ -243,6 +245,15 @@ impl Actor for RunningFlow {
         self.failover.handle_timeout(cx.now);
         self.tell_failover();
         self.send(cx);
+    }
+
+    fn close(&mut self, cx: &mut Context<'_>) {
+        for slot in 0..SOURCES_MAX as u8 {
+            self.close_source(cx, SourceSlot(slot));
+        }
+        for slot in 0..self.outputs.len() as u16 {
+            self.remove_output(cx, OutputSlot(slot));
+        }
     }
 
     fn poll_timeout(&self) -> Option<Time> {

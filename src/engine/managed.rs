@@ -155,7 +155,7 @@ impl ManagedFlow {
     fn vacate(&self, steps: &[Step], wanted: &FlowConfig) {
         for source in self.sources.iter().filter(|source| is_doomed(&source.config.name, steps, wanted)) {
             let slot = source.slot;
-            self.visit(move |flow, _cx| flow.close_source(slot));
+            self.visit(move |flow, cx| flow.close_source(cx, slot));
         }
     }
 
@@ -229,7 +229,7 @@ impl ManagedFlow {
     fn remove_output(&mut self, name: &OutputName) {
         if let Some(at) = self.outputs.iter().position(|output| output.config.name == *name) {
             let slot = self.outputs.remove(at).slot;
-            self.visit(move |flow, _cx| flow.remove_output(slot));
+            self.visit(move |flow, cx| flow.remove_output(cx, slot));
         }
     }
 
@@ -243,7 +243,7 @@ impl ManagedFlow {
                 result.unwrap_or(Ok(())).map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
             }
             Err(error) => {
-                self.visit(move |flow, _cx| flow.close_source(slot));
+                self.visit(move |flow, cx| flow.close_source(cx, slot));
                 State::Failed { error }
             }
         };
@@ -263,7 +263,7 @@ impl ManagedFlow {
         let (slot, name, coalesce) = (output.slot, output.config.name.clone(), output.config.coalesce);
         let state = match opened {
             None => {
-                self.visit(move |flow, _cx| flow.remove_output(slot));
+                self.visit(move |flow, cx| flow.remove_output(cx, slot));
                 State::Disabled
             }
             Some(Ok(driver)) => {
@@ -273,7 +273,7 @@ impl ManagedFlow {
                 result.unwrap_or(Ok(())).map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
             }
             Some(Err(error)) => {
-                self.visit(move |flow, _cx| flow.remove_output(slot));
+                self.visit(move |flow, cx| flow.remove_output(cx, slot));
                 State::Failed { error }
             }
         };

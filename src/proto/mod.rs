@@ -28,6 +28,9 @@ pub trait Core {
     /// `now` reached what [`Core::poll_timeout`] said. Calling it early is harmless.
     fn handle_timeout(&mut self, now: Time);
 
+    /// The end: what the peer should know of it is left in [`Core::poll_transmit`].
+    fn handle_close(&mut self, _now: Time) {}
+
     /// The next datagram to send; `None` when there is none left.
     fn poll_transmit(&mut self) -> Option<Transmit>;
 

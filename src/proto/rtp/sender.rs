@@ -64,13 +64,6 @@ impl Sender {
         }
     }
 
-    /// Says goodbye: a last report with BYE (RFC 3550 6.6), behind what was handed in before.
-    pub fn end(&mut self, now: Time) {
-        let goodbye = self.compound(now).goodbye(self.ssrc);
-        self.goodbye = self.control_packet(now, goodbye);
-        self.report_at = None;
-    }
-
     fn enqueue(&mut self, sequence: Seq<16>, timestamp: u32, payload: Packet) {
         self.next_sequence = sequence.add(1);
         self.sent.packets = self.sent.packets.wrapping_add(1);
@@ -185,6 +178,13 @@ impl Core for Sender {
         if self.report_at.is_some_and(|report_at| report_at <= now) {
             self.report(now);
         }
+    }
+
+    /// A last report with BYE (RFC 3550 6.6), behind what was handed in before.
+    fn handle_close(&mut self, now: Time) {
+        let goodbye = self.compound(now).goodbye(self.ssrc);
+        self.goodbye = self.control_packet(now, goodbye);
+        self.report_at = None;
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {

@@ -27,13 +27,13 @@ fn packets_in_order_pass_at_once_without_their_header() {
 fn a_gap_waits_for_the_window_and_then_counts_as_lost() {
     let mut rig = Rig::new();
     rig.media(0, 1, 10);
-    assert_eq!(rig.media(1, 1, 13), []);
+    assert!(rig.media(1, 1, 13).is_empty());
     assert_eq!(rig.receiver.poll_timeout(), Some(ms(26)));
-    assert_eq!(rig.media(2, 1, 12), []);
-    assert_eq!(rig.timeout(25), []);
+    assert!(rig.media(2, 1, 12).is_empty());
+    assert!(rig.timeout(25).is_empty());
     assert_eq!(rig.timeout(26), [12, 13]);
-    assert_eq!(rig.media(27, 1, 11), []);
-    assert_eq!(rig.media(28, 1, 12), []);
+    assert!(rig.media(27, 1, 11).is_empty());
+    assert!(rig.media(28, 1, 12).is_empty());
     let stats = rig.receiver.stats();
     assert_eq!((stats.lost, stats.late, stats.duplicate, stats.reordered), (1, 1, 1, 1));
 }
@@ -42,7 +42,7 @@ fn a_gap_waits_for_the_window_and_then_counts_as_lost() {
 fn reordered_packets_leave_in_order() {
     let mut rig = Rig::new();
     rig.media(0, 1, 65_534);
-    assert_eq!(rig.media(1, 1, 0), []);
+    assert!(rig.media(1, 1, 0).is_empty());
     assert_eq!(rig.media(2, 1, 65_535), [65_535, 0]);
     assert_eq!((rig.receiver.stats().reordered, rig.receiver.stats().lost), (1, 0));
 }
@@ -76,11 +76,11 @@ fn truncated_datagrams_are_counted_and_empty_payloads_keep_their_number() {
 fn a_stray_packet_disturbs_nothing() {
     let mut rig = Rig::new();
     rig.media(0, 1, 10);
-    assert_eq!(rig.media(1, 666, 500), []);
+    assert!(rig.media(1, 666, 500).is_empty());
     assert_eq!(rig.media(2, 1, 11), [11]);
-    assert_eq!(rig.media(3, 666, 501), []);
+    assert!(rig.media(3, 666, 501).is_empty());
     assert_eq!(rig.media(4, 1, 12), [12]);
-    assert_eq!(rig.media(5, 1, 40_000), []);
+    assert!(rig.media(5, 1, 40_000).is_empty());
     assert_eq!(rig.media(6, 1, 13), [13]);
     assert_eq!((rig.receiver.stats().unexpected, rig.receiver.stats().lost), (3, 0));
     assert_eq!(rig.receiver.poll_event(), None);
@@ -91,7 +91,7 @@ fn a_new_ssrc_is_followed_with_its_second_packet_and_loses_nothing() {
     let mut rig = Rig::new();
     rig.media(0, 1, 10);
     rig.media(1, 1, 12);
-    assert_eq!(rig.media(2, 2, 500), []);
+    assert!(rig.media(2, 2, 500).is_empty());
     assert_eq!(rig.media(3, 2, 501), [12, 500, 501]);
     assert_eq!(rig.receiver.poll_event(), Some(Event::Restarted { from: 1, to: 2 }));
     assert_eq!(rig.media(4, 2, 502), [502]);
@@ -160,7 +160,7 @@ fn rtcp_on_the_media_port_is_never_taken_for_media() {
     rig.media(0, 1, 10);
     let goodbye = CompoundWriter::default().sender_report(1, &SenderInfo::default(), &[]).goodbye(1).into_bytes();
     rig.receive(1, Port::Media, &goodbye);
-    assert_eq!(rig.numbers(), []);
+    assert!(rig.numbers().is_empty());
     assert_eq!(rig.receiver.poll_event(), Some(Event::Ended));
 }
 
@@ -330,7 +330,7 @@ fn an_ended_sender_says_goodbye_after_its_last_packet() {
     let mut rig = Rig::new();
     let mut sender = rig.sender(SenderConfig::default());
     sender.handle_packet(ms(0), &rig.packet(0, b"payload"));
-    sender.end(ms(1));
+    sender.handle_close(ms(1));
     assert_eq!(sender.poll_timeout(), None);
     while let Some(transmit) = sender.poll_transmit() {
         rig.receive(1, transmit.port, &bytes_of(&transmit));

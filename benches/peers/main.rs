@@ -1,0 +1,332 @@
+//! This engine beside `ffmpeg -c copy`, GStreamer and `socat` on the same feed in one run; `scripts/bench-peers` starts it.
+#![allow(clippy::print_stdout, reason = "the table is the product of a benchmark")]
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on may panic; its children end with it")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "only some answers of foreign types matter here")]
+
+mod child;
+mod feed;
+mod histogram;
+mod peer;
+mod raw;
+mod report;
+mod run;
+mod serve;
+mod sink;
+mod sys;
+mod ts;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use peer::{Peer, Programs};
+use report::{Entry, Outcome};
+use run::{Load, Sample};
+
+const HELP: &str = "\
+bench-peers [OPTIONS]: CPU, loss and latency of this engine beside its peers, on one feed, in one run
+
+  --only NAME        only this scenario (may be repeated): fan50 fan50-coalesce 400x4 100x20 1to1 flows200 idle
+  --peer NAME        only this peer (may be repeated): raw raw-gso4 anabranch anabranch-coalesce ffmpeg ffmpeg-remux
+                     gstreamer socat
+  --runs N           repeat N times, interleaved (A B C A B C), and take medians; default 3
+  --seconds N        length of the steady window of each measurement; default 5
+  --quick            smoke test: 1 s, one run, fan50 and 1to1 unless --only says otherwise
+  --json FILE        also write everything as JSON
+  --anabranch PATH   the engine to measure; default: the release binary beside this program
+  --sink-gro on|off  sinks take GSO trains whole, as a network card with segmentation offload would; default on
+  --sink-wake timer|epoll
+                     sinks look every millisecond (kernel stamps tell when a datagram came), or are woken by each; default
+                     timer, because on loopback the sender pays for waking the receiver
+  --feed-burst US    the feed wakes at most every US microseconds and then sends what is due; 0: exact to the datagram;
+                     default 0 up to 50 Mb/s and 1000 for 400x4 and 100x20
+  --no-pin           do not give the subject a CPU for itself
+";
+
+/// What was asked for.
+#[derive(Debug)]
+struct Options {
+    only: Vec<String>,
+    peers: Vec<String>,
+    runs: usize,
+    span: Duration,
+    json: Option<PathBuf>,
+    programs: Programs,
+    sink_gro: String,
+    sink_wake: String,
+    feed_burst_us: Option<u64>,
+    pin: bool,
+}
+
+impl Options {
+    /// Feed and sink: never the subject's CPU.
+    fn helper_cpu(&self) -> Option<usize> {
+        self.subject_cpu().map(|_| 0)
+    }
+
+    fn subject_cpu(&self) -> Option<usize> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        (self.pin && cpus > 1).then_some(1)
+    }
+}
+
+struct Scenario {
+    name: &'static str,
+    load: Load,
+    peers: &'static [Peer],
+}
+
+const fn load(rate_mbps: u64, outputs: usize, burst_us: u64) -> Load {
+    Load { rate_bps: rate_mbps * 1_000_000, burst_us, flows: 1, outputs_per_flow: outputs }
+}
+
+/// Faster feeds come in bursts of a millisecond: so send software senders with a timer, and so hands over a network card that
+/// moderates its interrupts. Evenly spaced to the microsecond, there would never be two datagrams at once to put together.
+const SCENARIOS: [Scenario; 6] = [
+    Scenario {
+        name: "fan50",
+        load: load(20, 50, 0),
+        peers: &[Peer::Raw, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegRemux],
+    },
+    Scenario {
+        name: "fan50-coalesce",
+        load: load(20, 50, 0),
+        peers: &[Peer::Raw, Peer::RawGso4, Peer::AnabranchCoalesce],
+    },
+    Scenario {
+        name: "400x4",
+        load: load(400, 4, 1000),
+        peers: &[Peer::Raw, Peer::RawGso4, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg],
+    },
+    Scenario {
+        name: "100x20",
+        load: load(100, 20, 1000),
+        peers: &[Peer::Raw, Peer::RawGso4, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg],
+    },
+    Scenario {
+        name: "1to1",
+        load: load(50, 1, 0),
+        peers: &[Peer::Raw, Peer::Anabranch, Peer::Socat, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegRemux],
+    },
+    Scenario {
+        name: FLOWS,
+        load: Load { rate_bps: 2_000_000, burst_us: 0, flows: 200, outputs_per_flow: 2 },
+        peers: &[Peer::Anabranch],
+    },
+];
+
+const FLOWS: &str = "flows200";
+const IDLE: &str = "idle";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    match args.split_first() {
+        Some((role, args)) if role == "feed" => feed::main(args),
+        Some((role, args)) if role == "sink" => sink::main(args),
+        Some((role, args)) if role == "raw" => raw::main(args),
+        _ if args.iter().any(|arg| arg == "--help" || arg == "-h") => print!("{HELP}"),
+        // `cargo test --all-targets` runs a bench without any argument: nothing to test then.
+        _ if std::env::args().len() == 1 => println!("nothing to do: run scripts/bench-peers"),
+        _ => return bench(&args),
+    }
+    ExitCode::SUCCESS
+}
+
+fn bench(args: &[String]) -> ExitCode {
+    let options = match options(args) {
+        Ok(options) => options,
+        Err(wrong) => {
+            println!("{wrong}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    let machine = report::machine();
+    println!("{} CPUs, {}, kernel {}", machine["cpus"], machine["cpu_model"], machine["kernel"]);
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    let mut outcomes = Vec::new();
+    for scenario in SCENARIOS.iter().filter(|scenario| wanted(scenario.name)) {
+        let outcome = run_scenario(&options, scenario);
+        outcome.print();
+        outcomes.push(outcome);
+    }
+    if wanted(IDLE) {
+        let outcome = run_idle(&options);
+        outcome.print();
+        outcomes.push(outcome);
+    }
+    if let Some(path) = &options.json {
+        let scenarios: Vec<_> = outcomes.iter().map(Outcome::json).collect();
+        let chosen = json!({
+            "runs": options.runs,
+            "seconds": options.span.as_secs_f64(),
+            "sink_gro": options.sink_gro,
+            "sink_wake": options.sink_wake,
+            "feed_burst_us": options.feed_burst_us,
+            "subject_cpu": options.subject_cpu(),
+        });
+        let all = json!({"machine": machine, "options": chosen, "scenarios": scenarios});
+        std::fs::write(path, format!("{all:#}\n")).unwrap();
+    }
+    // A peer that fails is its own business; the engine failing is ours.
+    let failed = outcomes.iter().flat_map(|outcome| &outcome.entries);
+    let failed = failed.filter(|entry| entry.is_anabranch && entry.command != SKIPPED && !entry.troubles.is_empty());
+    ExitCode::from(u8::from(failed.count() > 0))
+}
+
+/// In place of the command line of a peer that is not there.
+const SKIPPED: &str = "skipped";
+
+fn run_scenario(options: &Options, scenario: &Scenario) -> Outcome {
+    let load = scenario.load;
+    let about = format!(
+        "{} x {} Mb/s to {} each, {}-byte datagrams, bursts of {} us",
+        load.flows,
+        load.rate_bps / 1_000_000,
+        load.outputs_per_flow,
+        ts::DATAGRAM_BYTES,
+        options.feed_burst_us.unwrap_or(load.burst_us)
+    );
+    let wanted = |peer: &&Peer| options.peers.is_empty() || options.peers.iter().any(|name| name == peer.name());
+    let peers: Vec<_> = scenario.peers.iter().filter(wanted).copied().collect();
+    let mut outcome = Outcome {
+        name: scenario.name,
+        about,
+        baselines: Vec::new(),
+        entries: peers.iter().map(|&peer| entry(options, peer, scenario)).collect(),
+    };
+    for run in 1..=options.runs {
+        let baseline = run::baseline(options, load).unwrap_or_else(|error| panic!("feed to sink: {error}"));
+        for (entry, &peer) in outcome.entries.iter_mut().zip(&peers) {
+            if entry.command == SKIPPED {
+                continue;
+            }
+            println!("{} run {run}/{}: {}", scenario.name, options.runs, entry.name);
+            match run::measure(options, load, &|inputs, outputs| start(options, scenario, peer, inputs, outputs)) {
+                Ok(sample) => entry.runs.push(with_added(sample, &baseline)),
+                Err(error) => entry.troubles.push(error),
+            }
+        }
+        outcome.baselines.push(baseline);
+    }
+    outcome
+}
+
+fn start(
+    options: &Options,
+    scenario: &Scenario,
+    peer: Peer,
+    inputs: &[u16],
+    outputs: &[u16],
+) -> Result<child::Measured, String> {
+    if scenario.name == FLOWS {
+        return serve::start_flows(options, inputs, outputs);
+    }
+    let command = peer.command(&options.programs, inputs[0], outputs);
+    child::Measured::start(command, options.subject_cpu()).map_err(|error| error.to_string())
+}
+
+fn entry(options: &Options, peer: Peer, scenario: &Scenario) -> Entry {
+    let missing = peer.missing(&options.programs);
+    if let Some(missing) = &missing {
+        println!("!! SKIPPED {} in {}: {missing}", peer.name(), scenario.name);
+    }
+    let command = if scenario.name == FLOWS {
+        "anabranch serve".into()
+    } else {
+        // Two outputs are enough to show the form.
+        let command = peer.command(&options.programs, 5000, &[6001, 6002][..scenario.load.outputs_per_flow.min(2)]);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    };
+    Entry {
+        name: peer.name(),
+        is_anabranch: peer.is_anabranch(),
+        command: if missing.is_some() { SKIPPED.into() } else { command },
+        runs: Vec::new(),
+        troubles: missing.into_iter().collect(),
+    }
+}
+
+fn with_added(mut sample: Sample, baseline: &Sample) -> Sample {
+    for (added, name) in [("added_p50_us", "latency_p50_us"), ("added_p99_us", "latency_p99_us")] {
+        sample.insert(added, sample[name] - baseline[name]);
+    }
+    sample
+}
+
+fn run_idle(options: &Options) -> Outcome {
+    let missing = Peer::Anabranch.missing(&options.programs);
+    let mut entry = Entry {
+        name: Peer::Anabranch.name(),
+        is_anabranch: true,
+        command: if missing.is_some() { SKIPPED.into() } else { "anabranch serve".into() },
+        runs: Vec::new(),
+        troubles: missing.into_iter().collect(),
+    };
+    for _ in 0..if entry.command == SKIPPED { 0 } else { options.runs } {
+        match serve::idle(options) {
+            Ok(sample) => entry.runs.push(sample),
+            Err(error) => entry.troubles.push(error),
+        }
+    }
+    let about = "serve with one started flow and no feed; start-up is spawn to the first 200 on /health".into();
+    Outcome { name: IDLE, about, baselines: Vec::new(), entries: vec![entry] }
+}
+
+fn options(args: &[String]) -> Result<Options, String> {
+    let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.parent()?.join("anabranch")));
+    let mut options = Options {
+        only: Vec::new(),
+        peers: Vec::new(),
+        runs: 3,
+        span: Duration::from_secs(5),
+        json: None,
+        programs: Programs { anabranch: beside.unwrap_or_default() },
+        sink_gro: "on".into(),
+        sink_wake: "timer".into(),
+        feed_burst_us: None,
+        pin: true,
+    };
+    let mut quick = false;
+    let mut args = args.iter();
+    while let Some(name) = args.next() {
+        let mut value = || args.next().cloned().ok_or_else(|| format!("{name} needs a value"));
+        match name.as_str() {
+            "--only" => options.only.push(one_of(name, value()?, &scenario_names())?),
+            "--peer" => options.peers.push(one_of(name, value()?, &Peer::ALL.map(Peer::name))?),
+            "--runs" => options.runs = usize::try_from(number(name, &value()?)?.max(1)).unwrap_or(1),
+            "--seconds" => options.span = Duration::from_secs(number(name, &value()?)?.max(1)),
+            "--quick" => (quick, options.runs, options.span) = (true, 1, Duration::from_secs(1)),
+            "--json" => options.json = Some(value()?.into()),
+            "--anabranch" => {
+                options.programs.anabranch = std::path::absolute(value()?).map_err(|wrong| wrong.to_string())?
+            }
+            "--sink-gro" => options.sink_gro = one_of(name, value()?, &["on", "off"])?,
+            "--sink-wake" => options.sink_wake = one_of(name, value()?, &["timer", "epoll"])?,
+            "--feed-burst" => options.feed_burst_us = Some(number(name, &value()?)?),
+            "--no-pin" => options.pin = false,
+            _ => return Err(format!("unknown option {name}")),
+        }
+    }
+    if quick && options.only.is_empty() {
+        options.only = vec!["fan50".into(), "1to1".into()];
+    }
+    Ok(options)
+}
+
+fn scenario_names() -> Vec<&'static str> {
+    SCENARIOS.iter().map(|scenario| scenario.name).chain([IDLE]).collect()
+}
+
+fn one_of(name: &str, value: String, known: &[&str]) -> Result<String, String> {
+    if known.contains(&value.as_str()) {
+        return Ok(value);
+    }
+    Err(format!("{name} {value}: known are {}", known.join(", ")))
+}
+
+fn number(name: &str, value: &str) -> Result<u64, String> {
+    value.parse().map_err(|_| format!("{name} {value}: not a whole number"))
+}
