@@ -129,6 +129,8 @@ impl ManagedFlow {
                 && let Some(Err(error)) = opened
             {
                 if vacated {
+                    // What was opened for the change may hold the very ports that are wanted back.
+                    drop(all);
                     self.reopen_vacated(steps, wanted);
                 }
                 return Err(ApplyError { field, cause: error.into() });
@@ -253,7 +255,7 @@ impl ManagedFlow {
             let wait = source.schedule_retry();
             tell(EventKind::SourceRetry { source: name, attempt: source.retry_attempts, wait });
         } else {
-            source.retry_attempts = 0;
+            source.forget_retry();
         }
         source.state = state;
     }
@@ -281,7 +283,7 @@ impl ManagedFlow {
         if let State::Failed { error } = &state {
             tell(EventKind::OutputError { output: name, error: error.to_string() });
             output.schedule_retry();
-        } else if std::mem::take(&mut output.retry_attempts) > 0 {
+        } else if output.forget_retry() && matches!(state, State::Open { .. }) {
             tell(EventKind::OutputRecovered { output: name });
         }
         output.state = state;
@@ -350,6 +352,12 @@ impl<C, S> Managed<C, S> {
         self.retry_attempts = self.retry_attempts.saturating_add(1);
         self.retry_due = Some(clock::now() + wait);
         wait
+    }
+
+    /// Nothing is to be opened again any more; returns whether something was.
+    const fn forget_retry(&mut self) -> bool {
+        self.retry_due = None;
+        std::mem::replace(&mut self.retry_attempts, 0) > 0
     }
 
     /// Whether a retry is due; it is then under way.

@@ -4,5 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 #![allow(clippy::print_stderr, reason = "what is skipped must be seen")]
 
+mod change;
+mod failover;
+mod guard;
+mod idle;
 mod support;
 mod udp;

@@ -275,6 +275,11 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Wakes the thread at once; where that does not arrive, its timeout will.
+        let local = if self.address.is_ipv4() { V4 } else { V6 };
+        if let Ok(socket) = UdpSocket::bind((local, 0)) {
+            let _ = socket.send_to(&[], self.address);
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
