@@ -8,5 +8,8 @@ mod change;
 mod failover;
 mod guard;
 mod idle;
+mod isolation;
+mod multicast;
+mod network;
 mod support;
 mod udp;
