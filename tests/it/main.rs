@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 #![allow(clippy::print_stderr, reason = "what is skipped must be seen")]
 
+mod cases;
 mod change;
 mod failover;
 mod guard;
@@ -11,5 +12,7 @@ mod idle;
 mod isolation;
 mod multicast;
 mod network;
+mod proxy;
+mod rtp;
 mod support;
 mod udp;

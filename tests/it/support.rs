@@ -18,7 +18,7 @@ use anabranch::engine::{
 };
 use anabranch::path::AllowList;
 use anabranch::sim::traffic::{Check, Numbered, Report};
-use anabranch::units::FlowId;
+use anabranch::units::{FlowId, Time};
 use socket2::SockRef;
 
 pub(crate) const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -357,6 +357,16 @@ impl Feed {
         wait(count);
     }
 
+    /// Sends one packet every `interval` until it has made `until`.
+    pub(crate) fn run_until(mut self, interval: Duration, until: u64) -> Self {
+        let mut due = clock::now();
+        while self.made() < until {
+            self.send();
+            due = pause(due, interval);
+        }
+        self
+    }
+
     /// Sends one packet every `interval` until told to stop.
     pub(crate) fn run(mut self, interval: Duration) -> RunningFeed {
         let stop = Arc::new(AtomicBool::new(false));
@@ -365,16 +375,21 @@ impl Feed {
             let mut due = clock::now();
             while !ended.load(Ordering::Relaxed) {
                 self.send();
-                // After a pause of the machine the feed goes on at its pace; a burst would be another test.
-                due = (due + interval).max(clock::now());
-                while clock::now() < due {
-                    std::thread::park_timeout(due.since(clock::now()));
-                }
+                due = pause(due, interval);
             }
             self
         });
         RunningFeed { stop, thread: Some(thread) }
     }
+}
+
+/// Waits for the moment after `due`. After a pause of the machine it goes on at its pace; a burst would be another test.
+fn pause(due: Time, interval: Duration) -> Time {
+    let due = (due + interval).max(clock::now());
+    while clock::now() < due {
+        std::thread::park_timeout(due.since(clock::now()));
+    }
+    due
 }
 
 /// A feed on a thread of its own.
