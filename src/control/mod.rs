@@ -1,4 +1,8 @@
-//! The product around the engine.
+//! The product around the engine: REST API, store, events, metrics.
+
+pub mod model;
+pub mod problem;
+pub mod wanted;
 
 use crate::engine::FlowSnapshot;
 use serde_json::{Value, json};
