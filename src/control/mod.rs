@@ -1,5 +1,6 @@
 //! The product around the engine: REST API, store, events, metrics.
 
+pub mod config;
 pub mod model;
 pub mod problem;
 pub mod wanted;
