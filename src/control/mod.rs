@@ -1,8 +1,10 @@
 //! The product around the engine: REST API, store, events, metrics.
 
 pub mod config;
+pub mod events;
 pub mod model;
 pub mod problem;
+pub mod store;
 pub mod wanted;
 
 use crate::engine::FlowSnapshot;
