@@ -469,7 +469,7 @@ impl Manager {
         let State { record, config, .. } = slot.read().clone();
         let result = config.map(|config| self.engine.apply(&record.id, config, Mode::Lenient));
         if let Ok(Err(error)) = result {
-            tracing::error!(flow = record.id.as_str(), cause = %error, "a change that was not stored cannot be taken back");
+            tracing::error!(flow = record.id.as_str(), cause = %error, "a change that was not stored stays in force");
         }
     }
 

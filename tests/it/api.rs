@@ -129,6 +129,22 @@ fn a_source_can_be_renamed_while_it_runs() {
 }
 
 #[test]
+fn changes_at_once_all_happen() {
+    let (_directory, server) = server();
+    let path = started(&server, &flow(free_port()));
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let body = json!({ "name": number.to_string(), "url": "udp://127.0.0.1:9" });
+            let (server, outputs) = (&server, format!("{path}/outputs"));
+            scope.spawn(move || assert_eq!(server.post(&outputs, &body).status, 200));
+        }
+    });
+    assert_eq!(server.get(&path).json()["outputs"].as_array().unwrap().len(), 17);
+    let metrics = server.get(&format!("{path}/metrics")).json();
+    assert_eq!(metrics["output_metrics"].as_array().unwrap().len(), 17);
+}
+
+#[test]
 fn bad_input_gets_the_field_and_the_fix() {
     let (_directory, server) = server();
     let path = started(&server, &flow(free_port()));
