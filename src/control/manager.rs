@@ -19,6 +19,7 @@ use super::problem::{Code, Problem, from_value};
 use super::store::{EventRecord, Record, Store};
 use super::wanted::{Defaults, Wanted};
 use crate::adapters::clock;
+use crate::bus::PoolUse;
 use crate::engine::{
     ApplyError, Engine, Event, EventKind, Field, FlowConfig, FlowSnapshot, FlowStatus, Mode, SourceStatus,
 };
@@ -259,7 +260,7 @@ impl Manager {
                 // Alone it is the only source, as in a new flow.
                 fields.entry("sources").or_insert_with(|| Value::Array(Vec::new()));
             }
-            overlay(&flow, fields)
+            overlay(&flow, fields).map(Edit::whole)
         })
     }
 
@@ -268,13 +269,12 @@ impl Manager {
     /// # Errors
     /// The field at fault; the name is taken; what could not be opened; the store.
     pub fn add_source(&self, id: &str, source: Source) -> Result<Flow, Problem> {
-        let index = self.flow(id)?.sources.len();
         self.change(id, |mut flow| {
             check_free(flow.sources.iter().any(|other| other.name == source.name), "source", &source.name)?;
+            let part = format!("sources[{}]", flow.sources.len());
             flow.sources.push(source);
-            Ok(flow)
+            Ok(Edit { flow, part })
         })
-        .map_err(|problem| problem.seen_from(&format!("sources[{index}]")))
     }
 
     /// Takes a source away, unless it is the last one.
@@ -296,7 +296,7 @@ impl Manager {
                     priority.primary_source = None;
                 },
             );
-            Ok(flow)
+            Ok(Edit::whole(flow))
         })
     }
 
@@ -305,13 +305,12 @@ impl Manager {
     /// # Errors
     /// The field at fault; the name is taken; what could not be opened; the store.
     pub fn add_output(&self, id: &str, output: Output) -> Result<Flow, Problem> {
-        let index = self.flow(id)?.outputs.len();
         self.change(id, |mut flow| {
             check_free(flow.outputs.iter().any(|other| other.name == output.name), "output", &output.name)?;
+            let part = format!("outputs[{}]", flow.outputs.len());
             flow.outputs.push(output);
-            Ok(flow)
+            Ok(Edit { flow, part })
         })
-        .map_err(|problem| problem.seen_from(&format!("outputs[{index}]")))
     }
 
     /// Gives an output the fields in `fields`; those that are not there keep their value.
@@ -319,23 +318,19 @@ impl Manager {
     /// # Errors
     /// If there is none of that name; the field at fault; what could not be opened; the store.
     pub fn update_output(&self, id: &str, name: &str, fields: Map<String, Value>) -> Result<Flow, Problem> {
-        let index = self.flow(id)?.outputs.iter().position(|output| output.name == name);
-        let part = format!("outputs[{}]", index.unwrap_or_default());
         self.change(id, |mut flow| {
             let index = flow.outputs.iter().position(|output| output.name == name);
-            let output = index.and_then(|index| flow.outputs.get_mut(index));
-            let output = output.ok_or_else(|| Problem::not_found("output", name))?;
+            let index = index.ok_or_else(|| Problem::not_found("output", name))?;
+            let mut output = flow.outputs.remove(index);
             if fields.get("url").is_some_and(|url| !url.is_null()) {
                 // The URL says it all.
                 (output.protocol, output.destination, output.port) = (None, None, None);
             }
-            *output = overlay(output, fields)?;
-            let renamed = output.name.clone();
-            let taken = flow.outputs.iter().filter(|other| other.name == renamed).count() > 1;
-            check_free(taken, "output", &renamed)?;
-            Ok(flow)
+            let output: Output = overlay(&output, fields)?;
+            check_free(flow.outputs.iter().any(|other| other.name == output.name), "output", &output.name)?;
+            flow.outputs.insert(index, output);
+            Ok(Edit { flow, part: format!("outputs[{index}]") })
         })
-        .map_err(|problem| problem.seen_from(&part))
     }
 
     /// Takes an output away.
@@ -346,7 +341,7 @@ impl Manager {
         self.change(id, |mut flow| {
             let index = flow.outputs.iter().position(|output| output.name == name);
             flow.outputs.remove(index.ok_or_else(|| Problem::not_found("output", name))?);
-            Ok(flow)
+            Ok(Edit::whole(flow))
         })
     }
 
@@ -380,6 +375,12 @@ impl Manager {
         FlowCounts { total: read(&self.flows).len(), active }
     }
 
+    /// How much of the engine's packet memory is in use.
+    #[must_use]
+    pub fn pool_usage(&self) -> PoolUse {
+        self.engine.pool_usage()
+    }
+
     /// The latest events of one flow, or of all, newest first.
     ///
     /// # Errors
@@ -402,7 +403,7 @@ impl Manager {
             .collect();
         match named.as_slice() {
             [] => self.add(&Wanted::new(flow.clone(), &self.limits.defaults)?, true).map(drop),
-            [id] => self.change(id.as_str(), |_| Ok(flow.clone())).map(drop),
+            [id] => self.change(id.as_str(), |_| Ok(Edit::whole(flow.clone()))).map(drop),
             several => {
                 let message = format!(
                     "[[flow]] {} could be any of {} stored flows of that name: rename or delete all but one",
@@ -436,11 +437,12 @@ impl Manager {
     }
 
     /// Gives a flow what `edit` makes of it, in the engine if it runs, and in the store; or changes neither.
-    fn change(&self, id: &str, edit: impl FnOnce(Flow) -> Result<Flow, Problem>) -> Result<Flow, Problem> {
+    fn change(&self, id: &str, edit: impl FnOnce(Flow) -> Result<Edit, Problem>) -> Result<Flow, Problem> {
         let slot = self.slot(id)?;
         let _turn = slot.take_turn();
         let before = slot.record()?;
-        let wanted = Wanted::new(edit(before.flow.clone())?, &self.limits.defaults)?;
+        let Edit { flow, part } = edit(before.flow.clone())?;
+        let wanted = Wanted::new(flow, &self.limits.defaults).map_err(|problem| problem.seen_from(&part))?;
         if *wanted.flow() == before.flow {
             return Ok(self.view_of(&slot));
         }
@@ -448,7 +450,7 @@ impl Manager {
         let running = self.engine.snapshot(&record.id).is_some();
         if running {
             let applied = self.engine.apply(&record.id, wanted.config().clone(), Mode::Strict);
-            applied.map_err(|error| refused(error, &record.flow))?;
+            applied.map_err(|error| refused(error, &record.flow).seen_from(&part))?;
         }
         if let Err(error) = self.store.save(&record) {
             if running {
@@ -467,7 +469,7 @@ impl Manager {
         let State { record, config, .. } = slot.read().clone();
         let result = config.map(|config| self.engine.apply(&record.id, config, Mode::Lenient));
         if let Ok(Err(error)) = result {
-            tracing::error!(flow = record.id.as_str(), cause = %error, "a change that was not stored cannot be taken back");
+            tracing::error!(flow = record.id.as_str(), cause = %error, "a change that was not stored stays in force");
         }
     }
 
@@ -489,6 +491,19 @@ impl Manager {
         let state = slot.read().clone();
         let snapshot = self.engine.snapshot(&state.record.id);
         Outcome { status: status(&state, snapshot.as_ref()), id: state.record.id, message }
+    }
+}
+
+/// A changed flow.
+struct Edit {
+    flow: Flow,
+    /// The part that whoever asked has sent; empty for the whole.
+    part: String,
+}
+
+impl Edit {
+    const fn whole(flow: Flow) -> Self {
+        Self { flow, part: String::new() }
     }
 }
 

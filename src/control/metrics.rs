@@ -8,11 +8,12 @@ use std::fmt::Write;
 
 use super::events::Counts;
 use super::manager::{FlowCounts, Running};
+use crate::bus::PoolUse;
 use crate::engine::{FlowStatus, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
 
 /// Everything in the text format 0.0.4.
 #[must_use]
-pub fn prometheus(flows: &[Running], counts: FlowCounts, events: &Counts) -> String {
+pub fn prometheus(flows: &[Running], counts: FlowCounts, pool: &PoolUse, events: &Counts) -> String {
     let mut text = Text(String::new());
     text.family("build_info", "gauge", "Version of this program.");
     text.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], "1");
@@ -20,6 +21,10 @@ pub fn prometheus(flows: &[Running], counts: FlowCounts, events: &Counts) -> Str
     text.sample("flows", &[], counts.total);
     text.family("flows_active", "gauge", "Flows that run.");
     text.sample("flows_active", &[], counts.active);
+    text.family("pool_reserved_bytes", "gauge", "Packet memory that is reserved.");
+    text.sample("pool_reserved_bytes", &[], pool.reserved_bytes);
+    text.family("pool_exhausted_total", "counter", "Times that packet memory was used up.");
+    text.sample("pool_exhausted_total", &[], pool.exhausted_total);
     text.events(events);
     text.flows(flows);
     text.sources(flows);
@@ -241,7 +246,7 @@ mod tests {
     fn text(flows: &[Running]) -> String {
         let counts = FlowCounts { total: 2, active: flows.len() };
         let events = Counts { by_type: BTreeMap::from([("flow_started", 4)]), ..Counts::default() };
-        prometheus(flows, counts, &events)
+        prometheus(flows, counts, &PoolUse { reserved_bytes: 4_096, exhausted_total: 0 }, &events)
     }
 
     #[test]
@@ -249,6 +254,7 @@ mod tests {
         let text = text(&[running()]);
         for line in [
             "anabranch_flows 2",
+            "anabranch_pool_reserved_bytes 4096",
             "anabranch_events_total{type=\"flow_started\"} 4",
             "anabranch_flow_info{flow=\"7\",name=\"news\"} 1",
             "anabranch_flow_uptime_seconds{flow=\"7\"} 1.5",

@@ -34,10 +34,10 @@ pub struct Flow {
     /// The first source.
     pub source: Option<Source>,
     /// In order of preference, at most 8.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub sources: Vec<Source>,
     /// At most 256.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub outputs: Vec<Output>,
     /// How several sources work together.
     pub source_failover_config: Option<Failover>,
@@ -156,7 +156,7 @@ pub struct Output {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coalesce_ms: Option<CoalesceMs>,
     /// A disabled output is kept and sends nothing.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub status: OutputState,
 }
 
@@ -357,6 +357,11 @@ impl BytesPerSecond {
     pub const fn as_bitrate(self) -> Bitrate {
         Bitrate::from_bps(self.0 * 8)
     }
+}
+
+/// Clients that have nothing to say often say `null`.
+fn null_is_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A whole number from `MIN` to `MAX`.

@@ -113,12 +113,12 @@ impl Code {
 impl Problem {
     /// A refusal that no single field is to blame for.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, field: None, message: message.into() }
+        Self { code, field: None, message: one_line(message.into()) }
     }
 
     /// A refusal because of `field`.
     pub fn at(field: impl Into<String>, code: Code, message: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(code, message) }
+        Self { field: Some(one_line(field.into())), ..Self::new(code, message) }
     }
 
     /// There is no `what` called `name`.
@@ -141,6 +141,9 @@ impl Problem {
     /// The same, as seen by somebody who sent `part` alone: `sources[1].ingest_port` becomes `ingest_port`.
     #[must_use]
     pub fn seen_from(mut self, part: &str) -> Self {
+        if part.is_empty() {
+            return self;
+        }
         let inner = self.field.as_deref().and_then(|field| field.strip_prefix(part));
         if let Some(inner) = inner {
             self.field = inner.strip_prefix('.').map(String::from);
@@ -233,6 +236,11 @@ pub fn suggestion<'known>(given: &str, known: impl IntoIterator<Item = &'known s
         || format!("known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
         |word| format!("did you mean {word}?"),
     )
+}
+
+/// Users' own words stand in there; they must not write into terminals and logs what they like.
+fn one_line(text: String) -> String {
+    if text.contains(char::is_control) { text.replace(char::is_control, " ") } else { text }
 }
 
 fn no_json(error: &serde_json::Error) -> Problem {
@@ -330,6 +338,15 @@ mod tests {
             assert_eq!(code, Code::InvalidJson);
             assert!(text.contains("line 1 column"), "{text}");
         }
+    }
+
+    #[test]
+    fn words_of_users_stay_on_one_line() {
+        assert_eq!(
+            problem(r#"{"a\n\u001b[2Jb":1}"#).1,
+            "a  [2Jb: unknown field, known are inner",
+            "no control characters"
+        );
     }
 
     #[test]

@@ -72,6 +72,21 @@ impl Wanted {
     }
 }
 
+/// The body of the fuzz target `flow_json`, which tests call as well: what is accepted is kept and shown as text that
+/// is accepted again and means the same.
+///
+/// # Panics
+/// If it means something else.
+pub fn check_any_bytes(bytes: &[u8]) {
+    let defaults = Defaults::default();
+    let Ok(wanted) = Flow::from_json(bytes).and_then(|flow| Wanted::new(flow, &defaults)) else {
+        return;
+    };
+    let stored = serde_json::to_vec(wanted.flow()).unwrap_or_default();
+    let again = Flow::from_json(&stored).and_then(|flow| Wanted::new(flow, &defaults));
+    assert_eq!(again, Ok(wanted));
+}
+
 fn tidy(flow: Flow) -> Result<Flow, Problem> {
     let mut sources = flow.sources;
     if let Some(first) = flow.source {
@@ -186,7 +201,9 @@ fn source_from_url(source: &Source, url: &str) -> Result<SourceEndpoint, Problem
     refuse_beside_url(source.ingest_port.is_some(), "ingest_port")?;
     refuse_beside_url(source.ingest_ip.is_some(), "ingest_ip")?;
     check_scheme(url)?;
-    parse_source(url).map_err(|error| bad_url(&error))
+    let endpoint = parse_source(url).map_err(|error| bad_url(&error))?;
+    refuse_beside_url(source.max_latency.is_some() && matches!(endpoint, SourceEndpoint::Rtp(_)), "max_latency")?;
+    Ok(endpoint)
 }
 
 fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
@@ -485,6 +502,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_accepted_is_accepted_again() {
+        check_any_bytes(flow(|_| {}).to_string().as_bytes());
+        let text = flow(|flow| flow["outputs"][0]["coalesce_ms"] = json!(3)).to_string();
+        for end in 0..=text.len() {
+            check_any_bytes(&text.as_bytes()[..end]);
+        }
+    }
+
+    #[test]
     fn an_answer_can_be_sent_back() {
         let first = wanted(&flow(|_| {})).unwrap();
         let mut answer = first.flow().clone();
@@ -499,6 +525,17 @@ mod tests {
     }
 
     #[test]
+    fn null_is_nothing() {
+        let json = flow(|flow| {
+            flow["description"] = json!(null);
+            flow["source"] = json!(null);
+            flow["outputs"] = json!(null);
+            flow["source_failover_config"] = json!(null);
+        });
+        assert_eq!(wanted(&json).unwrap().config().outputs, []);
+    }
+
+    #[test]
     fn one_source_may_be_given_alone() {
         let json = json!({ "name": "n", "source": { "name": "a", "url": "test:bars?rate=20M" } });
         let wanted = wanted(&json).unwrap();
@@ -509,7 +546,7 @@ mod tests {
     #[test]
     fn every_refusal_names_its_field() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str, &str); 30] = [
+        let cases: [(Change, &str, &str); 31] = [
             (|f| f["name"] = json!(""), "missing_field", "name"),
             (|f| f["name"] = json!(null), "invalid_value", "name"),
             (|f| f["nmae"] = json!("x"), "unknown_field", "nmae"),
@@ -525,6 +562,11 @@ mod tests {
             (|f| f["sources"][1]["protocol"] = json!("sctp"), "invalid_value", "sources[1].protocol"),
             (|f| f["sources"][1]["protocol"] = json!("srt-listener"), "not_available", "sources[1].protocol"),
             (|f| f["sources"][1]["url"] = json!("rtp://:1"), "invalid_value", "sources[1].ingest_port"),
+            (
+                |f| f["sources"][1] = json!({ "name": "b", "url": "rtp://:1", "max_latency": 9 }),
+                "invalid_value",
+                "sources[1].max_latency",
+            ),
             (|f| f["sources"][1]["stream_id"] = json!("x"), "not_applicable", "sources[1].stream_id"),
             (|f| f["sources"][1]["min_latency"] = json!(90), "invalid_value", "sources[1].min_latency"),
             (

@@ -118,6 +118,33 @@ fn an_answer_changed_and_sent_back_is_the_new_flow() {
 }
 
 #[test]
+fn a_source_can_be_renamed_while_it_runs() {
+    let (_directory, server) = server();
+    let port = free_port();
+    let path = started(&server, &flow(port));
+    let renamed =
+        server.put(&path, &json!({ "source": { "name": "other", "url": format!("udp://127.0.0.1:{port}") } }));
+    assert_eq!(renamed.status, 200, "{renamed:?}");
+    assert_eq!(server.get(&format!("{path}/metrics")).json()["source_metrics"][0]["name"], "other");
+}
+
+#[test]
+fn changes_at_once_all_happen() {
+    let (_directory, server) = server();
+    let path = started(&server, &flow(free_port()));
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let body = json!({ "name": number.to_string(), "url": "udp://127.0.0.1:9" });
+            let (server, outputs) = (&server, format!("{path}/outputs"));
+            scope.spawn(move || assert_eq!(server.post(&outputs, &body).status, 200));
+        }
+    });
+    assert_eq!(server.get(&path).json()["outputs"].as_array().unwrap().len(), 17);
+    let metrics = server.get(&format!("{path}/metrics")).json();
+    assert_eq!(metrics["output_metrics"].as_array().unwrap().len(), 17);
+}
+
+#[test]
 fn bad_input_gets_the_field_and_the_fix() {
     let (_directory, server) = server();
     let path = started(&server, &flow(free_port()));
@@ -264,7 +291,7 @@ fn a_page_from_elsewhere_may_not_ask() {
     let (_directory, server) = server();
     let answer = server.ask_with("POST", "/v1/flows", "Origin: https://evil.example\r\n", "{}");
     assert_eq!(answer.refusal(), (403, "forbidden".into(), String::new()));
-    let own = format!("Origin: http://{}\r\n", server.address);
+    let own = format!("Origin: http://{}\r\n", server.0);
     assert_eq!(server.ask_with("GET", "/v1/flows", &own, "").status, 200);
 }
 

@@ -1,7 +1,8 @@
 //! A server to test, and just enough of an HTTP client.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::ops::Deref;
 use std::path::Path;
 use std::thread::JoinHandle;
 
@@ -10,9 +11,13 @@ use anabranch::control::config::{Api, Settings, Storage};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+/// Asks a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client(pub(crate) SocketAddr);
+
 /// The product, served on a free port until dropped.
 pub(crate) struct TestServer {
-    pub(crate) address: SocketAddr,
+    client: Client,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -61,11 +66,21 @@ impl TestServer {
             });
         });
         let address = started.recv().unwrap();
-        let server = Self { address, end: Some(end), thread: Some(thread) };
+        let server = Self { client: Client(address), end: Some(end), thread: Some(thread) };
         server.wait_until("/health?probe=ready", |answer| answer.status == 200);
         server
     }
+}
 
+impl Deref for TestServer {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Client {
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, "")
     }
@@ -88,21 +103,22 @@ impl TestServer {
 
     /// `headers` are whole lines, each with its end.
     pub(crate) fn ask_with(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        let stream = self.send(method, path, headers, body).unwrap();
+        read(stream).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    }
+
+    /// Sends a request whose answer is read later, or never.
+    pub(crate) fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.0)?;
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
-            self.address,
+            self.0,
             body.len()
         );
-        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(head.as_bytes())?;
         // The answer may come before everything is sent.
         let _ = stream.write_all(body.as_bytes());
-        let mut bytes = Vec::new();
-        let _ = stream.read_to_end(&mut bytes);
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_ascii_lowercase(), body: body.into() }
+        Ok(stream)
     }
 
     /// Asks again and again until the answer is as expected.
@@ -115,6 +131,18 @@ impl TestServer {
         }
         panic!("{path} stays {:?}", self.get(path));
     }
+}
+
+/// The answer, if there is a whole one.
+pub(crate) fn read(mut stream: TcpStream) -> Option<Answer> {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let head = head.to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).map(str::parse);
+    let whole = length.is_none_or(|length| length == Ok(body.len()));
+    whole.then_some(Answer { status: head.split(' ').nth(1)?.parse().ok()?, head, body: body.into() })
 }
 
 impl Drop for TestServer {

@@ -3,3 +3,5 @@
 
 mod api;
 mod http;
+#[cfg(unix)]
+mod process;

@@ -65,7 +65,8 @@ pub(super) async fn show(State(app): State<Shared>, Params(id): Params<String>) 
 
 /// Changes a flow, also while it runs: only what differs is touched. Top-level fields that are left out keep their
 /// value; lists are replaced as a whole.
-#[utoipa::path(put, path = "/v1/flows/{id}", operation_id = "update_flow", tag = "flows", request_body = Flow,
+#[utoipa::path(put, path = "/v1/flows/{id}", operation_id = "update_flow", tag = "flows",
+    request_body(content = Flow, description = "Any of these fields"),
     params(("id" = String, Path, description = "Id of the flow")),
     responses((status = 200, description = "The flow as it is now", body = Flow),
         (status = 400, description = "A field is wrong", body = ErrorBody),

@@ -64,7 +64,10 @@ pub(super) async fn of_flow(
     responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain")))]
 pub(super) async fn prometheus(State(app): State<Shared>) -> Result<impl IntoResponse, Problem> {
     let text = app
-        .run(|manager| Ok(metrics::prometheus(&manager.all_running(), manager.counts(), &manager.events().counts())))
+        .run(|manager| {
+            let events = manager.events().counts();
+            Ok(metrics::prometheus(&manager.all_running(), manager.counts(), &manager.pool_usage(), &events))
+        })
         .await?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }

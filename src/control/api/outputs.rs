@@ -26,7 +26,8 @@ pub(super) async fn add(
 }
 
 /// Changes an output, also while the flow runs. Fields that are left out keep their value.
-#[utoipa::path(put, path = "/v1/flows/{id}/outputs/{name}", operation_id = "update_output", tag = "flows", request_body = Output,
+#[utoipa::path(put, path = "/v1/flows/{id}/outputs/{name}", operation_id = "update_output", tag = "flows",
+    request_body(content = Output, description = "Any of these fields"),
     params(("id" = String, Path, description = "Id of the flow"), ("name" = String, Path, description = "Name of the output")),
     responses((status = 200, description = "The whole flow", body = Flow),
         (status = 400, description = "A field is wrong", body = ErrorBody),
