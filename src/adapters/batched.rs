@@ -267,8 +267,8 @@ fn copy_from_two(into: &mut [u8], front: &[u8], back: &[u8], at: usize) {
     if in_front > 0 {
         first.copy_from_slice(&front[at..at + in_front]);
     }
-    let back_at = (at + in_front) - front.len();
     if !rest.is_empty() {
+        let back_at = (at + in_front) - front.len();
         rest.copy_from_slice(&back[back_at..back_at + rest.len()]);
     }
 }
@@ -467,5 +467,7 @@ mod tests {
         assert_eq!(into, [2, 3, 4, 5]);
         copy_from_two(&mut into[..2], &[1, 2, 3], &[4, 5, 6], 4);
         assert_eq!(into[..2], [5, 6]);
+        copy_from_two(&mut into[..1], &[1, 2, 3], &[4, 5, 6], 1);
+        assert_eq!(into[..1], [2]);
     }
 }

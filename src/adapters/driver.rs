@@ -360,6 +360,7 @@ impl<C: Core + Send> Driven for Driver<C> {
             let Some(endpoint) = endpoint else { continue };
             endpoint.key = SocketKey(first.0 + index as u16);
             if listens || index == 1 {
+                cx.io.prepare(&endpoint.socket);
                 endpoint.listen_for(cx, Some(Interest::READABLE))?;
             }
         }

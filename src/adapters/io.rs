@@ -46,6 +46,15 @@ impl Io {
         }
     }
 
+    /// Makes a socket ready for this way of receiving, before the first call of [`Io::receive`].
+    pub(super) fn prepare(&self, socket: &UdpSocket) {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Imp::Batched(_) => super::system::coalesce_received(&socket.io),
+            Imp::Portable(_) => {}
+        }
+    }
+
     /// Takes datagrams off `socket`, some dozens at most, and hands each to `sink` with its sender.
     pub(super) fn receive(
         &mut self,

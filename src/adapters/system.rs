@@ -44,16 +44,20 @@ mod imp {
         socket.bind_device(Some(name.as_bytes()))
     }
 
-    /// Kernel receive timestamps, drop counts and coalesced receive. The last one is absent before Linux 5.0.
+    /// Kernel receive timestamps and drop counts.
     pub(crate) fn tune_receiver(socket: &Socket) -> io::Result<()> {
         set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1_i32)?;
         set(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, &1_i32)?;
-        let _without_is_fine = set(socket, libc::SOL_UDP, libc::UDP_GRO, &1_i32);
         if socket.local_addr()?.is_ipv4() {
             // Only what this socket joined, not what any other on the machine did.
             set(socket, libc::IPPROTO_IP, libc::IP_MULTICAST_ALL, &0_i32)?;
         }
         Ok(())
+    }
+
+    /// Coalesced receive, for a reader that asks for the segment size. Absent before Linux 5.0.
+    pub(crate) fn coalesce_received(socket: &impl AsRawFd) {
+        let _without_is_fine = set(socket, libc::SOL_UDP, libc::UDP_GRO, &1_i32);
     }
 
     /// Source-specific join on an interface, IPv4 or IPv6 (RFC 3678 5.1).
@@ -97,7 +101,7 @@ mod imp {
         Ok(socket.send_buffer_size()? as u64 / 2)
     }
 
-    fn set<T>(socket: &Socket, level: i32, option: i32, value: &T) -> io::Result<()> {
+    fn set<T>(socket: &impl AsRawFd, level: i32, option: i32, value: &T) -> io::Result<()> {
         let length = size_of::<T>() as libc::socklen_t;
         // SAFETY: pointer and length describe `value`.
         let result =

@@ -1,7 +1,12 @@
-//! Integration tests: the whole product on real sockets and files, loopback only.
+//! Integration tests: the whole product on real sockets and files, on loopback and in network namespaces of their own.
+//!
+//! Peers that are not installed are skipped with a loud line; `ANABRANCH_REQUIRE_PEERS=1` makes that a failure.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![allow(clippy::print_stderr, reason = "what is skipped must be seen")]
 
 mod api;
 mod http;
 #[cfg(unix)]
 mod process;
+mod support;
+mod udp;
