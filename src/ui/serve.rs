@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::{IsTerminal, stdout};
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,19 +12,23 @@ use serde_json::json;
 use super::live::write;
 use super::report::{Reporter, Style};
 use super::{Failure, cli};
-use crate::control::config::{Format, Level, Settings, environment};
+use crate::control::api::Access;
+use crate::control::config::{FILE, Format, Level, Settings, environment};
 use crate::control::manager::Manager;
 use crate::control::model::Flow;
 use crate::control::{ServeError, Server, shutdown_signal};
 
 pub(super) fn run(arguments: &cli::Serve) -> Result<(), Failure> {
-    let mut settings = Settings::load(arguments.config.as_deref(), environment()).map_err(Failure::usage)?;
-    settings.api.listen = arguments.listen.unwrap_or(settings.api.listen);
+    let usual = Path::new(FILE);
+    let file = arguments.config.as_deref().or_else(|| (!arguments.demo && usual.exists()).then_some(usual));
+    let mut settings = Settings::load(file, environment()).map_err(Failure::usage)?;
+    settings.api.listen = arguments.listen.as_ref().map_or(settings.api.listen, |listen| listen.0);
     settings.api.insecure_open |= arguments.insecure_open;
     if let Some(path) = &arguments.db {
         settings.storage.path.clone_from(path);
     }
     if arguments.check_config {
+        Access::new(&settings.api).map_err(Failure::usage)?;
         write(&format!("the configuration is fine; it declares {} flows\n", settings.flows.len()));
         return Ok(());
     }
