@@ -30,7 +30,8 @@ pub(crate) fn cpu_ns(pid: u32) -> Option<u64> {
     clock_ns((!pid << 3) | 2)
 }
 
-fn clock_ns(clock: libc::clockid_t) -> Option<u64> {
+/// What one of the system's clocks shows.
+pub(crate) fn clock_ns(clock: libc::clockid_t) -> Option<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one timespec through a valid pointer; a wrong clock is answered with an error.
     let answer = unsafe { libc::clock_gettime(clock, &raw mut time) };

@@ -274,7 +274,11 @@ impl<C: Core + Send> Driver<C> {
                 done += concerned;
             }
         }
-        pending.drain(..done);
+        if done == pending.len() {
+            pending.clear();
+        } else {
+            pending.drain(..done);
+        }
         self.pending = pending;
         self.recover(cx.now, tally.packets);
         tally.count(&self.counters, cx.now);

@@ -56,17 +56,18 @@ pub struct HostPort {
     pub port: u16,
 }
 
-impl HostPort {
+impl Host {
     /// The address; asks the resolver if the host is a name, and may block for as long as that takes.
     ///
     /// # Errors
     /// What the resolver says.
-    pub fn resolve(&self) -> io::Result<SocketAddr> {
-        match &self.host {
-            Host::Ip(ip) => Ok(SocketAddr::new(*ip, self.port)),
-            Host::Name(name) => (name.as_str(), self.port)
+    pub fn resolve(&self) -> io::Result<IpAddr> {
+        match self {
+            Self::Ip(ip) => Ok(*ip),
+            Self::Name(name) => (name.as_str(), 0)
                 .to_socket_addrs()?
                 .next()
+                .map(|address| address.ip())
                 .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
         }
     }

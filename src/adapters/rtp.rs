@@ -49,14 +49,18 @@ impl SourceConfig {
 }
 
 impl OutputConfig {
-    /// Looks the destination up and connects both sockets to it.
+    /// Connects both sockets to `destination`, which is what ours was looked up to.
     ///
     /// # Errors
-    /// What the resolver or the system refused, with the address.
-    pub fn open(&self, pool: &Pool, limiter: Option<Limiter>) -> Result<Driver<Sender>, OpenError> {
-        let media = UdpSocket::connect(&self.destination, &self.socket)?;
-        let next = HostPort { port: next_port_number(self.destination.port)?, ..self.destination.clone() };
-        let control = UdpSocket::connect(&next, &self.socket)?;
+    /// What the system refused, with the address.
+    pub fn open(
+        &self,
+        destination: SocketAddr,
+        pool: &Pool,
+        limiter: Option<Limiter>,
+    ) -> Result<Driver<Sender>, OpenError> {
+        let media = UdpSocket::connect(destination, &self.socket)?;
+        let control = UdpSocket::connect(next_port(destination)?, &self.socket)?;
         let sender = Sender::new(self.sender.clone(), &surroundings(pool));
         Ok(Driver::output(sender, media, Some(control), limiter))
     }
@@ -67,12 +71,6 @@ fn surroundings(pool: &Pool) -> Surroundings {
 }
 
 fn next_port(address: SocketAddr) -> Result<SocketAddr, OpenError> {
-    Ok(SocketAddr::new(address.ip(), next_port_number(address.port())?))
-}
-
-const fn next_port_number(port: u16) -> Result<u16, OpenError> {
-    match port.checked_add(1) {
-        Some(next) => Ok(next),
-        None => Err(OpenError::NoControlPort),
-    }
+    let port = address.port().checked_add(1).ok_or(OpenError::NoControlPort)?;
+    Ok(SocketAddr::new(address.ip(), port))
 }

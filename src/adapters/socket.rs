@@ -8,7 +8,6 @@ use std::str::FromStr;
 use mio::net::UdpSocket as MioSocket;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::host::HostPort;
 use super::system;
 use crate::units::DataSize;
 
@@ -144,14 +143,11 @@ impl UdpSocket {
         open.finish(socket, options, false)
     }
 
-    /// Connects to `destination` from a port that the system chooses.
+    /// Connects to `address` from a port that the system chooses.
     ///
     /// # Errors
-    /// What the resolver or the system refused.
-    pub fn connect(destination: &HostPort, options: &SocketOptions) -> Result<Self, OpenError> {
-        let address = destination
-            .resolve()
-            .map_err(|error| OpenError::Resolve { host: destination.host.to_string(), problem: error.to_string() })?;
+    /// What the system refused.
+    pub fn connect(address: SocketAddr, options: &SocketOptions) -> Result<Self, OpenError> {
         let open = Opening { address };
         let socket = open.socket()?;
         match &options.interface {

@@ -42,12 +42,12 @@ impl SourceConfig {
 }
 
 impl OutputConfig {
-    /// Looks the destination up and connects a socket to it.
+    /// Connects a socket to `destination`, which is what ours was looked up to.
     ///
     /// # Errors
-    /// What the resolver or the system refused, with the address.
-    pub fn open(&self, limiter: Option<Limiter>) -> Result<Driver<Sender>, OpenError> {
-        let socket = UdpSocket::connect(&self.destination, &self.socket)?;
+    /// What the system refused, with the address.
+    pub fn open(&self, destination: SocketAddr, limiter: Option<Limiter>) -> Result<Driver<Sender>, OpenError> {
+        let socket = UdpSocket::connect(destination, &self.socket)?;
         Ok(Driver::output(Sender::new(self.packet_size_max), socket, None, limiter))
     }
 }

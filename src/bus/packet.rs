@@ -99,6 +99,7 @@ const fn header(packet: &Packet) -> &Header {
 impl Deref for Packet {
     type Target = [u8];
 
+    #[inline]
     #[allow(unsafe_code, reason = "the bytes are reached through the header's pointer")]
     fn deref(&self) -> &[u8] {
         // SAFETY: offset and length were checked against the buffer, which stays immutable while referred to.
@@ -107,6 +108,7 @@ impl Deref for Packet {
 }
 
 impl Clone for Packet {
+    #[inline]
     fn clone(&self) -> Self {
         header(self).acquire();
         Self { ..*self }
@@ -114,6 +116,7 @@ impl Clone for Packet {
 }
 
 impl Drop for Packet {
+    #[inline]
     fn drop(&mut self) {
         header(self).release();
     }

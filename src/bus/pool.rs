@@ -169,11 +169,13 @@ impl Header {
     }
 
     /// Counts up; the caller already holds a reference.
+    #[inline]
     pub(super) fn acquire(&self) {
         self.refs.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts up unless the buffer is free; the caller holds no reference and must check afterwards what it got.
+    #[inline]
     pub(super) fn try_acquire(&self) -> bool {
         let mut refs = self.refs.load(Ordering::Relaxed);
         while refs != 0 {
@@ -186,11 +188,15 @@ impl Header {
     }
 
     /// Counts down; the last one returns the buffer.
-    #[allow(unsafe_code, reason = "the pool is kept alive by the count that this buffer took")]
+    #[inline]
     pub(super) fn release(&self) {
-        if self.refs.fetch_sub(1, Ordering::AcqRel) != 1 {
-            return;
+        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.give_back();
         }
+    }
+
+    #[allow(unsafe_code, reason = "the pool is kept alive by the count that this buffer took")]
+    fn give_back(&self) {
         // SAFETY: `Pool::take` left one count of the `Arc` behind for this buffer; it is taken back here, once.
         let pool = unsafe { Arc::from_raw(self.pool) };
         let class = if self.capacity == Pool::SMALL { &pool.small } else { &pool.large };

@@ -107,6 +107,7 @@ impl Publisher {
 
     /// The next packet that `cursor` has not seen, without counting it up. `None` when it has seen all. What the ring
     /// has already overwritten is added to the cursor's missed count.
+    #[inline]
     pub fn read<'ring>(&'ring self, cursor: &mut LocalCursor) -> Option<BorrowedPacket<'ring>> {
         cursor.catch_up(self);
         if cursor.next == self.head {
@@ -230,6 +231,7 @@ impl Shared {
     }
 
     /// The packet with this index, counted up; `None` if it has been overwritten.
+    #[inline]
     pub(super) fn acquire(&self, index: u64) -> Option<Packet> {
         let slot = self.slot(index);
         if slot.stamp.load(Ordering::Acquire) != stamp(index) {

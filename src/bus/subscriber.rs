@@ -74,6 +74,7 @@ impl Subscriber {
     ///
     /// # Errors
     /// [`Ended`], from then on every time.
+    #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Packet>, Ended> {
         loop {
             if self.next == self.known_head && !self.look_up_head()? {

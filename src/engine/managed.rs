@@ -1,5 +1,6 @@
 //! A running flow as the supervisor sees it: what is in force, where each part sits, what failed and when to try again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -9,12 +10,13 @@ use super::diff::{self, Step};
 use super::error::{ApplyError, Cause, Field};
 use super::event::EventKind;
 use super::flow::{FlowCounters, OutputSlot, RunningFlow, SourceSlot};
+use super::resolver::{Addresses, Resolver};
 use super::stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
-use super::supervisor::{Message, Mode};
+use super::supervisor::{Message, Mode, Wanted};
 use super::{output, source};
 use crate::adapters::clock;
-use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, OpenError};
+use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, Host, OpenError};
 use crate::bus::{Pool, Publisher, Subscribe};
 use crate::path::failover;
 use crate::units::{Bitrate, FlowId, OutputName, SourceName, Time};
@@ -29,6 +31,8 @@ pub(super) struct ManagedFlow {
     started: Time,
     /// In force; `None` until the first configuration was applied.
     config: Option<FlowConfig>,
+    id: FlowId,
+    resolver: Resolver,
     /// In configured order, as are the outputs.
     sources: Vec<Managed<SourceConfig, SourceSlot>>,
     outputs: Vec<Managed<OutputConfig, OutputSlot>>,
@@ -45,13 +49,25 @@ struct Managed<C, S> {
 }
 
 enum State {
-    Open { counters: Arc<Counters>, receive_buffer: Granted, send_buffer: Granted },
-    Failed { error: OpenError },
+    Open {
+        counters: Arc<Counters>,
+        receive_buffer: Granted,
+        send_buffer: Granted,
+    },
+    Failed {
+        error: OpenError,
+    },
+    /// The name of an output's destination is being looked up.
+    LookingUp,
     Disabled,
 }
 
-/// A driver opened for a step, or why it could not be; `None` for a disabled output.
-type Opened = Option<Result<Box<dyn Driven>, OpenError>>;
+/// What was opened for a step.
+enum Opened {
+    Source(Result<Box<dyn Driven>, OpenError>),
+    Output(output::Opened),
+    Nothing,
+}
 
 type Tell<'a> = &'a mut dyn FnMut(EventKind);
 
@@ -63,15 +79,30 @@ impl ManagedFlow {
         pool: Pool,
         ring_packets: usize,
         supervisor: SyncSender<Message>,
+        resolver: Resolver,
     ) -> Result<Self, ApplyError> {
         let counters = Arc::new(FlowCounters::default());
         let publisher = Publisher::new(pool.clone(), ring_packets);
-        let flow = RunningFlow::new(id, publisher, failover::Config::default(), Arc::clone(&counters), supervisor);
+        let flow =
+            RunningFlow::new(id.clone(), publisher, failover::Config::default(), Arc::clone(&counters), supervisor);
         let subscribe = flow.subscribe();
         let key = commands.insert(flow).map_err(|_| worker_ended())?;
         let started = clock::now();
         let (sources, outputs) = (Vec::new(), Vec::new());
-        Ok(Self { worker, commands, key, pool, subscribe, counters, started, config: None, sources, outputs })
+        Ok(Self {
+            worker,
+            commands,
+            key,
+            pool,
+            subscribe,
+            counters,
+            started,
+            config: None,
+            id,
+            resolver,
+            sources,
+            outputs,
+        })
     }
 
     pub(super) const fn worker(&self) -> usize {
@@ -88,9 +119,9 @@ impl ManagedFlow {
     }
 
     /// Changes what differs from `wanted`.
-    pub(super) fn apply(&mut self, wanted: FlowConfig, mode: Mode, tell: Tell<'_>) -> Result<(), ApplyError> {
-        let steps = diff::diff(self.config.as_ref(), &wanted);
-        let opened = match self.open_all(&steps, &wanted, mode) {
+    pub(super) fn apply(&mut self, wanted: Wanted, tell: Tell<'_>) -> Result<(), ApplyError> {
+        let steps = diff::diff(self.config.as_ref(), &wanted.config);
+        let opened = match self.open_all(&steps, &wanted) {
             Ok(opened) => opened,
             Err(error) => {
                 if self.config.is_none() {
@@ -99,6 +130,7 @@ impl ManagedFlow {
                 return Err(error);
             }
         };
+        let wanted = wanted.config;
         for (step, opened) in steps.iter().zip(opened) {
             self.carry_out(step, opened, &wanted, tell);
         }
@@ -111,45 +143,46 @@ impl ManagedFlow {
     }
 
     /// Opens everything that the steps need before anything is changed.
-    fn open_all(&mut self, steps: &[Step], wanted: &FlowConfig, mode: Mode) -> Result<Vec<Opened>, ApplyError> {
+    fn open_all(&mut self, steps: &[Step], wanted: &Wanted) -> Result<Vec<Opened>, ApplyError> {
         let mut all = Vec::with_capacity(steps.len());
         let mut vacated = false;
         for step in steps {
-            let (field, mut opened) = self.open_for(step, wanted);
-            if let Some(Err(OpenError::InUse { .. })) = opened
-                && !vacated
-                && matches!(field, Field::Source(_))
-            {
+            let mut opened = self.open_for(step, wanted);
+            if matches!(opened, Opened::Source(Err(OpenError::InUse { .. }))) && !vacated {
                 // The port may be held by a source that this very change closes.
                 vacated = true;
-                self.vacate(steps, wanted);
-                opened = self.open_for(step, wanted).1;
+                self.vacate(steps, &wanted.config);
+                opened = self.open_for(step, wanted);
             }
-            if mode == Mode::Strict
-                && let Some(Err(error)) = opened
+            if wanted.mode == Mode::Strict
+                && let Some(error) = opened.error()
             {
+                let error = ApplyError { field: field(step), cause: error.clone().into() };
                 if vacated {
                     // What was opened for the change may hold the very ports that are wanted back.
                     drop(all);
+<<<<<<< HEAD
                     self.reopen_vacated(steps, wanted);
+=======
+                    self.reopen_vacated(steps, &wanted.config);
+>>>>>>> main
                 }
-                return Err(ApplyError { field, cause: error.into() });
+                return Err(error);
             }
             all.push(opened);
         }
         Ok(all)
     }
 
-    fn open_for(&self, step: &Step, wanted: &FlowConfig) -> (Field, Opened) {
+    fn open_for(&self, step: &Step, wanted: &Wanted) -> Opened {
         match *step {
             Step::AddSource(index) | Step::ReplaceSource(index) => {
-                (Field::Source(index), Some(source::open(&wanted.sources[index], &self.pool)))
+                Opened::Source(source::open(&wanted.config.sources[index], &self.pool))
             }
             Step::AddOutput(index) | Step::ReplaceOutput(index) => {
-                let config = &wanted.outputs[index];
-                (Field::Output(index), config.enabled.then(|| output::open(config, &self.pool)))
+                Opened::Output(output::open(&wanted.config.outputs[index], &wanted.addresses, &self.pool))
             }
-            Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Coalesce(_) | Step::Failover => (Field::Flow, None),
+            Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Coalesce(_) | Step::Failover => Opened::Nothing,
         }
     }
 
@@ -179,25 +212,25 @@ impl ManagedFlow {
             Step::AddSource(index) => {
                 let slot = SourceSlot(lowest_free(self.sources.iter().map(|source| usize::from(source.slot.0))) as u8);
                 self.sources.push(Managed::new(wanted.sources[*index].clone(), slot));
-                self.place_source(self.sources.len() - 1, opened.unwrap_or_else(never_asked), tell);
+                self.place_source(self.sources.len() - 1, opened.source(), tell);
             }
             Step::ReplaceSource(index) => {
                 let config = &wanted.sources[*index];
                 if let Some(at) = self.sources.iter().position(|source| source.config.name == config.name) {
                     self.sources[at].config = config.clone();
-                    self.place_source(at, opened.unwrap_or_else(never_asked), tell);
+                    self.place_source(at, opened.source(), tell);
                 }
             }
             Step::AddOutput(index) => {
                 let slot = OutputSlot(lowest_free(self.outputs.iter().map(|output| usize::from(output.slot.0))) as u16);
                 self.outputs.push(Managed::new(wanted.outputs[*index].clone(), slot));
-                self.place_output(self.outputs.len() - 1, opened, tell);
+                self.place_output(self.outputs.len() - 1, opened.output(), tell);
             }
             Step::ReplaceOutput(index) => {
                 let config = &wanted.outputs[*index];
                 if let Some(at) = self.outputs.iter().position(|output| output.config.name == config.name) {
                     self.outputs[at].config = config.clone();
-                    self.place_output(at, opened, tell);
+                    self.place_output(at, opened.output(), tell);
                 }
             }
             Step::Coalesce(index) => {
@@ -260,33 +293,64 @@ impl ManagedFlow {
         source.state = state;
     }
 
-    fn place_output(&mut self, at: usize, opened: Opened, tell: Tell<'_>) {
+    fn place_output(&mut self, at: usize, opened: output::Opened, tell: Tell<'_>) {
         let output = &self.outputs[at];
         let (slot, name, coalesce) = (output.slot, output.config.name.clone(), output.config.coalesce);
         let state = match opened {
-            None => {
-                self.visit(move |flow, cx| flow.remove_output(cx, slot));
-                State::Disabled
-            }
-            Some(Ok(driver)) => {
+            output::Opened::Ready(driver) => {
                 let state = State::of(&*driver);
                 let placed = name.clone();
                 let result = self.visit(move |flow, cx| flow.set_output(cx, slot, (placed, coalesce), driver));
                 result.unwrap_or(Ok(())).map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
             }
-            Some(Err(error)) => {
-                self.visit(move |flow, cx| flow.remove_output(cx, slot));
-                State::Failed { error }
+            output::Opened::Failed(error) => self.without_output(slot, State::Failed { error }),
+            output::Opened::Disabled => self.without_output(slot, State::Disabled),
+            output::Opened::Nameless(host) if self.resolver.ask(&self.id, &host) => {
+                self.without_output(slot, State::LookingUp)
+            }
+            output::Opened::Nameless(host) => {
+                let error = OpenError::Resolve { host, problem: "too many names wait".into() };
+                self.without_output(slot, State::Failed { error })
             }
         };
         let output = &mut self.outputs[at];
+<<<<<<< HEAD
         if let State::Failed { error } = &state {
             tell(EventKind::OutputError { output: name, error: error.to_string() });
             output.schedule_retry();
         } else if output.forget_retry() && matches!(state, State::Open { .. }) {
             tell(EventKind::OutputRecovered { output: name });
+=======
+        match &state {
+            State::Failed { error } => {
+                tell(EventKind::OutputError { output: name, error: error.to_string() });
+                output.schedule_retry();
+            }
+            State::Open { .. } if output.forget_retry() => tell(EventKind::OutputRecovered { output: name }),
+            State::Disabled => drop(output.forget_retry()),
+            State::Open { .. } | State::LookingUp => {}
+>>>>>>> main
         }
         output.state = state;
+    }
+
+    /// The output is in no state to send: takes what may be left of it off the worker.
+    fn without_output(&self, slot: OutputSlot, state: State) -> State {
+        self.visit(move |flow, cx| flow.remove_output(cx, slot));
+        state
+    }
+
+    /// A name was looked up: opens the outputs that wait for it.
+    pub(super) fn handle_looked_up(&mut self, name: String, answer: Result<IpAddr, OpenError>, tell: Tell<'_>) {
+        let host = Host::Name(name.clone());
+        let addresses = Addresses::single(name, answer);
+        for at in 0..self.outputs.len() {
+            let output = &self.outputs[at];
+            if matches!(output.state, State::LookingUp) && output.config.endpoint.destination().host == host {
+                let opened = output::open(&output.config, &addresses, &self.pool);
+                self.place_output(at, opened, tell);
+            }
+        }
     }
 
     /// When something that failed shall be opened again.
@@ -305,8 +369,8 @@ impl ManagedFlow {
         }
         for at in 0..self.outputs.len() {
             if self.outputs[at].take_retry(now) {
-                let opened = output::open(&self.outputs[at].config, &self.pool);
-                self.place_output(at, Some(opened), tell);
+                let opened = output::open(&self.outputs[at].config, &Addresses::default(), &self.pool);
+                self.place_output(at, opened, tell);
             }
         }
     }
@@ -337,6 +401,25 @@ impl ManagedFlow {
             sources,
             outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
         }
+    }
+}
+
+impl Opened {
+    const fn error(&self) -> Option<&OpenError> {
+        match self {
+            Self::Source(Err(error)) | Self::Output(output::Opened::Failed(error)) => Some(error),
+            Self::Source(Ok(_)) | Self::Output(_) | Self::Nothing => None,
+        }
+    }
+
+    fn source(self) -> Result<Box<dyn Driven>, OpenError> {
+        let Self::Source(opened) = self else { unreachable!("steps that place a source open one") };
+        opened
+    }
+
+    fn output(self) -> output::Opened {
+        let Self::Output(opened) = self else { unreachable!("steps that place an output open one") };
+        opened
     }
 }
 
@@ -511,8 +594,13 @@ fn lowest_free(taken: impl Iterator<Item = usize>) -> usize {
     (0..).find(|slot| !taken.contains(slot)).unwrap_or(0)
 }
 
-fn never_asked<T>() -> Result<T, OpenError> {
-    unreachable!("every source is opened before it is placed")
+/// The part of the flow that a step is about.
+const fn field(step: &Step) -> Field {
+    match *step {
+        Step::AddSource(index) | Step::ReplaceSource(index) => Field::Source(index),
+        Step::AddOutput(index) | Step::ReplaceOutput(index) | Step::Coalesce(index) => Field::Output(index),
+        Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Failover => Field::Flow,
+    }
 }
 
 fn refused(error: &std::io::Error) -> OpenError {

@@ -11,6 +11,7 @@ mod event;
 mod flow;
 mod managed;
 mod output;
+mod resolver;
 mod source;
 mod stats;
 mod status;

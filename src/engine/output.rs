@@ -1,19 +1,45 @@
 //! Opens the adapter of an output, and decides when it reads from the ring.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::config::{OutputConfig, OutputEndpoint};
+use super::resolver::Addresses;
 use crate::adapters::{Context, Driven, OpenError, clock};
 use crate::bus::{LocalCursor, Pool, Publisher};
 use crate::path::Limiter;
 use crate::units::{OutputName, Time};
 
-/// Opens what the configuration asks for.
-pub(super) fn open(config: &OutputConfig, pool: &Pool) -> Result<Box<dyn Driven>, OpenError> {
+/// What became of an attempt to open an output.
+pub(super) enum Opened {
+    /// It may go on the worker.
+    Ready(Box<dyn Driven>),
+    /// The system refused, or the name has no address.
+    Failed(OpenError),
+    /// Its name must be looked up first.
+    Nameless(String),
+    /// It is kept, and sends nothing.
+    Disabled,
+}
+
+/// Opens what the configuration asks for, at the address that its name was looked up to.
+pub(super) fn open(config: &OutputConfig, addresses: &Addresses, pool: &Pool) -> Opened {
+    if !config.enabled {
+        return Opened::Disabled;
+    }
+    let destination = config.endpoint.destination();
+    match addresses.find(destination) {
+        None => Opened::Nameless(destination.host.to_string()),
+        Some(Err(error)) => Opened::Failed(error),
+        Some(Ok(address)) => open_at(config, address, pool).map_or_else(Opened::Failed, Opened::Ready),
+    }
+}
+
+fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool) -> Result<Box<dyn Driven>, OpenError> {
     let limiter = config.limit.map(|limit| Limiter::new(limit, clock::now()));
     Ok(match &config.endpoint {
-        OutputEndpoint::Udp(udp) => Box::new(udp.open(limiter)?),
-        OutputEndpoint::Rtp(rtp) => Box::new(rtp.open(pool, limiter)?),
+        OutputEndpoint::Udp(udp) => Box::new(udp.open(address, limiter)?),
+        OutputEndpoint::Rtp(rtp) => Box::new(rtp.open(address, pool, limiter)?),
     })
 }
 

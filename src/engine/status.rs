@@ -45,7 +45,7 @@ pub enum OutputStatus {
 
 impl fmt::Display for FlowStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Standby => "STANDBY",
             Self::Starting => "STARTING",
             Self::Active => "ACTIVE",
@@ -57,7 +57,7 @@ impl fmt::Display for FlowStatus {
 
 impl fmt::Display for SourceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Connected => "CONNECTED",
             Self::Disconnected => "DISCONNECTED",
             Self::Error => "ERROR",
@@ -67,7 +67,7 @@ impl fmt::Display for SourceStatus {
 
 impl fmt::Display for OutputStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Connected => "CONNECTED",
             Self::Disconnected => "DISCONNECTED",
             Self::Error => "ERROR",

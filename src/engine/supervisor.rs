@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -15,8 +16,9 @@ use super::error::{ApplyError, Cause, Field};
 use super::event::{Event, EventKind};
 use super::flow::RunningFlow;
 use super::managed::ManagedFlow;
+use super::resolver::{Addresses, Resolver};
 use super::stats::FlowSnapshot;
-use crate::adapters::{Commands, IoKind, Worker, clock, raise_descriptor_limit};
+use crate::adapters::{Commands, IoKind, OpenError, Worker, clock, raise_descriptor_limit};
 use crate::bus::{Pool, PoolLimits, PoolUse, Subscribe};
 use crate::units::FlowId;
 
@@ -73,10 +75,18 @@ type Flows = Arc<Mutex<BTreeMap<FlowId, Arc<Mutex<ManagedFlow>>>>>;
 
 /// What the supervisor can be told.
 pub(super) enum Message {
-    Apply { id: FlowId, wanted: Box<FlowConfig>, mode: Mode, reply: SyncSender<Result<(), ApplyError>> },
+    Apply { id: FlowId, wanted: Box<Wanted>, reply: SyncSender<Result<(), ApplyError>> },
     Stop { id: FlowId, reply: SyncSender<bool> },
     Happened(Event),
+    LookedUp { flow: FlowId, name: String, answer: Result<IpAddr, OpenError> },
     Shutdown,
+}
+
+/// A configuration and what is needed to apply it.
+pub(super) struct Wanted {
+    pub(super) config: FlowConfig,
+    pub(super) mode: Mode,
+    pub(super) addresses: Addresses,
 }
 
 impl Engine {
@@ -100,6 +110,7 @@ impl Engine {
             flows: Arc::clone(&flows),
             config: config.clone(),
             pool: pool.clone(),
+            resolver: Resolver::start(inbox.clone())?,
             inbox: inbox.clone(),
             on_event: Box::new(on_event),
         };
@@ -107,13 +118,16 @@ impl Engine {
         Ok(Self(Arc::new(Handle { inbox, flows, pool, thread: Mutex::new(Some(thread)) })))
     }
 
-    /// Says what is wanted of a flow: starts it, or changes what differs. Blocks until it is done, some milliseconds.
+    /// Says what is wanted of a flow: starts it, or changes what differs. Blocks until it is done: some
+    /// milliseconds, and for as long as it takes to look names up if the mode is strict.
     ///
     /// # Errors
     /// The part that is wrong or could not be opened; then nothing has changed.
     pub fn apply(&self, id: &FlowId, wanted: FlowConfig, mode: Mode) -> Result<(), ApplyError> {
+        let addresses = if mode == Mode::Strict { Addresses::of(&wanted) } else { Addresses::default() };
+        let wanted = Box::new(Wanted { config: wanted, mode, addresses });
         let (reply, answer) = sync_channel(1);
-        self.0.send(Message::Apply { id: id.clone(), wanted: Box::new(wanted), mode, reply });
+        self.0.send(Message::Apply { id: id.clone(), wanted, reply });
         answer.recv().unwrap_or(Err(ApplyError { field: Field::Flow, cause: Cause::Closing }))
     }
 
@@ -190,6 +204,7 @@ struct Supervisor {
     config: EngineConfig,
     pool: Pool,
     inbox: SyncSender<Message>,
+    resolver: Resolver,
     on_event: Box<dyn Fn(Event) + Send>,
 }
 
@@ -202,14 +217,15 @@ impl Supervisor {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match message {
-                Ok(Message::Apply { id, wanted, mode, reply }) => {
+                Ok(Message::Apply { id, wanted, reply }) => {
                     // Whoever asked may have given up.
-                    let _ = reply.send(self.apply(&id, *wanted, mode));
+                    let _ = reply.send(self.apply(&id, *wanted));
                 }
                 Ok(Message::Stop { id, reply }) => {
                     let _ = reply.send(self.stop(&id));
                 }
                 Ok(Message::Happened(event)) => (self.on_event)(event),
+                Ok(Message::LookedUp { flow, name, answer }) => self.handle_looked_up(&flow, name, answer),
                 Err(RecvTimeoutError::Timeout) => self.retry(),
                 Ok(Message::Shutdown) | Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -226,11 +242,11 @@ impl Supervisor {
         }
     }
 
-    fn apply(&self, id: &FlowId, wanted: FlowConfig, mode: Mode) -> Result<(), ApplyError> {
-        super::diff::check(&wanted)?;
+    fn apply(&self, id: &FlowId, wanted: Wanted) -> Result<(), ApplyError> {
+        super::diff::check(&wanted.config)?;
         let known = lock(&self.flows).get(id).cloned();
         if let Some(flow) = known {
-            return lock(&flow).apply(wanted, mode, &mut |kind| self.tell(id, kind));
+            return lock(&flow).apply(wanted, &mut |kind| self.tell(id, kind));
         }
         let max = self.config.flows_max;
         if lock(&self.flows).len() >= max {
@@ -242,8 +258,9 @@ impl Supervisor {
             self.pool.clone(),
             self.config.ring_packets,
             self.inbox.clone(),
+            self.resolver.clone(),
         )?;
-        flow.apply(wanted, mode, &mut |kind| self.tell(id, kind))?;
+        flow.apply(wanted, &mut |kind| self.tell(id, kind))?;
         lock(&self.flows).insert(id.clone(), Arc::new(Mutex::new(flow)));
         self.tell(id, EventKind::FlowStarted);
         Ok(())
@@ -276,6 +293,13 @@ impl Supervisor {
         let flows: Vec<_> = lock(&self.flows).iter().map(|(id, flow)| (id.clone(), Arc::clone(flow))).collect();
         for (id, flow) in flows {
             lock(&flow).retry(now, &mut |kind| self.tell(&id, kind));
+        }
+    }
+
+    fn handle_looked_up(&self, id: &FlowId, name: String, answer: Result<IpAddr, OpenError>) {
+        // The flow may have ended meanwhile.
+        if let Some(flow) = lock(&self.flows).get(id).cloned() {
+            lock(&flow).handle_looked_up(name, answer, &mut |kind| self.tell(id, kind));
         }
     }
 

@@ -1,11 +1,11 @@
 //! Arguments and subcommands.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::control::config::Listen;
 use crate::engine::url::parse_coalesce;
 
 /// Live-media transport: one feed in, many out, and no packet lost that could have been kept.
@@ -70,12 +70,12 @@ pub(super) struct Route {
 
 Every key of the config file can be set by environment, as ANABRANCH_API__LISTEN=127.0.0.1:9000.")]
 pub(super) struct Serve {
-    /// Config file; anabranch.example.toml explains every key.
+    /// Config file; anabranch.example.toml explains every key. Without this, anabranch.toml here is read if there is one.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Address of the HTTP API, 127.0.0.1:8080 unless the config says otherwise.
     #[arg(long, value_name = "ADDR:PORT")]
-    pub(super) listen: Option<SocketAddr>,
+    pub(super) listen: Option<Listen>,
     /// Database file, anabranch.db unless the config says otherwise.
     #[arg(long, value_name = "FILE")]
     pub(super) db: Option<PathBuf>,

@@ -35,7 +35,8 @@ impl LiveBlock {
     }
 
     fn erased(&self) -> String {
-        if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\x1b[J", self.drawn) }
+        // To the first column as well: the terminal may have echoed a key.
+        if self.drawn == 0 { "\r".into() } else { format!("\r\x1b[{}A\x1b[J", self.drawn) }
     }
 }
 

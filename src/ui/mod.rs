@@ -6,7 +6,6 @@ mod live;
 mod report;
 mod route;
 mod serve;
-mod signals;
 
 use std::process::ExitCode;
 
@@ -18,7 +17,7 @@ pub fn run() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let result = match arguments.command {
         cli::Command::Route(route) => route::run(&route),
-        cli::Command::Serve(serve) => serve::run(serve),
+        cli::Command::Serve(serve) => serve::run(&serve),
         cli::Command::Gen(generate) => generate::run(&generate),
     };
     match result {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::live::{LiveBlock, write};
 use crate::control::metrics_json;
-use crate::engine::{Event, FlowConfig, FlowSnapshot, OutputSnapshot, Severity, SourceSnapshot};
+use crate::engine::{Event, FlowSnapshot, OutputSnapshot, Severity, SourceSnapshot};
 
 /// How to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +42,9 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(style: Style, config: &FlowConfig) -> Self {
-        let sources = config.sources.iter().map(|source| source.name.as_str().len());
-        let outputs = config.outputs.iter().map(|output| output.name.as_str().len());
-        Self { style, live: LiveBlock::default(), name_width: sources.chain(outputs).max().unwrap_or(0) }
+    /// Names are padded to `name_width` characters.
+    pub(super) fn new(style: Style, name_width: usize) -> Self {
+        Self { style, live: LiveBlock::default(), name_width }
     }
 
     /// How often figures are wanted.
@@ -82,6 +81,16 @@ impl Reporter {
             Style::Lines(_) => write(&joined(&self.lines(snapshot))),
             Style::Json(_) => print(&typed("stats", snapshot)),
         }
+    }
+
+    /// Draws several flows at once, each under its name.
+    pub(super) fn figures_of<'a>(&mut self, flows: impl Iterator<Item = (&'a str, &'a FlowSnapshot)>) {
+        let mut lines = Vec::new();
+        for (name, snapshot) in flows {
+            lines.push(format!("{name}: {}", snapshot.status));
+            lines.extend(self.lines(snapshot));
+        }
+        self.live.draw(&lines);
     }
 
     pub(super) fn totals(&mut self, snapshot: &FlowSnapshot) {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::report::{Reporter, Style};
-use super::{Failure, cli, signals};
+use super::{Failure, cli};
+use crate::control::shutdown_signal;
 use crate::engine::{Engine, EngineConfig, Event, FailoverConfig, FlowConfig, Mode, OutputConfig, SourceConfig, url};
 use crate::path::AllowList;
 use crate::units::FlowId;
@@ -24,7 +25,7 @@ pub(super) fn run_flow(config: FlowConfig, style: Style, span: Option<Duration>)
         // Whoever reads is gone only at the very end.
         let _ = sender.try_send(event);
     })?;
-    let mut reporter = Reporter::new(style, &config);
+    let mut reporter = Reporter::new(style, name_width(&config));
     engine.apply(&id, config, Mode::Strict).map_err(Failure::usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(watch(&engine, &id, events, &mut reporter, span))?;
@@ -43,7 +44,7 @@ async fn watch(
     reporter: &mut Reporter,
     span: Option<Duration>,
 ) -> Result<(), Failure> {
-    let ended = signals::ended();
+    let ended = shutdown_signal();
     tokio::pin!(ended);
     let over = async {
         match span {
@@ -108,6 +109,12 @@ pub(super) fn output(index: usize, text: &str, coalesce: Duration) -> Result<Out
         coalesce: parsed.coalesce.unwrap_or(coalesce),
         limit: None,
     })
+}
+
+fn name_width(config: &FlowConfig) -> usize {
+    let sources = config.sources.iter().map(|source| source.name.as_str().len());
+    let outputs = config.outputs.iter().map(|output| output.name.as_str().len());
+    sources.chain(outputs).max().unwrap_or(0)
 }
 
 /// Events that may wait for the terminal.

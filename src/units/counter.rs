@@ -38,6 +38,8 @@ pub struct RateMeter {
 
 impl RateMeter {
     const WINDOW: Duration = Duration::from_secs(1);
+    /// Less than this says nothing yet.
+    const SHORTEST: Duration = Duration::from_millis(100);
     /// A writer silent for this long counts as stopped.
     const STALE: Duration = Duration::from_millis(2_500);
 
@@ -59,7 +61,8 @@ impl RateMeter {
         self.window_bytes.set(bytes);
     }
 
-    /// The rate of the last full window, or of the running one while it is the first.
+    /// The rate of the last full window; of the running one while it is the first, or longer than a full one because
+    /// little or nothing comes any more.
     #[must_use]
     pub fn rate(&self, now: Time) -> Bitrate {
         let span = now.since(Time::from_ns(self.window_start_ns.value()));
@@ -67,7 +70,7 @@ impl RateMeter {
             return Bitrate::ZERO;
         }
         let closed = self.rate_bps.value();
-        if closed > 0 || span < Duration::from_millis(100) {
+        if span < Self::SHORTEST || (span < Self::WINDOW && closed > 0) {
             return Bitrate::from_bps(closed);
         }
         let running = u128::from(self.window_bytes.value()) * 8_000_000_000 / span.as_nanos();
@@ -89,6 +92,8 @@ mod tests {
         }
         let bps = meter.rate(now).as_bps();
         assert!((9_900_000..=10_100_000).contains(&bps), "{bps}");
+        let later = meter.rate(now + Duration::from_millis(1_500)).as_bps();
+        assert!(later < 7_000_000, "{later}");
         assert_eq!(meter.rate(now + Duration::from_secs(3)), Bitrate::ZERO);
     }
 }

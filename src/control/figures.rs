@@ -1,0 +1,205 @@
+//! Figures of a running flow as JSON.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::adapters::clock;
+use crate::engine::{FlowSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::units::Bitrate;
+
+/// The figures of one flow that has no id of its own, for programs: what `GET /v1/flows/{id}/metrics` answers.
+#[must_use]
+pub fn metrics_json(snapshot: &FlowSnapshot) -> Value {
+    let mut value = serde_json::to_value(FlowMetrics::new("", snapshot)).unwrap_or_default();
+    value.as_object_mut().into_iter().for_each(|object| drop(object.remove("flow_id")));
+    value
+}
+
+/// Figures of a running flow.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FlowMetrics {
+    /// Which.
+    pub flow_id: String,
+    /// The source in use now.
+    pub active_source: Option<String>,
+    /// Its state.
+    pub status: String,
+    /// Since the flow was started.
+    pub uptime_seconds: f64,
+    /// Switches to another source, returns included.
+    pub failover_count: u64,
+    /// Returns to the primary source; part of `failover_count`.
+    pub primary_return_count: u64,
+    /// Whether sources are merged.
+    pub merge_active: bool,
+    /// Only of merged sources; not in this version.
+    #[schema(value_type = Option<Object>)]
+    pub merge_stats: Option<()>,
+    /// In configured order.
+    pub source_metrics: Vec<SourceMetrics>,
+    /// In configured order.
+    pub output_metrics: Vec<OutputMetrics>,
+    /// Not in this version.
+    #[schema(value_type = Option<Object>)]
+    pub content_quality: Option<()>,
+    /// RFC 3339, UTC.
+    pub timestamp: String,
+}
+
+/// Figures of a source.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SourceMetrics {
+    /// Its name.
+    pub name: String,
+    /// `udp`, `rtp`, `test`.
+    pub protocol: String,
+    /// Its state.
+    pub status: String,
+    /// Whether packets flow.
+    pub connected: bool,
+    /// Why it is in error.
+    pub error: Option<String>,
+    /// Payload over the last second.
+    pub bitrate_kbps: f64,
+    /// Payload packets taken in.
+    pub packets_received: u64,
+    /// Payload bytes taken in.
+    pub bytes_received: u64,
+    /// Missing at their deadline.
+    pub packets_lost: u64,
+    /// Missing and brought back.
+    pub packets_recovered: u64,
+    /// Where the protocol measures it.
+    pub round_trip_time_ms: Option<f64>,
+    /// Interarrival jitter.
+    pub jitter_ms: f64,
+    /// Whether the flow uses this one now.
+    pub source_selected: bool,
+    /// Whether sources are merged.
+    pub merge_active: bool,
+    /// Datagrams that went no further, by cause.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Receive buffer that the kernel granted.
+    pub receive_buffer_bytes: u64,
+    /// Receive buffer that was asked for.
+    pub receive_buffer_asked_bytes: u64,
+    /// Times it was opened again after a failure.
+    pub retries: u64,
+}
+
+/// Figures of an output.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutputMetrics {
+    /// Its name.
+    pub name: String,
+    /// `udp`, `rtp`, `test`.
+    pub protocol: String,
+    /// Its state.
+    pub status: String,
+    /// Whether packets flow.
+    pub connected: bool,
+    /// Why it is in error.
+    pub error: Option<String>,
+    /// Payload over the last second.
+    pub bitrate_kbps: f64,
+    /// Datagrams handed to the kernel.
+    pub packets_sent: u64,
+    /// Payload bytes handed to the kernel.
+    pub bytes_sent: u64,
+    /// Packets that left together with others in one send.
+    pub packets_sent_gso: u64,
+    /// Times the destination or the system began to refuse.
+    pub disconnections: u64,
+    /// Where the protocol measures it.
+    pub round_trip_time_ms: Option<f64>,
+    /// Packets that did not go out, by cause.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Send buffer that the kernel granted.
+    pub send_buffer_bytes: u64,
+    /// Send buffer that was asked for.
+    pub send_buffer_asked_bytes: u64,
+    /// Times it was opened again after a failure.
+    pub retries: u64,
+}
+
+impl FlowMetrics {
+    /// The figures of flow `id` in `snapshot`, as of now.
+    #[must_use]
+    pub fn new(id: &str, snapshot: &FlowSnapshot) -> Self {
+        Self {
+            flow_id: id.into(),
+            active_source: snapshot.active_source.as_ref().map(ToString::to_string),
+            status: snapshot.status.to_string(),
+            uptime_seconds: snapshot.uptime.as_secs_f64(),
+            failover_count: snapshot.failover_total,
+            primary_return_count: snapshot.primary_return_total,
+            merge_active: false,
+            merge_stats: None,
+            source_metrics: snapshot.sources.iter().map(SourceMetrics::from).collect(),
+            output_metrics: snapshot.outputs.iter().map(OutputMetrics::from).collect(),
+            content_quality: None,
+            timestamp: rfc3339(clock::wall()),
+        }
+    }
+}
+
+impl From<&SourceSnapshot> for SourceMetrics {
+    fn from(source: &SourceSnapshot) -> Self {
+        Self {
+            name: source.name.to_string(),
+            protocol: source.protocol.into(),
+            status: source.status.to_string(),
+            connected: source.status == SourceStatus::Connected,
+            error: source.error.clone(),
+            bitrate_kbps: kbps(source.bitrate),
+            packets_received: source.packets,
+            bytes_received: source.bytes,
+            packets_lost: source.lost,
+            packets_recovered: source.recovered,
+            round_trip_time_ms: source.round_trip.map(|span| span.as_secs_f64() * 1e3),
+            jitter_ms: source.jitter.as_secs_f64() * 1e3,
+            source_selected: source.selected,
+            merge_active: false,
+            drops: source.drops.by_cause().into(),
+            receive_buffer_bytes: source.rcvbuf_bytes,
+            receive_buffer_asked_bytes: source.rcvbuf_asked_bytes,
+            retries: source.retry_total,
+        }
+    }
+}
+
+impl From<&OutputSnapshot> for OutputMetrics {
+    fn from(output: &OutputSnapshot) -> Self {
+        Self {
+            name: output.name.to_string(),
+            protocol: output.protocol.into(),
+            status: output.status.to_string(),
+            connected: output.status == OutputStatus::Connected,
+            error: output.error.clone(),
+            bitrate_kbps: kbps(output.bitrate),
+            packets_sent: output.packets,
+            bytes_sent: output.bytes,
+            packets_sent_gso: output.gso_packets,
+            disconnections: output.disconnections,
+            round_trip_time_ms: output.round_trip.map(|span| span.as_secs_f64() * 1e3),
+            drops: output.drops.by_cause().into(),
+            send_buffer_bytes: output.sndbuf_bytes,
+            send_buffer_asked_bytes: output.sndbuf_asked_bytes,
+            retries: output.retry_total,
+        }
+    }
+}
+
+/// RFC 3339 in UTC, with milliseconds, as every answer shows times.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+fn kbps(rate: Bitrate) -> f64 {
+    rate.as_bps() as f64 / 1e3
+}

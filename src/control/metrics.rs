@@ -1,0 +1,288 @@
+//! Prometheus text.
+//!
+//! Written afresh for every scrape from what runs at that moment, so the series of a removed flow, source or output are
+//! gone with it. Labels are ids and names from the configuration and a fixed set of causes: their number is bounded by
+//! the number of configured things.
+
+use std::fmt::Write;
+
+use super::events::Counts;
+use super::manager::{FlowCounts, Running};
+use crate::bus::PoolUse;
+use crate::engine::{FlowStatus, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+
+/// Everything in the text format 0.0.4.
+#[must_use]
+pub fn prometheus(flows: &[Running], counts: FlowCounts, pool: &PoolUse, events: &Counts) -> String {
+    let mut text = Text(String::new());
+    text.family("build_info", "gauge", "Version of this program.");
+    text.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], "1");
+    text.family("flows", "gauge", "Flows that exist.");
+    text.sample("flows", &[], counts.total);
+    text.family("flows_active", "gauge", "Flows that run.");
+    text.sample("flows_active", &[], counts.active);
+    text.family("pool_reserved_bytes", "gauge", "Packet memory that is reserved.");
+    text.sample("pool_reserved_bytes", &[], pool.reserved_bytes);
+    text.family("pool_exhausted_total", "counter", "Times that packet memory was used up.");
+    text.sample("pool_exhausted_total", &[], pool.exhausted_total);
+    text.events(events);
+    text.flows(flows);
+    text.sources(flows);
+    text.outputs(flows);
+    text.0
+}
+
+/// Content type of the text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Name, type and help of a metric, and how to read it; `None` where it is not measured.
+type Family<Of> = (&'static str, &'static str, &'static str, fn(&Of) -> Option<String>);
+
+const FLOWS: [Family<Running>; 4] = [
+    ("flow_up", "gauge", "1 if the flow runs, 0 if none of its sources can be opened.", |flow| {
+        flag(flow.snapshot.status == FlowStatus::Active)
+    }),
+    ("flow_uptime_seconds", "gauge", "Time since the flow was started.", |flow| {
+        number(flow.snapshot.uptime.as_secs_f64())
+    }),
+    ("flow_failovers_total", "counter", "Switches to another source, returns included.", |flow| {
+        number(flow.snapshot.failover_total)
+    }),
+    ("flow_primary_returns_total", "counter", "Returns to the primary source.", |flow| {
+        number(flow.snapshot.primary_return_total)
+    }),
+];
+
+const SOURCES: [Family<SourceSnapshot>; 11] = [
+    ("source_up", "gauge", "1 if packets arrive.", |source| flag(source.status == SourceStatus::Connected)),
+    ("source_selected", "gauge", "1 if the flow uses this source now.", |source| flag(source.selected)),
+    ("source_bitrate_bps", "gauge", "Payload over the last second, in bits per second.", |source| {
+        number(source.bitrate.as_bps())
+    }),
+    ("source_packets_total", "counter", "Payload packets taken in.", |source| number(source.packets)),
+    ("source_bytes_total", "counter", "Payload bytes taken in.", |source| number(source.bytes)),
+    ("source_lost_packets_total", "counter", "Packets missing at their deadline.", |source| number(source.lost)),
+    ("source_recovered_packets_total", "counter", "Packets that were missing and brought back.", |source| {
+        number(source.recovered)
+    }),
+    ("source_jitter_seconds", "gauge", "Interarrival jitter.", |source| number(source.jitter.as_secs_f64())),
+    ("source_round_trip_seconds", "gauge", "Round-trip time, where the protocol measures it.", |source| {
+        source.round_trip.and_then(|span| number(span.as_secs_f64()))
+    }),
+    ("source_receive_buffer_bytes", "gauge", "Receive buffer that the kernel granted.", |source| {
+        number(source.rcvbuf_bytes)
+    }),
+    ("source_retries_total", "counter", "Times it was opened again after a failure.", |source| {
+        number(source.retry_total)
+    }),
+];
+
+const OUTPUTS: [Family<OutputSnapshot>; 9] = [
+    ("output_up", "gauge", "1 if packets go out.", |output| flag(output.status == OutputStatus::Connected)),
+    ("output_bitrate_bps", "gauge", "Payload over the last second, in bits per second.", |output| {
+        number(output.bitrate.as_bps())
+    }),
+    ("output_packets_total", "counter", "Media datagrams handed to the kernel.", |output| number(output.packets)),
+    ("output_bytes_total", "counter", "Payload bytes handed to the kernel.", |output| number(output.bytes)),
+    ("output_gso_packets_total", "counter", "Datagrams that left together with others in one send.", |output| {
+        number(output.gso_packets)
+    }),
+    ("output_disconnections_total", "counter", "Times the destination or the system began to refuse.", |output| {
+        number(output.disconnections)
+    }),
+    ("output_round_trip_seconds", "gauge", "Round-trip time, where the protocol measures it.", |output| {
+        output.round_trip.and_then(|span| number(span.as_secs_f64()))
+    }),
+    ("output_send_buffer_bytes", "gauge", "Send buffer that the kernel granted.", |output| number(output.sndbuf_bytes)),
+    ("output_retries_total", "counter", "Times it was opened again after a failure.", |output| {
+        number(output.retry_total)
+    }),
+];
+
+struct Text(String);
+
+impl Text {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0.push_str(PREFIX);
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let _ = write!(self.0, "{}{label}=\"", if index == 0 { '{' } else { ',' });
+            escape(&mut self.0, text);
+            self.0.push('"');
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn events(&mut self, events: &Counts) {
+        self.family("events_total", "counter", "Events since the start of the process.");
+        for (kind, count) in &events.by_type {
+            self.sample("events_total", &[("type", kind)], count);
+        }
+        self.family("events_dropped_total", "counter", "Events that were not stored.");
+        self.sample("events_dropped_total", &[("cause", "queue_full")], events.dropped_queue_full);
+        self.sample("events_dropped_total", &[("cause", "storage")], events.dropped_storage);
+    }
+
+    fn flows(&mut self, flows: &[Running]) {
+        self.family("flow_info", "gauge", "Name of the flow.");
+        for flow in flows {
+            self.sample("flow_info", &[("flow", flow.id.as_str()), ("name", &flow.name)], 1);
+        }
+        for (name, kind, help, read) in FLOWS {
+            self.family(name, kind, help);
+            for flow in flows {
+                self.sample(name, &[("flow", flow.id.as_str())], read(flow).unwrap_or_default());
+            }
+        }
+    }
+
+    fn sources(&mut self, flows: &[Running]) {
+        let all = || flows.iter().flat_map(|flow| flow.snapshot.sources.iter().map(move |source| (flow, source)));
+        for (name, kind, help, read) in SOURCES {
+            self.family(name, kind, help);
+            for (flow, source) in all() {
+                if let Some(value) = read(source) {
+                    self.sample(name, &[("flow", flow.id.as_str()), ("source", source.name.as_str())], value);
+                }
+            }
+        }
+        self.family("source_drops_total", "counter", "Datagrams that went no further, by cause.");
+        for (flow, source) in all() {
+            for (cause, count) in source.drops.by_cause() {
+                let labels = [("flow", flow.id.as_str()), ("source", source.name.as_str()), ("cause", cause)];
+                self.sample("source_drops_total", &labels, count);
+            }
+        }
+    }
+
+    fn outputs(&mut self, flows: &[Running]) {
+        let all = || flows.iter().flat_map(|flow| flow.snapshot.outputs.iter().map(move |output| (flow, output)));
+        for (name, kind, help, read) in OUTPUTS {
+            self.family(name, kind, help);
+            for (flow, output) in all() {
+                if let Some(value) = read(output) {
+                    self.sample(name, &[("flow", flow.id.as_str()), ("output", output.name.as_str())], value);
+                }
+            }
+        }
+        self.family("output_drops_total", "counter", "Packets that did not go out, by cause.");
+        for (flow, output) in all() {
+            for (cause, count) in output.drops.by_cause() {
+                let labels = [("flow", flow.id.as_str()), ("output", output.name.as_str()), ("cause", cause)];
+                self.sample("output_drops_total", &labels, count);
+            }
+        }
+    }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "families that are not always measured have the same type")]
+fn number(value: impl ToString) -> Option<String> {
+    Some(value.to_string())
+}
+
+fn flag(is_so: bool) -> Option<String> {
+    number(u8::from(is_so))
+}
+
+/// Label values escape backslash, quote and line feed.
+fn escape(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+}
+
+const PREFIX: &str = "anabranch_";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::{FlowSnapshot, SourceDrops};
+    use crate::units::Bitrate;
+
+    fn running() -> Running {
+        let source = SourceSnapshot {
+            name: r#"a"\b"#.parse().unwrap(),
+            status: SourceStatus::Connected,
+            error: None,
+            protocol: "udp",
+            selected: true,
+            bitrate: Bitrate::from_bps(20_000_000),
+            packets: u64::MAX,
+            bytes: 7,
+            lost: 0,
+            recovered: 0,
+            jitter: Duration::from_micros(250),
+            round_trip: None,
+            drops: SourceDrops { kernel: 3, ..SourceDrops::default() },
+            rcvbuf_bytes: 0,
+            rcvbuf_asked_bytes: 0,
+            retry_total: 0,
+        };
+        let snapshot = FlowSnapshot {
+            status: FlowStatus::Active,
+            active_source: None,
+            uptime: Duration::from_millis(1_500),
+            failover_total: 2,
+            primary_return_total: 1,
+            sources: vec![source],
+            outputs: Vec::new(),
+        };
+        Running { id: "7".parse().unwrap(), name: "news".into(), snapshot }
+    }
+
+    fn text(flows: &[Running]) -> String {
+        let counts = FlowCounts { total: 2, active: flows.len() };
+        let events = Counts { by_type: BTreeMap::from([("flow_started", 4)]), ..Counts::default() };
+        prometheus(flows, counts, &PoolUse { reserved_bytes: 4_096, exhausted_total: 0 }, &events)
+    }
+
+    #[test]
+    fn values_are_exact_and_labels_escaped() {
+        let text = text(&[running()]);
+        for line in [
+            "anabranch_flows 2",
+            "anabranch_pool_reserved_bytes 4096",
+            "anabranch_events_total{type=\"flow_started\"} 4",
+            "anabranch_flow_info{flow=\"7\",name=\"news\"} 1",
+            "anabranch_flow_uptime_seconds{flow=\"7\"} 1.5",
+            r#"anabranch_source_packets_total{flow="7",source="a\"\\b"} 18446744073709551615"#,
+            r#"anabranch_source_jitter_seconds{flow="7",source="a\"\\b"} 0.00025"#,
+            r#"anabranch_source_drops_total{flow="7",source="a\"\\b",cause="kernel"} 3"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
+        }
+        assert!(!text.contains("source_round_trip_seconds{"));
+    }
+
+    #[test]
+    fn every_sample_has_its_help_and_type_before_it_once() {
+        let text = text(&[running()]);
+        let mut announced = std::collections::BTreeSet::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                assert!(announced.insert(rest.split(' ').next().unwrap().to_string()), "{line} twice");
+            } else if !line.starts_with('#') {
+                let name = line.split(['{', ' ']).next().unwrap();
+                assert!(announced.contains(name), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_flows_there_are_no_series_of_flows() {
+        assert!(!text(&[]).lines().any(|line| line.contains("flow=\"")));
+    }
+}

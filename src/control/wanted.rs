@@ -1,0 +1,649 @@
+//! What a flow's JSON means: the engine's configuration, or the field that cannot be.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::model::{Failover, FailoverMode, FailoverState, Flow, Output, OutputState, Port, Protocol, Source};
+use super::problem::{Code, Problem};
+use crate::adapters::{Host, HostPort, SocketOptions, rtp, udp};
+use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
+use crate::engine::url::{UrlError, parse_output, parse_source};
+use crate::engine::{FailoverConfig, FlowConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint};
+use crate::path::{AllowList, Cidr, limit};
+use crate::proto::rtp::{ReceiverConfig, SenderConfig};
+use crate::units::{IdError, OutputName, SourceName};
+
+/// A flow that can be run: what the user wrote, tidied, and what it means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    flow: Flow,
+    config: FlowConfig,
+}
+
+/// What applies where a flow says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// The active source may be silent for this long.
+    pub health_timeout: Duration,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { health_timeout: FailoverConfig::default().health_timeout }
+    }
+}
+
+impl Wanted {
+    /// Decides what `flow` means. `source` moves into `sources`, fields that only answers have are emptied, and
+    /// `protocol` is filled in.
+    ///
+    /// # Errors
+    /// The field at fault and the fix.
+    pub fn new(flow: Flow, defaults: &Defaults) -> Result<Self, Problem> {
+        let mut flow = tidy(flow)?;
+        check_text("name", &flow.name)?;
+        if flow.sources.is_empty() {
+            return Err(Problem::at("sources", Code::MissingField, "a flow needs at least one source"));
+        }
+        check_count("sources", flow.sources.len(), SOURCES_MAX)?;
+        check_count("outputs", flow.outputs.len(), OUTPUTS_MAX)?;
+        check_names("sources", flow.sources.iter().map(|source| source.name.as_str()))?;
+        check_names("outputs", flow.outputs.iter().map(|output| output.name.as_str()))?;
+        check_not_yet(&flow)?;
+        let config = FlowConfig {
+            name: flow.name.clone(),
+            sources: each("sources", &mut flow.sources, source_config)?,
+            outputs: each("outputs", &mut flow.outputs, output_config)?,
+            failover: failover_config(&flow, defaults).map_err(|problem| problem.inside("source_failover_config"))?,
+        };
+        Ok(Self { flow, config })
+    }
+
+    /// What the user wrote, tidied: this is what the store keeps.
+    #[must_use]
+    pub const fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// What the engine runs.
+    #[must_use]
+    pub const fn config(&self) -> &FlowConfig {
+        &self.config
+    }
+}
+
+/// The body of the fuzz target `flow_json`, which tests call as well: what is accepted is kept and shown as text that
+/// is accepted again and means the same.
+///
+/// # Panics
+/// If it means something else.
+pub fn check_any_bytes(bytes: &[u8]) {
+    let defaults = Defaults::default();
+    let Ok(wanted) = Flow::from_json(bytes).and_then(|flow| Wanted::new(flow, &defaults)) else {
+        return;
+    };
+    let stored = serde_json::to_vec(wanted.flow()).unwrap_or_default();
+    let again = Flow::from_json(&stored).and_then(|flow| Wanted::new(flow, &defaults));
+    assert_eq!(again, Ok(wanted));
+}
+
+fn tidy(flow: Flow) -> Result<Flow, Problem> {
+    let mut sources = flow.sources;
+    if let Some(first) = flow.source {
+        match sources.iter().find(|source| source.name == first.name) {
+            None => sources.insert(0, first),
+            // An answer that was sent back has it in both places.
+            Some(same) if without_status(same) == without_status(&first) => {}
+            Some(_) => {
+                let message = "differs from the entry of the same name in sources: leave one of the two out";
+                return Err(Problem::at("source", Code::InvalidValue, message));
+            }
+        }
+    }
+    sources.iter_mut().for_each(|source| source.status = None);
+    Ok(Flow {
+        id: None,
+        status: None,
+        source: None,
+        sources,
+        created_at: None,
+        updated_at: None,
+        started_at: None,
+        stopped_at: None,
+        ..flow
+    })
+}
+
+fn without_status(source: &Source) -> Source {
+    Source { status: None, ..source.clone() }
+}
+
+fn check_text(field: &str, text: &str) -> Result<(), Problem> {
+    let bytes_max = 256;
+    if text.is_empty() {
+        Err(Problem::at(field, Code::MissingField, "must not be empty"))
+    } else if text.len() > bytes_max || text.chars().any(char::is_control) {
+        let message = format!("must have at most {bytes_max} bytes and no control characters");
+        Err(Problem::at(field, Code::InvalidValue, message))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_count(field: &str, count: usize, max: usize) -> Result<(), Problem> {
+    let message = || format!("{count} are given, at most {max} are allowed");
+    if count <= max { Ok(()) } else { Err(Problem::at(field, Code::TooMany, message())) }
+}
+
+fn check_names<'flow>(list: &str, names: impl Iterator<Item = &'flow str>) -> Result<(), Problem> {
+    let mut seen = std::collections::BTreeSet::new();
+    for (index, name) in names.enumerate() {
+        if !seen.insert(name) {
+            let message = format!("{name} is the name of another one in this flow: names must differ");
+            return Err(Problem::at(format!("{list}[{index}].name"), Code::DuplicateName, message));
+        }
+    }
+    Ok(())
+}
+
+/// Better refused than silently not done.
+fn check_not_yet(flow: &Flow) -> Result<(), Problem> {
+    let refuse = |field: &str| {
+        let message = "is not available in this version: leave it out";
+        Err(Problem::at(field, Code::NotAvailable, message))
+    };
+    match &flow.source_monitor_config {
+        Some(monitor) if monitor.thumbnail_enabled => return refuse("source_monitor_config.thumbnail_enabled"),
+        Some(monitor) if monitor.content_quality_enabled => {
+            return refuse("source_monitor_config.content_quality_enabled");
+        }
+        _ => {}
+    }
+    if flow.maintenance_window.is_some() { refuse("maintenance_window") } else { Ok(()) }
+}
+
+fn each<Model, Config>(
+    list: &str,
+    models: &mut [Model],
+    convert: impl Fn(&mut Model) -> Result<Config, Problem>,
+) -> Result<Vec<Config>, Problem> {
+    let one = |(index, model)| convert(model).map_err(|problem| problem.inside(&format!("{list}[{index}]")));
+    models.iter_mut().enumerate().map(one).collect()
+}
+
+fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
+    let name = source.name.parse::<SourceName>().map_err(bad_name)?;
+    let endpoint = match source.url.as_deref() {
+        Some(url) => source_from_url(source, url)?,
+        None => source_from_fields(source)?,
+    };
+    let protocol = match &endpoint {
+        SourceEndpoint::Udp(_) => Protocol::Udp,
+        SourceEndpoint::Rtp(_) => Protocol::Rtp,
+        SourceEndpoint::Test(_) => Protocol::Test,
+    };
+    settle_protocol(&mut source.protocol, protocol)?;
+    let without = |given: bool, field| refuse_if(given, field, protocol);
+    without(source.sender_ip_address.is_some(), "sender_ip_address")?;
+    without(source.sender_control_port.is_some(), "sender_control_port")?;
+    without(source.stream_id.is_some(), "stream_id")?;
+    without(source.decryption.is_some(), "decryption")?;
+    check_latencies(source.min_latency.map(|ms| ms.value()), source.max_latency.map(|ms| ms.value()))?;
+    Ok(SourceConfig {
+        name,
+        endpoint,
+        allow: allow_list(source.whitelist_cidr.as_deref())?,
+        limit: source.max_bitrate.map(|rate| limit_config(rate.as_bitrate())),
+    })
+}
+
+fn source_from_url(source: &Source, url: &str) -> Result<SourceEndpoint, Problem> {
+    refuse_beside_url(source.ingest_port.is_some(), "ingest_port")?;
+    refuse_beside_url(source.ingest_ip.is_some(), "ingest_ip")?;
+    check_scheme(url)?;
+    let endpoint = parse_source(url).map_err(|error| bad_url(&error))?;
+    refuse_beside_url(source.max_latency.is_some() && matches!(endpoint, SourceEndpoint::Rtp(_)), "max_latency")?;
+    Ok(endpoint)
+}
+
+fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
+    let protocol = source.protocol.ok_or_else(no_protocol)?;
+    let socket = SocketOptions::default;
+    match protocol {
+        Protocol::Udp => {
+            let listen = listen_address(source, protocol)?;
+            Ok(SourceEndpoint::Udp(udp::SourceConfig { listen, multicast_source: None, socket: socket() }))
+        }
+        Protocol::Rtp => {
+            let listen = listen_address(source, protocol)?;
+            let mut receiver = ReceiverConfig::default();
+            if let Some(latency) = source.max_latency {
+                receiver.reorder_window = Duration::from_millis(latency.value());
+            }
+            Ok(SourceEndpoint::Rtp(rtp::SourceConfig { listen, multicast_source: None, socket: socket(), receiver }))
+        }
+        Protocol::Test => {
+            refuse_if(source.ingest_port.is_some(), "ingest_port", protocol)?;
+            refuse_if(source.ingest_ip.is_some(), "ingest_ip", protocol)?;
+            parse_source("test:").map_err(|error| bad_url(&error))
+        }
+        Protocol::RtpFec
+        | Protocol::Rist
+        | Protocol::SrtListener
+        | Protocol::SrtCaller
+        | Protocol::SrtRendezvous
+        | Protocol::Rtmp
+        | Protocol::Moq
+        | Protocol::File => Err(protocol_not_available(protocol)),
+    }
+}
+
+fn listen_address(source: &Source, protocol: Protocol) -> Result<SocketAddr, Problem> {
+    let port = needed_port("ingest_port", source.ingest_port, protocol)?;
+    let ip = match &source.ingest_ip {
+        None => Ipv4Addr::UNSPECIFIED.into(),
+        Some(text) => text.parse::<IpAddr>().map_err(|_| {
+            let message = format!("{text} is no IP address: write an address of this machine or a multicast group");
+            Problem::at("ingest_ip", Code::InvalidValue, message)
+        })?,
+    };
+    Ok(SocketAddr::new(ip, port))
+}
+
+fn allow_list(text: Option<&str>) -> Result<AllowList, Problem> {
+    let bad = |message| Problem::at("whitelist_cidr", Code::InvalidValue, message);
+    let one = |part: &str| part.trim().parse::<Cidr>().map_err(|error| bad(format!("{part}: {error}")));
+    let networks = text.map(|text| text.split(',').map(one).collect::<Result<_, _>>()).transpose()?;
+    AllowList::new(networks.unwrap_or_default()).map_err(|error| bad(error.to_string()))
+}
+
+fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
+    let name = output.name.parse::<OutputName>().map_err(bad_name)?;
+    let (endpoint, coalesce) = match output.url.as_deref() {
+        Some(url) => output_from_url(output, url)?,
+        None => (output_from_fields(output)?, None),
+    };
+    let protocol = match &endpoint {
+        OutputEndpoint::Udp(_) => Protocol::Udp,
+        OutputEndpoint::Rtp(_) => Protocol::Rtp,
+    };
+    settle_protocol(&mut output.protocol, protocol)?;
+    refuse_if(output.stream_key.is_some(), "stream_key", protocol)?;
+    refuse_if(output.encryption.is_some(), "encryption", protocol)?;
+    check_latencies(output.min_latency.map(|ms| ms.value()), output.max_latency.map(|ms| ms.value()))?;
+    if output.smoothing_latency.is_some_and(|ms| ms.value() > 0) {
+        let message = "is not available in this version: leave it out or 0";
+        return Err(Problem::at("smoothing_latency", Code::NotAvailable, message));
+    }
+    for (index, network) in output.cidr_allow_list.iter().flatten().enumerate() {
+        network.parse::<Cidr>().map_err(|error| {
+            Problem::at(format!("cidr_allow_list[{index}]"), Code::InvalidValue, format!("{network}: {error}"))
+        })?;
+    }
+    let coalesce = match (coalesce, output.coalesce_ms) {
+        (Some(_), Some(_)) => {
+            let message = "is given in url as well: leave one of the two out";
+            return Err(Problem::at("coalesce_ms", Code::InvalidValue, message));
+        }
+        (Some(span), None) => span,
+        (None, given) => given.map_or(Duration::ZERO, |ms| Duration::from_millis(ms.value())),
+    };
+    Ok(OutputConfig {
+        name,
+        endpoint,
+        enabled: output.status == OutputState::Enabled,
+        limit: output.max_bitrate.map(|rate| limit_config(rate.as_bitrate())),
+        coalesce,
+    })
+}
+
+fn output_from_url(output: &Output, url: &str) -> Result<(OutputEndpoint, Option<Duration>), Problem> {
+    refuse_beside_url(output.destination.is_some(), "destination")?;
+    refuse_beside_url(output.port.is_some(), "port")?;
+    check_scheme(url)?;
+    parse_output(url).map(|output| (output.endpoint, output.coalesce)).map_err(|error| bad_url(&error))
+}
+
+fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
+    let protocol = output.protocol.ok_or_else(no_protocol)?;
+    let destination = || -> Result<HostPort, Problem> {
+        let Some(text) = &output.destination else {
+            let message = format!("must be given: {protocol} sends to a host");
+            return Err(Problem::at("destination", Code::MissingField, message));
+        };
+        let host = text
+            .parse::<Host>()
+            .map_err(|error| Problem::at("destination", Code::InvalidValue, format!("{text} is {error}")))?;
+        Ok(HostPort { host, port: needed_port("port", output.port, protocol)? })
+    };
+    let socket = SocketOptions::default;
+    match protocol {
+        Protocol::Udp => Ok(OutputEndpoint::Udp(udp::OutputConfig {
+            destination: destination()?,
+            packet_size_max: None,
+            socket: socket(),
+        })),
+        Protocol::Rtp => Ok(OutputEndpoint::Rtp(rtp::OutputConfig {
+            destination: destination()?,
+            sender: SenderConfig::default(),
+            socket: socket(),
+        })),
+        Protocol::Test => {
+            Err(Problem::at("protocol", Code::NotApplicable, "test can only be a source: choose udp or rtp"))
+        }
+        Protocol::RtpFec
+        | Protocol::Rist
+        | Protocol::SrtListener
+        | Protocol::SrtCaller
+        | Protocol::SrtRendezvous
+        | Protocol::Rtmp
+        | Protocol::Moq
+        | Protocol::File => Err(protocol_not_available(protocol)),
+    }
+}
+
+fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, Problem> {
+    let given = flow.source_failover_config.clone().unwrap_or_default();
+    check_merge(flow, &given)?;
+    let primary = given.source_priority.and_then(|priority| priority.primary_source);
+    if let Some(name) = primary.as_ref().filter(|name| flow.sources.iter().all(|source| source.name != **name)) {
+        let message = format!("there is no source named {name} in this flow");
+        return Err(Problem::at("source_priority.primary_source", Code::InvalidValue, message));
+    }
+    let millis = |ms: u64| Duration::from_millis(ms);
+    let otherwise = FailoverConfig::default();
+    Ok(FailoverConfig {
+        primary: primary.map(|name| name.parse()).transpose().map_err(bad_name)?,
+        health_timeout: match given.state {
+            FailoverState::Enabled => given.health_timeout_ms.map_or(defaults.health_timeout, |ms| millis(ms.value())),
+            FailoverState::Disabled => NEVER,
+        },
+        hold_off: given.hold_off_ms.map_or(otherwise.hold_off, |ms| millis(ms.value())),
+    })
+}
+
+fn check_merge(flow: &Flow, given: &Failover) -> Result<(), Problem> {
+    if given.failover_mode != FailoverMode::Merge {
+        return Ok(());
+    }
+    let unnumbered = flow.sources.iter().find(|source| matches!(source.protocol, Some(Protocol::Udp | Protocol::Test)));
+    if let Some(source) = unnumbered {
+        let message = format!(
+            "MERGE needs packets with sequence numbers, which source {} has not: use rtp, or FAILOVER",
+            source.name
+        );
+        return Err(Problem::at("failover_mode", Code::InvalidValue, message));
+    }
+    if flow.sources.len() > 1 {
+        let message = "MERGE of several sources is not available in this version: use FAILOVER";
+        return Err(Problem::at("failover_mode", Code::NotAvailable, message));
+    }
+    Ok(())
+}
+
+fn limit_config(rate: crate::units::Bitrate) -> limit::Config {
+    limit::Config { bitrate: Some(rate), ..limit::Config::default() }
+}
+
+fn settle_protocol(given: &mut Option<Protocol>, actual: Protocol) -> Result<(), Problem> {
+    match given.replace(actual) {
+        Some(given) if given != actual => {
+            let message = format!("{given} does not match url, which says {actual}: leave one of the two out");
+            Err(Problem::at("protocol", Code::InvalidValue, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_latencies(min_ms: Option<u64>, max_ms: Option<u64>) -> Result<(), Problem> {
+    match (min_ms, max_ms) {
+        (Some(min), Some(max)) if min > max => {
+            let message = format!("{min} is above max_latency, which is {max}");
+            Err(Problem::at("min_latency", Code::InvalidValue, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A scheme of the contract that this version cannot speak is no typing error.
+fn check_scheme(url: &str) -> Result<(), Problem> {
+    let scheme = url.split_once(':').map_or("", |parts| parts.0);
+    if ["srt", "rist", "rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
+        let message = format!("{scheme} is not available in this version: use udp://, rtp:// or test:");
+        return Err(Problem::at("url", Code::NotAvailable, message));
+    }
+    Ok(())
+}
+
+fn bad_url(error: &UrlError) -> Problem {
+    let code = if matches!(error, UrlError::UnknownKey { .. }) { Code::UnknownField } else { Code::InvalidValue };
+    Problem::at("url", code, error.to_string())
+}
+
+fn bad_name(error: IdError) -> Problem {
+    Problem::at(
+        "name",
+        if error == IdError::Empty { Code::MissingField } else { Code::InvalidValue },
+        error.to_string(),
+    )
+}
+
+fn no_protocol() -> Problem {
+    Problem::at("protocol", Code::MissingField, "must be given, or a url instead")
+}
+
+fn protocol_not_available(protocol: Protocol) -> Problem {
+    let message = format!("{protocol} is not available in this version: use udp or rtp");
+    Problem::at("protocol", Code::NotAvailable, message)
+}
+
+fn needed_port(field: &str, port: Option<Port>, protocol: Protocol) -> Result<u16, Problem> {
+    let message = || format!("must be given: {protocol} needs a port from 1 to 65535");
+    port.map(Port::number).ok_or_else(|| Problem::at(field, Code::MissingField, message()))
+}
+
+fn refuse_if(given: bool, field: &str, protocol: Protocol) -> Result<(), Problem> {
+    let message = || format!("{protocol} has no use for it: leave it out");
+    if given { Err(Problem::at(field, Code::NotApplicable, message())) } else { Ok(()) }
+}
+
+fn refuse_beside_url(given: bool, field: &str) -> Result<(), Problem> {
+    let message = "is part of url: leave one of the two out, or set url to null";
+    if given { Err(Problem::at(field, Code::InvalidValue, message)) } else { Ok(()) }
+}
+
+/// Longer than any process lives.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn wanted(flow: &Value) -> Result<Wanted, Problem> {
+        Wanted::new(Flow::from_json(flow.to_string().as_bytes())?, &Defaults::default())
+    }
+
+    fn refusal(flow: &Value) -> (&'static str, String) {
+        let problem = wanted(flow).expect_err(&flow.to_string());
+        (problem.code.as_str(), problem.field.unwrap_or_default())
+    }
+
+    /// A good flow, changed by `change`.
+    fn flow(change: impl FnOnce(&mut Value)) -> Value {
+        let mut flow = json!({
+            "name": "news",
+            "sources": [
+                { "name": "a", "protocol": "udp", "ingest_port": 5000 },
+                { "name": "b", "protocol": "rtp", "ingest_port": 5002, "ingest_ip": "239.1.1.1", "max_latency": 80 },
+            ],
+            "outputs": [
+                { "name": "x", "protocol": "udp", "destination": "10.0.0.9", "port": 6000 },
+                { "name": "y", "url": "rtp://10.0.0.9:6002?coalesce=2ms", "status": "DISABLED" },
+            ],
+        });
+        change(&mut flow);
+        flow
+    }
+
+    #[test]
+    fn a_flow_becomes_engine_configuration() {
+        let wanted = wanted(&flow(|_| {})).unwrap();
+        let config = wanted.config();
+        assert_eq!(config.name, "news");
+        let SourceEndpoint::Rtp(rtp) = &config.sources[1].endpoint else { unreachable!("an RTP source") };
+        assert_eq!(rtp.listen, ([239, 1, 1, 1], 5002).into());
+        assert_eq!(rtp.receiver.reorder_window, Duration::from_millis(80));
+        assert!(config.outputs[0].enabled && !config.outputs[1].enabled);
+        assert_eq!(config.outputs[1].coalesce, Duration::from_millis(2));
+        assert_eq!(config.failover.health_timeout, Duration::from_millis(500));
+        assert_eq!(wanted.flow().outputs[1].protocol, Some(Protocol::Rtp));
+    }
+
+    #[test]
+    fn what_is_accepted_is_accepted_again() {
+        check_any_bytes(flow(|_| {}).to_string().as_bytes());
+        let text = flow(|flow| flow["outputs"][0]["coalesce_ms"] = json!(3)).to_string();
+        for end in 0..=text.len() {
+            check_any_bytes(&text.as_bytes()[..end]);
+        }
+    }
+
+    #[test]
+    fn an_answer_can_be_sent_back() {
+        let first = wanted(&flow(|_| {})).unwrap();
+        let mut answer = first.flow().clone();
+        answer.id = Some("7".into());
+        answer.status = Some("ACTIVE".into());
+        answer.source = answer.sources.first().cloned();
+        answer.sources[0].status = Some("CONNECTED".into());
+        let again = wanted(&serde_json::to_value(&answer).unwrap()).unwrap();
+        assert_eq!(again, first);
+        answer.sources[0].description = Some("changed".into());
+        assert_eq!(refusal(&serde_json::to_value(&answer).unwrap()), ("invalid_value", "source".into()));
+    }
+
+    #[test]
+    fn null_is_nothing() {
+        let json = flow(|flow| {
+            flow["description"] = json!(null);
+            flow["source"] = json!(null);
+            flow["outputs"] = json!(null);
+            flow["source_failover_config"] = json!(null);
+        });
+        assert_eq!(wanted(&json).unwrap().config().outputs, []);
+    }
+
+    #[test]
+    fn one_source_may_be_given_alone() {
+        let json = json!({ "name": "n", "source": { "name": "a", "url": "test:bars?rate=20M" } });
+        let wanted = wanted(&json).unwrap();
+        assert_eq!(wanted.config().sources.len(), 1);
+        assert_eq!(wanted.flow().sources[0].protocol, Some(Protocol::Test));
+    }
+
+    #[test]
+    fn every_refusal_names_its_field() {
+        type Change = fn(&mut Value);
+        let cases: [(Change, &str, &str); 31] = [
+            (|f| f["name"] = json!(""), "missing_field", "name"),
+            (|f| f["name"] = json!(null), "invalid_value", "name"),
+            (|f| f["nmae"] = json!("x"), "unknown_field", "nmae"),
+            (|f| f["sources"] = json!([]), "missing_field", "sources"),
+            (|f| f["sources"][1]["ingest_port"] = json!(0), "invalid_value", "sources[1].ingest_port"),
+            (|f| f["sources"][1]["ingest_port"] = json!(99_999), "invalid_value", "sources[1].ingest_port"),
+            (|f| f["sources"][1]["ingest_port"] = json!("5000"), "invalid_value", "sources[1].ingest_port"),
+            (|f| f["sources"][1]["ingest_port"] = json!(null), "missing_field", "sources[1].ingest_port"),
+            (|f| f["sources"][1]["ingest_ip"] = json!("x"), "invalid_value", "sources[1].ingest_ip"),
+            (|f| f["sources"][1]["name"] = json!("a"), "duplicate_name", "sources[1].name"),
+            (|f| f["sources"][1]["name"] = json!("a/b"), "invalid_value", "sources[1].name"),
+            (|f| f["sources"][1]["protocol"] = json!(null), "missing_field", "sources[1].protocol"),
+            (|f| f["sources"][1]["protocol"] = json!("sctp"), "invalid_value", "sources[1].protocol"),
+            (|f| f["sources"][1]["protocol"] = json!("srt-listener"), "not_available", "sources[1].protocol"),
+            (|f| f["sources"][1]["url"] = json!("rtp://:1"), "invalid_value", "sources[1].ingest_port"),
+            (
+                |f| f["sources"][1] = json!({ "name": "b", "url": "rtp://:1", "max_latency": 9 }),
+                "invalid_value",
+                "sources[1].max_latency",
+            ),
+            (|f| f["sources"][1]["stream_id"] = json!("x"), "not_applicable", "sources[1].stream_id"),
+            (|f| f["sources"][1]["min_latency"] = json!(90), "invalid_value", "sources[1].min_latency"),
+            (
+                |f| f["sources"][1]["whitelist_cidr"] = json!("10.0.0.0/33"),
+                "invalid_value",
+                "sources[1].whitelist_cidr",
+            ),
+            (|f| f["sources"][0] = json!({ "name": "a", "url": "srt://:1" }), "not_available", "sources[0].url"),
+            (|f| f["sources"][0] = json!({ "name": "a", "url": "udp://:1?x=1" }), "unknown_field", "sources[0].url"),
+            (|f| f["outputs"][0]["port"] = json!(null), "missing_field", "outputs[0].port"),
+            (|f| f["outputs"][0]["destination"] = json!("10.0.0.256"), "invalid_value", "outputs[0].destination"),
+            (|f| f["outputs"][0]["destination"] = json!(null), "missing_field", "outputs[0].destination"),
+            (|f| f["outputs"][0]["protocol"] = json!("test"), "not_applicable", "outputs[0].protocol"),
+            (|f| f["outputs"][0]["smoothing_latency"] = json!(20), "not_available", "outputs[0].smoothing_latency"),
+            (|f| f["outputs"][0]["coalesce_ms"] = json!(101), "invalid_value", "outputs[0].coalesce_ms"),
+            (|f| f["outputs"][1]["coalesce_ms"] = json!(1), "invalid_value", "outputs[1].coalesce_ms"),
+            (|f| f["outputs"][1]["protocol"] = json!("udp"), "invalid_value", "outputs[1].protocol"),
+            (
+                |f| f["maintenance_window"] = json!({ "day_of_week": "Monday", "start_hour": 3 }),
+                "not_available",
+                "maintenance_window",
+            ),
+            (
+                |f| f["source_failover_config"] = json!({ "source_priority": { "primary_source": "z" } }),
+                "invalid_value",
+                "source_failover_config.source_priority.primary_source",
+            ),
+        ];
+        for (change, code, field) in cases {
+            assert_eq!(refusal(&flow(change)), (code, field.to_string()));
+        }
+    }
+
+    #[test]
+    fn the_ninth_source_and_the_257th_output_are_refused() {
+        let many = |count: usize| -> Vec<Value> {
+            (0..count)
+                .map(|i| json!({ "name": i.to_string(), "url": format!("udp://127.0.0.1:{}", 5000 + i) }))
+                .collect()
+        };
+        assert!(wanted(&json!({ "name": "n", "sources": many(8), "outputs": many(256) })).is_ok());
+        assert_eq!(refusal(&json!({ "name": "n", "sources": many(9) })), ("too_many", "sources".into()));
+        let json = json!({ "name": "n", "sources": many(1), "outputs": many(257) });
+        assert_eq!(refusal(&json), ("too_many", "outputs".into()));
+    }
+
+    #[test]
+    fn merge_needs_sequence_numbers_and_for_now_one_source() {
+        let merge = |protocols: &[&str]| {
+            let sources: Vec<Value> = (protocols.iter().zip(1..))
+                .map(
+                    |(protocol, i)| json!({ "name": i.to_string(), "protocol": protocol, "ingest_port": 5000 + 2 * i }),
+                )
+                .collect();
+            json!({ "name": "n", "sources": sources, "source_failover_config": { "failover_mode": "MERGE" } })
+        };
+        assert!(wanted(&merge(&["rtp"])).is_ok());
+        let field = "source_failover_config.failover_mode".to_string();
+        assert_eq!(refusal(&merge(&["udp"])), ("invalid_value", field.clone()));
+        assert_eq!(refusal(&merge(&["rtp", "rtp"])), ("not_available", field));
+    }
+
+    #[test]
+    fn a_bitrate_in_bytes_limits_in_bits() {
+        let wanted = wanted(&flow(|flow| {
+            flow["sources"][0]["max_bitrate"] = json!(1_000_000);
+            flow["sources"][0]["whitelist_cidr"] = json!("10.0.0.0/8, 2001:db8::/32");
+        }))
+        .unwrap();
+        let source = &wanted.config().sources[0];
+        assert_eq!(source.limit.and_then(|limit| limit.bitrate), Some(crate::units::Bitrate::from_bps(8_000_000)));
+        assert!(source.allow.allows([10, 1, 1, 1].into()) && !source.allow.allows([11, 1, 1, 1].into()));
+    }
+
+    #[test]
+    fn without_failover_silence_never_counts() {
+        let json = flow(|flow| flow["source_failover_config"] = json!({ "state": "DISABLED" }));
+        assert_eq!(wanted(&json).unwrap().config().failover.health_timeout, NEVER);
+    }
+}

@@ -1,0 +1,99 @@
+//! Looks names of destinations up without keeping anybody waiting who does not need the answer.
+//!
+//! Whoever applies a configuration and waits for the answer looks names up on his own thread. At start-up and for
+//! retries a thread of its own does, one name after the other, and tells the supervisor: a resolver that does not answer
+//! delays outputs with names, and nothing else.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::config::{FlowConfig, OutputEndpoint};
+use super::supervisor::Message;
+use crate::adapters::{Host, HostPort, OpenError};
+use crate::units::FlowId;
+
+/// What names were looked up to.
+#[derive(Debug, Default)]
+pub(super) struct Addresses(BTreeMap<String, Result<IpAddr, OpenError>>);
+
+impl Addresses {
+    /// Looks up every name in the outputs of `config`; blocks for as long as that takes.
+    pub(super) fn of(config: &FlowConfig) -> Self {
+        let mut addresses = Self::default();
+        for output in config.outputs.iter().filter(|output| output.enabled) {
+            if let Host::Name(name) = &output.endpoint.destination().host
+                && !addresses.0.contains_key(name)
+            {
+                addresses.0.insert(name.clone(), look_up(name));
+            }
+        }
+        addresses
+    }
+
+    /// One answer.
+    pub(super) fn single(name: String, answer: Result<IpAddr, OpenError>) -> Self {
+        Self(BTreeMap::from([(name, answer)]))
+    }
+
+    /// The address of a destination; `None` if it is a name that was not looked up.
+    pub(super) fn find(&self, destination: &HostPort) -> Option<Result<SocketAddr, OpenError>> {
+        let answer = match &destination.host {
+            Host::Ip(ip) => Ok(*ip),
+            Host::Name(name) => self.0.get(name)?.clone(),
+        };
+        Some(answer.map(|ip| SocketAddr::new(ip, destination.port)))
+    }
+}
+
+/// Hands names to the resolver's thread, which ends with the last clone.
+#[derive(Clone, Debug)]
+pub(super) struct Resolver(SyncSender<Job>);
+
+#[derive(Debug)]
+struct Job {
+    flow: FlowId,
+    name: String,
+}
+
+impl Resolver {
+    pub(super) fn start(supervisor: SyncSender<Message>) -> io::Result<Self> {
+        let (jobs, inbox) = sync_channel(JOBS_MAX);
+        std::thread::Builder::new().name("resolver".into()).spawn(move || run(&inbox, &supervisor))?;
+        Ok(Self(jobs))
+    }
+
+    /// Asks for [`Message::LookedUp`]; false if too many names wait already.
+    pub(super) fn ask(&self, flow: &FlowId, name: &str) -> bool {
+        self.0.try_send(Job { flow: flow.clone(), name: name.to_string() }).is_ok()
+    }
+}
+
+fn run(inbox: &Receiver<Job>, supervisor: &SyncSender<Message>) {
+    while let Ok(Job { flow, name }) = inbox.recv() {
+        let answer = look_up(&name);
+        if supervisor.send(Message::LookedUp { flow, name, answer }).is_err() {
+            return;
+        }
+    }
+}
+
+fn look_up(name: &str) -> Result<IpAddr, OpenError> {
+    let host = Host::Name(name.to_string());
+    host.resolve().map_err(|error| OpenError::Resolve { host: name.into(), problem: error.to_string() })
+}
+
+impl OutputEndpoint {
+    /// Where it sends to.
+    #[must_use]
+    pub const fn destination(&self) -> &HostPort {
+        match self {
+            Self::Udp(udp) => &udp.destination,
+            Self::Rtp(rtp) => &rtp.destination,
+        }
+    }
+}
+
+/// Names that may wait: every output of a large engine at once.
+const JOBS_MAX: usize = 4_096;
