@@ -7,6 +7,8 @@
 mod api;
 mod cases;
 mod change;
+#[cfg(unix)]
+mod cli;
 mod failover;
 mod guard;
 mod http;
