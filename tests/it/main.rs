@@ -16,6 +16,7 @@ mod idle;
 mod isolation;
 mod multicast;
 mod network;
+mod peers;
 #[cfg(unix)]
 mod process;
 mod proxy;
