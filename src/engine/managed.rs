@@ -161,11 +161,7 @@ impl ManagedFlow {
                 if vacated {
                     // What was opened for the change may hold the very ports that are wanted back.
                     drop(all);
-<<<<<<< HEAD
-                    self.reopen_vacated(steps, wanted);
-=======
                     self.reopen_vacated(steps, &wanted.config);
->>>>>>> main
                 }
                 return Err(error);
             }
@@ -314,13 +310,6 @@ impl ManagedFlow {
             }
         };
         let output = &mut self.outputs[at];
-<<<<<<< HEAD
-        if let State::Failed { error } = &state {
-            tell(EventKind::OutputError { output: name, error: error.to_string() });
-            output.schedule_retry();
-        } else if output.forget_retry() && matches!(state, State::Open { .. }) {
-            tell(EventKind::OutputRecovered { output: name });
-=======
         match &state {
             State::Failed { error } => {
                 tell(EventKind::OutputError { output: name, error: error.to_string() });
@@ -328,8 +317,8 @@ impl ManagedFlow {
             }
             State::Open { .. } if output.forget_retry() => tell(EventKind::OutputRecovered { output: name }),
             State::Disabled => drop(output.forget_retry()),
-            State::Open { .. } | State::LookingUp => {}
->>>>>>> main
+            State::LookingUp => output.retry_due = None,
+            State::Open { .. } => {}
         }
         output.state = state;
     }
