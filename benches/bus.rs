@@ -250,7 +250,7 @@ impl Bus for Channels {
 }
 
 fn count(next: impl FnMut() -> Option<Packet>) -> usize {
-    std::iter::from_fn(next).inspect(|packet| drop(black_box(packet.len()))).count()
+    std::iter::from_fn(next).inspect(|packet| _ = black_box(packet.len())).count()
 }
 
 fn batch(pool: &Pool) -> Vec<Packet> {
