@@ -20,7 +20,6 @@ use crate::ts::DATAGRAM_BYTES;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) rate_bps: u64,
-    pub(crate) burst_us: u64,
     pub(crate) flows: usize,
     pub(crate) outputs_per_flow: usize,
 }
@@ -70,7 +69,7 @@ fn sink(options: &Options, load: Load) -> io::Result<(Helper, Vec<u16>)> {
 }
 
 fn feed(options: &Options, load: Load, ports: &[u16]) -> io::Result<Helper> {
-    let burst_us = options.feed_burst_us.unwrap_or(load.burst_us);
+    let burst_us = options.feed_burst_us;
     let plan = Plan { rate_bps: load.rate_bps, burst_us, ports: ports.to_vec() };
     Helper::start("feed", &plan.to_args(), options.helper_cpu())
 }

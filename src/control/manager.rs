@@ -135,8 +135,12 @@ impl Manager {
                 let started = config.and_then(|config| {
                     self.engine.apply(&record.id, config, Mode::Lenient).map_err(|error| refused(error, &record.flow))
                 });
-                if let Err(problem) = started {
-                    tracing::error!(flow = record.id.as_str(), cause = %problem, "flow cannot be started");
+                match started {
+                    // Not worth a write to the disk per flow: every process sets it anew.
+                    Ok(()) => slot.write().record.started = Some(clock::wall()),
+                    Err(problem) => {
+                        tracing::error!(flow = record.id.as_str(), cause = %problem, "flow cannot be started");
+                    }
                 }
             }
             slot.write().transition = None;

@@ -317,7 +317,8 @@ impl ManagedFlow {
             }
             State::Open { .. } if output.forget_retry() => tell(EventKind::OutputRecovered { output: name }),
             State::Disabled => drop(output.forget_retry()),
-            State::Open { .. } | State::LookingUp => {}
+            State::LookingUp => output.retry_due = None,
+            State::Open { .. } => {}
         }
         output.state = state;
     }

@@ -5,8 +5,18 @@
 #![allow(clippy::print_stderr, reason = "what is skipped must be seen")]
 
 mod api;
+mod cases;
+mod change;
+mod failover;
+mod guard;
 mod http;
+mod idle;
+mod isolation;
+mod multicast;
+mod network;
 #[cfg(unix)]
 mod process;
+mod proxy;
+mod rtp;
 mod support;
 mod udp;

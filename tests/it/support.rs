@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use anabranch::engine::{
 };
 use anabranch::path::AllowList;
 use anabranch::sim::traffic::{Check, Numbered, Report};
-use anabranch::units::FlowId;
+use anabranch::units::{FlowId, Time};
 use socket2::SockRef;
 
 pub(crate) const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -205,6 +205,11 @@ impl Sink {
         Self::on(roomy((ip, free_port()).into()), Received::default())
     }
 
+    /// Checks numbered packets at an address of the test's choice.
+    pub(crate) fn new_at(address: SocketAddr) -> Self {
+        Self::checking_on(roomy(address))
+    }
+
     /// Keeps every datagram.
     pub(crate) fn keeping(ip: IpAddr) -> Self {
         Self::keeping_on(roomy((ip, free_port()).into()))
@@ -275,6 +280,11 @@ impl Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Wakes the thread at once; where that does not arrive, its timeout will.
+        let local = if self.address.is_ipv4() { V4 } else { V6 };
+        if let Ok(socket) = UdpSocket::bind((local, 0)) {
+            let _ = socket.send_to(&[], self.address);
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -347,39 +357,48 @@ impl Feed {
         wait(count);
     }
 
+    /// Sends one packet every `interval` until it has made `until`.
+    pub(crate) fn run_until(mut self, interval: Duration, until: u64) -> Self {
+        let mut due = clock::now();
+        while self.made() < until {
+            self.send();
+            due = pause(due, interval);
+        }
+        self
+    }
+
     /// Sends one packet every `interval` until told to stop.
     pub(crate) fn run(mut self, interval: Duration) -> RunningFeed {
-        let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (ended, count) = (Arc::clone(&stop), Arc::clone(&made));
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut due = clock::now();
             while !ended.load(Ordering::Relaxed) {
                 self.send();
-                count.store(self.made(), Ordering::Relaxed);
-                // After a pause of the machine the feed goes on at its pace; a burst would be another test.
-                due = (due + interval).max(clock::now());
-                while clock::now() < due {
-                    std::thread::park_timeout(due.since(clock::now()));
-                }
+                due = pause(due, interval);
             }
             self
         });
-        RunningFeed { stop, made, thread: Some(thread) }
+        RunningFeed { stop, thread: Some(thread) }
     }
+}
+
+/// Waits for the moment after `due`. After a pause of the machine it goes on at its pace; a burst would be another test.
+fn pause(due: Time, interval: Duration) -> Time {
+    let due = (due + interval).max(clock::now());
+    while clock::now() < due {
+        std::thread::park_timeout(due.since(clock::now()));
+    }
+    due
 }
 
 /// A feed on a thread of its own.
 pub(crate) struct RunningFeed {
     stop: Arc<AtomicBool>,
-    made: Arc<AtomicU64>,
     thread: Option<JoinHandle<Feed>>,
 }
 
 impl RunningFeed {
-    pub(crate) fn made(&self) -> u64 {
-        self.made.load(Ordering::Relaxed)
-    }
-
     /// Ends it and gives back the feed, which knows how many it made.
     pub(crate) fn stop(mut self) -> Feed {
         self.stop.store(true, Ordering::Relaxed);
