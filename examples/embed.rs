@@ -1,7 +1,9 @@
 //! The engine inside a program: it looks at a flow's packets itself, and changes the flow's outputs while it runs.
 //!
 //! `cargo run --example embed [--seconds N]` needs nothing else: the flow's source is the built-in test signal.
+//! Nobody needs to listen at its outputs; that nobody does is told as an event.
 #![allow(clippy::print_stdout, reason = "an example shows what it did")]
+#![allow(clippy::disallowed_methods, reason = "a program that embeds the engine has tasks of its own")]
 
 use std::error::Error;
 use std::pin::pin;
