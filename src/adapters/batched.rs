@@ -116,8 +116,9 @@ impl Batched {
             received.more = io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock;
             return received;
         };
-        received.more = count == ready;
-        let unix_ns_at_zero = clock::unix_ns().saturating_sub(now.as_ns());
+        // An ICMP error ends a call early on a connected socket, and is told only by the next one.
+        received.more = count == ready || (socket.connected && count > 0);
+        let unix_ns_at_zero = clock::unix_ns_at_zero();
         for (slot, message) in self.receive.iter_mut().zip(&headers[..count]) {
             let ancillary = Ancillary::of(&message.msg_hdr);
             if let Some(drops) = ancillary.drops {
@@ -168,9 +169,11 @@ impl Batched {
                 let error = io::Error::last_os_error();
                 let (first, len) = self.spans[done];
                 if len > 1 && is_segmentation_refused(&error) {
-                    // This path cannot segment (an old driver, a route with odd offloads): send singly from now on.
+                    // Perhaps this path cannot segment (an old driver, a route with odd offloads): tried singly.
                     socket.segmentation = false;
                     let rest = self.send(socket, &transmits[first..]);
+                    // If that is refused too, it was not for the segments.
+                    socket.segmentation = rest.count == 0;
                     return Sent { count: sent.count + rest.count, segmented: sent.segmented, error: rest.error };
                 }
                 sent.error = Some((error, len));

@@ -39,11 +39,14 @@ pub trait Driven: Send {
     /// Sends what `cursor` has not seen yet, until there is no more or the socket takes no more.
     fn send_from(&mut self, cx: &mut Context<'_>, publisher: &Publisher, cursor: &mut LocalCursor);
 
-    /// Stops listening for media until [`Driven::resume`], so that datagrams gather in the socket.
+    /// Stops listening for media, so that datagrams gather in the socket, until [`Driven::collect`] takes them in.
     fn rest(&mut self, cx: &mut Context<'_>);
 
-    /// Listens again and takes in what has gathered.
-    fn resume(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet));
+    /// Takes in what has gathered.
+    fn collect(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet));
+
+    /// Listens again, if it does not already.
+    fn listen(&mut self, cx: &mut Context<'_>);
 
     /// The end: tells the peer, where the protocol has a word for it. The sockets close with the driver.
     fn close(&mut self, cx: &mut Context<'_>);
@@ -59,6 +62,9 @@ pub trait Driven: Send {
 
     /// Counters that this driver writes.
     fn counters(&self) -> &Arc<Counters>;
+
+    /// Goes on counting where the driver before it left off.
+    fn adopt(&mut self, counters: Arc<Counters>);
 
     /// Buffers of the media socket, receive and send; `None` without a socket.
     fn buffers(&self) -> Option<(Granted, Granted)>;
@@ -181,7 +187,7 @@ impl<C: Core + Send> Driver<C> {
 
     /// Takes datagrams in from one port.
     fn receive(&mut self, cx: &mut Context<'_>, port: Port, sink: &mut dyn FnMut(Packet)) {
-        let Self { core, media, control, admission, abuse_seen, events, counters, .. } = self;
+        let Self { core, role, media, control, admission, abuse_seen, events, counters, .. } = self;
         let Some(endpoint) = (match port {
             Port::Media => media,
             Port::Control => control,
@@ -192,7 +198,7 @@ impl<C: Core + Send> Driver<C> {
         let mut tally = Tally::default();
         for _ in 0..BATCHES_PER_TURN {
             let received = cx.io.receive(&mut endpoint.socket, cx.pool, now, &mut |peer, packet| {
-                match admit(admission, now, peer, &packet) {
+                match admit(admission, *role, now, peer, &packet) {
                     Refusal::None => {}
                     Refusal::Address => return counters.not_allowed.add(1),
                     Refusal::Rate(verdict) => {
@@ -212,6 +218,9 @@ impl<C: Core + Send> Driver<C> {
                 tally.count(counters, now);
                 return;
             }
+            if tally.packets >= PACKETS_PER_TURN {
+                break;
+            }
         }
         tally.count(counters, now);
         cx.call_again(endpoint.key);
@@ -225,10 +234,11 @@ impl<C: Core + Send> Driver<C> {
             sink(packet);
         }
         tally.count(&self.counters, cx.now);
-        while let Some(transmit) = self.core.poll_transmit() {
-            self.pending.push(transmit);
-        }
+        // While blocked it stays in the core, whose queues have bounds.
         if !self.blocked {
+            while let Some(transmit) = self.core.poll_transmit() {
+                self.pending.push(transmit);
+            }
             self.flush(cx);
         }
         while let Some(event) = self.core.poll_event() {
@@ -261,9 +271,18 @@ impl<C: Core + Send> Driver<C> {
             refusals = if count > 0 { 0 } else { refusals };
             let Some((error, concerned)) = error else { continue };
             let kind = error.kind();
-            if kind == io::ErrorKind::WouldBlock && port == Port::Media {
-                self.block(cx);
-                break;
+            if port == Port::Control {
+                // A report that does not get out is followed by the next one.
+                done += if kind == io::ErrorKind::Interrupted { 0 } else { concerned };
+                continue;
+            }
+            if kind == io::ErrorKind::WouldBlock {
+                if self.block(cx) {
+                    break;
+                }
+                self.fail(cx.now, SendFailure::of(&error), (pending.len() - done) as u64);
+                done = pending.len();
+                continue;
             }
             if kind == io::ErrorKind::ConnectionRefused && refusals < REFUSALS_MAX {
                 // The answer to an earlier datagram; this one was not even tried.
@@ -291,14 +310,12 @@ impl<C: Core + Send> Driver<C> {
         }
     }
 
-    /// Waits for the media socket to take more.
-    fn block(&mut self, cx: &Context<'_>) {
-        self.blocked = true;
+    /// Waits for the media socket to take more; false if the system will not tell when.
+    fn block(&mut self, cx: &Context<'_>) -> bool {
         let reads = self.role == Role::Source;
-        if let Some(media) = &mut self.media {
-            let interest = if reads { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
-            let _without_it_the_next_packet_tries = media.listen_for(cx, Some(interest));
-        }
+        let interest = if reads { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
+        self.blocked = self.media.as_mut().is_some_and(|media| media.listen_for(cx, Some(interest)).is_ok());
+        self.blocked
     }
 
     /// Readiness to write would be told after every datagram that leaves: it is listened for only while blocked.
@@ -411,7 +428,6 @@ impl<C: Core + Send> Driven for Driver<C> {
             self.flush(cx);
         }
         self.counters.lagged.add(cursor.take_missed());
-        self.counters.core.set(&self.core.stats());
     }
 
     fn rest(&mut self, cx: &mut Context<'_>) {
@@ -420,12 +436,21 @@ impl<C: Core + Send> Driven for Driver<C> {
         }
     }
 
-    fn resume(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
-        if let Some(media) = &mut self.media {
-            let _ = media.listen_for(cx, Some(Interest::READABLE));
-        }
+    fn collect(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
         self.receive(cx, Port::Media, sink);
         self.drain(cx, sink);
+    }
+
+    fn listen(&mut self, cx: &mut Context<'_>) {
+        if self.blocked {
+            return;
+        }
+        if let Some(media) = &mut self.media
+            && media.listen_for(cx, Some(Interest::READABLE)).is_err()
+        {
+            // The system has no room for another watch now: looked at again after everybody's turn.
+            cx.call_again(media.key);
+        }
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {
@@ -449,6 +474,11 @@ impl<C: Core + Send> Driven for Driver<C> {
         &self.counters
     }
 
+    fn adopt(&mut self, counters: Arc<Counters>) {
+        self.health.failing = counters.failing.value() > 0;
+        self.counters = counters;
+    }
+
     fn buffers(&self) -> Option<(Granted, Granted)> {
         self.media.as_ref().map(|media| (media.socket.receive_buffer(), media.socket.send_buffer()))
     }
@@ -461,11 +491,13 @@ enum Refusal {
     Rate(Verdict),
 }
 
-fn admit(admission: &Admission, now: Time, peer: SocketAddr, packet: &Packet) -> Refusal {
+/// An output's limiter is for what goes out.
+fn admit(admission: &Admission, role: Role, now: Time, peer: SocketAddr, packet: &Packet) -> Refusal {
     if !admission.allow.allows(peer.ip()) {
         return Refusal::Address;
     }
-    let verdict = admission.limiter.as_ref().map_or(Verdict::Pass, |limiter| limiter.check(now, packet.len()));
+    let limiter = admission.limiter.as_ref().filter(|_| role == Role::Source);
+    let verdict = limiter.map_or(Verdict::Pass, |limiter| limiter.check(now, packet.len()));
     if verdict == Verdict::Pass { Refusal::None } else { Refusal::Rate(verdict) }
 }
 
@@ -525,6 +557,8 @@ impl SendFailure {
 
 /// Receive calls per turn: a source with more than that waiting lets the others have theirs first.
 const BATCHES_PER_TURN: usize = 4;
+/// Packets per turn: a coalesced datagram may carry dozens.
+const PACKETS_PER_TURN: u64 = 512;
 /// Packets taken from the ring before what they became is sent.
 const PACKETS_PER_FLUSH: usize = 64;
 const PENDING_TYPICAL: usize = 64;

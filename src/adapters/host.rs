@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 /// An address, or a name that is looked up when the socket is opened.
@@ -26,6 +26,10 @@ impl FromStr for Host {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         if let Ok(ip) = bare.parse() {
             return Ok(Self::Ip(ip));
+        }
+        if text == "localhost" {
+            // Not left to the resolver, which may prefer ::1 where a source listens on 127.0.0.1.
+            return Ok(Self::Ip(Ipv4Addr::LOCALHOST.into()));
         }
         let label = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         // All digits and dots is a mistyped address, never a name.

@@ -48,7 +48,7 @@ impl Portable {
     pub(super) fn send(&mut self, socket: &UdpSocket, transmits: &[Transmit]) -> Sent {
         let mut sent = Sent::default();
         for transmit in transmits {
-            let len = transmit.len().min(self.scratch.len());
+            let len = transmit.len();
             let (header, rest) = self.scratch.split_at_mut(transmit.header.len());
             header.copy_from_slice(&transmit.header);
             if let Some(payload) = &transmit.payload {

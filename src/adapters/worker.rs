@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -33,6 +34,9 @@ pub trait Actor: Send + 'static {
 
     /// The actor is about to leave the worker.
     fn close(&mut self, cx: &mut Context<'_>);
+
+    /// The actor panicked, and is dropped after this call; the others on the worker go on.
+    fn crashed(&self);
 }
 
 /// Names a socket within its actor; the actor chooses it.
@@ -285,7 +289,15 @@ impl<A: Actor> State<A> {
             actor: key,
             again: &mut self.again,
         };
-        let result = visit(&mut seat.actor, &mut cx);
+        // A fault in one actor costs that actor: nothing of it is used again.
+        let Ok(result) = catch_unwind(AssertUnwindSafe(|| visit(&mut seat.actor, &mut cx))) else {
+            let seat = self.actors[key].take();
+            let _its_panic_was_printed = catch_unwind(AssertUnwindSafe(|| {
+                seat.as_ref().inspect(|seat| seat.actor.crashed());
+                drop(seat);
+            }));
+            return None;
+        };
         if let Some(wanted) = seat.actor.poll_timeout()
             && seat.timer.is_none_or(|timer| wanted < timer)
         {
@@ -328,3 +340,46 @@ const ALARM: Token = Token(usize::MAX - 1);
 const COMMANDS_MAX: usize = 256;
 /// Events per poll. More come with the next one.
 const EVENTS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Sender;
+
+    use super::*;
+    use crate::bus::PoolLimits;
+
+    struct Fragile {
+        crashes: Sender<()>,
+    }
+
+    impl Actor for Fragile {
+        fn handle_ready(&mut self, _cx: &mut Context<'_>, _socket: SocketKey) {}
+
+        fn handle_timeout(&mut self, _cx: &mut Context<'_>) {}
+
+        fn poll_timeout(&self) -> Option<Time> {
+            None
+        }
+
+        fn close(&mut self, _cx: &mut Context<'_>) {}
+
+        fn crashed(&self) {
+            self.crashes.send(()).unwrap();
+        }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "one crash is told at most")]
+    fn a_panic_costs_one_actor_and_not_its_neighbours() {
+        let worker = Worker::spawn("worker-test", IoKind::Best, Pool::new(PoolLimits::default())).unwrap();
+        let (crashes, told) = std::sync::mpsc::channel();
+        let commands = worker.commands();
+        let first = commands.insert(Fragile { crashes: crashes.clone() }).unwrap();
+        let second = commands.insert(Fragile { crashes }).unwrap();
+        let result: Result<Option<()>, _> = commands.visit(first, |_actor, _cx| unreachable!("a fault on purpose"));
+        assert_eq!(result, Ok(None));
+        assert_eq!(told.recv(), Ok(()));
+        assert_eq!(commands.visit(first, |_actor, _cx| ()), Ok(None));
+        assert_eq!(commands.visit(second, |_actor, _cx| 7), Ok(Some(7)));
+    }
+}

@@ -118,7 +118,7 @@ impl Clone for Packet {
 impl Drop for Packet {
     #[inline]
     fn drop(&mut self) {
-        header(self).release();
+        Header::release(self.header);
     }
 }
 

@@ -13,7 +13,7 @@ use std::ptr::{self, NonNull};
 use super::packet::{Meta, Packet};
 use super::sync::{Arc, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-/// How many buffers a pool may hold.
+/// How many buffers a pool may hold, rounded up to whole slabs of 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Buffers of 2 KiB.
@@ -142,7 +142,7 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        header_of(self.header).release();
+        Header::release(self.header);
     }
 }
 
@@ -169,9 +169,13 @@ impl Header {
     }
 
     /// Counts up; the caller already holds a reference.
+    ///
+    /// Aborts the process long before the count can wrap, as `Arc` does: only forgotten packets lead there.
     #[inline]
     pub(super) fn acquire(&self) {
-        self.refs.fetch_add(1, Ordering::Relaxed);
+        if self.refs.fetch_add(1, Ordering::Relaxed) > REFS_MAX {
+            std::process::abort();
+        }
     }
 
     /// Counts up unless the buffer is free; the caller holds no reference and must check afterwards what it got.
@@ -187,20 +191,22 @@ impl Header {
         false
     }
 
-    /// Counts down; the last one returns the buffer.
+    /// Counts down; the last one returns the buffer. By pointer, because with the last buffer of a pool without handles
+    /// the header itself is gone afterwards.
     #[inline]
-    pub(super) fn release(&self) {
-        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.give_back();
+    pub(super) fn release(header: NonNull<Self>) {
+        if header_of(header).refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            Self::give_back(header);
         }
     }
 
     #[allow(unsafe_code, reason = "the pool is kept alive by the count that this buffer took")]
-    fn give_back(&self) {
+    fn give_back(header: NonNull<Self>) {
+        let (pool, capacity) = (header_of(header).pool, header_of(header).capacity);
         // SAFETY: `Pool::take` left one count of the `Arc` behind for this buffer; it is taken back here, once.
-        let pool = unsafe { Arc::from_raw(self.pool) };
-        let class = if self.capacity == Pool::SMALL { &pool.small } else { &pool.large };
-        class.push(self, self);
+        let pool = unsafe { Arc::from_raw(pool) };
+        let class = if capacity == Pool::SMALL { &pool.small } else { &pool.large };
+        class.push(header, header);
     }
 }
 
@@ -232,6 +238,9 @@ struct Slab {
     data: NonNull<u8>,
     layout: Layout,
 }
+
+/// More references than there can be packets in memory.
+const REFS_MAX: u32 = u32::MAX / 2;
 
 /// Buffers carved at once. Judgement: 256 KiB of small buffers, 8 MiB of large ones, of which only what is touched
 /// becomes resident.
@@ -276,11 +285,11 @@ impl Class {
     }
 
     /// Puts the chain from `first` to `last`, linked already, on the stack.
-    fn push(&self, first: &Header, last: &Header) {
+    fn push(&self, first: NonNull<Header>, last: NonNull<Header>) {
         let mut top = self.free.load(Ordering::Relaxed);
         loop {
-            last.next.store(top as u32, Ordering::Relaxed);
-            let new = retag(top, first.index + 1);
+            header_of(last).next.store(top as u32, Ordering::Relaxed);
+            let new = retag(top, header_of(first).index + 1);
             match self.free.compare_exchange_weak(top, new, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => top = now,
@@ -299,9 +308,9 @@ impl Class {
         let slab = Box::leak(Box::new(Slab::new(self.size, claim * SLAB_BUFFERS, pool)));
         self.slabs[claim as usize].store(slab, Ordering::Release);
         if let [_, second, .., last] = &*slab.headers {
-            self.push(second, last);
+            self.push(second.into(), last.into());
         } else if let [_, second] = &*slab.headers {
-            self.push(second, second);
+            self.push(second.into(), second.into());
         }
         Some(NonNull::from(&slab.headers[0]))
     }

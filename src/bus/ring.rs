@@ -87,6 +87,15 @@ impl Publisher {
         }
     }
 
+    /// Gives up the older half of what the ring can hold, so that its buffers can be used anew. Readers that have not
+    /// come that far count it as missed.
+    pub fn shed(&mut self) {
+        let oldest = self.head.saturating_sub(self.shared.capacity() / 2);
+        while self.tail < oldest {
+            self.retire_oldest();
+        }
+    }
+
     /// Index that the next packet will have.
     #[must_use]
     pub const fn head(&self) -> u64 {
@@ -110,7 +119,8 @@ impl Publisher {
     #[inline]
     pub fn read<'ring>(&'ring self, cursor: &mut LocalCursor) -> Option<BorrowedPacket<'ring>> {
         cursor.catch_up(self);
-        if cursor.next == self.head {
+        // Beyond the head is a cursor of another ring: that has nothing to read here.
+        if cursor.next >= self.head {
             return None;
         }
         let packet = self.shared.slot(cursor.next).packet();
@@ -173,7 +183,7 @@ impl LocalCursor {
     /// Packets published and not read.
     #[must_use]
     pub const fn unread(&self, publisher: &Publisher) -> u64 {
-        publisher.head - self.next
+        publisher.head.saturating_sub(self.next)
     }
 
     /// Packets overwritten before they were read, since the last call.
@@ -238,15 +248,15 @@ impl Shared {
             return None;
         }
         let words = slot.words();
-        let header = header_of(words.header?);
-        if !header.try_acquire() {
+        let header = words.header?;
+        if !header_of(header).try_acquire() {
             return None;
         }
         fence(Ordering::Acquire);
         if slot.stamp.load(Ordering::Relaxed) == stamp(index) {
             words.into_packet()
         } else {
-            header.release();
+            Header::release(header);
             None
         }
     }

@@ -47,7 +47,7 @@ impl Subscribe {
         let reader = Arc::new(Reader::default());
         let next = self.0.add(Arc::clone(&reader));
         reader.cursor.store(next, Ordering::Release);
-        Subscriber { shared: Arc::clone(&self.0), reader, next, known_head: next, missed: 0, policy }
+        Subscriber { shared: Arc::clone(&self.0), reader, next, known_head: next, missed: 0, policy, ended: None }
     }
 }
 
@@ -67,6 +67,7 @@ pub struct Subscriber {
     known_head: u64,
     missed: u64,
     policy: LagPolicy,
+    ended: Option<Ended>,
 }
 
 impl Subscriber {
@@ -76,6 +77,9 @@ impl Subscriber {
     /// [`Ended`], from then on every time.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Packet>, Ended> {
+        if let Some(ended) = self.ended {
+            return Err(ended);
+        }
         loop {
             if self.next == self.known_head && !self.look_up_head()? {
                 return Ok(None);
@@ -145,7 +149,11 @@ impl Subscriber {
         let lost = go_on - self.next;
         self.missed += lost;
         if self.policy == LagPolicy::Disconnect {
-            return Err(Ended::Lagged { missed: self.missed });
+            let ended = Ended::Lagged { missed: self.missed };
+            self.ended = Some(ended);
+            // It holds nothing back any more.
+            self.reader.gone.store(true, Ordering::Release);
+            return Err(ended);
         }
         self.advance_to(go_on);
         Ok(())

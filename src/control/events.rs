@@ -179,6 +179,7 @@ fn data(kind: &EventKind) -> Value {
         EventKind::FlowCreated
         | EventKind::FlowStarted
         | EventKind::FlowStopped
+        | EventKind::FlowCrashed
         | EventKind::SourceActive { .. }
         | EventKind::PrimaryRecovered { .. }
         | EventKind::SourceLost { .. }

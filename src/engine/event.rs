@@ -25,6 +25,8 @@ pub enum EventKind {
     FlowStarted,
     /// The flow was stopped as asked.
     FlowStopped,
+    /// A fault of our own ended the flow; it is started again.
+    FlowCrashed,
     /// A source delivers and is in use.
     SourceActive {
         /// Which.
@@ -130,6 +132,7 @@ impl EventKind {
             Self::FlowCreated => "flow_created",
             Self::FlowStarted => "flow_started",
             Self::FlowStopped => "flow_stopped",
+            Self::FlowCrashed => "flow_crashed",
             Self::SourceActive { .. } => "source_active",
             Self::SourceFailover { .. } => "source_failover",
             Self::PrimaryRecovered { .. } => "primary_recovered",
@@ -162,7 +165,7 @@ impl EventKind {
             | Self::SourceEof { .. }
             | Self::SourceRestarted { .. }
             | Self::SourceAbuse { .. } => Severity::Warning,
-            Self::SourceError { .. } | Self::OutputError { .. } => Severity::Error,
+            Self::FlowCrashed | Self::SourceError { .. } | Self::OutputError { .. } => Severity::Error,
         }
     }
 
@@ -183,6 +186,7 @@ impl EventKind {
             Self::FlowCreated
             | Self::FlowStarted
             | Self::FlowStopped
+            | Self::FlowCrashed
             | Self::OutputError { .. }
             | Self::OutputRecovered { .. } => None,
         }
@@ -202,6 +206,7 @@ impl fmt::Display for EventKind {
             Self::FlowCreated => f.write_str("flow created"),
             Self::FlowStarted => f.write_str("flow started"),
             Self::FlowStopped => f.write_str("flow stopped"),
+            Self::FlowCrashed => f.write_str("an internal fault ended the flow; it is started again"),
             Self::SourceActive { source } => write!(f, "source {source} is in use"),
             Self::SourceFailover { from, to, silent: Duration::ZERO } => {
                 write!(f, "switched from {from} to {to}: {from} was removed")

@@ -4,6 +4,7 @@
 //! outputs in one pass.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::config::{OUTPUTS_MAX, SOURCES_MAX};
 use super::event::EventKind;
 use super::output::RunningOutput;
 use super::supervisor::Message;
-use crate::adapters::{Actor, Context, Driven, DriverEvent, SocketKey, clock};
+use crate::adapters::{Actor, Context, Driven, DriverEvent, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
 use crate::path::{Failover, failover};
 use crate::proto;
@@ -27,6 +28,8 @@ pub(super) struct RunningFlow {
     outputs: Vec<Option<RunningOutput>>,
     counters: Arc<FlowCounters>,
     supervisor: SyncSender<Message>,
+    /// Packets of one turn, kept for its memory.
+    taken_in: Vec<Packet>,
 }
 
 struct RunningSource {
@@ -64,7 +67,7 @@ impl RunningFlow {
     ) -> Self {
         let sources = std::array::from_fn(|_| None);
         let failover = Failover::new(failover);
-        Self { id, publisher, failover, sources, outputs: Vec::new(), counters, supervisor }
+        Self { id, publisher, failover, sources, outputs: Vec::new(), counters, supervisor, taken_in: Vec::new() }
     }
 
     pub(super) fn subscribe(&self) -> Subscribe {
@@ -144,19 +147,35 @@ impl RunningFlow {
         run: impl FnOnce(&mut dyn Driven, &mut Context<'_>, &mut dyn FnMut(Packet)),
     ) {
         let now = cx.now;
-        let Self { sources, publisher, failover, outputs, .. } = self;
-        let Some(source) = &mut sources[usize::from(slot.0)] else { return };
-        let mut taken_in = 0;
-        run(&mut *source.driver, cx, &mut |mut packet| {
-            taken_in += 1;
-            packet.meta.source = slot.0;
-            if failover.handle_packet(now, slot.0) {
-                publisher.publish(packet);
-            }
-        });
-        if source.pace.rest_after(now, taken_in) && outputs.iter().flatten().next().is_some() {
+        let Some(source) = &mut self.sources[usize::from(slot.0)] else { return };
+        let mut taken_in = mem::take(&mut self.taken_in);
+        let dropped = source.driver.counters().no_buffer.value();
+        run(&mut *source.driver, cx, &mut |packet| taken_in.push(packet));
+        let is_short_of_buffers = source.driver.counters().no_buffer.value() > dropped;
+        let has_outputs = self.outputs.iter().flatten().next().is_some();
+        if has_outputs && source.pace.rest_after(now, taken_in.len() as u32) {
             source.driver.rest(cx);
+        } else {
+            source.driver.listen(cx);
         }
+        if is_short_of_buffers {
+            // Whoever holds many gives some back, so that readers that stall here take nothing from other flows.
+            self.publisher.shed();
+        }
+        // What came at once may be more than the ring holds: outputs get their turn in between.
+        let turn = self.publisher.capacity() as u64 / 2;
+        let mut next_turn = self.publisher.head() + turn;
+        for mut packet in taken_in.drain(..) {
+            packet.meta.source = slot.0;
+            if self.failover.handle_packet(now, slot.0) {
+                self.publisher.publish(packet);
+            }
+            if self.publisher.head() >= next_turn {
+                self.send(cx);
+                next_turn = self.publisher.head() + turn;
+            }
+        }
+        self.taken_in = taken_in;
         self.tell_driver_of_source(slot);
         self.tell_failover();
         self.send(cx);
@@ -168,6 +187,10 @@ impl RunningFlow {
         for output in self.outputs.iter_mut().flatten() {
             oldest = oldest.min(output.pump(cx, &self.publisher));
             while let Some(event) = output.driver.poll_event() {
+                if matches!(event, DriverEvent::SendFailed(SendFailure::Unreachable | SendFailure::Other(_))) {
+                    let (flow, output) = (self.id.clone(), output.name.clone());
+                    let _ = self.supervisor.try_send(Message::SendFails { flow, output });
+                }
                 tell(&self.supervisor, &self.counters, &self.id, of_output(output, event));
             }
         }
@@ -211,11 +234,11 @@ impl RunningFlow {
                 }
             };
             tell(&self.supervisor, &self.counters, &self.id, kind);
-            let stats = self.failover.stats();
-            self.counters.active.set(self.failover.active().map_or(0, |slot| u64::from(slot) + 1));
-            self.counters.switches.set(stats.switches_total);
-            self.counters.returns.set(stats.returns_total);
         }
+        let stats = self.failover.stats();
+        self.counters.active.set(self.failover.active().map_or(0, |slot| u64::from(slot) + 1));
+        self.counters.switches.set(stats.switches_total);
+        self.counters.returns.set(stats.returns_total);
     }
 }
 
@@ -236,7 +259,7 @@ impl Actor for RunningFlow {
         for slot in 0..SOURCES_MAX as u8 {
             let Some(source) = &mut self.sources[usize::from(slot)] else { continue };
             if source.pace.rest_is_over(cx.now) {
-                self.run_source(cx, SourceSlot(slot), |driver, cx, sink| driver.resume(cx, sink));
+                self.run_source(cx, SourceSlot(slot), |driver, cx, sink| driver.collect(cx, sink));
             } else if source.driver.poll_timeout().is_some_and(|due| due <= cx.now) {
                 self.run_source(cx, SourceSlot(slot), |driver, cx, sink| driver.handle_timeout(cx, sink));
             }
@@ -249,6 +272,11 @@ impl Actor for RunningFlow {
         self.failover.handle_timeout(cx.now);
         self.tell_failover();
         self.send(cx);
+    }
+
+    fn crashed(&self) {
+        // A full inbox is being worked on; the supervisor finds out with its next visit.
+        let _ = self.supervisor.try_send(Message::Crashed { flow: self.id.clone() });
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {

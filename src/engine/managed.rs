@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use super::config::{FlowConfig, OutputConfig, SourceConfig};
+use super::config::{FailoverConfig, FlowConfig, OutputConfig, SourceConfig, SourceEndpoint};
 use super::diff::{self, Step};
 use super::error::{ApplyError, Cause, Field};
 use super::event::EventKind;
@@ -43,6 +43,8 @@ struct Managed<C, S> {
     config: C,
     slot: S,
     state: State,
+    /// Of what is being opened anew, to be gone on with.
+    counters: Option<Arc<Counters>>,
     retry_attempts: u32,
     retry_total: u64,
     retry_due: Option<Time>,
@@ -75,6 +77,7 @@ impl ManagedFlow {
     /// A flow without sources or outputs, on its worker.
     pub(super) fn new(
         id: FlowId,
+        wanted: &FlowConfig,
         (worker, commands): (usize, Commands<RunningFlow>),
         pool: Pool,
         ring_packets: usize,
@@ -83,8 +86,16 @@ impl ManagedFlow {
     ) -> Result<Self, ApplyError> {
         let counters = Arc::new(FlowCounters::default());
         let publisher = Publisher::new(pool.clone(), ring_packets);
-        let flow =
-            RunningFlow::new(id.clone(), publisher, failover::Config::default(), Arc::clone(&counters), supervisor);
+        // In a new flow a source's slot is its index: the first packets already meet the right primary.
+        let primary = wanted.sources.iter().position(|source| Some(&source.name) == diff::primary(wanted));
+        let primary = primary.map(|index| index as u8);
+        let flow = RunningFlow::new(
+            id.clone(),
+            publisher,
+            failover_config(wanted, primary),
+            Arc::clone(&counters),
+            supervisor,
+        );
         let subscribe = flow.subscribe();
         let key = commands.insert(flow).map_err(|_| worker_ended())?;
         let started = clock::now();
@@ -105,6 +116,15 @@ impl ManagedFlow {
         })
     }
 
+    /// In force; `None` until the first one was applied.
+    pub(super) const fn config(&self) -> Option<&FlowConfig> {
+        self.config.as_ref()
+    }
+
+    pub(super) const fn started(&self) -> Time {
+        self.started
+    }
+
     pub(super) const fn worker(&self) -> usize {
         self.worker
     }
@@ -121,7 +141,7 @@ impl ManagedFlow {
     /// Changes what differs from `wanted`.
     pub(super) fn apply(&mut self, wanted: Wanted, tell: Tell<'_>) -> Result<(), ApplyError> {
         let steps = diff::diff(self.config.as_ref(), &wanted.config);
-        let opened = match self.open_all(&steps, &wanted) {
+        let opened = match self.open_all(&steps, &wanted, tell) {
             Ok(opened) => opened,
             Err(error) => {
                 if self.config.is_none() {
@@ -143,9 +163,14 @@ impl ManagedFlow {
     }
 
     /// Opens everything that the steps need before anything is changed.
-    fn open_all(&mut self, steps: &[Step], wanted: &Wanted) -> Result<Vec<Opened>, ApplyError> {
+    fn open_all(&mut self, steps: &[Step], wanted: &Wanted, tell: Tell<'_>) -> Result<Vec<Opened>, ApplyError> {
         let mut all = Vec::with_capacity(steps.len());
         let mut vacated = false;
+        if steps.iter().any(|step| replaces_multicast(step, &wanted.config)) {
+            // Two sockets of one group would both get what comes meanwhile.
+            vacated = true;
+            self.vacate(steps, &wanted.config);
+        }
         for step in steps {
             let mut opened = self.open_for(step, wanted);
             if matches!(opened, Opened::Source(Err(OpenError::InUse { .. }))) && !vacated {
@@ -161,7 +186,7 @@ impl ManagedFlow {
                 if vacated {
                     // What was opened for the change may hold the very ports that are wanted back.
                     drop(all);
-                    self.reopen_vacated(steps, &wanted.config);
+                    self.reopen_vacated(steps, &wanted.config, tell);
                 }
                 return Err(error);
             }
@@ -191,12 +216,12 @@ impl ManagedFlow {
     }
 
     /// The change was refused after all: opens again what [`ManagedFlow::vacate`] closed.
-    fn reopen_vacated(&mut self, steps: &[Step], wanted: &FlowConfig) {
+    fn reopen_vacated(&mut self, steps: &[Step], wanted: &FlowConfig, tell: Tell<'_>) {
         for index in 0..self.sources.len() {
             if is_doomed(&self.sources[index].config.name, steps, wanted) {
                 let opened = source::open(&self.sources[index].config, &self.pool);
-                // Nobody else could have taken the port in between; if somebody did, the retry tells.
-                self.place_source(index, opened, &mut |_event| {});
+                // If somebody else has taken the port in between, this tells.
+                self.place_source(index, opened, tell);
             }
         }
     }
@@ -225,6 +250,7 @@ impl ManagedFlow {
             Step::ReplaceOutput(index) => {
                 let config = &wanted.outputs[*index];
                 if let Some(at) = self.outputs.iter().position(|output| output.config.name == config.name) {
+                    self.outputs[at].counters = None;
                     self.outputs[at].config = config.clone();
                     self.place_output(at, opened.output(), tell);
                 }
@@ -240,11 +266,7 @@ impl ManagedFlow {
             Step::Failover => {
                 let primary = diff::primary(wanted);
                 let primary = self.sources.iter().find(|source| Some(&source.config.name) == primary);
-                let config = failover::Config {
-                    primary: primary.map(|source| source.slot.0),
-                    health_timeout: wanted.failover.health_timeout,
-                    hold_off: wanted.failover.hold_off,
-                };
+                let config = failover_config(wanted, primary.map(|source| source.slot.0));
                 self.visit(move |flow, _cx| flow.set_failover(config));
             }
         }
@@ -271,7 +293,9 @@ impl ManagedFlow {
                 let state = State::of(&*driver);
                 let placed = name.clone();
                 let result = self.visit(move |flow, cx| flow.set_source(cx, slot, placed, driver));
-                result.unwrap_or(Ok(())).map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
+                result
+                    .unwrap_or_else(worker_gone)
+                    .map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
             }
             Err(error) => {
                 self.visit(move |flow, cx| flow.close_source(cx, slot));
@@ -290,14 +314,21 @@ impl ManagedFlow {
     }
 
     fn place_output(&mut self, at: usize, opened: output::Opened, tell: Tell<'_>) {
-        let output = &self.outputs[at];
+        let output = &mut self.outputs[at];
+        let mut is_reopened = false;
         let (slot, name, coalesce) = (output.slot, output.config.name.clone(), output.config.coalesce);
         let state = match opened {
-            output::Opened::Ready(driver) => {
+            output::Opened::Ready(mut driver) => {
+                if let Some(counters) = output.counters.take() {
+                    is_reopened = true;
+                    driver.adopt(counters);
+                }
                 let state = State::of(&*driver);
                 let placed = name.clone();
                 let result = self.visit(move |flow, cx| flow.set_output(cx, slot, (placed, coalesce), driver));
-                result.unwrap_or(Ok(())).map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
+                result
+                    .unwrap_or_else(worker_gone)
+                    .map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
             }
             output::Opened::Failed(error) => self.without_output(slot, State::Failed { error }),
             output::Opened::Disabled => self.without_output(slot, State::Disabled),
@@ -315,6 +346,12 @@ impl ManagedFlow {
                 tell(EventKind::OutputError { output: name, error: error.to_string() });
                 output.schedule_retry();
             }
+            // Whether it helped, the driver tells; until then the next attempt is due.
+            State::Open { .. } if is_reopened => {
+                if output.retry_due.is_none() {
+                    output.schedule_retry();
+                }
+            }
             State::Open { .. } if output.forget_retry() => tell(EventKind::OutputRecovered { output: name }),
             State::Disabled => drop(output.forget_retry()),
             State::LookingUp => output.retry_due = None,
@@ -327,6 +364,14 @@ impl ManagedFlow {
     fn without_output(&self, slot: OutputSlot, state: State) -> State {
         self.visit(move |flow, cx| flow.remove_output(cx, slot));
         state
+    }
+
+    /// What an output sends is refused: its route, its own address or its peer's may have changed, so it is opened anew.
+    pub(super) fn handle_send_fails(&mut self, name: &OutputName) {
+        let output = self.outputs.iter_mut().find(|output| output.config.name == *name);
+        if let Some(output) = output.filter(|output| output.retry_due.is_none()) {
+            output.schedule_retry();
+        }
     }
 
     /// A name was looked up: opens the outputs that wait for it.
@@ -357,14 +402,23 @@ impl ManagedFlow {
             }
         }
         for at in 0..self.outputs.len() {
-            if self.outputs[at].take_retry(now) {
+            let output = &mut self.outputs[at];
+            if output.take_retry(now) {
+                if let State::Open { counters, .. } = &output.state {
+                    if counters.failing.value() == 0 {
+                        output.forget_retry();
+                        continue;
+                    }
+                    output.counters = Some(Arc::clone(counters));
+                    output.schedule_retry();
+                }
                 let opened = output::open(&self.outputs[at].config, &Addresses::default(), &self.pool);
                 self.place_output(at, opened, tell);
             }
         }
     }
 
-    /// Runs `visit` on the worker; `None` if the worker is gone, and then the engine is ending.
+    /// Runs `visit` on the worker; `None` if the flow crashed there, and will be told of, or the engine is ending.
     fn visit<R: Send + 'static>(
         &self,
         visit: impl FnOnce(&mut RunningFlow, &mut Context<'_>) -> R + Send + 'static,
@@ -414,7 +468,8 @@ impl Opened {
 
 impl<C, S> Managed<C, S> {
     const fn new(config: C, slot: S) -> Self {
-        Self { config, slot, state: State::Disabled, retry_attempts: 0, retry_total: 0, retry_due: None }
+        let (state, counters) = (State::Disabled, None);
+        Self { config, slot, state, counters, retry_attempts: 0, retry_total: 0, retry_due: None }
     }
 
     /// Capped exponential backoff with jitter; returns the wait.
@@ -472,7 +527,8 @@ impl Managed<SourceConfig, SourceSlot> {
         };
         let core = counters.core.stats();
         let last = counters.last_packet_ns.value();
-        let alive = last > 0 && now.since(Time::from_ns(last)) < health_timeout;
+        // Where failover is switched off, silence is silence all the same.
+        let alive = last > 0 && now.since(Time::from_ns(last)) < health_timeout.min(SILENCE_MAX);
         snapshot.status = if alive { SourceStatus::Connected } else { SourceStatus::Disconnected };
         snapshot.bitrate = counters.rate.rate(now);
         snapshot.packets = counters.packets.value();
@@ -564,6 +620,20 @@ impl From<OpenError> for Cause {
     }
 }
 
+fn failover_config(wanted: &FlowConfig, primary: Option<u8>) -> failover::Config {
+    let FailoverConfig { health_timeout, hold_off, .. } = wanted.failover;
+    failover::Config { primary, health_timeout, hold_off }
+}
+
+fn replaces_multicast(step: &Step, wanted: &FlowConfig) -> bool {
+    let Step::ReplaceSource(index) = *step else { return false };
+    match &wanted.sources[index].endpoint {
+        SourceEndpoint::Udp(udp) => udp.listen.ip().is_multicast(),
+        SourceEndpoint::Rtp(rtp) => rtp.listen.ip().is_multicast(),
+        SourceEndpoint::Test(_) => false,
+    }
+}
+
 /// Whether the steps remove or replace the source of this name.
 fn is_doomed(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> bool {
     steps.iter().any(|step| match step {
@@ -592,6 +662,10 @@ const fn field(step: &Step) -> Field {
     }
 }
 
+fn worker_gone() -> std::io::Result<()> {
+    Err(std::io::Error::other("the flow is not on its worker any more"))
+}
+
 fn refused(error: &std::io::Error) -> OpenError {
     OpenError::System { action: "watch", address: "the socket".into(), problem: error.to_string() }
 }
@@ -600,6 +674,8 @@ const fn worker_ended() -> ApplyError {
     ApplyError { field: Field::Flow, cause: Cause::Closing }
 }
 
+/// Longest silence of a source that is still called connected.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Judgement: a cable that was pulled is back at once, a service after some seconds.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Judgement: whoever repairs something does not want to wait longer.

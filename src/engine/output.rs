@@ -99,7 +99,7 @@ impl RunningOutput {
         let unread = self.cursor.unread(publisher);
         if unread == 0 {
             None
-        } else if self.coalesce.is_zero() || unread >= COALESCED_PACKETS_MAX {
+        } else if self.coalesce.is_zero() || unread >= COALESCED_PACKETS_MAX.min(publisher.capacity() as u64 / 2) {
             Some(Time::ZERO)
         } else {
             self.cursor.oldest_arrival(publisher).map(|arrival| arrival + self.coalesce)

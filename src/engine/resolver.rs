@@ -1,15 +1,16 @@
 //! Looks names of destinations up without keeping anybody waiting who does not need the answer.
 //!
 //! Whoever applies a configuration and waits for the answer looks names up on his own thread. At start-up and for
-//! retries a thread of its own does, one name after the other, and tells the supervisor: a resolver that does not answer
+//! retries a few threads of its own do, and tell the supervisor: a name server that does not answer
 //! delays outputs with names, and nothing else.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::{FlowConfig, OutputEndpoint};
+use super::config::{FlowConfig, OutputConfig, OutputEndpoint};
 use super::supervisor::Message;
 use crate::adapters::{Host, HostPort, OpenError};
 use crate::units::FlowId;
@@ -19,10 +20,11 @@ use crate::units::FlowId;
 pub(super) struct Addresses(BTreeMap<String, Result<IpAddr, OpenError>>);
 
 impl Addresses {
-    /// Looks up every name in the outputs of `config`; blocks for as long as that takes.
-    pub(super) fn of(config: &FlowConfig) -> Self {
+    /// Looks up every name in those outputs of `wanted` that differ from what runs; blocks for as long as that takes.
+    pub(super) fn of(wanted: &FlowConfig, running: Option<&FlowConfig>) -> Self {
         let mut addresses = Self::default();
-        for output in config.outputs.iter().filter(|output| output.enabled) {
+        let is_running = |output: &&OutputConfig| running.is_some_and(|running| running.outputs.contains(output));
+        for output in wanted.outputs.iter().filter(|output| output.enabled && !is_running(output)) {
             if let Host::Name(name) = &output.endpoint.destination().host
                 && !addresses.0.contains_key(name)
             {
@@ -60,7 +62,11 @@ struct Job {
 impl Resolver {
     pub(super) fn start(supervisor: SyncSender<Message>) -> io::Result<Self> {
         let (jobs, inbox) = sync_channel(JOBS_MAX);
-        std::thread::Builder::new().name("resolver".into()).spawn(move || run(&inbox, &supervisor))?;
+        let inbox = Arc::new(Mutex::new(inbox));
+        for _ in 0..THREADS {
+            let (inbox, supervisor) = (Arc::clone(&inbox), supervisor.clone());
+            std::thread::Builder::new().name("resolver".into()).spawn(move || run(&inbox, &supervisor))?;
+        }
         Ok(Self(jobs))
     }
 
@@ -70,8 +76,9 @@ impl Resolver {
     }
 }
 
-fn run(inbox: &Receiver<Job>, supervisor: &SyncSender<Message>) {
-    while let Ok(Job { flow, name }) = inbox.recv() {
+fn run(inbox: &Mutex<Receiver<Job>>, supervisor: &SyncSender<Message>) {
+    let next = || inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    while let Ok(Job { flow, name }) = next() {
         let answer = look_up(&name);
         if supervisor.send(Message::LookedUp { flow, name, answer }).is_err() {
             return;
@@ -95,5 +102,7 @@ impl OutputEndpoint {
     }
 }
 
+/// A name that nobody answers for takes one of them for some seconds; the others go on.
+const THREADS: usize = 4;
 /// Names that may wait: every output of a large engine at once.
 const JOBS_MAX: usize = 4_096;

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
+use std::time::Duration;
 
 use super::config::FlowConfig;
 use super::error::{ApplyError, Cause, Field};
@@ -20,7 +22,7 @@ use super::resolver::{Addresses, Resolver};
 use super::stats::FlowSnapshot;
 use crate::adapters::{Commands, IoKind, OpenError, Worker, clock, raise_descriptor_limit};
 use crate::bus::{Pool, PoolLimits, PoolUse, Subscribe};
-use crate::units::FlowId;
+use crate::units::{FlowId, OutputName, Time};
 
 /// How an engine is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,8 @@ impl Default for EngineConfig {
 /// What [`Engine::apply`] does when something cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Refuses the whole and changes nothing: for somebody who waits for the answer.
+    /// Refuses the whole and changes nothing: for somebody who waits for the answer. Only where a source shall be
+    /// replaced on a port that it holds itself, it must be closed to find out; it is then opened again.
     Strict,
     /// Runs what can be opened and tries the rest again and again: for start-up.
     Lenient,
@@ -68,17 +71,41 @@ struct Handle {
     flows: Flows,
     pool: Pool,
     thread: Mutex<Option<JoinHandle<()>>>,
+    supervisor: ThreadId,
+    /// Tells the supervisor to end after the message at hand.
+    ending: Arc<AtomicBool>,
 }
 
-/// Every running flow. The map is locked for look-ups only, a flow for as long as it takes to copy its counters.
+/// Every running flow. The map is locked for look-ups only; a flow by whoever copies its counters, and by the supervisor
+/// while it changes the flow. Nobody outside is called meanwhile.
 type Flows = Arc<Mutex<BTreeMap<FlowId, Arc<Mutex<ManagedFlow>>>>>;
 
 /// What the supervisor can be told.
 pub(super) enum Message {
-    Apply { id: FlowId, wanted: Box<Wanted>, reply: SyncSender<Result<(), ApplyError>> },
-    Stop { id: FlowId, reply: SyncSender<Option<FlowSnapshot>> },
+    Apply {
+        id: FlowId,
+        wanted: Box<Wanted>,
+        reply: SyncSender<Result<(), ApplyError>>,
+    },
+    Stop {
+        id: FlowId,
+        reply: SyncSender<Option<FlowSnapshot>>,
+    },
     Happened(Event),
-    LookedUp { flow: FlowId, name: String, answer: Result<IpAddr, OpenError> },
+    /// What an output sends is refused, and not because nobody listens: opening it anew may help.
+    SendFails {
+        flow: FlowId,
+        output: OutputName,
+    },
+    /// A fault of ours took the flow off its worker.
+    Crashed {
+        flow: FlowId,
+    },
+    LookedUp {
+        flow: FlowId,
+        name: String,
+        answer: Result<IpAddr, OpenError>,
+    },
     Shutdown,
 }
 
@@ -90,7 +117,9 @@ pub(super) struct Wanted {
 }
 
 impl Engine {
-    /// Starts the workers and the supervisor. `on_event` is called on the supervisor's thread and should not block.
+    /// Starts the workers and the supervisor. `on_event` is called on the supervisor's thread: it should not block, and
+    /// must not call [`Engine::apply`], [`Engine::stop`] or [`Engine::finish`], which wait for that thread. Everything
+    /// else may be called from it, and the engine may end in it.
     ///
     /// # Errors
     /// If the system refuses a thread.
@@ -105,6 +134,7 @@ impl Engine {
             (0..count).map(|n| Worker::spawn(&format!("worker-{n}"), config.io, pool.clone())).collect();
         let (inbox, messages) = sync_channel(MESSAGES_MAX);
         let flows = Flows::default();
+        let ending = Arc::new(AtomicBool::new(false));
         let supervisor = Supervisor {
             workers: workers?,
             flows: Arc::clone(&flows),
@@ -112,10 +142,13 @@ impl Engine {
             pool: pool.clone(),
             resolver: Resolver::start(inbox.clone())?,
             inbox: inbox.clone(),
+            crashed: BTreeMap::new(),
+            ending: Arc::clone(&ending),
             on_event: Box::new(on_event),
         };
         let thread = std::thread::Builder::new().name("supervisor".into()).spawn(move || supervisor.run(&messages))?;
-        Ok(Self(Arc::new(Handle { inbox, flows, pool, thread: Mutex::new(Some(thread)) })))
+        let supervisor = thread.thread().id();
+        Ok(Self(Arc::new(Handle { inbox, flows, pool, thread: Mutex::new(Some(thread)), supervisor, ending })))
     }
 
     /// Says what is wanted of a flow: starts it, or changes what differs. Blocks until it is done: some
@@ -124,7 +157,12 @@ impl Engine {
     /// # Errors
     /// The part that is wrong or could not be opened; then nothing has changed.
     pub fn apply(&self, id: &FlowId, wanted: FlowConfig, mode: Mode) -> Result<(), ApplyError> {
-        let addresses = if mode == Mode::Strict { Addresses::of(&wanted) } else { Addresses::default() };
+        let mut addresses = Addresses::default();
+        if mode == Mode::Strict {
+            let running = lock(&self.0.flows).get(id).cloned();
+            let running = running.and_then(|flow| lock(&flow).config().cloned());
+            addresses = Addresses::of(&wanted, running.as_ref());
+        }
         let wanted = Box::new(Wanted { config: wanted, mode, addresses });
         let (reply, answer) = sync_channel(1);
         self.0.send(Message::Apply { id: id.clone(), wanted, reply });
@@ -192,9 +230,17 @@ impl Handle {
     }
 
     fn shutdown(&self) {
-        let Some(thread) = lock(&self.thread).take() else { return };
-        self.send(Message::Shutdown);
-        let _its_panic_was_printed = thread.join();
+        self.ending.store(true, Ordering::Release);
+        if std::thread::current().id() == self.supervisor {
+            // It cannot wait for itself: it ends when the callback that brought us here is done.
+            return;
+        }
+        // Held until the end, so that whoever else calls this waits as well.
+        let mut thread = lock(&self.thread);
+        if let Some(thread) = thread.take() {
+            self.send(Message::Shutdown);
+            let _its_panic_was_printed = thread.join();
+        }
     }
 }
 
@@ -211,36 +257,40 @@ struct Supervisor {
     pool: Pool,
     inbox: SyncSender<Message>,
     resolver: Resolver,
+    /// Flows that a fault of ours ended, to be started again.
+    crashed: BTreeMap<FlowId, Crashed>,
+    ending: Arc<AtomicBool>,
     on_event: Box<dyn Fn(Event) + Send>,
 }
 
+struct Crashed {
+    config: FlowConfig,
+    due: Time,
+}
+
 impl Supervisor {
-    fn run(self, messages: &Receiver<Message>) {
-        loop {
+    fn run(mut self, messages: &Receiver<Message>) {
+        while !self.ending.load(Ordering::Acquire) {
             let wait = self.retry_due().map(|due| due.since(clock::now()));
+            if wait.is_some_and(|wait| wait.is_zero()) {
+                self.retry();
+                continue;
+            }
             let message = match wait {
                 Some(wait) => messages.recv_timeout(wait),
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match message {
-                Ok(Message::Apply { id, wanted, reply }) => {
-                    // Whoever asked may have given up.
-                    let _ = reply.send(self.apply(&id, *wanted));
-                }
-                Ok(Message::Stop { id, reply }) => {
-                    let _ = reply.send(self.stop(&id));
-                }
-                Ok(Message::Happened(event)) => (self.on_event)(event),
-                Ok(Message::LookedUp { flow, name, answer }) => self.handle_looked_up(&flow, name, answer),
-                Err(RecvTimeoutError::Timeout) => self.retry(),
-                Ok(Message::Shutdown) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(message) => self.handle(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let ids: Vec<FlowId> = lock(&self.flows).keys().cloned().collect();
         for id in ids {
             self.stop(&id);
         }
-        // What the workers told before they ended.
+        // What the flows told before they ended.
         while let Ok(message) = messages.try_recv() {
             if let Message::Happened(event) = message {
                 (self.on_event)(event);
@@ -248,11 +298,32 @@ impl Supervisor {
         }
     }
 
-    fn apply(&self, id: &FlowId, wanted: Wanted) -> Result<(), ApplyError> {
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Apply { id, wanted, reply } => {
+                // Whoever asked may have given up.
+                let _ = reply.send(self.apply(&id, *wanted));
+            }
+            Message::Stop { id, reply } => {
+                let _ = reply.send(self.stop(&id));
+            }
+            Message::Happened(event) => (self.on_event)(event),
+            Message::SendFails { flow, output } => {
+                self.change(&flow, |flow, _tell| flow.handle_send_fails(&output));
+            }
+            Message::Crashed { flow } => self.handle_crash(&flow),
+            Message::LookedUp { flow, name, answer } => {
+                self.change(&flow, |flow, tell| flow.handle_looked_up(name, answer, tell));
+            }
+            // The loop looks for itself.
+            Message::Shutdown => {}
+        }
+    }
+
+    fn apply(&mut self, id: &FlowId, wanted: Wanted) -> Result<(), ApplyError> {
         super::diff::check(&wanted.config)?;
-        let known = lock(&self.flows).get(id).cloned();
-        if let Some(flow) = known {
-            return lock(&flow).apply(wanted, &mut |kind| self.tell(id, kind));
+        if lock(&self.flows).contains_key(id) {
+            return self.change(id, |flow, tell| flow.apply(wanted, tell)).unwrap_or(Ok(()));
         }
         let max = self.config.flows_max;
         if lock(&self.flows).len() >= max {
@@ -260,24 +331,60 @@ impl Supervisor {
         }
         let mut flow = ManagedFlow::new(
             id.clone(),
+            &wanted.config,
             self.least_busy_worker(),
             self.pool.clone(),
             self.config.ring_packets,
             self.inbox.clone(),
             self.resolver.clone(),
         )?;
-        flow.apply(wanted, &mut |kind| self.tell(id, kind))?;
-        lock(&self.flows).insert(id.clone(), Arc::new(Mutex::new(flow)));
-        self.tell(id, EventKind::FlowStarted);
-        Ok(())
+        let mut told = Vec::new();
+        let result = flow.apply(wanted, &mut |kind| told.push(kind));
+        if result.is_ok() {
+            self.crashed.remove(id);
+            lock(&self.flows).insert(id.clone(), Arc::new(Mutex::new(flow)));
+            told.push(EventKind::FlowStarted);
+        }
+        told.into_iter().for_each(|kind| self.tell(id, kind));
+        result
     }
 
-    fn stop(&self, id: &FlowId) -> Option<FlowSnapshot> {
+    /// Changes a flow, if it still runs, and tells what came of it once the flow can be looked at again.
+    fn change<R>(
+        &self,
+        id: &FlowId,
+        change: impl FnOnce(&mut ManagedFlow, &mut dyn FnMut(EventKind)) -> R,
+    ) -> Option<R> {
+        let flow = lock(&self.flows).get(id).cloned()?;
+        let mut told = Vec::new();
+        let result = change(&mut lock(&flow), &mut |kind| told.push(kind));
+        told.into_iter().for_each(|kind| self.tell(id, kind));
+        Some(result)
+    }
+
+    fn stop(&mut self, id: &FlowId) -> Option<FlowSnapshot> {
+        self.crashed.remove(id);
         let flow = lock(&self.flows).remove(id)?;
-        let flow = lock(&flow);
-        flow.close();
+        let last = {
+            let flow = lock(&flow);
+            flow.close();
+            flow.snapshot(clock::now())
+        };
         self.tell(id, EventKind::FlowStopped);
-        Some(flow.snapshot(clock::now()))
+        Some(last)
+    }
+
+    /// A flow that has run for a while is started again at once, one that has not a little later.
+    fn handle_crash(&mut self, id: &FlowId) {
+        let Some(flow) = lock(&self.flows).remove(id) else { return };
+        let (config, started) = {
+            let flow = lock(&flow);
+            (flow.config().cloned(), flow.started())
+        };
+        if let Some(config) = config {
+            self.crashed.insert(id.clone(), Crashed { config, due: started + CRASH_APART });
+        }
+        self.tell(id, EventKind::FlowCrashed);
     }
 
     fn least_busy_worker(&self) -> (usize, Commands<RunningFlow>) {
@@ -289,22 +396,25 @@ impl Supervisor {
         (least, self.workers[least].commands())
     }
 
-    fn retry_due(&self) -> Option<crate::units::Time> {
-        lock(&self.flows).values().filter_map(|flow| lock(flow).retry_due()).min()
+    fn retry_due(&self) -> Option<Time> {
+        let crashed = self.crashed.values().map(|crashed| crashed.due);
+        lock(&self.flows).values().filter_map(|flow| lock(flow).retry_due()).chain(crashed).min()
     }
 
-    fn retry(&self) {
+    fn retry(&mut self) {
         let now = clock::now();
-        let flows: Vec<_> = lock(&self.flows).iter().map(|(id, flow)| (id.clone(), Arc::clone(flow))).collect();
-        for (id, flow) in flows {
-            lock(&flow).retry(now, &mut |kind| self.tell(&id, kind));
+        let ids: Vec<FlowId> = lock(&self.flows).keys().cloned().collect();
+        for id in ids {
+            self.change(&id, |flow, tell| flow.retry(now, tell));
         }
-    }
-
-    fn handle_looked_up(&self, id: &FlowId, name: String, answer: Result<IpAddr, OpenError>) {
-        // The flow may have ended meanwhile.
-        if let Some(flow) = lock(&self.flows).get(id).cloned() {
-            lock(&flow).handle_looked_up(name, answer, &mut |kind| self.tell(id, kind));
+        let due: Vec<FlowId> =
+            self.crashed.iter().filter(|(_, crashed)| crashed.due <= now).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            let Some(Crashed { config, .. }) = self.crashed.remove(&id) else { continue };
+            let wanted = Wanted { config: config.clone(), mode: Mode::Lenient, addresses: Addresses::default() };
+            if self.apply(&id, wanted).is_err() {
+                self.crashed.insert(id, Crashed { config, due: now + CRASH_APART });
+            }
         }
     }
 
@@ -318,5 +428,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A flow that crashes again and again is started this far apart.
+const CRASH_APART: Duration = Duration::from_secs(1);
 /// Messages that may wait. Workers drop and count what does not fit; callers wait.
 const MESSAGES_MAX: usize = 4_096;

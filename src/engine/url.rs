@@ -91,7 +91,7 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
             let mut query = parts.query(&["iface", "rcvbuf", "source"])?;
             Ok(SourceEndpoint::Udp(udp::SourceConfig {
                 listen: parts.listen()?,
-                multicast_source: query.multicast_source()?,
+                multicast_source: query.multicast_source(parts.listen()?)?,
                 socket: query.socket_options()?,
             }))
         }
@@ -99,7 +99,7 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
             let mut query = parts.query(&["iface", "pt", "rcvbuf", "reorder", "source"])?;
             Ok(SourceEndpoint::Rtp(rtp::SourceConfig {
                 listen: parts.listen()?,
-                multicast_source: query.multicast_source()?,
+                multicast_source: query.multicast_source(parts.listen()?)?,
                 socket: query.socket_options()?,
                 receiver: query.rtp_receiver()?,
             }))
@@ -195,8 +195,9 @@ impl<'url> Parts<'url> {
         }
         match Host::from_str(host) {
             Ok(Host::Ip(ip)) => Ok(SocketAddr::new(ip, port)),
-            Ok(Host::Name(name)) if name == "localhost" => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
-            _ => Err(self.address_error("a source listens on an address of this machine or a group")),
+            Ok(Host::Name(_)) | Err(_) => {
+                Err(self.address_error("a source listens on an address of this machine or a group"))
+            }
         }
     }
 
@@ -271,10 +272,13 @@ impl Query<'_> {
         })
     }
 
-    fn multicast_source(&mut self) -> Result<Option<IpAddr>, UrlError> {
+    fn multicast_source(&mut self, listen: SocketAddr) -> Result<Option<IpAddr>, UrlError> {
         let Some(value) = self.take("source") else {
             return Ok(None);
         };
+        if !listen.ip().is_multicast() {
+            return Err(self.value_error("source", &value, "it only with a multicast group"));
+        }
         let parsed = value.parse().map(Some);
         parsed.map_err(|_| self.value_error("source", &value, "the IP address of the sender"))
     }

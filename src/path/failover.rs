@@ -142,9 +142,6 @@ impl Failover {
 
     /// A packet of `source` came. True: forward it.
     pub fn handle_packet(&mut self, now: Time, source: u8) -> bool {
-        if now >= self.wake_at {
-            self.handle_timeout(now);
-        }
         let Some(slot) = self.sources.get_mut(usize::from(source)) else {
             return false;
         };
@@ -416,11 +413,23 @@ mod tests {
     }
 
     #[test]
-    fn a_late_timeout_is_made_good_by_the_next_packet() {
+    fn a_late_timeout_still_switches() {
         let mut failover = with_sources(CONFIG, 2);
         deliver(&mut failover, 0..1, &[0, 1]);
         failover.handle_packet(ms(400), 1);
-        assert!(failover.handle_packet(ms(700), 1));
+        assert!(!failover.handle_packet(ms(700), 1));
+        failover.handle_timeout(ms(700));
+        assert!(failover.handle_packet(ms(701), 1));
+    }
+
+    #[test]
+    fn standing_still_is_no_silence_whichever_source_is_handled_first() {
+        let mut failover = with_sources(CONFIG, 2);
+        deliver(&mut failover, 0..1, &[0, 1]);
+        assert!(!failover.handle_packet(ms(2_000), 1));
+        assert!(failover.handle_packet(ms(2_000), 0));
+        failover.handle_timeout(ms(2_000));
+        assert_eq!(failover.active(), Some(0));
     }
 
     #[test]

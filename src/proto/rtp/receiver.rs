@@ -91,8 +91,7 @@ impl Receiver {
             self.stats.overflow += 1;
             return;
         }
-        self.peer = Some(datagram.peer);
-        let arrived = Arrived { header, packet: datagram.packet.into_slice(payload) };
+        let arrived = Arrived { header, peer: datagram.peer, packet: datagram.packet.into_slice(payload) };
         match &self.source {
             Some(source) if source.ssrc() == header.ssrc && source.is_near(header.sequence) => {
                 self.fail_probation();
@@ -111,7 +110,8 @@ impl Receiver {
         let Some(source) = &mut self.source else {
             return;
         };
-        let Arrived { header, mut packet } = arrived;
+        let Arrived { header, peer, mut packet } = arrived;
+        self.peer = Some(peer);
         let sequence = source.count(&header, packet.meta.arrival);
         packet.meta.sequence = Some(sequence);
         packet.meta.rtp_timestamp = Some(header.timestamp);
@@ -296,6 +296,7 @@ impl Core for Receiver {
 #[derive(Debug)]
 struct Arrived {
     header: Header,
+    peer: SocketAddr,
     packet: Packet,
 }
 

@@ -73,7 +73,7 @@ impl Source {
         let transit = transit(header, arrival);
         let change = (transit.wrapping_sub(self.transit) as i32).unsigned_abs();
         self.transit = transit;
-        self.jitter_x16 = (self.jitter_x16 - ((self.jitter_x16 + 8) >> 4)).saturating_add(change);
+        self.jitter_x16 = (self.jitter_x16 - (self.jitter_x16.saturating_add(8) >> 4)).saturating_add(change);
         let number = self.extender.extend(header.sequence);
         self.sequence_of(number)
     }
