@@ -38,11 +38,12 @@ pub fn diff(running: Option<&FlowConfig>, wanted: &FlowConfig) -> Vec<Step> {
     steps.extend(gone.map(|old| Step::RemoveSource(old.name.clone())));
     let gone = outputs.iter().filter(|old| !wanted.outputs.iter().any(|new| new.name == old.name));
     steps.extend(gone.map(|old| Step::RemoveOutput(old.name.clone())));
-    for (index, new) in wanted.sources.iter().enumerate() {
-        steps.extend(source_step(sources.iter().find(|old| old.name == new.name), new, index));
-    }
+    // Outputs first: every one of them gets a new source's first packet.
     for (index, new) in wanted.outputs.iter().enumerate() {
         steps.extend(output_step(outputs.iter().find(|old| old.name == new.name), new, index));
+    }
+    for (index, new) in wanted.sources.iter().enumerate() {
+        steps.extend(source_step(sources.iter().find(|old| old.name == new.name), new, index));
     }
     let same_choice =
         running.is_some_and(|running| running.failover == wanted.failover && primary(running) == primary(wanted));

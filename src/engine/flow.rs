@@ -121,7 +121,7 @@ impl RunningFlow {
 
     pub(super) fn remove_output(&mut self, cx: &mut Context<'_>, slot: OutputSlot) {
         if let Some(mut output) = self.outputs.get_mut(usize::from(slot.0)).and_then(Option::take) {
-            output.driver.close(cx);
+            output.close(cx, &self.publisher);
         }
     }
 

@@ -81,6 +81,12 @@ impl RunningOutput {
         self.cursor.next()
     }
 
+    /// Sends what it was holding back, and then says goodbye.
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, publisher: &Publisher) {
+        self.driver.send_from(cx, publisher, &mut self.cursor);
+        self.driver.close(cx);
+    }
+
     /// When the flow shall run for this output's sake.
     pub(super) fn poll_timeout(&self, publisher: &Publisher) -> Option<Time> {
         // A blocked one waits for its socket.

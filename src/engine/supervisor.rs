@@ -76,7 +76,7 @@ type Flows = Arc<Mutex<BTreeMap<FlowId, Arc<Mutex<ManagedFlow>>>>>;
 /// What the supervisor can be told.
 pub(super) enum Message {
     Apply { id: FlowId, wanted: Box<Wanted>, reply: SyncSender<Result<(), ApplyError>> },
-    Stop { id: FlowId, reply: SyncSender<bool> },
+    Stop { id: FlowId, reply: SyncSender<Option<FlowSnapshot>> },
     Happened(Event),
     LookedUp { flow: FlowId, name: String, answer: Result<IpAddr, OpenError> },
     Shutdown,
@@ -134,9 +134,15 @@ impl Engine {
     /// Ends a flow; false if it did not run.
     #[must_use = "says whether the flow ran"]
     pub fn stop(&self, id: &FlowId) -> bool {
+        self.finish(id).is_some()
+    }
+
+    /// Ends a flow and tells what it counted to its very end; `None` if it did not run.
+    #[must_use = "says what the flow counted"]
+    pub fn finish(&self, id: &FlowId) -> Option<FlowSnapshot> {
         let (reply, answer) = sync_channel(1);
         self.0.send(Message::Stop { id: id.clone(), reply });
-        answer.recv().unwrap_or(false)
+        answer.recv().ok().flatten()
     }
 
     /// What a running flow counts; `None` if it does not run.
@@ -266,13 +272,12 @@ impl Supervisor {
         Ok(())
     }
 
-    fn stop(&self, id: &FlowId) -> bool {
-        let Some(flow) = lock(&self.flows).remove(id) else {
-            return false;
-        };
-        lock(&flow).close();
+    fn stop(&self, id: &FlowId) -> Option<FlowSnapshot> {
+        let flow = lock(&self.flows).remove(id)?;
+        let flow = lock(&flow);
+        flow.close();
         self.tell(id, EventKind::FlowStopped);
-        true
+        Some(flow.snapshot(clock::now()))
     }
 
     fn least_busy_worker(&self) -> (usize, Commands<RunningFlow>) {

@@ -97,7 +97,12 @@ impl Reporter {
         match self.style {
             Style::Json(_) => print(&typed("totals", snapshot)),
             Style::Live | Style::Lines(_) => {
-                self.live.print_above(&format!("ended after {:.1} s", snapshot.uptime.as_secs_f64()));
+                let end = format!("ended after {:.1} s", snapshot.uptime.as_secs_f64());
+                if self.style == Style::Live {
+                    self.live.print_above(&end);
+                } else {
+                    write(&format!("{end}\n"));
+                }
                 write(&joined(&self.lines(snapshot)));
             }
         }

@@ -29,7 +29,7 @@ pub(super) fn run_flow(config: FlowConfig, style: Style, span: Option<Duration>)
     engine.apply(&id, config, Mode::Strict).map_err(Failure::usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(watch(&engine, &id, events, &mut reporter, span))?;
-    let last = engine.snapshot(&id);
+    let last = engine.finish(&id);
     engine.shutdown();
     if let Some(last) = last {
         reporter.totals(&last);
@@ -62,6 +62,8 @@ async fn watch(
             }
         };
         tokio::select! {
+            // In this order, so that signals are caught before the first event is told.
+            biased;
             result = &mut ended => return result.map_err(Failure::from),
             () = &mut over => return Ok(()),
             Some(event) = events.recv() => reporter.event(&event),

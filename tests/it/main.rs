@@ -7,6 +7,8 @@
 mod api;
 mod cases;
 mod change;
+#[cfg(unix)]
+mod cli;
 mod failover;
 mod guard;
 mod http;
@@ -14,6 +16,7 @@ mod idle;
 mod isolation;
 mod multicast;
 mod network;
+mod peers;
 #[cfg(unix)]
 mod process;
 mod proxy;
