@@ -36,7 +36,7 @@ pub enum EventKind {
         from: SourceName,
         /// From now on.
         to: SourceName,
-        /// How long the old one had been silent.
+        /// How long the old one had been silent; zero if it was removed.
         silent: Duration,
     },
     /// The flow returned to its primary source.
@@ -203,6 +203,9 @@ impl fmt::Display for EventKind {
             Self::FlowStarted => f.write_str("flow started"),
             Self::FlowStopped => f.write_str("flow stopped"),
             Self::SourceActive { source } => write!(f, "source {source} is in use"),
+            Self::SourceFailover { from, to, silent: Duration::ZERO } => {
+                write!(f, "switched from {from} to {to}: {from} was removed")
+            }
             Self::SourceFailover { from, to, silent } => {
                 write!(f, "switched from {from} to {to}: {from} was silent for {} ms", silent.as_millis())
             }

@@ -192,10 +192,14 @@ impl RunningFlow {
     fn tell_failover(&mut self) {
         while let Some(event) = self.failover.poll_event() {
             let name = |slot: u8| self.sources[usize::from(slot)].as_ref().map(|source| source.name.clone());
-            let silent = self.failover.config().health_timeout;
+            let silent = |cause| match cause {
+                failover::Cause::Silent => self.failover.config().health_timeout,
+                failover::Cause::Removed => Duration::ZERO,
+            };
             let kind = match event {
                 failover::Event::Activated { source } => name(source).map(|source| EventKind::SourceActive { source }),
-                failover::Event::Switched { from, to, .. } => {
+                failover::Event::Switched { from, to, cause } => {
+                    let silent = silent(cause);
                     name(from).zip(name(to)).map(|(from, to)| EventKind::SourceFailover { from, to, silent })
                 }
                 failover::Event::SwitchedBack { to, .. } => {

@@ -145,6 +145,8 @@ fn the_next_source_takes_over_when_the_active_one_is_removed() {
     rig.apply("f", config);
     wait_active(&rig, "s2");
     wait_for_packets_of(&sink, 2);
+    let event = rig.wait_event("f", "the failover", |event| matches!(event, EventKind::SourceFailover { .. }));
+    assert_eq!(event.to_string(), "switched from s1 to s2: s1 was removed");
 }
 
 /// All silent: the last one in use stays so, and whoever delivers first is used.

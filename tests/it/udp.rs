@@ -1,9 +1,10 @@
 //! UDP in, UDP out: every byte of every datagram, over the batched and the portable path.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use anabranch::adapters::IoKind;
+use anabranch::bus::PoolLimits;
 use anabranch::engine::EngineConfig;
 use socket2::SockRef;
 
@@ -250,6 +251,54 @@ fn long_packets_are_cut_for_an_output_that_asks_for_it() {
         assert!(sink.kept().iter().all(|datagram| datagram.len() == 188));
         assert_eq!(sink.bytes(), TS as u64);
     }
+}
+
+/// A pool at its bound: what finds no buffer is counted, what does goes on.
+#[test]
+fn what_finds_no_buffer_is_counted() {
+    for io in [IoKind::Best, IoKind::Portable] {
+        let pool = PoolLimits { small_max: 128, large_max: 0 };
+        let rig = Rig::with(&EngineConfig { workers: 1, io, pool, ..EngineConfig::default() });
+        let (sink, listen) = (Sink::new(V4), (V4, free_port()).into());
+        rig.apply("f", flow([udp(listen)], [sink.url()]));
+        let mut feed = Feed::new(listen, TS);
+        for _ in 0..20 {
+            feed.socket.send(&[1; 9_000]).unwrap();
+            feed.send_to_all(10, &[&sink]);
+        }
+        sink.assert_perfect(200);
+        wait_until("the counter", || rig.source("f", "s1").drops.no_buffer == 20);
+        assert_eq!(rig.source("f", "s1").packets, 200);
+    }
+}
+
+/// More buffers wanted than there are: packets that wait for a coalescing output hold all of them.
+#[test]
+fn an_empty_pool_recovers() {
+    let pool = PoolLimits { small_max: 128, large_max: 0 };
+    let rig = Rig::with(&EngineConfig { workers: 1, pool, ..EngineConfig::default() });
+    let (sink, listen) = (Sink::new(V4), (V4, free_port()).into());
+    let ids: Vec<String> = (0..4).map(|n| format!("f{n}")).collect();
+    let listens: Vec<SocketAddr> = (0..4).map(|_| (V4, free_port()).into()).collect();
+    for (id, listen) in ids.iter().zip(&listens) {
+        rig.apply(id, flow([udp(*listen)], [url_of("udp", sink.address, "coalesce=100ms")]));
+    }
+    rig.apply("last", flow([udp(listen)], [sink.url()]));
+    let dropped = || ids.iter().map(|id| rig.source(id, "s1").drops.no_buffer).sum::<u64>();
+    let mut sent = 0;
+    wait_until("an empty pool", || {
+        for listen in &listens {
+            let mut feed = Feed::new(*listen, TS);
+            (0..45).for_each(|_| feed.send());
+        }
+        sent += 4 * 45;
+        wait_until("all of them", || sink.count() + dropped() == sent);
+        dropped() > 0
+    });
+    let before = sink.count();
+    let mut feed = Feed::new(listen, TS);
+    (0..20).for_each(|_| feed.send());
+    sink.wait(before + 20);
 }
 
 /// More flows than workers, each with its own port.
