@@ -37,7 +37,9 @@ fn ten_thousand_outputs_come_and_go() {
         };
         let (resident, open, reserved) = cycles(1_000);
         let (resident_after, open_after, reserved_after) = cycles(10_000);
-        assert_eq!((open_after, reserved_after), (open, reserved));
+        assert_eq!(open_after, open);
+        // A worker that was held up for a moment needs another slab of 256 KiB; a buffer lost per cycle would be 20 MiB.
+        assert!(reserved_after <= reserved + (1 << 20), "{reserved} bytes of buffers before, {reserved_after} after");
         assert!(resident_after < resident + (2 << 20), "{resident} bytes resident before, {resident_after} after");
         assert_eq!(rig.snapshot("f").outputs.len(), 1);
         assert!(comes_and_goes.count() > 0);
