@@ -17,7 +17,7 @@ fn ten_thousand_outputs_come_and_go() {
     alone("change::ten_thousand_outputs_come_and_go", || {
         let rig = Rig::new();
         let (stays, listen) = (Sink::new(V4), (V4, free_port()).into());
-        let comes_and_goes = Sink::keeping(V4);
+        let comes_and_goes = Sink::new(V4);
         let without = flow([udp(listen)], [stays.url()]);
         let with = flow([udp(listen)], [stays.url(), comes_and_goes.url()]);
         rig.apply("f", without.clone());
@@ -37,7 +37,9 @@ fn ten_thousand_outputs_come_and_go() {
         };
         let (resident, open, reserved) = cycles(1_000);
         let (resident_after, open_after, reserved_after) = cycles(10_000);
-        assert_eq!((open_after, reserved_after), (open, reserved));
+        assert_eq!(open_after, open);
+        // A worker that was held up for a moment needs another slab of 256 KiB; a buffer lost per cycle would be 20 MiB.
+        assert!(reserved_after <= reserved + (1 << 20), "{reserved} bytes of buffers before, {reserved_after} after");
         assert!(resident_after < resident + (2 << 20), "{resident} bytes resident before, {resident_after} after");
         assert_eq!(rig.snapshot("f").outputs.len(), 1);
         assert!(comes_and_goes.count() > 0);
