@@ -520,6 +520,7 @@ mod tests {
     fn unfetched_events_are_bounded_and_counted() {
         let mut failover = with_sources(CONFIG, 1);
         for second in 0..100 {
+            failover.handle_timeout(ms(second * 1_000));
             failover.handle_packet(ms(second * 1_000), 0);
         }
         assert_eq!(events(&mut failover).len(), EVENTS_MAX);
