@@ -428,6 +428,26 @@ mod tests {
         assert_eq!(remote.try_recv().unwrap().unwrap().meta.sequence, Some(6));
         assert_eq!(remote.take_missed(), 6);
         assert_eq!(strict.try_recv().unwrap_err(), Ended::Lagged { missed: 6 });
+        assert_eq!(strict.try_recv().unwrap_err(), Ended::Lagged { missed: 6 }, "the end stays as it was");
+    }
+
+    #[test]
+    fn a_cursor_of_another_ring_reads_nothing() {
+        let ((pool, mut long), (_, short)) = (ring(4), ring(4));
+        (0..3).for_each(|number| long.publish(numbered(&pool, number)));
+        let mut cursor = LocalCursor::at_head(&long);
+        assert!(short.read(&mut cursor).is_none());
+        assert_eq!(cursor.unread(&short), 0);
+    }
+
+    #[test]
+    fn a_ring_gives_buffers_back_when_asked_to() {
+        let (pool, mut publisher) = ring(8);
+        let mut cursor = LocalCursor::at_head(&publisher);
+        (0..8).for_each(|number| publisher.publish(numbered(&pool, number)));
+        publisher.shed();
+        assert_eq!(numbers(&publisher, &mut cursor), [4, 5, 6, 7]);
+        assert_eq!(cursor.take_missed(), 4);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct FlowMetrics {
     pub failover_count: u64,
     /// Returns to the primary source; part of `failover_count`.
     pub primary_return_count: u64,
+    /// Events of the flow that were not told because too many came at once.
+    pub events_dropped: u64,
     /// Whether sources are merged.
     pub merge_active: bool,
     /// Only of merged sources; not in this version.
@@ -137,6 +139,7 @@ impl FlowMetrics {
             uptime_seconds: snapshot.uptime.as_secs_f64(),
             failover_count: snapshot.failover_total,
             primary_return_count: snapshot.primary_return_total,
+            events_dropped: snapshot.events_dropped_total,
             merge_active: false,
             merge_stats: None,
             source_metrics: snapshot.sources.iter().map(SourceMetrics::from).collect(),

@@ -237,6 +237,7 @@ mod tests {
             uptime: Duration::from_millis(1_500),
             failover_total: 2,
             primary_return_total: 1,
+            events_dropped_total: 0,
             sources: vec![source],
             outputs: Vec::new(),
         };

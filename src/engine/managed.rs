@@ -441,6 +441,7 @@ impl ManagedFlow {
             uptime: now.since(self.started),
             failover_total: self.counters.switches.value() + self.counters.returns.value(),
             primary_return_total: self.counters.returns.value(),
+            events_dropped_total: self.counters.events_dropped.value(),
             sources,
             outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
         }

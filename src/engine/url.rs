@@ -376,6 +376,8 @@ mod tests {
             text("udp://1.2.3.4:1?ttl=0"),
             "udp://1.2.3.4:1?ttl=0: ttl=0 is not allowed, write a number from 1 to 255"
         );
+        let source = parse_source("udp://0.0.0.0:5000?source=10.0.0.9").unwrap_err().to_string();
+        assert!(source.contains("only with a multicast group"), "{source}");
         assert_eq!(text("test:bars"), "test:bars: test: can only be a source");
         assert_eq!(text("udp://1.2.3.4:1?ttl=1&ttl=2"), "udp://1.2.3.4:1?ttl=1&ttl=2: key ttl is given twice");
         assert!(text("gopher://x:1").contains("unknown scheme"));

@@ -9,6 +9,7 @@ mod cases;
 mod change;
 #[cfg(unix)]
 mod cli;
+mod embed;
 mod failover;
 mod guard;
 mod http;

@@ -161,6 +161,18 @@ mod tests {
     }
 
     #[test]
+    fn absurd_timestamps_leave_no_lasting_jitter() {
+        let mut source = Source::new(&header(0), at_ms(0), None);
+        for n in 0..10_u32 {
+            source.count(&Header { timestamp: (n % 2) << 31, ..header(n) }, at_ms(0));
+        }
+        for n in 10..400_u32 {
+            source.count(&header(n), at_ms(u64::from(n) * 20));
+        }
+        assert!(source.jitter() < Duration::from_secs(1), "{:?}", source.jitter());
+    }
+
+    #[test]
     fn losses_are_reported_as_in_the_standard() {
         let mut source = Source::new(&header(65_530), at_ms(0), None);
         for n in (0..100).filter(|n| n % 4 != 3) {
