@@ -128,7 +128,10 @@ impl Manager {
     /// Starts every flow that ran when the process ended, or was declared for the first time. What cannot be opened
     /// yet is retried by the engine.
     pub fn restore(&self) {
-        for slot in self.slots() {
+        // In the order of creation: a flow that listens is declared before the one that feeds it.
+        let mut slots = self.slots();
+        slots.sort_by_key(|slot| slot.read().record.created);
+        for slot in slots {
             let _turn = slot.take_turn();
             let State { record, config, removed, .. } = slot.read().clone();
             if record.wanted_running && !removed {
