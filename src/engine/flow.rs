@@ -155,7 +155,8 @@ impl RunningFlow {
         let has_outputs = self.outputs.iter().flatten().next().is_some();
         if has_outputs && source.pace.rest_after(now, taken_in.len() as u32) {
             source.driver.rest(cx);
-        } else {
+        } else if source.pace.resting_until.is_none() {
+            // Reports and timers that come meanwhile do not end a rest.
             source.driver.listen(cx);
         }
         if is_short_of_buffers {
