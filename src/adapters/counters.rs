@@ -40,6 +40,8 @@ pub struct Counters {
     pub disconnections: Counter,
     /// 1 while the system refuses.
     pub failing: Counter,
+    /// Events that nobody fetched in time.
+    pub events_dropped: Counter,
     /// What the core counts.
     pub core: CoreCounters,
 }

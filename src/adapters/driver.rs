@@ -203,7 +203,7 @@ impl<C: Core + Send> Driver<C> {
                     Refusal::Address => return counters.not_allowed.add(1),
                     Refusal::Rate(verdict) => {
                         counters.over_limit.add(1);
-                        return note_abuse(verdict, now, abuse_seen, events);
+                        return note_abuse(verdict, now, abuse_seen, events, counters);
                     }
                 }
                 core.handle_datagram(now, Datagram { port, peer, packet });
@@ -242,8 +242,7 @@ impl<C: Core + Send> Driver<C> {
             self.flush(cx);
         }
         while let Some(event) = self.core.poll_event() {
-            // A full list means that nobody asks any more; the newest is dropped.
-            let _ = self.events.try_push(DriverEvent::Core(event));
+            note(DriverEvent::Core(event), &mut self.events, &self.counters);
         }
         self.counters.core.set(&self.core.stats());
     }
@@ -341,7 +340,7 @@ impl<C: Core + Send> Driver<C> {
             self.health.failing = true;
             counters.disconnections.add(1);
             counters.failing.set(1);
-            let _ = self.events.try_push(DriverEvent::SendFailed(failure));
+            note(DriverEvent::SendFailed(failure), &mut self.events, counters);
         }
     }
 
@@ -349,7 +348,7 @@ impl<C: Core + Send> Driver<C> {
         if self.health.failing && sent > 0 && now.since(self.health.last_error) >= RECOVERED_AFTER {
             self.health.failing = false;
             self.counters.failing.set(0);
-            let _ = self.events.try_push(DriverEvent::SendRecovered);
+            note(DriverEvent::SendRecovered, &mut self.events, &self.counters);
         }
     }
 }
@@ -501,12 +500,25 @@ fn admit(admission: &Admission, role: Role, now: Time, peer: SocketAddr, packet:
     if verdict == Verdict::Pass { Refusal::None } else { Refusal::Rate(verdict) }
 }
 
-fn note_abuse(verdict: Verdict, now: Time, seen: &mut Option<Time>, events: &mut ArrayVec<DriverEvent, EVENTS_MAX>) {
+/// Of more than [`EVENTS_MAX`] waiting events the newest are dropped and counted.
+fn note(event: DriverEvent, events: &mut ArrayVec<DriverEvent, EVENTS_MAX>, counters: &Counters) {
+    if events.try_push(event).is_err() {
+        counters.events_dropped.add(1);
+    }
+}
+
+fn note_abuse(
+    verdict: Verdict,
+    now: Time,
+    seen: &mut Option<Time>,
+    events: &mut ArrayVec<DriverEvent, EVENTS_MAX>,
+    counters: &Counters,
+) {
     if verdict == Verdict::Abuse {
         let is_new = seen.is_none_or(|seen| now.since(seen) >= ABUSE_ENDED_AFTER);
         *seen = Some(now);
         if is_new {
-            let _ = events.try_push(DriverEvent::Abuse);
+            note(DriverEvent::Abuse, events, counters);
         }
     }
 }

@@ -426,6 +426,12 @@ impl ManagedFlow {
         self.commands.visit(self.key, visit).ok().flatten()
     }
 
+    fn events_dropped(&self) -> u64 {
+        let sources: u64 = self.sources.iter().map(Managed::events_dropped).sum();
+        let outputs: u64 = self.outputs.iter().map(Managed::events_dropped).sum();
+        self.counters.events_dropped.value() + sources + outputs
+    }
+
     pub(super) fn snapshot(&self, now: Time) -> FlowSnapshot {
         let active = self.counters.active.value().checked_sub(1);
         let health_timeout = self.config.as_ref().map_or(Duration::ZERO, |config| config.failover.health_timeout);
@@ -441,7 +447,7 @@ impl ManagedFlow {
             uptime: now.since(self.started),
             failover_total: self.counters.switches.value() + self.counters.returns.value(),
             primary_return_total: self.counters.returns.value(),
-            events_dropped_total: self.counters.events_dropped.value(),
+            events_dropped_total: self.events_dropped(),
             sources,
             outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
         }
@@ -468,6 +474,11 @@ impl Opened {
 }
 
 impl<C, S> Managed<C, S> {
+    /// Events of its driver that were dropped.
+    fn events_dropped(&self) -> u64 {
+        if let State::Open { counters, .. } = &self.state { counters.events_dropped.value() } else { 0 }
+    }
+
     const fn new(config: C, slot: S) -> Self {
         let (state, counters) = (State::Disabled, None);
         Self { config, slot, state, counters, retry_attempts: 0, retry_total: 0, retry_due: None }

@@ -18,7 +18,7 @@ pub struct FlowSnapshot {
     pub failover_total: u64,
     /// Returns to the primary.
     pub primary_return_total: u64,
-    /// Events that were not told because the supervisor was busy for too long.
+    /// Events that were not told because too many came at once.
     pub events_dropped_total: u64,
     /// In configured order.
     pub sources: Vec<SourceSnapshot>,
