@@ -42,8 +42,9 @@ fn parts(criterion: &mut Criterion, name: &str, units: usize, part: fn((Duration
     let mut group = criterion.benchmark_group(name);
     // A round takes longer than the part that is timed, and criterion plans by the latter: little will be plenty.
     group.sample_size(20).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(200));
-    let everybody: [(&str, Box<dyn Round>); 4] = [
+    let everybody: [(&str, Box<dyn Round>); 5] = [
         ("bus", Box::new(Remote::<Publisher>::new())),
+        ("bus, counted packets", Box::new(Remote::<Counted>::new())),
         ("bus, local cursors", Box::new(Local::new())),
         ("tokio broadcast", Box::new(Remote::<broadcast::Sender<Packet>>::new())),
         ("crossbeam channels", Box::new(Remote::<Channels>::new())),
@@ -198,6 +199,26 @@ impl Bus for Publisher {
     fn publish(&mut self, batch: Vec<Packet>) {
         batch.into_iter().for_each(|packet| Self::publish(self, packet));
         self.flush(u64::MAX);
+    }
+
+    fn read(reader: &mut Subscriber) -> usize {
+        reader.lend(BATCH, |batch| batch.map(|packet| black_box(packet.len())).count()).unwrap()
+    }
+}
+
+/// The bus with readers that get packets to keep, as those of the others do.
+struct Counted(Publisher);
+
+impl Bus for Counted {
+    type Reader = Subscriber;
+
+    fn open(pool: &Pool) -> (Self, Vec<Subscriber>) {
+        let (publisher, readers) = Publisher::open(pool);
+        (Self(publisher), readers)
+    }
+
+    fn publish(&mut self, batch: Vec<Packet>) {
+        Bus::publish(&mut self.0, batch);
     }
 
     fn read(reader: &mut Subscriber) -> usize {

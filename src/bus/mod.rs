@@ -18,4 +18,4 @@ mod sync;
 pub use packet::{Meta, Packet};
 pub use pool::{Buffer, Pool, PoolLimits, PoolUse};
 pub use ring::{BorrowedPacket, LocalCursor, Publisher};
-pub use subscriber::{Ended, LagPolicy, Subscribe, Subscriber};
+pub use subscriber::{Ended, LagPolicy, Lent, Subscribe, Subscriber};

@@ -81,6 +81,57 @@ fn a_reader_gets_or_misses_every_packet_and_never_a_wrong_one() {
 }
 
 #[test]
+fn a_lent_packet_stays_whole_while_the_ring_goes_on() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(3));
+    model.check(|| {
+        let pool = pool();
+        let mut publisher = Publisher::new(pool.clone(), 1);
+        let mut subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        let writer = thread::spawn(move || publish(&mut publisher, &pool, 0..3));
+        let (mut read, mut missed) = (0, 0);
+        while let Ok(now) = subscriber.lend(2, |batch| {
+            batch
+                .map(|packet| {
+                    check(&packet);
+                    thread::yield_now();
+                    check(&packet);
+                })
+                .count() as u64
+        }) {
+            read += now;
+            missed += subscriber.take_missed();
+            if now == 0 {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(read + missed + subscriber.take_missed(), 3);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_packet_lent_to_one_who_just_subscribed_stays_whole() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(3));
+    model.check(|| {
+        let pool = pool();
+        let mut publisher = Publisher::new(pool.clone(), 1);
+        let subscribe = publisher.subscribe();
+        let writer = thread::spawn(move || publish(&mut publisher, &pool, 0..3));
+        let mut subscriber = subscribe.subscriber(LagPolicy::DropOldest);
+        let _ = subscriber.lend(1, |batch| {
+            batch.for_each(|packet| {
+                check(&packet);
+                thread::yield_now();
+                check(&packet);
+            });
+        });
+        writer.join().unwrap();
+    });
+}
+
+#[test]
 fn a_waiting_reader_is_woken() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = model.preemption_bound.or(Some(3));

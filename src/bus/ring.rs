@@ -6,8 +6,11 @@
 //! recycled meanwhile is harmless because headers are type-stable (see `pool`), and the reader gives it back at once.
 //! Neither side ever waits for the other.
 //!
+//! A reader that only wants to look at packets need not count each: it announces a range of indices (a hazard), after
+//! which the publisher puts what it must overwrite there aside instead of dropping it, until the reader is done.
+//!
 //! The publisher drops packets behind the slowest reader whenever it flushes, so a ring whose readers keep up holds few
-//! buffers; a reader that stalls can hold back at most the ring's capacity.
+//! buffers; a reader that stalls can hold back at most the ring's capacity and the batch that it was lent.
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -30,6 +33,8 @@ pub struct Publisher {
     tail: u64,
     /// Readers on other threads.
     readers: Vec<Arc<Reader>>,
+    /// Overwritten packets, with their indices, that a reader may still be looking at.
+    lent: Vec<(u64, Packet)>,
 }
 
 impl Publisher {
@@ -43,9 +48,10 @@ impl Publisher {
             closed: AtomicBool::new(false),
             has_newcomers: AtomicBool::new(false),
             newcomers: Mutex::new(Vec::new()),
+            left_lent: Mutex::new(Vec::new()),
             pool,
         };
-        Self { shared: Arc::new(shared), head: 0, tail: 0, readers: Vec::new() }
+        Self { shared: Arc::new(shared), head: 0, tail: 0, readers: Vec::new(), lent: Vec::new() }
     }
 
     /// Puts a packet into the ring, over the oldest one if it is full. Readers on other threads see it after
@@ -55,8 +61,8 @@ impl Publisher {
     /// If the packet is not of the ring's pool.
     pub fn publish(&mut self, packet: Packet) {
         assert!(self.shared.pool.owns(&packet), "packet of another pool");
-        if self.head - self.tail == self.shared.slots.len() as u64 {
-            self.retire_oldest();
+        if self.head - self.tail == self.shared.capacity() {
+            self.overwrite_until(self.tail + (self.shared.capacity() / OVERWRITTEN_SHARE).max(1));
         }
         let slot = self.shared.slot(self.head);
         slot.stamp.store(stamp(self.head) | 1, Ordering::Relaxed);
@@ -73,7 +79,10 @@ impl Publisher {
         // Pairs with the fences of readers that subscribe or go to sleep: either they see the new head, or we see them.
         fence(Ordering::SeqCst);
         let mut oldest = oldest_local.min(self.head);
-        if self.shared.has_newcomers.load(Ordering::Relaxed) && !self.adopt_newcomers() {
+        if self.knows_all_readers() {
+            let readers = &self.readers;
+            self.lent.retain(|(index, _)| readers.iter().any(|reader| reader.was_lent(*index)));
+        } else {
             // Somebody is just subscribing, and may want anything from here on: drop nothing this time.
             oldest = 0;
         }
@@ -83,17 +92,18 @@ impl Publisher {
             reader.wake_if_waiting();
         }
         while self.tail < oldest {
-            self.retire_oldest();
+            let slot = self.shared.slot(self.tail);
+            slot.stamp.store(stamp(self.tail) | 1, Ordering::Relaxed);
+            fence(Ordering::Release);
+            drop(slot.packet());
+            self.tail += 1;
         }
     }
 
     /// Gives up the older half of what the ring can hold, so that its buffers can be used anew. Readers that have not
     /// come that far count it as missed.
     pub fn shed(&mut self) {
-        let oldest = self.head.saturating_sub(self.shared.capacity() / 2);
-        while self.tail < oldest {
-            self.retire_oldest();
-        }
+        self.overwrite_until(self.head.saturating_sub(self.shared.capacity() / 2));
     }
 
     /// Index that the next packet will have.
@@ -128,16 +138,29 @@ impl Publisher {
         Some(BorrowedPacket { packet: ManuallyDrop::new(packet), ring: PhantomData })
     }
 
-    fn retire_oldest(&mut self) {
-        let slot = self.shared.slot(self.tail);
-        slot.stamp.store(stamp(self.tail) | 1, Ordering::Relaxed);
-        fence(Ordering::Release);
-        drop(slot.packet());
-        self.tail += 1;
+    /// Takes packets before `end` from readers that may not have read them yet.
+    fn overwrite_until(&mut self, end: u64) {
+        let doomed = self.tail..end;
+        for index in doomed.clone() {
+            self.shared.slot(index).stamp.store(stamp(index) | 1, Ordering::Relaxed);
+        }
+        // Pairs with the fence of a reader that was lent packets: either it finds them stamped, or we see its range.
+        fence(Ordering::SeqCst);
+        let knows_all = self.knows_all_readers();
+        for index in doomed {
+            let packet = self.shared.slot(index).packet();
+            if !knows_all || self.readers.iter().any(|reader| reader.was_lent(index)) {
+                self.lent.push((index, packet));
+            }
+        }
+        self.tail = self.tail.max(end);
     }
 
-    /// False if somebody is just adding himself; never waits.
-    fn adopt_newcomers(&mut self) -> bool {
+    /// False if somebody is just adding himself; never waits. After a `SeqCst` fence.
+    fn knows_all_readers(&mut self) -> bool {
+        if !self.shared.has_newcomers.load(Ordering::Relaxed) {
+            return true;
+        }
         let Ok(mut newcomers) = self.shared.newcomers.try_lock() else {
             return false;
         };
@@ -154,6 +177,9 @@ impl Drop for Publisher {
         fence(Ordering::SeqCst);
         let newcomers = self.shared.newcomers.lock().map(|mut list| std::mem::take(&mut *list)).unwrap_or_default();
         self.readers.extend(newcomers);
+        if let Ok(mut left_lent) = self.shared.left_lent.lock() {
+            left_lent.append(&mut self.lent);
+        }
         for reader in &self.readers {
             reader.wake();
         }
@@ -206,12 +232,13 @@ impl LocalCursor {
     }
 }
 
-/// A packet lent by the ring for as long as nothing new is published. Clone it to keep it.
+/// A packet lent by the ring: to a [`LocalCursor`] for as long as nothing new is published, to a
+/// [`super::Subscriber`] for a batch. Clone it to keep it.
 #[derive(Debug)]
 pub struct BorrowedPacket<'ring> {
     /// Never dropped: the count belongs to the ring.
     packet: ManuallyDrop<Packet>,
-    ring: PhantomData<&'ring Publisher>,
+    ring: PhantomData<&'ring Shared>,
 }
 
 impl Deref for BorrowedPacket<'_> {
@@ -231,6 +258,8 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     has_newcomers: AtomicBool,
     newcomers: Mutex<Vec<Arc<Reader>>>,
+    /// What the publisher had put aside when it ended.
+    left_lent: Mutex<Vec<(u64, Packet)>>,
     /// Keeps the buffers that slots may name valid memory.
     pool: Pool,
 }
@@ -259,6 +288,22 @@ impl Shared {
             Header::release(header);
             None
         }
+    }
+
+    /// The packet with this index without counting it up; `None` if it has been overwritten. The caller's reader has
+    /// the index in its announced range for as long as the result lives.
+    #[inline]
+    pub(super) fn lend<'ring>(&self, index: u64) -> Option<BorrowedPacket<'ring>> {
+        let slot = self.slot(index);
+        if slot.stamp.load(Ordering::Acquire) != stamp(index) {
+            return None;
+        }
+        let words = slot.words();
+        fence(Ordering::Acquire);
+        if slot.stamp.load(Ordering::Relaxed) != stamp(index) {
+            return None;
+        }
+        Some(BorrowedPacket { packet: ManuallyDrop::new(words.into_packet()?), ring: PhantomData })
     }
 
     /// Adds a reader and returns the index of the first packet that it can count on.
@@ -370,6 +415,9 @@ impl Words {
     }
 }
 
+/// When a full ring overwrites, it gives up one part of so many at once, to look at its readers once for all of them.
+const OVERWRITTEN_SHARE: u64 = 64;
+
 /// Even, never zero, and different for every packet.
 const fn stamp(index: u64) -> u64 {
     (index + 1) << 1
@@ -383,7 +431,7 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
-    use crate::bus::{Ended, LagPolicy, PoolLimits};
+    use crate::bus::{Ended, LagPolicy, PoolLimits, Subscriber};
 
     fn ring(capacity: usize) -> (Pool, Publisher) {
         let pool = Pool::new(PoolLimits::default());
@@ -484,6 +532,60 @@ mod tests {
     }
 
     #[test]
+    fn lent_packets_outlive_their_slots_and_their_publisher() {
+        let (pool, mut publisher) = ring(4);
+        let mut subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        (0..4).for_each(|number| publisher.publish(numbered(&pool, number)));
+        publisher.flush(u64::MAX);
+        let seen = subscriber.lend(3, |batch| {
+            let first = batch.next().unwrap();
+            let second = batch.next().unwrap();
+            for number in 4..9 {
+                publisher.publish(numbered(&pool, number));
+                publisher.flush(u64::MAX);
+            }
+            drop(publisher);
+            assert!(batch.next().is_none(), "the third was overwritten before anybody looked");
+            [&first, &second].map(|packet| u64::from_be_bytes(packet[..].try_into().unwrap()))
+        });
+        assert_eq!(seen, Ok([0, 1]));
+        assert_eq!(subscriber.take_missed(), 1);
+        let left = subscriber.lend(99, |batch| batch.map(|packet| packet.meta.sequence.unwrap()).collect::<Vec<_>>());
+        assert_eq!((left, subscriber.take_missed()), (Ok(vec![5, 6, 7, 8]), 2));
+        assert_eq!(subscriber.lend(1, |_| ()), Err(Ended::Closed));
+    }
+
+    #[test]
+    fn what_was_lent_goes_back_to_the_pool_with_the_next_flush() {
+        let (pool, mut publisher) = ring(64);
+        let mut subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        for _ in 0..1_000 {
+            (0..64).for_each(|number| publisher.publish(numbered(&pool, number)));
+            publisher.flush(u64::MAX);
+            subscriber
+                .lend(64, |_| {
+                    (0..64).for_each(|number| publisher.publish(numbered(&pool, number)));
+                    assert_eq!(publisher.lent.len(), 64);
+                })
+                .unwrap();
+            publisher.flush(u64::MAX);
+            subscriber.lend(64, |_| ()).unwrap();
+            assert!(publisher.lent.is_empty());
+        }
+        assert_eq!(pool.usage().reserved_bytes, 128 * Pool::SMALL as u64);
+    }
+
+    #[test]
+    fn a_strict_reader_ends_when_a_lent_batch_has_a_hole() {
+        let (pool, mut publisher) = ring(2);
+        let mut strict = publisher.subscribe().subscriber(LagPolicy::Disconnect);
+        (0..3).for_each(|number| publisher.publish(numbered(&pool, number)));
+        publisher.flush(u64::MAX);
+        assert_eq!(strict.lend(9, |batch| batch.count()), Err(Ended::Lagged { missed: 1 }));
+        assert_eq!(strict.try_recv().unwrap_err(), Ended::Lagged { missed: 1 });
+    }
+
+    #[test]
     fn a_waiting_reader_is_pending_until_the_flush() {
         let (pool, mut publisher) = ring(4);
         let mut subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
@@ -500,23 +602,21 @@ mod tests {
     fn readers_on_other_threads_never_see_a_wrong_packet() {
         let (pool, mut publisher) = ring(16);
         let packets = if cfg!(miri) { 200 } else { 200_000 };
-        let readers: Vec<_> = (0..3).map(|_| publisher.subscribe().subscriber(LagPolicy::DropOldest)).collect();
+        let readers: Vec<_> = (0..4).map(|_| publisher.subscribe().subscriber(LagPolicy::DropOldest)).collect();
         std::thread::scope(|scope| {
-            for mut reader in readers {
+            for (number, mut reader) in readers.into_iter().enumerate() {
                 scope.spawn(move || {
                     let (mut read, mut missed) = (0, 0);
-                    loop {
-                        match reader.try_recv() {
-                            Ok(Some(packet)) => {
-                                assert_eq!(*packet, packet.meta.sequence.unwrap().to_be_bytes());
-                                read += 1;
-                            }
-                            Ok(None) => std::thread::yield_now(),
-                            Err(_) => break,
-                        }
+                    // Half of them keep each packet, half of them only look, several at a time.
+                    while let Ok(now) = if number % 2 == 0 { keep_one(&mut reader) } else { look_at_some(&mut reader) }
+                    {
+                        read += now;
                         missed += reader.take_missed();
+                        if now == 0 {
+                            std::thread::yield_now();
+                        }
                     }
-                    assert_eq!(read + missed, packets);
+                    assert_eq!(read + missed + reader.take_missed(), packets);
                 });
             }
             for number in 0..packets {
@@ -527,5 +627,23 @@ mod tests {
             }
             drop(publisher);
         });
+    }
+
+    fn keep_one(reader: &mut Subscriber) -> Result<u64, Ended> {
+        Ok(reader.try_recv()?.inspect(check).map_or(0, |_| 1))
+    }
+
+    fn look_at_some(reader: &mut Subscriber) -> Result<u64, Ended> {
+        reader.lend(10, |batch| {
+            let packets: Vec<_> = batch.collect();
+            packets.iter().for_each(|packet| check(packet));
+            std::thread::yield_now();
+            packets.iter().for_each(|packet| check(packet));
+            packets.len() as u64
+        })
+    }
+
+    fn check(packet: &Packet) {
+        assert_eq!(**packet, packet.meta.sequence.unwrap().to_be_bytes());
     }
 }
