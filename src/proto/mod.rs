@@ -15,6 +15,8 @@ use crate::units::Time;
 
 pub mod mpegts;
 pub mod rtp;
+#[cfg(feature = "srt")]
+pub mod srt;
 pub mod udp;
 
 /// A protocol without IO.
