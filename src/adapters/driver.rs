@@ -5,7 +5,7 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +117,8 @@ pub struct Driver<C> {
     media: Option<Endpoint>,
     control: Option<Endpoint>,
     admission: Admission,
+    /// Who sent last and was found on the allow-list.
+    last_allowed: Option<IpAddr>,
     /// Taken from the core and not yet taken by the kernel.
     pending: Vec<Transmit>,
     /// The kernel takes no more for now; readiness to write is awaited.
@@ -176,6 +178,7 @@ impl<C: Core + Send> Driver<C> {
             media: media.map(endpoint),
             control: control.map(endpoint),
             admission,
+            last_allowed: None,
             pending: Vec::with_capacity(PENDING_TYPICAL),
             blocked: false,
             health: SendHealth::default(),
@@ -187,7 +190,7 @@ impl<C: Core + Send> Driver<C> {
 
     /// Takes datagrams in from one port.
     fn receive(&mut self, cx: &mut Context<'_>, port: Port, sink: &mut dyn FnMut(Packet)) {
-        let Self { core, role, media, control, admission, abuse_seen, events, counters, .. } = self;
+        let Self { core, role, media, control, admission, last_allowed, abuse_seen, events, counters, .. } = self;
         let Some(endpoint) = (match port {
             Port::Media => media,
             Port::Control => control,
@@ -198,7 +201,7 @@ impl<C: Core + Send> Driver<C> {
         let mut tally = Tally::default();
         for _ in 0..BATCHES_PER_TURN {
             let received = cx.io.receive(&mut endpoint.socket, cx.pool, now, &mut |peer, packet| {
-                match admit(admission, *role, now, peer, &packet) {
+                match admit(admission, last_allowed, *role, now, peer, &packet) {
                     Refusal::None => {}
                     Refusal::Address => return counters.not_allowed.add(1),
                     Refusal::Rate(verdict) => {
@@ -491,9 +494,19 @@ enum Refusal {
 }
 
 /// An output's limiter is for what goes out.
-fn admit(admission: &Admission, role: Role, now: Time, peer: SocketAddr, packet: &Packet) -> Refusal {
-    if !admission.allow.allows(peer.ip()) {
-        return Refusal::Address;
+fn admit(
+    admission: &Admission,
+    last_allowed: &mut Option<IpAddr>,
+    role: Role,
+    now: Time,
+    peer: SocketAddr,
+    packet: &Packet,
+) -> Refusal {
+    if *last_allowed != Some(peer.ip()) {
+        if !admission.allow.allows(peer.ip()) {
+            return Refusal::Address;
+        }
+        *last_allowed = Some(peer.ip());
     }
     let limiter = admission.limiter.as_ref().filter(|_| role == Role::Source);
     let verdict = limiter.map_or(Verdict::Pass, |limiter| limiter.check(now, packet.len()));

@@ -118,6 +118,8 @@ pub struct OutputMetrics {
     pub disconnections: u64,
     /// Where the protocol measures it.
     pub round_trip_time_ms: Option<f64>,
+    /// Packets of a hundred that the peer says it lost lately, where the protocol tells.
+    pub peer_loss_percent: Option<f64>,
     /// Packets that did not go out, by cause.
     pub drops: BTreeMap<&'static str, u64>,
     /// Send buffer that the kernel granted.
@@ -189,6 +191,7 @@ impl From<&OutputSnapshot> for OutputMetrics {
             packets_sent_gso: output.gso_packets,
             disconnections: output.disconnections,
             round_trip_time_ms: output.round_trip.map(|span| span.as_secs_f64() * 1e3),
+            peer_loss_percent: output.peer_loss.map(|share| share * 100.0),
             drops: output.drops.by_cause().into(),
             send_buffer_bytes: output.sndbuf_bytes,
             send_buffer_asked_bytes: output.sndbuf_asked_bytes,

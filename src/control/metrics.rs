@@ -77,7 +77,7 @@ const SOURCES: [Family<SourceSnapshot>; 11] = [
     }),
 ];
 
-const OUTPUTS: [Family<OutputSnapshot>; 9] = [
+const OUTPUTS: [Family<OutputSnapshot>; 10] = [
     ("output_up", "gauge", "1 if packets go out.", |output| flag(output.status == OutputStatus::Connected)),
     ("output_bitrate_bps", "gauge", "Payload over the last second, in bits per second.", |output| {
         number(output.bitrate.as_bps())
@@ -92,6 +92,9 @@ const OUTPUTS: [Family<OutputSnapshot>; 9] = [
     }),
     ("output_round_trip_seconds", "gauge", "Round-trip time, where the protocol measures it.", |output| {
         output.round_trip.and_then(|span| number(span.as_secs_f64()))
+    }),
+    ("output_peer_loss_ratio", "gauge", "Share of packets that the peer says it lost lately.", |output| {
+        output.peer_loss.and_then(number)
     }),
     ("output_send_buffer_bytes", "gauge", "Send buffer that the kernel granted.", |output| number(output.sndbuf_bytes)),
     ("output_retries_total", "counter", "Times it was opened again after a failure.", |output| {

@@ -514,6 +514,14 @@ impl<C, S> Managed<C, S> {
     }
 }
 
+#[cfg(test)]
+impl ManagedFlow {
+    /// Panics on the worker, in this flow.
+    pub(super) fn fail_on_purpose(&self) {
+        let _ = self.commands.visit(self.key, |_flow, _cx| unreachable!("a fault on purpose"));
+    }
+}
+
 impl Managed<SourceConfig, SourceSlot> {
     fn snapshot(&self, now: Time, selected: bool, health_timeout: Duration) -> SourceSnapshot {
         let mut snapshot = SourceSnapshot {
@@ -579,6 +587,7 @@ impl Managed<OutputConfig, OutputSlot> {
             gso_packets: 0,
             disconnections: 0,
             round_trip: None,
+            peer_loss: None,
             drops: OutputDrops::default(),
             sndbuf_bytes: 0,
             sndbuf_asked_bytes: 0,
@@ -599,6 +608,7 @@ impl Managed<OutputConfig, OutputSlot> {
         snapshot.gso_packets = counters.segmented.value();
         snapshot.disconnections = counters.disconnections.value();
         snapshot.round_trip = core.round_trip;
+        snapshot.peer_loss = core.peer_fraction_lost.map(|fraction| f64::from(fraction) / 256.0);
         snapshot.sndbuf_bytes = send_buffer.granted_bytes;
         snapshot.sndbuf_asked_bytes = send_buffer.asked_bytes;
         snapshot.drops = OutputDrops {

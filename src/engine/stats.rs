@@ -127,6 +127,8 @@ pub struct OutputSnapshot {
     pub disconnections: u64,
     /// Where the protocol measures it.
     pub round_trip: Option<Duration>,
+    /// Share of packets, 0 to 1, that the peer says it lost lately, where the protocol tells.
+    pub peer_loss: Option<f64>,
     /// Packets that did not go out, by cause.
     pub drops: OutputDrops,
     /// Send buffer that the kernel granted, in bytes.

@@ -432,3 +432,63 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const CRASH_APART: Duration = Duration::from_secs(1);
 /// Messages that may wait. Workers drop and count what does not fit; callers wait.
 const MESSAGES_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::engine::{FailoverConfig, OutputConfig, SourceConfig, url};
+    use crate::path::AllowList;
+
+    /// A flow from a port of its own to `sink`, and a socket that feeds it.
+    fn flow(sink: &UdpSocket) -> (FlowConfig, UdpSocket) {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let feed = UdpSocket::bind("127.0.0.1:0").unwrap();
+        feed.connect(port).unwrap();
+        let source = SourceConfig {
+            name: "s1".parse().unwrap(),
+            endpoint: url::parse_source(&format!("udp://{port}")).unwrap(),
+            allow: AllowList::default(),
+            limit: None,
+        };
+        let output = OutputConfig {
+            name: "o1".parse().unwrap(),
+            endpoint: url::parse_output(&format!("udp://{}", sink.local_addr().unwrap())).unwrap().endpoint,
+            enabled: true,
+            coalesce: Duration::ZERO,
+            limit: None,
+        };
+        let (sources, outputs) = (vec![source], vec![output]);
+        let config = FlowConfig { name: String::new(), sources, outputs, failover: FailoverConfig::default() };
+        (config, feed)
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a handful of events")]
+    fn a_fault_in_one_flow_is_told_and_the_flow_starts_again() {
+        let (events, told) = channel();
+        let config = EngineConfig { workers: 1, ..EngineConfig::default() };
+        let engine = Engine::start(&config, move |event| drop(events.send(event))).unwrap();
+        let sinks = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [(faulty, feed), (other, neighbour)] = [flow(&sinks[0]), flow(&sinks[1])];
+        let ids: [FlowId; 2] = ["faulty", "other"].map(|id| id.parse().unwrap());
+        engine.apply(&ids[0], faulty, Mode::Strict).unwrap();
+        engine.apply(&ids[1], other, Mode::Strict).unwrap();
+
+        let flow = lock(&engine.0.flows).get(&ids[0]).cloned().unwrap();
+        lock(&flow).fail_on_purpose();
+        let kinds = told.iter().filter(|event| event.flow == ids[0]).map(|event| event.kind);
+        let crash_and_restart = [EventKind::FlowCrashed, EventKind::FlowStarted];
+        assert_eq!(kinds.skip(1).take(2).collect::<Vec<_>>(), crash_and_restart);
+
+        for (sink, feed) in sinks.iter().zip([feed, neighbour]) {
+            feed.send(b"alive").unwrap();
+            let mut datagram = [0; 9];
+            let len = sink.recv(&mut datagram).unwrap();
+            assert_eq!(datagram[..len], *b"alive");
+        }
+        assert!(!told.try_iter().any(|event| event.kind == EventKind::FlowCrashed));
+    }
+}

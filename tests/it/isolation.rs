@@ -110,6 +110,7 @@ fn a_route_that_goes_away_harms_only_its_output() {
         wait_until("unreachable", || rig.output("f", "o1").drops.unreachable > 50);
         ip("addr add 10.9.0.1/24 dev near");
         rig.wait_event("f", "the recovery", is_recovery("o1"));
+        assert!(rig.output("f", "o1").retry_total > 0, "it was opened anew");
         sink.assert_perfect(feed.stop().made());
     });
 }

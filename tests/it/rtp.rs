@@ -157,8 +157,9 @@ fn reports_measure_the_round_trip() {
     rig.apply("out", flow([udp(listen)], [url_of("rtp", proxy.address, "")]));
     let feed = Feed::new(listen, TS).run(Duration::from_millis(2));
     wait_until("a round trip", || rig.output("out", "o1").round_trip.is_some());
-    let round_trip = rig.output("out", "o1").round_trip.unwrap();
-    assert!(round_trip >= Duration::from_millis(79), "{round_trip:?}");
+    let output = rig.output("out", "o1");
+    assert!(output.round_trip >= Some(Duration::from_millis(79)), "{output:?}");
+    assert_eq!(output.peer_loss, Some(0.0));
     let made = feed.stop().made();
     sink.assert_perfect(made);
     assert_eq!(rig.source("in", "s1").drops.malformed, 0);
