@@ -4,4 +4,6 @@
 //! on the wire. Inside the core sequence numbers never wrap: they are extended to 64 bits at the edge.
 
 #[allow(dead_code, reason = "the connection that sends is not there yet")]
+mod congestion;
+#[allow(dead_code, reason = "the connection that sends is not there yet")]
 mod resend;
