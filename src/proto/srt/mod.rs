@@ -7,3 +7,5 @@
 mod congestion;
 #[allow(dead_code, reason = "the connection that sends is not there yet")]
 mod resend;
+#[allow(dead_code, reason = "the connection that sends is not there yet")]
+mod send;
