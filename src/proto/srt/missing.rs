@@ -314,3 +314,234 @@ const EARLY: u64 = 2;
 
 /// Early originals in a row after which the tolerance shrinks by one (libsrt 1.5).
 const EARLY_ROW: u32 = 10;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn one_number_goes_in_and_out() {
+        let mut missing = Missing::new(64);
+        missing.insert(7..8);
+        assert_eq!((missing.len(), missing.is_urgent()), (1, false));
+        missing.urge(0..64);
+        assert_eq!(take(&mut missing, 0..64, 10), [7..=7]);
+        assert_eq!((missing.len(), missing.is_urgent()), (1, false));
+        missing.remove(7);
+        missing.remove(7);
+        assert_eq!(missing.len(), 0);
+    }
+
+    #[test]
+    fn ranges_join_and_split() {
+        let mut missing = Missing::new(128);
+        missing.insert(100..110);
+        missing.insert(110..140);
+        missing.urge(100..140);
+        missing.remove(120);
+        missing.remove_range(130..140);
+        assert_eq!(take(&mut missing, 90..218, 10), [100..=119, 121..=129]);
+        assert_eq!(missing.len(), 29);
+    }
+
+    #[test]
+    fn a_report_stops_at_its_words_and_the_next_goes_on() {
+        let mut missing = Missing::new(64);
+        for first in [3, 5, 7, 20] {
+            missing.insert(first..first + 1);
+        }
+        missing.insert(10..13);
+        missing.urge(0..64);
+        assert_eq!(take(&mut missing, 0..64, 4), [3..=3, 5..=5, 7..=7]);
+        assert_eq!(take(&mut missing, 0..64, 2), [10..=12]);
+        assert_eq!(take(&mut missing, 0..64, 2), [20..=20]);
+        assert_eq!(take(&mut missing, 0..64, 2), []);
+    }
+
+    #[test]
+    fn only_what_is_missing_becomes_urgent() {
+        let mut missing = Missing::new(64);
+        missing.insert(10..20);
+        missing.remove(15);
+        missing.urge(14..17);
+        missing.remove(16);
+        assert_eq!(take(&mut missing, 0..64, 10), [14..=14]);
+    }
+
+    #[test]
+    fn random_operations_match_a_set() {
+        for seed in 0..200 {
+            let mut random = Random(seed);
+            let (mut missing, mut model) = (Missing::new(256), Model::default());
+            let mut start = (1 << 31) - 100;
+            for step in 0..400 {
+                let first = start + random.below(256);
+                let range = first..first + random.below(start + 257 - first);
+                match random.below(8) {
+                    0 | 1 => {
+                        missing.insert(range.clone());
+                        model.missing.extend(range);
+                    }
+                    2 | 3 => {
+                        missing.remove(first);
+                        model.remove(first..first + 1);
+                    }
+                    4 => {
+                        missing.remove_range(range.clone());
+                        model.remove(range);
+                    }
+                    5 => {
+                        missing.urge(range.clone());
+                        model.urgent.extend(model.missing.range(range));
+                    }
+                    6 => {
+                        let words = random.below(20) as usize;
+                        let context = format!("seed {seed} step {step}");
+                        assert_eq!(take(&mut missing, start..start + 256, words), model.take(words), "{context}");
+                    }
+                    _ => {
+                        let moved = random.below(100);
+                        missing.remove_range(start..start + moved);
+                        model.remove(start..start + moved);
+                        start += moved;
+                    }
+                }
+                assert_eq!(missing.len(), model.missing.len(), "seed {seed} step {step}");
+                assert_eq!(missing.is_urgent(), !model.urgent.is_empty(), "seed {seed} step {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn searching_finds_what_a_scan_finds() {
+        for seed in 0..300 {
+            let mut random = Random(seed);
+            let mut bits = Bits::new(128);
+            let start = 1_000 + random.below(200);
+            for _ in 0..random.below(6) {
+                let first = start + random.below(128);
+                bits.insert_range(first..first + random.below(start + 129 - first));
+            }
+            for _ in 0..50 {
+                let first = start + random.below(128);
+                let range = first..first + random.below(start + 129 - first);
+                let context = format!("seed {seed} {range:?}");
+                let mut numbers = range.clone();
+                assert_eq!(bits.next_set(range.clone()), numbers.find(|number| bits.contains(*number)), "{context}");
+                let mut numbers = range.clone();
+                assert_eq!(bits.next_unset(range.clone()), numbers.find(|number| !bits.contains(*number)), "{context}");
+                let mut numbers = range.clone().rev();
+                assert_eq!(bits.last_set(range.clone()), numbers.find(|number| bits.contains(*number)), "{context}");
+                let count = range.clone().filter(|number| bits.contains(*number)).count();
+                assert_eq!(bits.count_range(range), count, "{context}");
+            }
+        }
+    }
+
+    #[test]
+    fn tolerance_grows_with_belated_originals_up_to_its_limit() {
+        let mut tolerance = Tolerance::new(5);
+        assert!(tolerance.gap(&(10..13)));
+        tolerance.belated(10, 3);
+        assert_eq!((tolerance.packets(), tolerance.distance_max()), (3, 3));
+        tolerance.belated(11, 40);
+        tolerance.belated(12, 2);
+        assert_eq!((tolerance.packets(), tolerance.distance_max()), (5, 40));
+        for _ in 0..5 * IN_ORDER_ROW {
+            tolerance.in_order();
+        }
+        assert_eq!(tolerance.packets(), 0);
+    }
+
+    #[test]
+    fn without_a_limit_there_is_no_tolerance() {
+        let mut tolerance = Tolerance::new(0);
+        tolerance.belated(10, 3);
+        assert_eq!((tolerance.packets(), tolerance.distance_max()), (0, 3));
+        assert!(tolerance.gap(&(11..12)));
+        assert_eq!(tolerance.waiting.capacity(), 0);
+    }
+
+    #[test]
+    fn a_gap_is_reported_after_as_many_packets_as_are_tolerated() {
+        let mut tolerance = Tolerance::new(3);
+        tolerance.belated(1, 3);
+        assert!(!tolerance.gap(&(10..12)));
+        for _ in 0..3 {
+            tolerance.arrived();
+            assert_eq!(tolerance.poll_report(), None);
+        }
+        tolerance.arrived();
+        assert_eq!(tolerance.poll_report(), Some(10..12));
+        assert_eq!(tolerance.poll_report(), None);
+    }
+
+    #[test]
+    fn originals_that_come_early_in_their_gaps_shrink_the_tolerance() {
+        let mut tolerance = Tolerance::new(8);
+        tolerance.belated(1, 8);
+        for round in 0..u64::from(EARLY_ROW) {
+            assert_eq!(tolerance.packets(), 8);
+            let missed = 100 + round * 10;
+            assert!(!tolerance.gap(&(missed..missed + 1)));
+            tolerance.arrived();
+            tolerance.belated(missed, 1);
+            tolerance.arrived();
+            while tolerance.poll_report().is_some() {}
+        }
+        assert_eq!(tolerance.packets(), 7);
+        assert!(tolerance.waiting.len() <= 9);
+    }
+
+    #[derive(Default)]
+    struct Model {
+        missing: BTreeSet<u64>,
+        urgent: BTreeSet<u64>,
+    }
+
+    impl Model {
+        fn remove(&mut self, range: Range<u64>) {
+            self.missing.retain(|number| !range.contains(number));
+            self.urgent.retain(|number| !range.contains(number));
+        }
+
+        fn take(&mut self, mut words: usize) -> Vec<RangeInclusive<u64>> {
+            let mut out = Vec::new();
+            while let Some(first) = self.urgent.first().copied() {
+                let last = (first..).take_while(|number| self.urgent.contains(number)).last().unwrap();
+                let needed = if last == first { 1 } else { 2 };
+                if needed > words {
+                    break;
+                }
+                words -= needed;
+                out.push(first..=last);
+                self.urgent.retain(|number| *number > last);
+            }
+            out
+        }
+    }
+
+    fn take(missing: &mut Missing, window: Range<u64>, words: usize) -> Vec<RangeInclusive<u64>> {
+        let mut out = Vec::new();
+        missing.take_urgent(window, words, &mut out);
+        out
+    }
+
+    /// SplitMix64: the same tests from the same seed.
+    pub(in crate::proto::srt) struct Random(pub(in crate::proto::srt) u64);
+
+    impl Random {
+        pub(in crate::proto::srt) fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ z >> 31
+        }
+
+        pub(in crate::proto::srt) fn below(&mut self, limit: u64) -> u64 {
+            self.next() % limit
+        }
+    }
+}
