@@ -1084,6 +1084,16 @@ mod tests {
     }
 
     #[test]
+    fn a_timestamp_that_makes_no_sense_holds_nothing_up() {
+        let mut rig = Rig::new(|_| ());
+        rig.data(0, 0);
+        rig.insert(ms(1), FIRST + 1, 1_800_000_000, Origin::Original);
+        rig.data(2, 2);
+        rig.insert(ms(3), FIRST + 3, 0_u32.wrapping_sub(1_800_000_000), Origin::Original);
+        assert_eq!(rig.released(102), [0, 1, 2, 3]);
+    }
+
+    #[test]
     fn statistics_tell_what_is_held_and_how_fast_it_comes() {
         let mut rig = Rig::new(|config| config.capacity = 4_096);
         (0..1_000).for_each(|n| assert_eq!(rig.data(n, n), Arrived::New));

@@ -47,11 +47,12 @@ impl Tsbpd {
     /// The moment that the `timestamp` of a packet means which came at `arrival`. Timestamps repeat every 71.6 minutes
     /// (draft 3); the moment nearest to our own clock is meant, so no silence is too long. libsrt watches for the wrap
     /// within 30 s of it instead and loses its base when nothing comes in that time.
+    ///
+    /// One that lies too far ahead would hold up all packets behind its own: that one counts as sent when it came.
     pub(super) fn stamp(&self, timestamp: u32, arrival: Time) -> Stamp {
-        let expected = micros_from(self.origin, arrival) - self.shift_us;
-        let shown = self.origin_timestamp.wrapping_add(expected as u32);
-        let ahead = timestamp.wrapping_sub(shown) as i32;
-        Stamp(expected.saturating_add(i64::from(ahead)))
+        let expected_us = self.expected_us(arrival);
+        let ahead_us = self.ahead_us(timestamp, expected_us);
+        Stamp(expected_us + if ahead_us <= AHEAD_MAX_US { ahead_us } else { 0 })
     }
 
     /// When a packet with `stamp` is due on our clock.
@@ -66,7 +67,7 @@ impl Tsbpd {
     pub(super) fn measure(&mut self, timestamp: u32, arrival: Time, round_trip: Duration) {
         let round_trip_us = micros(round_trip);
         let first_us = *self.first_round_trip_us.get_or_insert(round_trip_us);
-        let late_us = micros_from(self.origin, arrival) - self.shift_us - self.stamp(timestamp, arrival).0;
+        let late_us = -self.ahead_us(timestamp, self.expected_us(arrival));
         self.samples_sum_us = self.samples_sum_us.saturating_add(late_us - (round_trip_us - first_us) / 2);
         self.samples += 1;
         if self.samples < SAMPLES {
@@ -79,6 +80,17 @@ impl Tsbpd {
             self.shift_us += step;
             self.drift_us -= step;
         }
+    }
+
+    /// What a packet without delay that comes at `arrival` has for stamp.
+    fn expected_us(&self, arrival: Time) -> i64 {
+        micros_from(self.origin, arrival) - self.shift_us
+    }
+
+    /// By how much `timestamp` is ahead of what is expected, the shorter way round.
+    const fn ahead_us(&self, timestamp: u32, expected_us: i64) -> i64 {
+        let expected = self.origin_timestamp.wrapping_add(expected_us as u32);
+        timestamp.wrapping_sub(expected) as i32 as i64
     }
 
     /// How much later, in microseconds, packets are released than the handshake alone would say; negative for earlier.
@@ -96,6 +108,10 @@ fn micros_from(earlier: Time, later: Time) -> i64 {
 fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
+
+/// How far a timestamp may be ahead. Judgement: the handshake packet came that much later than it could have, more than
+/// callers wait for one.
+const AHEAD_MAX_US: i64 = 5_000_000;
 
 /// Samples that make one correction (libsrt 1.5): about ten seconds, as there is an ACK every 10 ms.
 const SAMPLES: u32 = 1_000;
@@ -149,6 +165,19 @@ mod tests {
             let timestamp = 7_u32.wrapping_add((hours * 3_600_000_000) as u32);
             assert_eq!(tsbpd.due(tsbpd.stamp(timestamp, sent + Duration::from_millis(40))), sent + LATENCY, "{hours}");
         }
+    }
+
+    #[test]
+    fn a_timestamp_far_ahead_is_not_believed() {
+        let origin = Time::from_ns(1_000_000_000);
+        let tsbpd = Tsbpd::new(origin, 0, LATENCY);
+        let due = |timestamp| tsbpd.due(tsbpd.stamp(timestamp, origin + Duration::from_secs(60)));
+        assert_eq!(due(65_000_000), origin + Duration::from_secs(65) + LATENCY);
+        for timestamp in [65_000_001, 60_000_000 + i32::MAX as u32] {
+            assert_eq!(due(timestamp), origin + Duration::from_secs(60) + LATENCY);
+        }
+        // Long ago is just due.
+        assert_eq!(due(5), origin + Duration::from_micros(5) + LATENCY);
     }
 
     #[test]
