@@ -3,9 +3,11 @@
 //! Follows draft-sharabayko-srt-01 (cited as "draft" with its section) and, where that leaves gaps, what libsrt 1.5 does
 //! on the wire. Inside the core sequence numbers never wrap: they are extended to 64 bits at the edge.
 
-#[allow(dead_code, reason = "the connection that sends is not there yet")]
+mod acks;
+mod arrival;
 mod congestion;
-#[allow(dead_code, reason = "the connection that sends is not there yet")]
+mod missing;
+mod receive;
 mod resend;
-#[allow(dead_code, reason = "the connection that sends is not there yet")]
 mod send;
+mod tsbpd;
