@@ -1,4 +1,4 @@
-//! How fast packets arrive, and how fast the link could carry them: the estimates of a full ACK (draft 3.2.4, 4.11;
+//! How fast packets arrive, and how fast the link could carry them: the estimates of a full ACK (draft 3.2.4, 5.2.1.3;
 //! windows and filters as in libsrt 1.5).
 
 use std::time::Duration;

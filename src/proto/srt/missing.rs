@@ -296,11 +296,6 @@ impl Tolerance {
         let (gap, _) = self.waiting.pop_front_if(|(_, report_at)| *report_at <= self.arrivals)?;
         Some(gap)
     }
-
-    /// Forgets all gaps.
-    pub(super) fn clear(&mut self) {
-        self.waiting.clear();
-    }
 }
 
 /// Most packets to wait for reordering. Judgement: a path that mixes more is no path for live media.

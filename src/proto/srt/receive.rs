@@ -307,7 +307,7 @@ impl Receiver {
         }
     }
 
-    /// The peer answered ACK `number` (draft 3.2.5) at `timestamp` of its clock.
+    /// The peer answered ACK `number` (draft 3.2.8) at `timestamp` of its clock.
     pub(super) fn handle_ack_ack(&mut self, arrival: Time, number: u32, timestamp: u32) {
         if let Some(sent) = self.acks.confirm(number) {
             // Two clock reads may be equal.
@@ -524,7 +524,6 @@ impl Receiver {
         self.present.clear();
         self.released.clear();
         self.missing.clear();
-        self.tolerance.clear();
         (self.start, self.contiguous, self.end) = (target, target, target);
         self.stats.jumps += 1;
         true
@@ -1172,14 +1171,26 @@ mod tests {
                 now = until;
                 // Packet n is sent in millisecond n, so that those before `now` may arrive.
                 sent = sent.max(now.saturating_sub(random.below(40)));
-                let n = sent.saturating_sub([0, 0, 1, 5, 60, 150][random.below(6) as usize]);
+                let n = sent.saturating_sub([0, 0, 1, 5, 60, 120, 150][random.below(7) as usize]);
                 let n = if random.below(100) == 0 { n + 64 + random.below(3) * 1_000 } else { n };
                 if random.below(12) == 0 {
                     let last = n + random.below(10);
                     rig.receiver.handle_drop_request(FIRST + n, FIRST + last);
                     model.drop_request(n, last);
+                } else if random.below(20) == 0 {
+                    rig.receiver.handle_undecrypted(ms(now), FIRST + n, Origin::Original, ms(now), 8);
+                    if model.admit(n) == Arrived::New {
+                        model.settled.insert(n);
+                        model.dropped += 1;
+                        model.skip();
+                    }
                 } else {
-                    assert_eq!(rig.data(now, n), model.arrive(now, n), "{context} packet {n}");
+                    let arrived = model.admit(n);
+                    assert_eq!(rig.data(now, n), arrived, "{context} packet {n}");
+                    if arrived == Arrived::New {
+                        model.held.insert(n);
+                        model.came.insert(n, now);
+                    }
                 }
                 assert_eq!(rig.receiver.missing.len(), model.missing.len(), "{context}");
                 let asked: BTreeSet<u64> = rig.nak(now).into_iter().flatten().flatten().map(|n| n - FIRST).collect();
@@ -1190,6 +1201,7 @@ mod tests {
                 assert_eq!(counts, (model.held.len(), model.dropped, model.came.len() as u64), "{context}");
                 assert_eq!(rig.receiver.next_expected() - FIRST, model.next(), "{context}");
             }
+            assert_eq!(rig.released(now), model.release(now), "seed {seed}");
             model.check(now, seed);
         }
     }
@@ -1240,7 +1252,7 @@ mod tests {
         missing: BTreeSet<u64>,
         /// Missing since the last arrival.
         fresh: BTreeSet<u64>,
-        /// Settled by a drop request.
+        /// Settled without a packet, by a drop request or as it could not be decrypted.
         settled: BTreeSet<u64>,
         dropped: u64,
         stray: Option<u64>,
@@ -1250,7 +1262,7 @@ mod tests {
     }
 
     impl Model {
-        fn arrive(&mut self, now: u64, n: u64) -> Arrived {
+        fn admit(&mut self, n: u64) -> Arrived {
             if self.held.contains(&n) || self.left.contains_key(&n) && n + 64 >= self.start {
                 return Arrived::Duplicate;
             }
@@ -1265,8 +1277,6 @@ mod tests {
             self.missing.extend(self.end..n);
             self.missing.remove(&n);
             self.end = self.end.max(n + 1);
-            self.held.insert(n);
-            self.came.insert(n, now);
             Arrived::New
         }
 
@@ -1277,7 +1287,7 @@ mod tests {
             let Some(target) = self.stray.replace(n).filter(|stray| (stray + 1..stray + 64).contains(&n)) else {
                 return false;
             };
-            self.dropped += target - self.start;
+            self.dropped += target - self.start - self.settled.range(self.start..).count() as u64;
             (self.start, self.end) = (target, target);
             self.missing.clear();
             true
@@ -1303,7 +1313,7 @@ mod tests {
                     if !self.too_late_drop {
                         break;
                     }
-                    self.dropped += first - self.start;
+                    self.dropped += first - self.start - self.settled.range(self.start..first).count() as u64;
                     self.missing.retain(|n| *n > first);
                 }
                 self.held.remove(&first);

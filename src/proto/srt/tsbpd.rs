@@ -109,8 +109,8 @@ fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4).min(i64::MAX / 4)
 }
 
-/// How far a timestamp may be ahead. Judgement: the handshake packet came that much later than it could have, more than
-/// callers wait for one.
+/// How far a timestamp may be ahead, which is by how much the handshake packet can have been held up on its way.
+/// Judgement: longer than callers wait for one.
 const AHEAD_MAX_US: i64 = 5_000_000;
 
 /// Samples that make one correction (libsrt 1.5): about ten seconds, as there is an ACK every 10 ms.
