@@ -6,7 +6,10 @@
 mod acks;
 mod arrival;
 mod congestion;
+pub mod error;
+pub mod handshake;
 mod missing;
+pub mod packet;
 mod receive;
 mod resend;
 mod send;
