@@ -59,6 +59,9 @@ pub struct CoreCounters {
     unexpected: Counter,
     no_buffer: Counter,
     overflow: Counter,
+    not_connected: Counter,
+    /// Plus one; zero for a protocol without connections.
+    peers: Counter,
     jitter_ns: Counter,
     /// Plus one; zero for unknown.
     round_trip_ns: Counter,
@@ -78,6 +81,8 @@ impl CoreCounters {
         self.unexpected.set(stats.unexpected);
         self.no_buffer.set(stats.no_buffer);
         self.overflow.set(stats.overflow);
+        self.not_connected.set(stats.not_connected);
+        self.peers.set(stats.peers.map_or(0, |peers| u64::from(peers) + 1));
         self.jitter_ns.set(nanos(stats.jitter));
         self.round_trip_ns.set(stats.round_trip.map_or(0, |span| nanos(span).saturating_add(1)));
         self.peer_fraction_lost.set(stats.peer_fraction_lost.map_or(0, |fraction| u64::from(fraction) + 1));
@@ -97,6 +102,8 @@ impl CoreCounters {
             unexpected: self.unexpected.value(),
             no_buffer: self.no_buffer.value(),
             overflow: self.overflow.value(),
+            not_connected: self.not_connected.value(),
+            peers: self.peers.value().checked_sub(1).map(|peers| peers as u32),
             jitter: Duration::from_nanos(self.jitter_ns.value()),
             round_trip: self.round_trip_ns.value().checked_sub(1).map(Duration::from_nanos),
             peer_fraction_lost: self.peer_fraction_lost.value().checked_sub(1).map(|fraction| fraction as u8),

@@ -11,6 +11,7 @@ mod io;
 mod portable;
 pub mod rtp;
 mod socket;
+pub mod srt;
 mod system;
 pub mod udp;
 mod worker;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::model::{Failover, FailoverMode, FailoverState, Flow, Output, OutputState, Port, Protocol, Source};
 use super::problem::{Code, Problem};
-use crate::adapters::{Host, HostPort, SocketOptions, rtp, udp};
+use crate::adapters::{Host, HostPort, SocketOptions, rtp, srt, udp};
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
 use crate::engine::url::{UrlError, parse_output, parse_source};
 use crate::engine::{FailoverConfig, FlowConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint};
@@ -180,6 +180,7 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
     let protocol = match &endpoint {
         SourceEndpoint::Udp(_) => Protocol::Udp,
         SourceEndpoint::Rtp(_) => Protocol::Rtp,
+        SourceEndpoint::Srt(srt) => srt_protocol(srt),
         SourceEndpoint::Test(_) => Protocol::Test,
     };
     settle_protocol(&mut source.protocol, protocol)?;
@@ -238,6 +239,13 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
     }
 }
 
+const fn srt_protocol(endpoint: &srt::EndpointConfig) -> Protocol {
+    match endpoint.side {
+        srt::Side::Caller { .. } => Protocol::SrtCaller,
+        srt::Side::Listener { .. } => Protocol::SrtListener,
+    }
+}
+
 fn listen_address(source: &Source, protocol: Protocol) -> Result<SocketAddr, Problem> {
     let port = needed_port("ingest_port", source.ingest_port, protocol)?;
     let ip = match &source.ingest_ip {
@@ -266,6 +274,7 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
     let protocol = match &endpoint {
         OutputEndpoint::Udp(_) => Protocol::Udp,
         OutputEndpoint::Rtp(_) => Protocol::Rtp,
+        OutputEndpoint::Srt(srt) => srt_protocol(srt),
     };
     settle_protocol(&mut output.protocol, protocol)?;
     refuse_if(output.stream_key.is_some(), "stream_key", protocol)?;
@@ -408,8 +417,8 @@ fn check_latencies(min_ms: Option<u64>, max_ms: Option<u64>) -> Result<(), Probl
 /// A scheme of the contract that this version cannot speak is no typing error.
 fn check_scheme(url: &str) -> Result<(), Problem> {
     let scheme = url.split_once(':').map_or("", |parts| parts.0);
-    if ["srt", "rist", "rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
-        let message = format!("{scheme} is not available in this version: use udp://, rtp:// or test:");
+    if ["rist", "rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
+        let message = format!("{scheme} is not available in this version: use udp://, rtp://, srt:// or test:");
         return Err(Problem::at("url", Code::NotAvailable, message));
     }
     Ok(())

@@ -601,7 +601,11 @@ impl Managed<OutputConfig, OutputSlot> {
         };
         let core = counters.core.stats();
         let failing = counters.failing.value() > 0;
-        snapshot.status = if failing { OutputStatus::Error } else { OutputStatus::Connected };
+        snapshot.status = match core.peers {
+            Some(0) => OutputStatus::Disconnected,
+            _ if failing => OutputStatus::Error,
+            _ => OutputStatus::Connected,
+        };
         snapshot.bitrate = counters.rate.rate(now);
         snapshot.packets = counters.packets.value();
         snapshot.bytes = counters.bytes.value();
@@ -617,6 +621,7 @@ impl Managed<OutputConfig, OutputSlot> {
             unreachable: counters.unreachable.value(),
             too_long: counters.too_long.value(),
             over_limit: counters.over_limit.value(),
+            not_connected: core.not_connected,
             other: counters.other.value() + core.overflow,
         };
         snapshot
@@ -652,7 +657,7 @@ fn replaces_multicast(step: &Step, wanted: &FlowConfig) -> bool {
     match &wanted.sources[index].endpoint {
         SourceEndpoint::Udp(udp) => udp.listen.ip().is_multicast(),
         SourceEndpoint::Rtp(rtp) => rtp.listen.ip().is_multicast(),
-        SourceEndpoint::Test(_) => false,
+        SourceEndpoint::Srt(_) | SourceEndpoint::Test(_) => false,
     }
 }
 

@@ -152,6 +152,8 @@ pub struct OutputDrops {
     pub too_long: u64,
     /// Over the rate limit.
     pub over_limit: u64,
+    /// Nobody was connected to take them.
+    pub not_connected: u64,
     /// Any other error of the system.
     pub other: u64,
 }
@@ -159,13 +161,14 @@ pub struct OutputDrops {
 impl OutputDrops {
     /// Every cause with the name that metrics use.
     #[must_use]
-    pub const fn by_cause(&self) -> [(&'static str, u64); 6] {
+    pub const fn by_cause(&self) -> [(&'static str, u64); 7] {
         [
             ("lagged", self.lagged),
             ("refused", self.refused),
             ("unreachable", self.unreachable),
             ("too_long", self.too_long),
             ("over_limit", self.over_limit),
+            ("not_connected", self.not_connected),
             ("other", self.other),
         ]
     }

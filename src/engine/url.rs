@@ -1,4 +1,6 @@
-//! Source and output URLs: `udp://`, `rtp://`, `test:`.
+//! Source and output URLs: `udp://`, `rtp://`, `srt://`, `test:`.
+
+mod srt;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -104,8 +106,15 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
                 receiver: query.rtp_receiver()?,
             }))
         }
+        "srt" => {
+            let endpoint = srt::parse(&parts)?;
+            match endpoint.address().host {
+                Host::Ip(_) => Ok(SourceEndpoint::Srt(Box::new(endpoint))),
+                Host::Name(_) => Err(parts.address_error("a source is called by its IP address")),
+            }
+        }
         "test" => parts.test_source().map(SourceEndpoint::Test),
-        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://, test:" }),
+        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://, srt://, test:" }),
     }
 }
 
@@ -137,8 +146,12 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             });
             Ok(OutputUrl { endpoint, coalesce })
         }
+        "srt" => {
+            let endpoint = OutputEndpoint::Srt(Box::new(srt::parse(&parts)?));
+            Ok(OutputUrl { endpoint, coalesce: None })
+        }
         "test" => Err(UrlError::SourceOnly { given: url.into(), scheme: "test:" }),
-        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://" }),
+        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://, srt://" }),
     }
 }
 
@@ -252,6 +265,16 @@ impl Query<'_> {
             .and_then(|number| N::try_from(number).ok())
             .map(Some)
             .ok_or_else(|| self.value_error(key, &value, &format!("a number from {min} to {max}")))
+    }
+
+    /// `1` or `0`, as libsrt writes them, or in words.
+    fn switch(&mut self, key: &'static str) -> Result<Option<bool>, UrlError> {
+        match self.take(key).as_deref() {
+            None => Ok(None),
+            Some("1" | "yes" | "on" | "true") => Ok(Some(true)),
+            Some("0" | "no" | "off" | "false") => Ok(Some(false)),
+            Some(other) => Err(self.value_error(key, other, "1 or 0")),
+        }
     }
 
     fn socket_options(&mut self) -> Result<SocketOptions, UrlError> {

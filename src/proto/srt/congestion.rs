@@ -12,7 +12,7 @@ use crate::units::{Bitrate, Time};
 /// What a sender may send, retransmissions and the headers of [`HEADER_BYTES`] included. Where a rate is zero there is
 /// no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bandwidth {
+pub enum Bandwidth {
     /// As fast as it comes. libsrt calls it MAXBW -1 and means 1 Gb/s; this means what it says.
     Unlimited,
     /// No more than this (MAXBW).

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::proto::PeerEnd;
+
 /// Why a listener refuses: 1000 and up as libsrt's `SRT_REJECT_REASON`, 1400 to 1599 like HTTP's status, 2000 and up
 /// as the application likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +56,11 @@ impl Rejection {
     pub const fn code(self) -> u32 {
         self.0
     }
-}
 
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reason = match self.0 {
+    /// In words, with the fix where there is one.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self.0 {
             1_001 => "the peer's system failed",
             1_002 => "the peer's application refused",
             1_003 => "the peer has no room for one more connection",
@@ -86,27 +88,40 @@ impl fmt::Display for Rejection {
             1_500..=1_599 => "the peer's service failed",
             2_000.. => "refused by the peer's application",
             _ => "refused",
-        };
-        write!(f, "{reason} ({})", self.0)
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.reason(), self.0)
     }
 }
 
 /// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The peer said so.
-    #[error("the peer closed the connection")]
     ByPeer,
     /// Nothing was heard for too long.
-    #[error("the peer fell silent")]
     Silent,
     /// No handshake came about in time.
-    #[error("nobody answered")]
     NoAnswer,
     /// Refused by the peer.
-    #[error("refused by the peer: {0}")]
     Refused(Rejection),
     /// Refused by us.
-    #[error("refused: {0}")]
     Refusing(Rejection),
+}
+
+impl From<Ended> for PeerEnd {
+    fn from(ended: Ended) -> Self {
+        let (reason, refusal) = match ended {
+            Ended::ByPeer => ("the peer closed the connection", None),
+            Ended::Silent => ("the peer fell silent", None),
+            Ended::NoAnswer => ("nobody answered: check address and port", None),
+            Ended::Refused(rejection) => (rejection.reason(), Some(("the peer refused", rejection.code()))),
+            Ended::Refusing(rejection) => (rejection.reason(), Some(("refused", rejection.code()))),
+        };
+        Self { reason, refusal }
+    }
 }

@@ -111,11 +111,7 @@ impl Handshake {
             stage: Stage::of(word(5)?),
             socket_id: word(6)?,
             cookie: word(7)?,
-            peer_ip: if ip[4..] == [0; 12] {
-                IpAddr::from([ip[0], ip[1], ip[2], ip[3]])
-            } else {
-                IpAddr::from(ip)
-            },
+            peer_ip: if ip[4..] == [0; 12] { IpAddr::from([ip[0], ip[1], ip[2], ip[3]]) } else { IpAddr::from(ip) },
         };
         Ok((handshake, Extensions { rest: &body[FIXED_BYTES..] }))
     }

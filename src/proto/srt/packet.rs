@@ -150,6 +150,17 @@ impl Header {
     }
 }
 
+impl Header {
+    /// The socket that it is meant for; zero for a listener.
+    #[must_use]
+    pub const fn destination(&self) -> u32 {
+        match self {
+            Self::Data(header) => header.destination,
+            Self::Control(header) => header.destination,
+        }
+    }
+}
+
 impl DataHeader {
     /// A whole message of its own, as every packet in live mode.
     #[must_use]
@@ -190,7 +201,9 @@ impl ControlHeader {
 }
 
 impl KeyFlag {
-    const fn of(bits: u32) -> Self {
+    /// From the lowest two bits.
+    #[must_use]
+    pub const fn of(bits: u32) -> Self {
         match bits & 0b11 {
             0 => Self::Clear,
             1 => Self::Even,
@@ -275,8 +288,7 @@ impl AckBody {
     /// [`Malformed::Short`].
     pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
         let next = Seq::new(word(body, 0).ok_or(Malformed::Short)?);
-        let (Some(round_trip_us), Some(variation_us), Some(available)) =
-            (word(body, 1), word(body, 2), word(body, 3))
+        let (Some(round_trip_us), Some(variation_us), Some(available)) = (word(body, 1), word(body, 2), word(body, 3))
         else {
             return Ok(Self { next, figures: None });
         };
@@ -427,7 +439,7 @@ mod tests {
             let loses_subtype = matches!(Header::parse(&bytes), Ok(Header::Control(ControlHeader { kind, .. }))
                 if !matches!(kind, ControlKind::Unknown { .. }));
             if loses_subtype {
-                prop_assert_eq!(again[4..], bytes[4..]);
+                prop_assert_eq!(&again[4..], &bytes[4..]);
             } else {
                 prop_assert_eq!(again, bytes);
             }
@@ -455,7 +467,8 @@ mod tests {
 
     #[test]
     fn acknowledgements_come_light_small_and_full() {
-        let figures = AckFigures { round_trip_us: 1, variation_us: 2, available: 3, bytes_per_second: 6, ..Default::default() };
+        let figures =
+            AckFigures { round_trip_us: 1, variation_us: 2, available: 3, bytes_per_second: 6, ..Default::default() };
         let full = AckBody { next: Seq::new(9), figures: Some(figures) };
         let mut bytes = Vec::new();
         full.write(&mut bytes);

@@ -409,8 +409,6 @@ impl Receiver {
             held_span: self.held_span(),
             available: self.available(),
             drift_us: self.tsbpd.correction_us(),
-            arrival_rate: self.arrivals.rates(),
-            capacity_per_second: self.arrivals.capacity(),
             ..self.stats
         }
     }

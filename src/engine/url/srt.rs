@@ -1,0 +1,152 @@
+//! `srt://`, with the names and units of libsrt's URLs.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::{Host, HostPort, Parts, Query, UrlError};
+use crate::adapters::srt::{EndpointConfig, Side};
+use crate::proto::srt::{Bandwidth, Config, PAYLOAD_MAX};
+use crate::units::Bitrate;
+
+pub(super) fn parse(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
+    let mut query = parts.query(&KEYS)?;
+    let side = side(parts, &mut query)?;
+    Ok(EndpointConfig { side, connection: connection(&mut query)?, socket: query.socket_options()? })
+}
+
+/// Without a host it listens, with one it calls, unless `mode` says otherwise.
+fn side(parts: &Parts<'_>, query: &mut Query<'_>) -> Result<Side, UrlError> {
+    let (host, port) = parts.host_and_port()?;
+    let bare = host.strip_prefix('@').unwrap_or(host);
+    let any = |host: &Host| matches!(host, Host::Ip(ip) if ip.is_unspecified());
+    let address = if bare.is_empty() {
+        HostPort { host: Host::Ip(Ipv4Addr::UNSPECIFIED.into()), port }
+    } else {
+        HostPort { host: bare.parse().map_err(|_| parts.address_error("host missing or wrong"))?, port }
+    };
+    let listens = match query.take("mode").as_deref() {
+        None => host.starts_with('@') || any(&address.host),
+        Some("listener" | "server") => true,
+        Some("caller" | "client") => false,
+        Some(other) => return Err(query.value_error("mode", other, "caller or listener")),
+    };
+    match (&address.host, listens) {
+        (Host::Name(_), true) => Err(parts.address_error("a listener has an address of this machine, or none")),
+        (host, false) if any(host) => Err(parts.address_error("a caller needs a host to call")),
+        (_, true) => Ok(Side::Listener { listen: address }),
+        (_, false) => Ok(Side::Caller { peer: address }),
+    }
+}
+
+fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
+    let mut config = Config::default();
+    let ms = |ms: Option<u64>| ms.map(Duration::from_millis);
+    if let Some(latency) = ms(query.number("latency", 0, LATENCY_MS_MAX)?) {
+        config.receive_latency = latency;
+        config.peer_latency = latency;
+    }
+    config.receive_latency = ms(query.number("rcvlatency", 0, LATENCY_MS_MAX)?).unwrap_or(config.receive_latency);
+    config.peer_latency = ms(query.number("peerlatency", 0, LATENCY_MS_MAX)?).unwrap_or(config.peer_latency);
+    if let Some(id) = query.take("streamid") {
+        if id.len() > STREAM_ID_BYTES_MAX {
+            return Err(query.value_error("streamid", &id, "at most 512 bytes"));
+        }
+        config.stream_id = id;
+    }
+    config.too_late_drop = query.switch("tlpktdrop")?.unwrap_or(config.too_late_drop);
+    config.nak_reports = query.switch("nakreport")?.unwrap_or(config.nak_reports);
+    config.reorder_max = query.number("lossmaxttl", 0, 1_000)?.unwrap_or(config.reorder_max);
+    config.mtu = query.number("mss", 256, 1_500)?.unwrap_or(config.mtu);
+    config.payload_max = query.number("payloadsize", 188, PAYLOAD_MAX as u64)?.unwrap_or(config.payload_max);
+    config.connect_timeout = ms(query.number("conntimeo", 100, 60_000)?).unwrap_or(config.connect_timeout);
+    config.idle_timeout = ms(query.number("peeridletimeo", 500, 60_000)?).unwrap_or(config.idle_timeout);
+    config.bandwidth = bandwidth(query)?;
+    Ok(config)
+}
+
+/// libsrt's rates are in bytes per second.
+fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
+    let overhead_percent = query.number("oheadbw", 5, 100)?.unwrap_or(25);
+    let input = query.number("inputbw", 0, BYTES_PER_SECOND_MAX)?.unwrap_or(0);
+    let rate = |bytes_per_second: u64| Bitrate::from_bps(bytes_per_second * 8);
+    let max = match query.take("maxbw") {
+        None => return Ok(Bandwidth::Unlimited),
+        Some(value) if value == "-1" => return Ok(Bandwidth::Unlimited),
+        Some(value) => value.parse().ok().filter(|max| *max <= BYTES_PER_SECOND_MAX).ok_or_else(|| {
+            query.value_error("maxbw", &value, "-1 for any, 0 for inputbw and oheadbw, or bytes per second")
+        })?,
+    };
+    Ok(match (max, input) {
+        (0, 0) => Bandwidth::Estimated { floor: Bitrate::ZERO, overhead_percent },
+        (0, input) => Bandwidth::Input { rate: rate(input), overhead_percent },
+        (max, _) => Bandwidth::Max(rate(max)),
+    })
+}
+
+const KEYS: [&str; 19] = [
+    "conntimeo",
+    "dscp",
+    "iface",
+    "inputbw",
+    "latency",
+    "lossmaxttl",
+    "maxbw",
+    "mode",
+    "mss",
+    "nakreport",
+    "oheadbw",
+    "payloadsize",
+    "peeridletimeo",
+    "peerlatency",
+    "rcvbuf",
+    "rcvlatency",
+    "sndbuf",
+    "streamid",
+    "tlpktdrop",
+];
+/// Half a minute; ffmpeg counts microseconds, and a pasted 200000 shall not become minutes.
+const LATENCY_MS_MAX: u64 = 30_000;
+const STREAM_ID_BYTES_MAX: usize = 512;
+const BYTES_PER_SECOND_MAX: u64 = 12_500_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::url::{parse_output, parse_source};
+    use crate::engine::{OutputEndpoint, SourceEndpoint};
+
+    fn output(url: &str) -> EndpointConfig {
+        let OutputEndpoint::Srt(srt) = parse_output(url).unwrap().endpoint else { unreachable!("an SRT output") };
+        *srt
+    }
+
+    #[test]
+    fn the_peers_own_urls_can_be_pasted() {
+        for url in ["srt://:9000", "srt://0.0.0.0:9000?mode=listener", "srt://@:9000", "srt://:9000?mode=listener"] {
+            assert!(matches!(output(url).side, Side::Listener { .. }), "{url}");
+            assert!(matches!(parse_source(url), Ok(SourceEndpoint::Srt(_))), "{url}");
+        }
+        let config =
+            output("srt://example.net:9000?latency=300&streamid=%23!::r=news,m=publish&maxbw=0&inputbw=250000");
+        assert!(matches!(config.side, Side::Caller { .. }));
+        assert_eq!(config.connection.receive_latency, Duration::from_millis(300));
+        assert_eq!(config.connection.peer_latency, Duration::from_millis(300));
+        assert_eq!(config.connection.stream_id, "#!::r=news,m=publish");
+        let rate = Bitrate::from_bps(2_000_000);
+        assert_eq!(config.connection.bandwidth, Bandwidth::Input { rate, overhead_percent: 25 });
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_fix() {
+        for (url, part) in [
+            ("srt://:9000?mode=caller", "a caller needs a host"),
+            ("srt://10.0.0.1:9000?mode=both", "caller or listener"),
+            ("srt://10.0.0.1:9000?latency=200000", "0 to 30000"),
+            ("srt://10.0.0.1:9000?tlpktdrop=maybe", "1 or 0"),
+            ("srt://10.0.0.1:9000?nosuch=1", "unknown key"),
+        ] {
+            let error = parse_output(url).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
