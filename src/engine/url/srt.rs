@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Host, HostPort, Parts, Query, UrlError};
 use crate::adapters::srt::{EndpointConfig, Side};
+use crate::proto::srt::crypto::{CipherMode, KeyLength};
 use crate::proto::srt::{Bandwidth, Config, PAYLOAD_MAX};
 use crate::units::Bitrate;
 
@@ -61,7 +62,31 @@ fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
     config.connect_timeout = ms(query.number("conntimeo", 100, 60_000)?).unwrap_or(config.connect_timeout);
     config.idle_timeout = ms(query.number("peeridletimeo", 500, 60_000)?).unwrap_or(config.idle_timeout);
     config.bandwidth = bandwidth(query)?;
+    encryption(query, &mut config)?;
     Ok(config)
+}
+
+fn encryption(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlError> {
+    if let Some(text) = query.take("passphrase").filter(|text| !text.is_empty()) {
+        // The passphrase itself stays out of the message.
+        let parsed = text.parse().map_err(|_| query.value_error("passphrase", "***", "10 to 79 bytes"))?;
+        config.passphrase = Some(parsed);
+    }
+    if let Some(bytes) = query.number("pbkeylen", 0, 32)?.filter(|bytes| *bytes != 0) {
+        let length = KeyLength::of_bytes(bytes);
+        let length = length.ok_or_else(|| query.value_error("pbkeylen", &bytes.to_string(), "16, 24 or 32"))?;
+        config.key_length = Some(length);
+    }
+    config.cipher = match query.take("cryptomode").as_deref() {
+        None | Some("0" | "auto" | "1" | "aes-ctr") => CipherMode::Ctr,
+        Some("2" | "aes-gcm") => CipherMode::Gcm,
+        Some(other) => return Err(query.value_error("cryptomode", other, "1 for AES-CTR or 2 for AES-GCM")),
+    };
+    let refresh = query.number("kmrefreshrate", 0, 1 << 32)?;
+    config.key_refresh_packets = refresh.unwrap_or(config.key_refresh_packets);
+    let announce = query.number("kmpreannounce", 0, 1 << 31)?;
+    config.key_announce_packets = announce.unwrap_or(config.key_announce_packets);
+    Ok(())
 }
 
 /// libsrt's rates are in bytes per second.
@@ -83,11 +108,14 @@ fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
     })
 }
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 24] = [
     "conntimeo",
+    "cryptomode",
     "dscp",
     "iface",
     "inputbw",
+    "kmpreannounce",
+    "kmrefreshrate",
     "latency",
     "lossmaxttl",
     "maxbw",
@@ -95,7 +123,9 @@ const KEYS: [&str; 19] = [
     "mss",
     "nakreport",
     "oheadbw",
+    "passphrase",
     "payloadsize",
+    "pbkeylen",
     "peeridletimeo",
     "peerlatency",
     "rcvbuf",

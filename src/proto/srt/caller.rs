@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::agree::{self, Latencies, Parties, Wishes};
 use super::config::Config;
 use super::connection::{Connection, timestamp};
+use super::crypto::{Crypto, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
 use super::handshake::{Extension, Handshake, Stage, extension};
@@ -55,6 +56,8 @@ struct Attempt {
     initial: Seq<31>,
     /// Given by the listener; `None` until it has answered.
     cookie: Option<u32>,
+    /// The keys, and how they are announced.
+    crypto: Option<(Crypto, Vec<u8>)>,
     next_send: Time,
     deadline: Time,
 }
@@ -83,6 +86,7 @@ impl Caller {
             local_id: self.entropy.socket_id(),
             initial: Seq::new(self.entropy.word()),
             cookie: None,
+            crypto: None,
             next_send: now,
             deadline: now + self.config.connect_timeout,
         });
@@ -110,11 +114,18 @@ impl Caller {
             handshake.stage = Stage::Conclusion;
             handshake.cookie = cookie;
             handshake.extension = extension::HANDSHAKE;
+            if let Some((crypto, _)) = &attempt.crypto {
+                handshake.extension |= extension::KEYS;
+                handshake.encryption = (crypto.length().bytes() / 8) as u16;
+            }
             if !self.config.stream_id.is_empty() {
                 handshake.extension |= extension::CONFIG;
             }
             handshake.write(&mut body);
             Extension::Request(agree::request(&self.config)).write(&mut body);
+            if let Some((_, announcement)) = &attempt.crypto {
+                Extension::KeyRequest(announcement).write(&mut body);
+            }
             if !self.config.stream_id.is_empty() {
                 Extension::StreamId(self.config.stream_id.clone()).write(&mut body);
             }
@@ -135,11 +146,19 @@ impl Caller {
             (Stage::Induction, None) if handshake.version < 5 => self.fail(now, Ended::Refusing(Rejection::VERSION)),
             (Stage::Induction, None) => {
                 attempt.cookie = Some(handshake.cookie);
+                if let Some(passphrase) = &self.config.passphrase {
+                    let proposed = KeyLength::of_bytes(usize::from(handshake.encryption) * 8);
+                    let length = self.config.key_length.or(proposed).unwrap_or_default();
+                    let refresh = self.config.refresh();
+                    attempt.crypto =
+                        Crypto::initiate(passphrase, length, self.config.cipher, refresh, &mut self.entropy);
+                }
                 self.knock(now);
             }
             (Stage::Conclusion, Some(_)) => {
                 let settled = Wishes::of(extensions).and_then(|wishes| {
                     let response = wishes.response.ok_or(Rejection::ROGUE)?;
+                    check_keys(attempt.crypto.as_ref().map(|keys| &*keys.1), wishes.key_response.as_deref())?;
                     let latencies = Latencies { receive: response.send_latency, send: response.receive_latency };
                     let parties = Parties {
                         local_id: attempt.local_id,
@@ -151,7 +170,9 @@ impl Caller {
                 });
                 match settled {
                     Ok(settled) => {
-                        let connection = Connection::new(now, settled, &self.config, self.pool.clone());
+                        let crypto = attempt.crypto.take().map(|keys| keys.0);
+                        let crypto = (crypto, self.entropy.child());
+                        let connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
                         self.state = State::Connected(Box::new(connection));
                         self.failures = 0;
                         self.note(Event::PeerConnected { peer: self.peer });
@@ -294,6 +315,17 @@ impl Core for Caller {
             State::Resting { .. } | State::Calling(_) | State::Closed => None,
         };
         self.totals.stats(connection.into_iter())
+    }
+}
+
+/// Whether the listener took our keys, if there are any.
+fn check_keys(announced: Option<&[u8]>, answer: Option<&[u8]>) -> Result<(), Rejection> {
+    match (announced, answer) {
+        (None, None) => Ok(()),
+        (Some(announced), Some(answer)) if announced == answer => Ok(()),
+        (Some(_), Some([0, 0, 0, 5])) => Err(Rejection::CRYPTO),
+        (Some(_), Some([0, 0, 0, 4])) => Err(Rejection::BAD_SECRET),
+        (Some(_) | None, _) => Err(Rejection::UNSECURE),
     }
 }
 

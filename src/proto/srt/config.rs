@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::congestion::Bandwidth;
+use super::crypto::{CipherMode, KeyLength, Passphrase, Refresh};
 
 /// What one side wants; the handshake settles what both get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,17 @@ pub struct Config {
     pub peer_latency: Duration,
     /// Who we are or what we want, for the listener to decide by (`streamid`).
     pub stream_id: String,
+    /// What the keys are made from; `None` neither encrypts nor accepts an encrypted connection (`passphrase`).
+    pub passphrase: Option<Passphrase>,
+    /// Length of the keys that a caller makes; `None` for what the listener proposes, or 16 bytes. A listener takes
+    /// the caller's (`pbkeylen`).
+    pub key_length: Option<KeyLength>,
+    /// How payload is encrypted (`cryptomode`).
+    pub cipher: CipherMode,
+    /// Packets after which the key changes; zero never changes it (`kmrefreshrate`).
+    pub key_refresh_packets: u64,
+    /// Packets before and after the change in which both keys are known (`kmpreannounce`).
+    pub key_announce_packets: u64,
     /// How fast to send (`maxbw`, `inputbw`, `oheadbw`).
     pub bandwidth: Bandwidth,
     /// Whether what is too late is given up, on either side (`tlpktdrop`).
@@ -44,6 +56,11 @@ impl Default for Config {
             receive_latency: Duration::from_millis(120),
             peer_latency: Duration::ZERO,
             stream_id: String::new(),
+            passphrase: None,
+            key_length: None,
+            cipher: CipherMode::Ctr,
+            key_refresh_packets: 1 << 24,
+            key_announce_packets: 1 << 12,
             bandwidth: Bandwidth::Unlimited,
             too_late_drop: true,
             send_drop_delay: Some(Duration::ZERO),
@@ -56,6 +73,15 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(5),
         }
+    }
+}
+
+impl Config {
+    pub(super) fn refresh(&self) -> Refresh {
+        let every = self.key_refresh_packets;
+        // Half of the span at most, or the next key would be announced before this one is old (libsrt).
+        let announce = self.key_announce_packets.min(every.saturating_sub(1) / 2);
+        Refresh { every, announce }
     }
 }
 

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::config::Config;
+use super::crypto::Crypto;
+use super::entropy::Entropy;
 use super::error::Ended;
 use super::packet::{
     AckBody, AckFigures, ControlHeader, ControlKind, DataHeader, DropBody, Header, KeyFlag, LossRanges,
@@ -50,6 +52,9 @@ pub(super) struct Connection {
     idle_timeout: Duration,
     sender: send::Sender,
     receiver: receive::Receiver,
+    /// `None` if nothing is encrypted.
+    crypto: Option<Crypto>,
+    entropy: Entropy,
     pool: Pool,
     /// When it was last fed: what the polls go by.
     now: Time,
@@ -76,7 +81,13 @@ pub(super) struct Counts {
 }
 
 impl Connection {
-    pub(super) fn new(now: Time, settled: Settled, config: &Config, pool: Pool) -> Self {
+    pub(super) fn new(
+        now: Time,
+        settled: Settled,
+        config: &Config,
+        pool: Pool,
+        (crypto, entropy): (Option<Crypto>, Entropy),
+    ) -> Self {
         let first = (1 << 31) | u64::from(settled.initial.value());
         let sender = send::Config {
             first,
@@ -102,10 +113,12 @@ impl Connection {
         };
         Self {
             settled,
-            payload_max: config.payload_max.min(settled.payload_max),
+            payload_max: config.payload_max.min(settled.payload_max - crypto.as_ref().map_or(0, Crypto::overhead)),
             idle_timeout: config.idle_timeout,
             sender: send::Sender::new(sender, now),
             receiver: receive::Receiver::new(receiver, now),
+            crypto,
+            entropy,
             pool,
             now,
             last_heard: now,
@@ -194,7 +207,8 @@ impl Connection {
     pub(super) fn poll_timeout(&self) -> Time {
         let idle = self.last_heard + self.idle_timeout;
         let keep_alive = self.last_sent + KEEP_ALIVE_INTERVAL;
-        let halves = [self.sender.poll_timeout(), self.receiver.poll_timeout()];
+        let keys = self.crypto.as_ref().and_then(Crypto::poll_timeout);
+        let halves = [self.sender.poll_timeout(), self.receiver.poll_timeout(), keys];
         halves.into_iter().flatten().fold(idle.min(keep_alive), Time::min)
     }
 
@@ -225,10 +239,11 @@ impl Connection {
         }
         let sequence = self.receiver.extend(header.sequence);
         let origin = if header.retransmitted { Origin::Retransmitted } else { Origin::Original };
-        if header.key != KeyFlag::Clear {
-            self.receiver.handle_undecrypted(self.now, sequence, origin, arrival, packet.len());
+        let len = packet.len();
+        let Some(packet) = self.open(header, packet) else {
+            self.receiver.handle_undecrypted(self.now, sequence, origin, arrival, len);
             return;
-        }
+        };
         let data = Data { sequence, timestamp: header.timestamp, origin, packet };
         match self.receiver.handle_data(self.now, data) {
             Arrived::New | Arrived::Duplicate | Arrived::Late | Arrived::Beyond => {}
@@ -251,12 +266,20 @@ impl Connection {
                 Err(_) => self.counts.malformed += 1,
             },
             ControlKind::Shutdown => self.ended = self.ended.or(Some(Ended::ByPeer)),
+            ControlKind::KeyRequest => {
+                if let Some(answer) = self.crypto.as_mut().map(|crypto| crypto.handle_request(body)) {
+                    self.control_with(ControlKind::KeyResponse, 0, &answer);
+                }
+            }
+            ControlKind::KeyResponse => {
+                if let Some(crypto) = &mut self.crypto {
+                    crypto.handle_response(body);
+                }
+            }
             ControlKind::KeepAlive | ControlKind::CongestionWarning => {}
-            ControlKind::Handshake
-            | ControlKind::PeerError
-            | ControlKind::KeyRequest
-            | ControlKind::KeyResponse
-            | ControlKind::Unknown { .. } => self.counts.unexpected += 1,
+            ControlKind::Handshake | ControlKind::PeerError | ControlKind::Unknown { .. } => {
+                self.counts.unexpected += 1;
+            }
         }
     }
 
@@ -296,14 +319,54 @@ impl Connection {
     }
 
     fn push(&mut self, packet: Packet) {
-        let sealed = Sealed { origin: self.now, key: KeyFlag::Clear.bits() as u8, packet };
+        // Asked first, so that nothing is encrypted in vain.
+        if !self.sender.make_room(self.now) {
+            self.counts.overflow += 1;
+            return;
+        }
+        let Some((key, packet)) = self.seal(packet) else {
+            self.counts.no_buffer += 1;
+            return;
+        };
+        let sealed = Sealed { origin: self.now, key: key.bits() as u8, packet };
         if self.sender.push(self.now, sealed).is_err() {
             self.counts.overflow += 1;
         }
     }
 
-    /// Brings acknowledgements, loss reports and drop requests on their way.
+    /// Encrypts a packet for the next sequence number; `None` if there is no buffer for the result.
+    fn seal(&mut self, packet: Packet) -> Option<(KeyFlag, Packet)> {
+        let header = self.data_header(self.sender.next_sequence(), self.sender.next_message_number(), self.now);
+        let Some(crypto) = &mut self.crypto else {
+            return Some((KeyFlag::Clear, packet));
+        };
+        let key = crypto.in_use();
+        let len = packet.len() + crypto.overhead();
+        let mut buffer = self.pool.take(len)?;
+        buffer[..packet.len()].copy_from_slice(&packet);
+        crypto.seal(self.now, &DataHeader { key, ..header }.bytes(), &mut buffer[..len], &mut self.entropy);
+        Some((key, Packet::new(buffer, 0..len, packet.meta)))
+    }
+
+    /// Decrypts a packet in place; `None` if that cannot be done.
+    fn open(&mut self, header: &DataHeader, mut packet: Packet) -> Option<Packet> {
+        let Some(crypto) = &self.crypto else {
+            return (header.key == KeyFlag::Clear).then_some(packet);
+        };
+        if packet.bytes_mut().is_none() {
+            packet = self.pool.copy(&packet, packet.meta)?;
+        }
+        let len = crypto.open(header.key, &header.bytes(), packet.bytes_mut()?)?;
+        Some(packet.into_slice(0..len))
+    }
+
+    /// Brings announcements of keys, acknowledgements, loss reports and drop requests on their way.
     fn write_reports(&mut self) {
+        let round_trip = self.receiver.round_trip().0;
+        let announcement = self.crypto.as_mut().and_then(|crypto| crypto.poll_announcement(self.now, round_trip));
+        if let Some(announcement) = announcement {
+            self.control_with(ControlKind::KeyRequest, 0, &announcement);
+        }
         while self.control.len() < CONTROL_MAX {
             let Some(ack) = self.receiver.poll_ack(self.now) else { break };
             let (number, body) = ack_body(&ack);

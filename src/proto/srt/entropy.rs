@@ -22,6 +22,14 @@ impl Entropy {
         self.digest(&[b"draw", &self.drawn.to_be_bytes()])
     }
 
+    /// Another one, which tells nothing of this one.
+    pub(super) fn child(&mut self) -> Self {
+        let mut secret = [0; 32];
+        secret[..20].copy_from_slice(&self.draw());
+        secret[20..].copy_from_slice(&self.draw()[..12]);
+        Self::new(secret)
+    }
+
     /// The next word.
     pub(super) fn word(&mut self) -> u32 {
         first_word(self.draw())

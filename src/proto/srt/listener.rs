@@ -10,9 +10,10 @@ use super::agree::{self, Latencies, Parties, Wishes};
 use super::caller::{EVENTS_MAX, handshake_datagram};
 use super::config::Config;
 use super::connection::Connection;
+use super::crypto::{Crypto, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
-use super::handshake::{Extension, Extensions, Handshake, Stage, extension};
+use super::handshake::{Capabilities, Extension, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::Totals;
 use crate::bus::{Packet, Pool};
@@ -57,6 +58,13 @@ struct Caller {
     is_ready: bool,
 }
 
+/// Somebody who may come in.
+struct Admitted {
+    request: Capabilities,
+    crypto: Option<Crypto>,
+    announcement: Option<Vec<u8>>,
+}
+
 impl Listener {
     /// Waits for callers. `secret` must be unpredictable.
     #[must_use]
@@ -93,7 +101,12 @@ impl Listener {
     fn answer_induction(&mut self, now: Time, peer: SocketAddr, asked: &Handshake) {
         let answer = Handshake {
             version: 5,
-            encryption: 0,
+            // What length we would like keys to have.
+            encryption: self
+                .config
+                .passphrase
+                .as_ref()
+                .map_or(0, |_| key_units(self.config.key_length.unwrap_or_default())),
             extension: extension::MAGIC,
             mtu: u32::from(self.config.mtu),
             flow_window: self.config.flow_window,
@@ -125,7 +138,9 @@ impl Listener {
             return;
         }
         match self.judge(now, asked, extensions) {
-            Ok(request) => self.accept(now, (datagram.packet.meta.arrival, header.timestamp), peer, asked, &request),
+            Ok(admitted) => {
+                self.accept(now, (datagram.packet.meta.arrival, header.timestamp), peer, asked, admitted);
+            }
             Err(rejection) => {
                 let mut body = Vec::new();
                 Handshake { version: 5, stage: Stage::Rejected(rejection), ..asked.clone() }.write(&mut body);
@@ -139,26 +154,18 @@ impl Listener {
     }
 
     /// Whether a caller may come in.
-    fn judge(
-        &mut self,
-        now: Time,
-        asked: &Handshake,
-        extensions: Extensions<'_>,
-    ) -> Result<super::handshake::Capabilities, Rejection> {
+    fn judge(&mut self, now: Time, asked: &Handshake, extensions: Extensions<'_>) -> Result<Admitted, Rejection> {
         if asked.version < 5 || asked.extension & extension::HANDSHAKE == 0 {
             return Err(Rejection::VERSION);
         }
         let wishes = Wishes::of(extensions)?;
         let request = wishes.check()?;
-        if wishes.has_keys {
-            return Err(Rejection::UNSECURE);
-        }
         if !self.config.stream_id.is_empty() && !names(&wishes.stream_id, &self.config.stream_id) {
             return Err(Rejection::NOT_FOUND);
         }
         match self.service {
-            Service::Send { callers_max } if self.callers.len() >= callers_max => Err(Rejection::RESOURCE),
-            Service::Send { .. } => Ok(request),
+            Service::Send { callers_max } if self.callers.len() >= callers_max => return Err(Rejection::RESOURCE),
+            Service::Send { .. } => {}
             Service::Receive => {
                 // A sender that lost its line comes back sooner than we can be sure that it was lost.
                 let silent: Vec<u32> = self
@@ -168,9 +175,20 @@ impl Listener {
                     .map(|(id, _)| *id)
                     .collect();
                 silent.into_iter().for_each(|id| self.remove(id, Ended::Silent));
-                if self.callers.is_empty() { Ok(request) } else { Err(Rejection::CONFLICT) }
+                if !self.callers.is_empty() {
+                    return Err(Rejection::CONFLICT);
+                }
             }
         }
+        // Last, as it is what costs.
+        let crypto = match (&self.config.passphrase, &wishes.key_request) {
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => return Err(Rejection::UNSECURE),
+            (Some(passphrase), Some(announcement)) => {
+                Some(Crypto::respond(passphrase, self.config.cipher, self.config.refresh(), announcement)?)
+            }
+        };
+        Ok(Admitted { request, crypto, announcement: wishes.key_request })
     }
 
     fn accept(
@@ -179,21 +197,21 @@ impl Listener {
         base: (Time, u32),
         peer: SocketAddr,
         asked: &Handshake,
-        request: &super::handshake::Capabilities,
+        Admitted { request, crypto, announcement }: Admitted,
     ) {
         let mut id = self.entropy.socket_id();
         while self.callers.contains_key(&id) {
             id = self.entropy.socket_id();
         }
-        let response = agree::respond(&self.config, request);
+        let response = agree::respond(&self.config, &request);
         let latencies = Latencies { receive: response.receive_latency, send: response.send_latency };
         let parties = Parties { local_id: id, peer, epoch: now, base };
-        let settled = agree::settle(&self.config, parties, asked, request, latencies);
+        let settled = agree::settle(&self.config, parties, asked, &request, latencies);
         let mut body = Vec::new();
         let answer = Handshake {
             version: 5,
-            encryption: 0,
-            extension: extension::HANDSHAKE,
+            encryption: crypto.as_ref().map_or(0, |crypto| key_units(crypto.length())),
+            extension: extension::HANDSHAKE | if crypto.is_some() { extension::KEYS } else { 0 },
             mtu: asked.mtu.min(u32::from(self.config.mtu)),
             flow_window: self.config.flow_window,
             socket_id: id,
@@ -202,9 +220,13 @@ impl Listener {
         };
         answer.write(&mut body);
         Extension::Response(response).write(&mut body);
+        if let Some(announcement) = &announcement {
+            Extension::KeyResponse(announcement).write(&mut body);
+        }
         // Its timestamp is the beginning of our clock.
         self.answer(now, peer, asked.socket_id, &body);
-        let connection = Connection::new(now, settled, &self.config, self.pool.clone());
+        let crypto = (crypto, self.entropy.child());
+        let connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
         self.known.insert((peer, asked.socket_id), id);
         self.callers.insert(id, Caller { connection, answer: body, is_ready: false });
         self.note(Event::PeerConnected { peer });
@@ -351,6 +373,11 @@ fn names(given: &str, served: &str) -> bool {
     let resource =
         given.strip_prefix("#!::").and_then(|pairs| pairs.split(',').find_map(|pair| pair.strip_prefix("r=")));
     given == served || resource == Some(served)
+}
+
+/// A length as handshakes give it.
+const fn key_units(length: KeyLength) -> u16 {
+    (length.bytes() / 8) as u16
 }
 
 /// Handshakes answered at a time; whoever is not answered asks again.

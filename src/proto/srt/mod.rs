@@ -12,6 +12,7 @@ mod caller;
 mod config;
 mod congestion;
 mod connection;
+pub mod crypto;
 mod entropy;
 pub mod error;
 pub mod handshake;
