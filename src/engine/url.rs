@@ -87,7 +87,8 @@ pub struct OutputUrl {
 /// # Errors
 /// [`UrlError`], one line fit for a user.
 pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
-    let parts = Parts::split(url)?;
+    let shown = without_secrets(url);
+    let parts = Parts::split(url, &shown)?;
     match parts.scheme {
         "udp" => {
             let mut query = parts.query(&["iface", "rcvbuf", "source"])?;
@@ -114,7 +115,7 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
             }
         }
         "test" => parts.test_source().map(SourceEndpoint::Test),
-        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://, srt://, test:" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://, test:" }),
     }
 }
 
@@ -123,7 +124,8 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
 /// # Errors
 /// [`UrlError`], one line fit for a user.
 pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
-    let parts = Parts::split(url)?;
+    let shown = without_secrets(url);
+    let parts = Parts::split(url, &shown)?;
     match parts.scheme {
         "udp" => {
             let mut query = parts.query(&["coalesce", "dscp", "iface", "pkt_size", "sndbuf", "ttl"])?;
@@ -150,13 +152,29 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             let endpoint = OutputEndpoint::Srt(Box::new(srt::parse(&parts)?));
             Ok(OutputUrl { endpoint, coalesce: None })
         }
-        "test" => Err(UrlError::SourceOnly { given: url.into(), scheme: "test:" }),
-        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://, srt://" }),
+        "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://" }),
     }
 }
 
+/// The URL as it may be shown: secrets replaced by `***`.
+#[must_use]
+pub fn without_secrets(url: &str) -> String {
+    let Some((before, query)) = url.split_once('?') else { return url.into() };
+    let shown = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, value)) if SECRET_KEYS.contains(&key) && !value.is_empty() => format!("{key}={HIDDEN}"),
+        _ => pair.into(),
+    });
+    format!("{before}?{}", shown.collect::<Vec<String>>().join("&"))
+}
+
+/// What stands in place of a secret.
+pub const HIDDEN: &str = "***";
+const SECRET_KEYS: [&str; 1] = ["passphrase"];
+
 /// A URL taken apart.
 struct Parts<'url> {
+    /// As errors show it.
     url: &'url str,
     scheme: &'url str,
     /// Host and port, or what follows `test:`.
@@ -165,13 +183,13 @@ struct Parts<'url> {
 }
 
 impl<'url> Parts<'url> {
-    fn split(url: &'url str) -> Result<Self, UrlError> {
+    fn split(url: &'url str, shown: &'url str) -> Result<Self, UrlError> {
         let (before, query) = url.split_once('?').unwrap_or((url, ""));
         let (scheme, rest) = before
             .split_once("://")
             .or_else(|| before.split_once(':').filter(|parts| parts.0 == "test"))
-            .ok_or_else(|| UrlError::Scheme { given: url.into(), allowed: "udp://HOST:PORT, rtp://HOST:PORT" })?;
-        Ok(Self { url, scheme, rest, query })
+            .ok_or_else(|| UrlError::Scheme { given: shown.into(), allowed: "udp://HOST:PORT, rtp://HOST:PORT" })?;
+        Ok(Self { url: shown, scheme, rest, query })
     }
 
     fn query(&self, known: &'static [&'static str]) -> Result<Query<'url>, UrlError> {

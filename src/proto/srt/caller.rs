@@ -38,6 +38,9 @@ pub struct Caller {
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     totals: Totals,
+    /// The first sequence number, instead of one drawn by chance.
+    #[cfg(test)]
+    pub(super) initial: Option<Seq<31>>,
 }
 
 #[derive(Debug)]
@@ -77,14 +80,19 @@ impl Caller {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             totals: Totals::default(),
+            #[cfg(test)]
+            initial: None,
         }
     }
 
     fn call(&mut self, now: Time) {
+        let initial = Seq::new(self.entropy.word());
+        #[cfg(test)]
+        let initial = self.initial.unwrap_or(initial);
         self.state = State::Calling(Attempt {
             epoch: now,
             local_id: self.entropy.socket_id(),
-            initial: Seq::new(self.entropy.word()),
+            initial,
             cookie: None,
             crypto: None,
             next_send: now,

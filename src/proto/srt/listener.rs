@@ -102,11 +102,7 @@ impl Listener {
         let answer = Handshake {
             version: 5,
             // What length we would like keys to have.
-            encryption: self
-                .config
-                .passphrase
-                .as_ref()
-                .map_or(0, |_| key_units(self.config.key_length.unwrap_or_default())),
+            encryption: self.config.key_length.filter(|_| self.config.passphrase.is_some()).map_or(0, key_units),
             extension: extension::MAGIC,
             mtu: u32::from(self.config.mtu),
             flow_window: self.config.flow_window,

@@ -213,7 +213,9 @@ impl Crypto {
         if self.sealed == self.refresh.every.saturating_sub(self.refresh.announce).max(1) {
             self.announce_next(now, entropy);
         }
-        if self.sealed >= self.refresh.every && self.sending.key(other(self.in_use)).is_some() {
+        // Not before the peer has said that it knows the key, or the announcements have run out.
+        let is_known = self.announcement.is_none() && self.sending.key(other(self.in_use)).is_some();
+        if self.sealed >= self.refresh.every && is_known {
             self.in_use = other(self.in_use);
             self.sealed = 0;
         } else if self.sealed == self.refresh.announce {
