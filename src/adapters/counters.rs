@@ -1,8 +1,9 @@
 //! What a driver counts, written by its worker and read by anybody.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::proto::Stats;
+use crate::proto::{Detail, Stats};
 use crate::units::{Counter, RateMeter};
 
 /// Counters of one source or output. Packets and bytes are payload that was taken in or handed to the kernel.
@@ -44,6 +45,28 @@ pub struct Counters {
     pub events_dropped: Counter,
     /// What the core counts.
     pub core: CoreCounters,
+    /// What its protocol has beside that.
+    pub details: DetailCounters,
+}
+
+/// A protocol's own figures where other threads can read them.
+#[derive(Debug, Default)]
+pub struct DetailCounters(OnceLock<Box<[(&'static str, Counter)]>>);
+
+impl DetailCounters {
+    pub(super) fn set(&self, details: &[Detail]) {
+        let cells = self.0.get_or_init(|| details.iter().map(|(name, _)| (*name, Counter::default())).collect());
+        for ((_, cell), (_, value)) in cells.iter().zip(details) {
+            cell.set(value.to_bits());
+        }
+    }
+
+    /// Name and value of each, as last written; empty for a protocol without any.
+    #[must_use]
+    pub fn figures(&self) -> Vec<Detail> {
+        let cells = self.0.get().map_or(&[][..], |cells| cells);
+        cells.iter().map(|(name, cell)| (*name, f64::from_bits(cell.value()))).collect()
+    }
 }
 
 /// A core's [`Stats`] where other threads can read them.

@@ -127,6 +127,8 @@ pub struct Driver<C> {
     blocked: bool,
     health: SendHealth,
     abuse_seen: Option<Time>,
+    /// When the protocol's own figures are looked at next.
+    details_due: Time,
     events: ArrayVec<DriverEvent, EVENTS_MAX>,
     counters: Arc<Counters>,
 }
@@ -192,6 +194,7 @@ impl<C: Core + Send> Driver<C> {
             blocked: false,
             health: SendHealth::default(),
             abuse_seen: None,
+            details_due: Time::ZERO,
             events: ArrayVec::new(),
             counters: Arc::new(Counters::default()),
         }
@@ -257,6 +260,10 @@ impl<C: Core + Send> Driver<C> {
             note(DriverEvent::Core(event), &mut self.events, &self.counters);
         }
         self.counters.core.set(&self.core.stats());
+        if self.details_due <= cx.now {
+            self.details_due = cx.now + DETAILS_APART;
+            self.core.visit_details(&mut |details| self.counters.details.set(details));
+        }
     }
 
     /// Hands what is pending to the kernel until it takes no more.
@@ -383,6 +390,7 @@ impl Endpoint {
 
 impl<C: Core + Send> Driven for Driver<C> {
     fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()> {
+        self.counters.core.set(&self.core.stats());
         for (index, endpoint) in [&mut self.media, &mut self.control].into_iter().enumerate() {
             let Some(endpoint) = endpoint else { continue };
             endpoint.key = SocketKey(first.0 + index as u16);
@@ -601,5 +609,7 @@ const REFUSALS_MAX: usize = 2;
 const RECOVERED_AFTER: Duration = Duration::from_secs(2);
 /// Abuse after this long a pause is told again.
 const ABUSE_ENDED_AFTER: Duration = Duration::from_secs(60);
+/// Judgement: often enough for people, and nothing beside the packets.
+const DETAILS_APART: Duration = Duration::from_millis(200);
 /// Events that may wait for whoever asks, which is after every turn.
 const EVENTS_MAX: usize = 16;

@@ -16,7 +16,7 @@ mod system;
 pub mod udp;
 mod worker;
 
-pub use counters::{CoreCounters, Counters};
+pub use counters::{CoreCounters, Counters, DetailCounters};
 pub use driver::{Admission, Driven, Driver, DriverEvent, SendFailure};
 pub use host::{Host, HostPort, ParseHostError};
 pub use io::IoKind;

@@ -29,7 +29,7 @@ pub struct SocketOptions {
 impl SocketOptions {
     /// The same with both buffers asked for, for a socket that talks both ways.
     fn both_buffers(&self) -> Self {
-        let default = |asked: Option<DataSize>, bytes| asked.or(Some(DataSize::from_bytes(bytes)));
+        let default = |asked: Option<DataSize>, bytes| asked.or_else(|| Some(DataSize::from_bytes(bytes)));
         Self {
             receive_buffer: default(self.receive_buffer, RECEIVE_BUFFER_BYTES),
             send_buffer: default(self.send_buffer, SEND_BUFFER_BYTES),

@@ -175,9 +175,9 @@ pub enum Protocol {
     RtpFec,
     /// RIST; not available in this version.
     Rist,
-    /// SRT, called; not available in this version.
+    /// SRT, called.
     SrtListener,
-    /// SRT, calling; not available in this version.
+    /// SRT, calling.
     SrtCaller,
     /// SRT, both calling; not available in this version.
     SrtRendezvous,

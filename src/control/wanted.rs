@@ -622,9 +622,33 @@ mod tests {
     }
 
     #[test]
+    fn srt_has_its_fields_and_its_secrets_stay_hidden() {
+        let json = json!({
+            "name": "n",
+            "sources": [
+                {
+                    "name": "a", "protocol": "srt-listener", "ingest_port": 9000, "min_latency": 250, "stream_id": "news",
+                    "decryption": { "algorithm": "aes256", "passphrase": "a-secret-of-ours" },
+                },
+                { "name": "b", "protocol": "srt-caller", "sender_ip_address": "10.0.0.9", "sender_control_port": 9001 },
+            ],
+            "outputs": [{ "name": "x", "url": "srt://10.0.0.8:9000?passphrase=another-secret" }],
+        });
+        let accepted = wanted(&json).unwrap();
+        let SourceEndpoint::Srt(listener) = &accepted.config().sources[0].endpoint else { unreachable!("SRT") };
+        assert_eq!(listener.connection.receive_latency, Duration::from_millis(250));
+        assert_eq!(listener.connection.key_length, Some(KeyLength::Aes256));
+        assert_eq!(accepted.flow().sources[1].protocol, Some(Protocol::SrtCaller));
+        let shown = accepted.flow().clone().without_secrets();
+        let text = serde_json::to_string(&shown).unwrap();
+        assert!(text.contains("passphrase=***") && !text.contains("secret"), "{text}");
+        assert_eq!(shown.with_secrets_of(accepted.flow()), *accepted.flow());
+    }
+
+    #[test]
     fn every_refusal_names_its_field() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str, &str); 31] = [
+        let cases: [(Change, &str, &str); 32] = [
             (|f| f["name"] = json!(""), "missing_field", "name"),
             (|f| f["name"] = json!(null), "invalid_value", "name"),
             (|f| f["nmae"] = json!("x"), "unknown_field", "nmae"),
@@ -638,7 +662,7 @@ mod tests {
             (|f| f["sources"][1]["name"] = json!("a/b"), "invalid_value", "sources[1].name"),
             (|f| f["sources"][1]["protocol"] = json!(null), "missing_field", "sources[1].protocol"),
             (|f| f["sources"][1]["protocol"] = json!("sctp"), "invalid_value", "sources[1].protocol"),
-            (|f| f["sources"][1]["protocol"] = json!("srt-listener"), "not_available", "sources[1].protocol"),
+            (|f| f["sources"][1]["protocol"] = json!("rist"), "not_available", "sources[1].protocol"),
             (|f| f["sources"][1]["url"] = json!("rtp://:1"), "invalid_value", "sources[1].ingest_port"),
             (
                 |f| f["sources"][1] = json!({ "name": "b", "url": "rtp://:1", "max_latency": 9 }),
@@ -652,7 +676,16 @@ mod tests {
                 "invalid_value",
                 "sources[1].whitelist_cidr",
             ),
-            (|f| f["sources"][0] = json!({ "name": "a", "url": "srt://:1" }), "not_available", "sources[0].url"),
+            (
+                |f| {
+                    let decryption = json!({ "algorithm": "aes128", "passphrase": "too short" });
+                    f["sources"][0] =
+                        json!({ "name": "a", "protocol": "srt-listener", "ingest_port": 1, "decryption": decryption });
+                },
+                "invalid_value",
+                "sources[0].decryption.passphrase",
+            ),
+            (|f| f["sources"][0] = json!({ "name": "a", "url": "rist://@:1" }), "not_available", "sources[0].url"),
             (|f| f["sources"][0] = json!({ "name": "a", "url": "udp://:1?x=1" }), "unknown_field", "sources[0].url"),
             (|f| f["outputs"][0]["port"] = json!(null), "missing_field", "outputs[0].port"),
             (|f| f["outputs"][0]["destination"] = json!("10.0.0.256"), "invalid_value", "outputs[0].destination"),

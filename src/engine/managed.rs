@@ -537,6 +537,7 @@ impl Managed<SourceConfig, SourceSlot> {
             recovered: 0,
             jitter: Duration::ZERO,
             round_trip: None,
+            details: Vec::new(),
             drops: SourceDrops::default(),
             rcvbuf_bytes: 0,
             rcvbuf_asked_bytes: 0,
@@ -557,6 +558,7 @@ impl Managed<SourceConfig, SourceSlot> {
         snapshot.recovered = core.recovered;
         snapshot.jitter = core.jitter;
         snapshot.round_trip = core.round_trip;
+        snapshot.details = counters.details.figures();
         snapshot.rcvbuf_bytes = receive_buffer.granted_bytes;
         snapshot.rcvbuf_asked_bytes = receive_buffer.asked_bytes;
         snapshot.drops = SourceDrops {
@@ -588,6 +590,7 @@ impl Managed<OutputConfig, OutputSlot> {
             disconnections: 0,
             round_trip: None,
             peer_loss: None,
+            details: Vec::new(),
             drops: OutputDrops::default(),
             sndbuf_bytes: 0,
             sndbuf_asked_bytes: 0,
@@ -612,6 +615,7 @@ impl Managed<OutputConfig, OutputSlot> {
         snapshot.gso_packets = counters.segmented.value();
         snapshot.disconnections = counters.disconnections.value();
         snapshot.round_trip = core.round_trip;
+        snapshot.details = counters.details.figures();
         snapshot.peer_loss = core.peer_fraction_lost.map(|fraction| f64::from(fraction) / 256.0);
         snapshot.sndbuf_bytes = send_buffer.granted_bytes;
         snapshot.sndbuf_asked_bytes = send_buffer.asked_bytes;

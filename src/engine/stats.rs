@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
+use crate::proto::Detail;
 use crate::units::{Bitrate, OutputName, SourceName};
 
 /// One running flow at one moment.
@@ -53,6 +54,8 @@ pub struct SourceSnapshot {
     pub jitter: Duration,
     /// Where the protocol measures it.
     pub round_trip: Option<Duration>,
+    /// What the protocol's users know it by, under their names; empty where there is nothing of the kind.
+    pub details: Vec<Detail>,
     /// Datagrams that went no further, by cause.
     pub drops: SourceDrops,
     /// Receive buffer that the kernel granted, in bytes; zero without a socket.
@@ -129,6 +132,8 @@ pub struct OutputSnapshot {
     pub round_trip: Option<Duration>,
     /// Share of packets, 0 to 1, that the peer says it lost lately, where the protocol tells.
     pub peer_loss: Option<f64>,
+    /// What the protocol's users know it by, under their names; empty where there is nothing of the kind.
+    pub details: Vec<Detail>,
     /// Packets that did not go out, by cause.
     pub drops: OutputDrops,
     /// Send buffer that the kernel granted, in bytes.

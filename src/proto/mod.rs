@@ -48,7 +48,14 @@ pub trait Core {
 
     /// Counters since the start.
     fn stats(&self) -> Stats;
+
+    /// Lends the figures that this protocol's users know it by, under their names and always in the same order. A core
+    /// without any does nothing.
+    fn visit_details(&self, _visit: &mut dyn FnMut(&[Detail])) {}
 }
+
+/// A figure under the name that a protocol's users know it by.
+pub type Detail = (&'static str, f64);
 
 /// One UDP payload from the wire; its arrival stands in the packet's metadata.
 #[derive(Clone, Debug)]

@@ -1,8 +1,9 @@
 //! SRT: with libsrt on the other end over a bad path, and among ourselves.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use anabranch::adapters::clock;
 use anabranch::engine::{EventKind, OutputStatus};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
@@ -37,12 +38,12 @@ fn bad_path(listener: u16, loss: f64) -> Proxy {
 
 /// Feeds `to`, and asserts that all of it comes to `sink` whole, in order, and no sooner than it should.
 fn assert_whole(to: SocketAddr, sink: &Sink, proxy: &Proxy) {
-    let started = Instant::now();
+    let started = clock::now();
     let mut feed = Feed::new(to, TS);
     feed.send();
     feed = feed.run_until(Duration::from_millis(1), 200);
     sink.wait(1);
-    let first = started.elapsed();
+    let first = clock::now().since(started);
     assert!(first >= LATENCY + DELAY - Duration::from_millis(5), "released after {first:?}");
     feed = feed.run_until(Duration::from_millis(1), PACKETS);
     proxy.set_media(link::Config { delay: DELAY, ..link::Config::default() });
@@ -97,6 +98,8 @@ fn libsrt_calls_and_sends_to_us() {
     assert_whole(local(feed), &sink, &proxy);
     let source = rig.source("f", "s1");
     assert!(source.recovered > 30, "{source:?}");
+    let figure = |name| source.details.iter().find(|figure| figure.0 == name).unwrap().1;
+    assert!(figure("pktRcvLoss") > 30.0 && figure("msRcvTsbPdDelay") == 300.0, "{source:?}");
     assert!(source.round_trip.is_some_and(|span| span >= 2 * DELAY), "{source:?}");
 }
 

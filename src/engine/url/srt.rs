@@ -32,6 +32,7 @@ fn side(parts: &Parts<'_>, query: &mut Query<'_>) -> Result<Side, UrlError> {
         Some(other) => return Err(query.value_error("mode", other, "caller or listener")),
     };
     match (&address.host, listens) {
+        (Host::Ip(ip), _) if ip.is_multicast() => Err(parts.address_error("SRT has no multicast")),
         (Host::Name(_), true) => Err(parts.address_error("a listener has an address of this machine, or none")),
         (host, false) if any(host) => Err(parts.address_error("a caller needs a host to call")),
         (_, true) => Ok(Side::Listener { listen: address }),
@@ -169,6 +170,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_fix() {
         for (url, part) in [
+            ("srt://239.1.1.1:9000", "no multicast"),
             ("srt://:9000?mode=caller", "a caller needs a host"),
             ("srt://10.0.0.1:9000?mode=both", "caller or listener"),
             ("srt://10.0.0.1:9000?latency=200000", "0 to 30000"),

@@ -18,9 +18,9 @@ use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
 use super::handshake::{Extension, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
-use super::stats::Totals;
+use super::stats::{self, Totals};
 use crate::bus::{Meta, Packet, Pool};
-use crate::proto::{Core, Datagram, Event, PeerEnd, Port, Stats, Transmit, WireHeader};
+use crate::proto::{Core, Datagram, Detail, Event, PeerEnd, Port, Stats, Transmit, WireHeader};
 use crate::units::{Seq, Time};
 
 /// A caller as a core.
@@ -38,15 +38,14 @@ pub struct Caller {
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     totals: Totals,
-    /// The first sequence number, instead of one drawn by chance.
-    #[cfg(test)]
-    pub(super) initial: Option<Seq<31>>,
+    /// Instead of one drawn by chance.
+    initial: Option<Seq<31>>,
 }
 
 #[derive(Debug)]
 enum State {
     Resting { until: Time },
-    Calling(Attempt),
+    Calling(Box<Attempt>),
     Connected(Box<Connection>),
     Closed,
 }
@@ -80,16 +79,21 @@ impl Caller {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             totals: Totals::default(),
-            #[cfg(test)]
             initial: None,
         }
     }
 
+    /// The same, with this first sequence number instead of one drawn by chance: for those who want to see it wrap.
+    #[must_use]
+    pub const fn starting_at(mut self, initial: Seq<31>) -> Self {
+        self.initial = Some(initial);
+        self
+    }
+
     fn call(&mut self, now: Time) {
-        let initial = Seq::new(self.entropy.word());
-        #[cfg(test)]
-        let initial = self.initial.unwrap_or(initial);
-        self.state = State::Calling(Attempt {
+        let drawn = Seq::new(self.entropy.word());
+        let initial = self.initial.unwrap_or(drawn);
+        self.state = State::Calling(Box::new(Attempt {
             epoch: now,
             local_id: self.entropy.socket_id(),
             initial,
@@ -97,7 +101,7 @@ impl Caller {
             crypto: None,
             next_send: now,
             deadline: now + self.config.connect_timeout,
-        });
+        }));
     }
 
     /// Sends what the attempt is at, again and again.
@@ -323,6 +327,12 @@ impl Core for Caller {
             State::Resting { .. } | State::Calling(_) | State::Closed => None,
         };
         self.totals.stats(connection.into_iter())
+    }
+
+    fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
+        if let State::Connected(connection) = &self.state {
+            visit(&stats::libsrt(std::iter::once(&**connection)));
+        }
     }
 }
 

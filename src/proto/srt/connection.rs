@@ -220,6 +220,11 @@ impl Connection {
         self.receiver.stats()
     }
 
+    /// What the path to us could carry, estimated.
+    pub(super) fn link_packets_per_second(&self) -> u32 {
+        self.receiver.capacity_per_second()
+    }
+
     pub(super) const fn round_trip(&self) -> (Duration, Duration) {
         self.receiver.round_trip()
     }
@@ -349,7 +354,7 @@ impl Connection {
     }
 
     /// Decrypts a packet in place; `None` if that cannot be done.
-    fn open(&mut self, header: &DataHeader, mut packet: Packet) -> Option<Packet> {
+    fn open(&self, header: &DataHeader, mut packet: Packet) -> Option<Packet> {
         let Some(crypto) = &self.crypto else {
             return (header.key == KeyFlag::Clear).then_some(packet);
         };

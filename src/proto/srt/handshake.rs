@@ -428,7 +428,10 @@ mod tests {
             if let Ok((handshake, extensions)) = Handshake::parse(&body) {
                 let mut again = Vec::new();
                 handshake.write(&mut again);
-                prop_assert_eq!(&again[..], &body[..FIXED_BYTES]);
+                let mut fixed = body[..FIXED_BYTES].to_vec();
+                // A sequence number has 31 bits.
+                fixed[8] &= 0x7f;
+                prop_assert_eq!(again, fixed);
                 prop_assert!(extensions.count() <= body.len() / 4);
             }
         }

@@ -15,9 +15,9 @@ use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
 use super::handshake::{Capabilities, Extension, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
-use super::stats::Totals;
+use super::stats::{self, Totals};
 use crate::bus::{Packet, Pool};
-use crate::proto::{Core, Datagram, Event, Stats, Transmit};
+use crate::proto::{Core, Datagram, Detail, Event, Stats, Transmit};
 use crate::units::Time;
 
 /// What a listener does with those who call.
@@ -360,6 +360,12 @@ impl Core for Listener {
 
     fn stats(&self) -> Stats {
         self.totals.stats(self.callers.values().map(|caller| &caller.connection))
+    }
+
+    fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
+        if !self.callers.is_empty() {
+            visit(&stats::libsrt(self.callers.values().map(|caller| &caller.connection)));
+        }
     }
 }
 

@@ -21,8 +21,6 @@ mod missing;
 pub mod packet;
 mod receive;
 mod resend;
-#[cfg(all(test, feature = "sim"))]
-mod scenarios;
 mod send;
 mod stats;
 mod tsbpd;

@@ -1,7 +1,9 @@
 //! Counters over all connections that a core has had.
 
 use super::connection::Connection;
-use crate::proto::Stats;
+use super::{receive, send};
+use crate::proto::{Detail, Stats};
+use std::time::Duration;
 
 /// What was counted outside of the connections that there are now.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,3 +74,126 @@ fn sum(left: Stats, right: &Stats) -> Stats {
         ..left
     }
 }
+
+/// Figures of `connections` together, under libsrt's names (`CBytePerfMon`). What can be summed is summed since each
+/// connection began; the rest is that of the last one. Bytes are of the payload.
+pub(super) fn libsrt<'a>(connections: impl Iterator<Item = &'a Connection>) -> [Detail; FIGURES] {
+    let mut sum = [0.0; SUMS.len()];
+    let mut last = [0.0; LAST.len()];
+    for connection in connections {
+        let (sent, received) = (connection.sender_stats(), connection.receiver_stats());
+        let each = sums(connection, &sent, &received);
+        sum.iter_mut().zip(each).for_each(|(sum, each)| *sum += each as f64);
+        last = state(connection, &sent, &received);
+    }
+    let mut figures = [("", 0.0); FIGURES];
+    let named = SUMS.into_iter().zip(sum).chain(LAST.into_iter().zip(last));
+    figures.iter_mut().zip(named).for_each(|(figure, named)| *figure = named);
+    figures
+}
+
+const SUMS: [&str; 29] = [
+    "pktSent",
+    "pktSentUnique",
+    "pktRetrans",
+    "pktSndLoss",
+    "pktSndDrop",
+    "byteSent",
+    "byteSentUnique",
+    "byteRetrans",
+    "byteSndDrop",
+    "pktRecvACK",
+    "pktRecvNAK",
+    "pktRecv",
+    "pktRecvUnique",
+    "pktRcvLoss",
+    "pktRcvDrop",
+    "pktRcvRetrans",
+    "pktRcvBelated",
+    "pktRcvUndecrypt",
+    "byteRecv",
+    "byteRecvUnique",
+    "byteRcvLoss",
+    "byteRcvDrop",
+    "byteRcvUndecrypt",
+    "pktSentACK",
+    "pktSentNAK",
+    "pktSndBuf",
+    "byteSndBuf",
+    "pktRcvBuf",
+    "byteRcvBuf",
+];
+
+fn sums(connection: &Connection, sent: &send::Stats, received: &receive::Stats) -> [u64; SUMS.len()] {
+    let (unique, again) = (sent.unique, sent.retransmitted);
+    [
+        unique.packets + again.packets,
+        unique.packets,
+        again.packets,
+        sent.lost,
+        sent.dropped.packets,
+        unique.bytes + again.bytes,
+        unique.bytes,
+        again.bytes,
+        sent.dropped.bytes,
+        connection.counts.acks_received,
+        connection.counts.naks_received,
+        received.received.packets,
+        received.unique.packets,
+        received.lost.packets,
+        received.dropped.packets,
+        received.retransmitted.packets,
+        received.belated.packets,
+        received.undecrypted.packets,
+        received.received.bytes,
+        received.unique.bytes,
+        received.lost.bytes,
+        received.dropped.bytes,
+        received.undecrypted.bytes,
+        received.acks,
+        received.naks,
+        sent.buffered.packets,
+        sent.buffered.bytes,
+        received.held.packets,
+        received.held.bytes,
+    ]
+}
+
+const LAST: [&str; 13] = [
+    "msRTT",
+    "pktFlightSize",
+    "pktFlowWindow",
+    "usPktSndPeriod",
+    "mbpsMaxBW",
+    "msSndBuf",
+    "msRcvBuf",
+    "msSndTsbPdDelay",
+    "msRcvTsbPdDelay",
+    "pktReorderDistance",
+    "pktReorderTolerance",
+    "pktRcvAvgBelatedTime",
+    "mbpsBandwidth",
+];
+
+fn state(connection: &Connection, sent: &send::Stats, received: &receive::Stats) -> [f64; LAST.len()] {
+    let ms = |span: Duration| span.as_secs_f64() * 1e3;
+    let settled = connection.settled();
+    [
+        ms(connection.round_trip().0),
+        sent.flight as f64,
+        f64::from(sent.flow_window),
+        sent.period.as_secs_f64() * 1e6,
+        // libsrt says -1 for any rate.
+        sent.rate.map_or(-1.0, |rate| rate.as_bps() as f64 / 1e6),
+        ms(sent.buffered_span),
+        ms(received.held_span),
+        ms(settled.send_latency),
+        ms(settled.receive_latency),
+        received.reorder_distance as f64,
+        f64::from(received.reorder_tolerance),
+        ms(received.belated_by),
+        f64::from(connection.link_packets_per_second()) * settled.payload_max as f64 * 8.0 / 1e6,
+    ]
+}
+
+const FIGURES: usize = SUMS.len() + LAST.len();

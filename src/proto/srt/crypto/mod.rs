@@ -279,7 +279,7 @@ impl Crypto {
         let key = StreamKey::new(self.mode, self.length, &secret, self.sending.salt);
         match other(self.in_use) {
             KeyFlag::Even => self.sending.even = key,
-            _ => self.sending.odd = key,
+            KeyFlag::Odd | KeyFlag::Clear | KeyFlag::Both => self.sending.odd = key,
         }
         let both = [&self.sending.even, &self.sending.odd].into_iter().flatten();
         let secrets: Zeroizing<Vec<u8>> = Zeroizing::new(both.flat_map(|key| key.secret().to_vec()).collect());
