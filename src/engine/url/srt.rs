@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::{Host, HostPort, Parts, Query, UrlError};
+use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
 use crate::adapters::srt::{EndpointConfig, Side};
 use crate::proto::srt::crypto::{CipherMode, KeyLength};
 use crate::proto::srt::{Bandwidth, Config, PAYLOAD_MAX};
@@ -70,8 +70,9 @@ fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
 fn encryption(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlError> {
     if let Some(text) = query.take("passphrase").filter(|text| !text.is_empty()) {
         // The passphrase itself stays out of the message.
-        let parsed = text.parse().map_err(|_| query.value_error("passphrase", "***", "10 to 79 bytes"))?;
-        config.passphrase = Some(parsed);
+        let allowed = "10 to 79 bytes, or env:NAME or file:PATH where they stand";
+        let parsed = secret(text).and_then(|text| text.parse().ok());
+        config.passphrase = Some(parsed.ok_or_else(|| query.value_error("passphrase", HIDDEN, allowed))?);
     }
     if let Some(bytes) = query.number("pbkeylen", 0, 32)?.filter(|bytes| *bytes != 0) {
         let length = KeyLength::of_bytes(bytes);
@@ -88,6 +89,17 @@ fn encryption(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlError
     let announce = query.number("kmpreannounce", 0, 1 << 31)?;
     config.key_announce_packets = announce.unwrap_or(config.key_announce_packets);
     Ok(())
+}
+
+/// What an environment variable or a file says, so that it stands on no command line.
+fn secret(text: String) -> Option<String> {
+    if let Some(name) = text.strip_prefix("env:") {
+        return std::env::var(name).ok();
+    }
+    match text.strip_prefix("file:") {
+        Some(path) => std::fs::read_to_string(path).ok().map(|text| text.trim_end().to_string()),
+        None => Some(text),
+    }
 }
 
 /// libsrt's rates are in bytes per second.
@@ -168,6 +180,14 @@ mod tests {
     }
 
     #[test]
+    fn a_passphrase_may_stand_in_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "a-secret-of-ours\n").unwrap();
+        let config = output(&format!("srt://10.0.0.1:9000?passphrase=file:{}", file.path().display()));
+        assert_eq!(config.connection.passphrase, "a-secret-of-ours".parse().ok());
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_with_the_fix() {
         for (url, part) in [
             ("srt://239.1.1.1:9000", "no multicast"),
@@ -175,10 +195,12 @@ mod tests {
             ("srt://10.0.0.1:9000?mode=both", "caller or listener"),
             ("srt://10.0.0.1:9000?latency=200000", "0 to 30000"),
             ("srt://10.0.0.1:9000?tlpktdrop=maybe", "1 or 0"),
+            ("srt://10.0.0.1:9000?passphrase=2short", "passphrase=*** is not allowed, write 10 to 79 bytes"),
+            ("srt://10.0.0.1:9000?passphrase=env:ANABRANCH_NO_SUCH_VARIABLE", "env:NAME"),
             ("srt://10.0.0.1:9000?nosuch=1", "unknown key"),
         ] {
             let error = parse_output(url).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
+            assert!(error.contains(part) && !error.contains("2short"), "{error}");
         }
     }
 }

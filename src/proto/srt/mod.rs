@@ -9,6 +9,8 @@ mod acks;
 mod agree;
 mod arrival;
 mod caller;
+#[cfg(any(test, fuzzing))]
+mod check;
 mod config;
 mod congestion;
 mod connection;
@@ -26,6 +28,8 @@ mod stats;
 mod tsbpd;
 
 pub use caller::Caller;
+#[cfg(any(test, fuzzing))]
+pub use check::{check_any_bytes, check_any_path};
 pub use config::{Config, PAYLOAD_LIVE, PAYLOAD_MAX};
 pub use congestion::Bandwidth;
 pub use listener::{Listener, Service};

@@ -335,6 +335,14 @@ impl Keys {
     }
 }
 
+/// A message that is read is written again as it was.
+#[cfg(any(test, fuzzing))]
+pub(super) fn check_any_bytes(bytes: &[u8]) {
+    if let Some(material) = Material::parse(bytes) {
+        assert_eq!(Material::parse(&material.bytes()), Some(material));
+    }
+}
+
 fn new_secret(entropy: &mut Entropy, length: KeyLength) -> Zeroizing<Vec<u8>> {
     let mut secret = Zeroizing::new(Vec::with_capacity(2 * 20));
     secret.extend_from_slice(&entropy.draw());
