@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::units::{Bitrate, Time};
 
-/// What a sender may send, retransmissions and the headers of [`HEADER_BYTES`] included. Where a rate is zero there is
+/// What a sender may send, retransmissions and headers of 44 bytes included. Where a rate is zero there is
 /// no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bandwidth {
