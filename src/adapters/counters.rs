@@ -1,8 +1,9 @@
 //! What a driver counts, written by its worker and read by anybody.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::proto::Stats;
+use crate::proto::{Detail, Stats};
 use crate::units::{Counter, RateMeter};
 
 /// Counters of one source or output. Packets and bytes are payload that was taken in or handed to the kernel.
@@ -44,6 +45,28 @@ pub struct Counters {
     pub events_dropped: Counter,
     /// What the core counts.
     pub core: CoreCounters,
+    /// What its protocol has beside that.
+    pub details: DetailCounters,
+}
+
+/// A protocol's own figures where other threads can read them.
+#[derive(Debug, Default)]
+pub struct DetailCounters(OnceLock<Box<[(&'static str, Counter)]>>);
+
+impl DetailCounters {
+    pub(super) fn set(&self, details: &[Detail]) {
+        let cells = self.0.get_or_init(|| details.iter().map(|(name, _)| (*name, Counter::default())).collect());
+        for ((_, cell), (_, value)) in cells.iter().zip(details) {
+            cell.set(value.to_bits());
+        }
+    }
+
+    /// Name and value of each, as last written; empty for a protocol without any.
+    #[must_use]
+    pub fn figures(&self) -> Vec<Detail> {
+        let cells = self.0.get().map_or(&[][..], |cells| cells);
+        cells.iter().map(|(name, cell)| (*name, f64::from_bits(cell.value()))).collect()
+    }
 }
 
 /// A core's [`Stats`] where other threads can read them.
@@ -59,6 +82,9 @@ pub struct CoreCounters {
     unexpected: Counter,
     no_buffer: Counter,
     overflow: Counter,
+    not_connected: Counter,
+    /// Plus one; zero for a protocol without connections.
+    peers: Counter,
     jitter_ns: Counter,
     /// Plus one; zero for unknown.
     round_trip_ns: Counter,
@@ -78,6 +104,8 @@ impl CoreCounters {
         self.unexpected.set(stats.unexpected);
         self.no_buffer.set(stats.no_buffer);
         self.overflow.set(stats.overflow);
+        self.not_connected.set(stats.not_connected);
+        self.peers.set(stats.peers.map_or(0, |peers| u64::from(peers) + 1));
         self.jitter_ns.set(nanos(stats.jitter));
         self.round_trip_ns.set(stats.round_trip.map_or(0, |span| nanos(span).saturating_add(1)));
         self.peer_fraction_lost.set(stats.peer_fraction_lost.map_or(0, |fraction| u64::from(fraction) + 1));
@@ -97,6 +125,8 @@ impl CoreCounters {
             unexpected: self.unexpected.value(),
             no_buffer: self.no_buffer.value(),
             overflow: self.overflow.value(),
+            not_connected: self.not_connected.value(),
+            peers: self.peers.value().checked_sub(1).map(|peers| peers as u32),
             jitter: Duration::from_nanos(self.jitter_ns.value()),
             round_trip: self.round_trip_ns.value().checked_sub(1).map(Duration::from_nanos),
             peer_fraction_lost: self.peer_fraction_lost.value().checked_sub(1).map(|fraction| fraction as u8),

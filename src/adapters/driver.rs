@@ -114,6 +114,8 @@ pub struct Admission {
 pub struct Driver<C> {
     core: C,
     role: Role,
+    /// Whether datagrams come in on the media socket.
+    listens: bool,
     media: Option<Endpoint>,
     control: Option<Endpoint>,
     admission: Admission,
@@ -125,6 +127,8 @@ pub struct Driver<C> {
     blocked: bool,
     health: SendHealth,
     abuse_seen: Option<Time>,
+    /// When the protocol's own figures are looked at next.
+    details_due: Time,
     events: ArrayVec<DriverEvent, EVENTS_MAX>,
     counters: Arc<Counters>,
 }
@@ -170,11 +174,18 @@ impl<C: Core + Send> Driver<C> {
         Self::new(core, Role::Output, Some(media), control, admission)
     }
 
+    /// An output that talks with its peers on `media`.
+    #[must_use]
+    pub fn conversation(core: C, media: UdpSocket, admission: Admission) -> Self {
+        Self { listens: true, ..Self::new(core, Role::Output, Some(media), None, admission) }
+    }
+
     fn new(core: C, role: Role, media: Option<UdpSocket>, control: Option<UdpSocket>, admission: Admission) -> Self {
         let endpoint = |socket| Endpoint { socket, key: SocketKey(0), interest: None };
         Self {
             core,
             role,
+            listens: role == Role::Source,
             media: media.map(endpoint),
             control: control.map(endpoint),
             admission,
@@ -183,6 +194,7 @@ impl<C: Core + Send> Driver<C> {
             blocked: false,
             health: SendHealth::default(),
             abuse_seen: None,
+            details_due: Time::ZERO,
             events: ArrayVec::new(),
             counters: Arc::new(Counters::default()),
         }
@@ -248,6 +260,10 @@ impl<C: Core + Send> Driver<C> {
             note(DriverEvent::Core(event), &mut self.events, &self.counters);
         }
         self.counters.core.set(&self.core.stats());
+        if self.details_due <= cx.now {
+            self.details_due = cx.now + DETAILS_APART;
+            self.core.visit_details(&mut |details| self.counters.details.set(details));
+        }
     }
 
     /// Hands what is pending to the kernel until it takes no more.
@@ -308,14 +324,14 @@ impl<C: Core + Send> Driver<C> {
     fn endpoint(&mut self, port: Port) -> Option<&mut Endpoint> {
         match port {
             Port::Media => self.media.as_mut(),
-            Port::Control => self.control.as_mut(),
+            // A protocol with one port has its reports leave by that.
+            Port::Control => self.control.as_mut().or(self.media.as_mut()),
         }
     }
 
     /// Waits for the media socket to take more; false if the system will not tell when.
     fn block(&mut self, cx: &Context<'_>) -> bool {
-        let reads = self.role == Role::Source;
-        let interest = if reads { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
+        let interest = if self.listens { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
         self.blocked = self.media.as_mut().is_some_and(|media| media.listen_for(cx, Some(interest)).is_ok());
         self.blocked
     }
@@ -323,7 +339,7 @@ impl<C: Core + Send> Driver<C> {
     /// Readiness to write would be told after every datagram that leaves: it is listened for only while blocked.
     fn unblock(&mut self, cx: &Context<'_>) {
         self.blocked = false;
-        let interest = (self.role == Role::Source).then_some(Interest::READABLE);
+        let interest = self.listens.then_some(Interest::READABLE);
         if let Some(media) = &mut self.media {
             let _ = media.listen_for(cx, interest);
         }
@@ -374,11 +390,11 @@ impl Endpoint {
 
 impl<C: Core + Send> Driven for Driver<C> {
     fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()> {
-        let listens = self.role == Role::Source;
+        self.counters.core.set(&self.core.stats());
         for (index, endpoint) in [&mut self.media, &mut self.control].into_iter().enumerate() {
             let Some(endpoint) = endpoint else { continue };
             endpoint.key = SocketKey(first.0 + index as u16);
-            if listens || index == 1 {
+            if self.listens || index == 1 {
                 cx.io.prepare(&endpoint.socket);
                 endpoint.listen_for(cx, Some(Interest::READABLE))?;
             }
@@ -394,7 +410,7 @@ impl<C: Core + Send> Driven for Driver<C> {
             if self.blocked {
                 self.unblock(cx);
             }
-            if self.role == Role::Source {
+            if self.listens {
                 self.receive(cx, Port::Media, sink);
             }
         }
@@ -593,5 +609,7 @@ const REFUSALS_MAX: usize = 2;
 const RECOVERED_AFTER: Duration = Duration::from_secs(2);
 /// Abuse after this long a pause is told again.
 const ABUSE_ENDED_AFTER: Duration = Duration::from_secs(60);
+/// Judgement: often enough for people, and nothing beside the packets.
+const DETAILS_APART: Duration = Duration::from_millis(200);
 /// Events that may wait for whoever asks, which is after every turn.
 const EVENTS_MAX: usize = 16;

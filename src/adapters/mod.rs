@@ -11,11 +11,12 @@ mod io;
 mod portable;
 pub mod rtp;
 mod socket;
+pub mod srt;
 mod system;
 pub mod udp;
 mod worker;
 
-pub use counters::{CoreCounters, Counters};
+pub use counters::{CoreCounters, Counters, DetailCounters};
 pub use driver::{Admission, Driven, Driver, DriverEvent, SendFailure};
 pub use host::{Host, HostPort, ParseHostError};
 pub use io::IoKind;

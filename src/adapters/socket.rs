@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use mio::net::UdpSocket as MioSocket;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::system;
 use crate::units::DataSize;
@@ -24,6 +24,18 @@ pub struct SocketOptions {
     pub receive_buffer: Option<DataSize>,
     /// Send buffer to ask for; the kernel may grant less.
     pub send_buffer: Option<DataSize>,
+}
+
+impl SocketOptions {
+    /// The same with both buffers asked for, for a socket that talks both ways.
+    fn both_buffers(&self) -> Self {
+        let default = |asked: Option<DataSize>, bytes| asked.or_else(|| Some(DataSize::from_bytes(bytes)));
+        Self {
+            receive_buffer: default(self.receive_buffer, RECEIVE_BUFFER_BYTES),
+            send_buffer: default(self.send_buffer, SEND_BUFFER_BYTES),
+            ..self.clone()
+        }
+    }
 }
 
 /// A network interface.
@@ -168,6 +180,26 @@ impl UdpSocket {
         open.finish(socket, options, true)
     }
 
+    /// Connects to `address`, for talking both ways.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn call(address: SocketAddr, options: &SocketOptions) -> Result<Self, OpenError> {
+        let options = options.both_buffers();
+        let socket = Self::connect(address, &options)?;
+        let open = Opening { address };
+        open.check("tune", system::tune_receiver(&SockRef::from(&socket.io)))?;
+        Ok(socket)
+    }
+
+    /// Binds `address`, for talking both ways with anyone.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub fn serve(address: SocketAddr, options: &SocketOptions) -> Result<Self, OpenError> {
+        Self::listen(address, None, &options.both_buffers())
+    }
+
     /// The address that it is bound to.
     ///
     /// # Errors
@@ -262,12 +294,14 @@ impl Opening {
     fn finish(self, socket: Socket, options: &SocketOptions, connected: bool) -> Result<UdpSocket, OpenError> {
         let receive = options.receive_buffer.map_or(RECEIVE_BUFFER_BYTES, DataSize::as_bytes);
         let send = options.send_buffer.map_or(SEND_BUFFER_BYTES, DataSize::as_bytes);
-        // A listening socket sends little, a connected one receives little: only the other buffer is asked for.
+        // A listening socket sends little, a connected one receives little: only the other buffer is asked for, unless
+        // somebody wishes it.
         let (mut receive_buffer, mut send_buffer) = (Granted::default(), Granted::default());
-        if connected {
+        if connected || options.send_buffer.is_some() {
             let granted_bytes = self.check("size the send buffer for", system::grow_send_buffer(&socket, send))?;
             send_buffer = Granted { asked_bytes: send, granted_bytes };
-        } else {
+        }
+        if !connected || options.receive_buffer.is_some() {
             let granted_bytes =
                 self.check("size the receive buffer for", system::grow_receive_buffer(&socket, receive))?;
             receive_buffer = Granted { asked_bytes: receive, granted_bytes };

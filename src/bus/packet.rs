@@ -68,6 +68,17 @@ impl Packet {
         self
     }
 
+    /// The payload, to be changed in place; `None` while somebody else refers to the buffer.
+    #[allow(unsafe_code, reason = "the bytes are reached through the header's pointer")]
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        let header = header(self);
+        // SAFETY: offset and length were checked against the buffer, and the only reference to it is ours, borrowed
+        // for as long as the slice lives.
+        header.is_unique().then(|| unsafe {
+            std::slice::from_raw_parts_mut(header.data().add(self.offset as usize), self.len as usize)
+        })
+    }
+
     /// Length of the payload in bytes.
     #[must_use]
     pub const fn len(&self) -> usize {

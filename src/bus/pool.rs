@@ -164,8 +164,14 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) const fn data(&self) -> *const u8 {
+    pub(super) const fn data(&self) -> *mut u8 {
         self.data
+    }
+
+    /// Whether nobody else holds a reference. A ring reader may hold a spare count on a recycled header for a moment,
+    /// but reads no bytes by it.
+    pub(super) fn is_unique(&self) -> bool {
+        self.refs.load(Ordering::Acquire) == 1
     }
 
     /// Counts up; the caller already holds a reference.

@@ -176,6 +176,10 @@ fn data(kind: &EventKind) -> Value {
         }
         EventKind::SourceRetry { attempt, wait, .. } => json!({ "attempt": attempt, "wait_ms": millis(*wait) }),
         EventKind::SourceError { error, .. } | EventKind::OutputError { error, .. } => json!({ "error": error }),
+        EventKind::PeerConnected { peer, .. } => json!({ "peer": peer }),
+        EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
+            json!({ "peer": peer, "reason": why.to_string(), "code": why.refusal.map(|refusal| refusal.1) })
+        }
         EventKind::FlowCreated
         | EventKind::FlowStarted
         | EventKind::FlowStopped

@@ -83,6 +83,9 @@ pub struct SourceMetrics {
     pub source_selected: bool,
     /// Whether sources are merged.
     pub merge_active: bool,
+    /// SRT's own figures under libsrt's names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub srt: Option<BTreeMap<&'static str, f64>>,
     /// Datagrams that went no further, by cause.
     pub drops: BTreeMap<&'static str, u64>,
     /// Receive buffer that the kernel granted.
@@ -120,6 +123,9 @@ pub struct OutputMetrics {
     pub round_trip_time_ms: Option<f64>,
     /// Packets of a hundred that the peer says it lost lately, where the protocol tells.
     pub peer_loss_percent: Option<f64>,
+    /// SRT's own figures under libsrt's names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub srt: Option<BTreeMap<&'static str, f64>>,
     /// Packets that did not go out, by cause.
     pub drops: BTreeMap<&'static str, u64>,
     /// Send buffer that the kernel granted.
@@ -169,6 +175,7 @@ impl From<&SourceSnapshot> for SourceMetrics {
             jitter_ms: source.jitter.as_secs_f64() * 1e3,
             source_selected: source.selected,
             merge_active: false,
+            srt: details_of("srt", source.protocol, &source.details),
             drops: source.drops.by_cause().into(),
             receive_buffer_bytes: source.rcvbuf_bytes,
             receive_buffer_asked_bytes: source.rcvbuf_asked_bytes,
@@ -192,12 +199,18 @@ impl From<&OutputSnapshot> for OutputMetrics {
             disconnections: output.disconnections,
             round_trip_time_ms: output.round_trip.map(|span| span.as_secs_f64() * 1e3),
             peer_loss_percent: output.peer_loss.map(|share| share * 100.0),
+            srt: details_of("srt", output.protocol, &output.details),
             drops: output.drops.by_cause().into(),
             send_buffer_bytes: output.sndbuf_bytes,
             send_buffer_asked_bytes: output.sndbuf_asked_bytes,
             retries: output.retry_total,
         }
     }
+}
+
+/// The figures, if they are this protocol's.
+fn details_of(wanted: &str, protocol: &str, details: &[crate::proto::Detail]) -> Option<BTreeMap<&'static str, f64>> {
+    (wanted == protocol && !details.is_empty()).then(|| details.iter().copied().collect())
 }
 
 /// RFC 3339 in UTC, with milliseconds, as every answer shows times.

@@ -267,7 +267,7 @@ impl Manager {
                 // Alone it is the only source, as in a new flow.
                 fields.entry("sources").or_insert_with(|| Value::Array(Vec::new()));
             }
-            overlay(&flow, fields).map(Edit::whole)
+            overlay(&flow, fields).map(|new: Flow| Edit::whole(new.with_secrets_of(&flow)))
         })
     }
 
@@ -328,6 +328,7 @@ impl Manager {
         self.change(id, |mut flow| {
             let index = flow.outputs.iter().position(|output| output.name == name);
             let index = index.ok_or_else(|| Problem::not_found("output", name))?;
+            let old = flow.clone();
             let mut output = flow.outputs.remove(index);
             if fields.get("url").is_some_and(|url| !url.is_null()) {
                 // The URL says it all.
@@ -336,6 +337,7 @@ impl Manager {
             let output: Output = overlay(&output, fields)?;
             check_free(flow.outputs.iter().any(|other| other.name == output.name), "output", &output.name)?;
             flow.outputs.insert(index, output);
+            let flow = flow.with_secrets_of(&old);
             Ok(Edit { flow, part: format!("outputs[{index}]") })
         })
     }

@@ -161,6 +161,14 @@ impl Text {
                 self.sample("source_drops_total", &labels, count);
             }
         }
+        self.family("source_detail", "gauge", "The protocol's own figures under the names of its users.");
+        for (flow, source) in all() {
+            for (name, value) in &source.details {
+                let (flow, source_name) = (flow.id.as_str(), source.name.as_str());
+                let labels = [("flow", flow), ("source", source_name), ("protocol", source.protocol), ("name", *name)];
+                self.sample("source_detail", &labels, value);
+            }
+        }
     }
 
     fn outputs(&mut self, flows: &[Running]) {
@@ -178,6 +186,14 @@ impl Text {
             for (cause, count) in output.drops.by_cause() {
                 let labels = [("flow", flow.id.as_str()), ("output", output.name.as_str()), ("cause", cause)];
                 self.sample("output_drops_total", &labels, count);
+            }
+        }
+        self.family("output_detail", "gauge", "The protocol's own figures under the names of its users.");
+        for (flow, output) in all() {
+            for (name, value) in &output.details {
+                let (flow, output_name) = (flow.id.as_str(), output.name.as_str());
+                let labels = [("flow", flow), ("output", output_name), ("protocol", output.protocol), ("name", *name)];
+                self.sample("output_detail", &labels, value);
             }
         }
     }
@@ -229,6 +245,7 @@ mod tests {
             recovered: 0,
             jitter: Duration::from_micros(250),
             round_trip: None,
+            details: vec![("pktRcvLoss", 7.5)],
             drops: SourceDrops { kernel: 3, ..SourceDrops::default() },
             rcvbuf_bytes: 0,
             rcvbuf_asked_bytes: 0,
@@ -265,6 +282,7 @@ mod tests {
             r#"anabranch_source_packets_total{flow="7",source="a\"\\b"} 18446744073709551615"#,
             r#"anabranch_source_jitter_seconds{flow="7",source="a\"\\b"} 0.00025"#,
             r#"anabranch_source_drops_total{flow="7",source="a\"\\b",cause="kernel"} 3"#,
+            r#"anabranch_source_detail{flow="7",source="a\"\\b",protocol="udp",name="pktRcvLoss"} 7.5"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
         }

@@ -12,6 +12,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::{Problem, from_json};
+use crate::engine::url::{HIDDEN, without_secrets};
 use crate::units::Bitrate;
 
 /// A flow: the journey of one programme from 1 to 8 sources to 0 to 256 outputs.
@@ -174,9 +175,9 @@ pub enum Protocol {
     RtpFec,
     /// RIST; not available in this version.
     Rist,
-    /// SRT, called; not available in this version.
+    /// SRT, called.
     SrtListener,
-    /// SRT, calling; not available in this version.
+    /// SRT, calling.
     SrtCaller,
     /// SRT, both calling; not available in this version.
     SrtRendezvous,
@@ -341,13 +342,49 @@ impl Flow {
     /// The same flow without passphrases and stream keys, for whoever asks.
     #[must_use]
     pub fn without_secrets(mut self) -> Self {
-        let sources = self.sources.iter_mut().chain(&mut self.source);
-        sources.filter_map(|source| source.decryption.as_mut()).for_each(|encryption| encryption.passphrase.hide());
+        for source in self.sources.iter_mut().chain(&mut self.source) {
+            source.decryption.iter_mut().for_each(|encryption| encryption.passphrase.hide());
+            source.url.iter_mut().for_each(|url| *url = without_secrets(url));
+        }
         for output in &mut self.outputs {
             output.encryption.iter_mut().for_each(|encryption| encryption.passphrase.hide());
             output.stream_key.iter_mut().for_each(Secret::hide);
+            output.url.iter_mut().for_each(|url| *url = without_secrets(url));
         }
         self
+    }
+
+    /// Puts the secrets of `old` where this one shows them hidden, as it does if somebody sends back what he was shown.
+    #[must_use]
+    pub fn with_secrets_of(mut self, old: &Self) -> Self {
+        for source in self.sources.iter_mut().chain(&mut self.source) {
+            let mut olds = old.sources.iter().chain(&old.source);
+            let Some(old) = olds.find(|old| old.name == source.name) else { continue };
+            restore_url(&mut source.url, old.url.as_ref());
+            restore_passphrase(&mut source.decryption, old.decryption.as_ref());
+        }
+        for output in &mut self.outputs {
+            let Some(old) = old.outputs.iter().find(|old| old.name == output.name) else { continue };
+            restore_url(&mut output.url, old.url.as_ref());
+            restore_passphrase(&mut output.encryption, old.encryption.as_ref());
+        }
+        self
+    }
+}
+
+fn restore_url(url: &mut Option<String>, old: Option<&String>) {
+    if let (Some(url), Some(old)) = (url, old)
+        && *url == without_secrets(old)
+    {
+        url.clone_from(old);
+    }
+}
+
+fn restore_passphrase(encryption: &mut Option<Encryption>, old: Option<&Encryption>) {
+    if let (Some(encryption), Some(old)) = (encryption, old)
+        && encryption.passphrase.is_hidden()
+    {
+        encryption.passphrase.clone_from(&old.passphrase);
     }
 }
 
@@ -433,10 +470,20 @@ pub struct Secret(String);
 
 impl Secret {
     /// What stands in the place of a secret.
-    pub const HIDDEN: &'static str = "***";
+    pub const HIDDEN: &'static str = HIDDEN;
 
     fn hide(&mut self) {
         self.0 = Self::HIDDEN.into();
+    }
+
+    fn is_hidden(&self) -> bool {
+        self.0 == Self::HIDDEN
+    }
+
+    /// The secret itself, for those who need it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
     }
 }
 

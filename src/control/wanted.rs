@@ -3,14 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::model::{Failover, FailoverMode, FailoverState, Flow, Output, OutputState, Port, Protocol, Source};
+use super::model::{
+    Algorithm, Encryption, Failover, FailoverMode, FailoverState, Flow, Output, OutputState, Port, Protocol, Source,
+};
 use super::problem::{Code, Problem};
-use crate::adapters::{Host, HostPort, SocketOptions, rtp, udp};
+use crate::adapters::{Host, HostPort, SocketOptions, rtp, srt, udp};
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
 use crate::engine::url::{UrlError, parse_output, parse_source};
 use crate::engine::{FailoverConfig, FlowConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint};
 use crate::path::{AllowList, Cidr, limit};
 use crate::proto::rtp::{ReceiverConfig, SenderConfig};
+use crate::proto::srt::Config;
+use crate::proto::srt::crypto::{KeyLength, PassphraseError};
 use crate::units::{IdError, OutputName, SourceName};
 
 /// A flow that can be run: what the user wrote, tidied, and what it means.
@@ -180,14 +184,16 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
     let protocol = match &endpoint {
         SourceEndpoint::Udp(_) => Protocol::Udp,
         SourceEndpoint::Rtp(_) => Protocol::Rtp,
+        SourceEndpoint::Srt(srt) => srt_protocol(srt),
         SourceEndpoint::Test(_) => Protocol::Test,
     };
     settle_protocol(&mut source.protocol, protocol)?;
     let without = |given: bool, field| refuse_if(given, field, protocol);
-    without(source.sender_ip_address.is_some(), "sender_ip_address")?;
-    without(source.sender_control_port.is_some(), "sender_control_port")?;
-    without(source.stream_id.is_some(), "stream_id")?;
-    without(source.decryption.is_some(), "decryption")?;
+    let (is_caller, is_srt) = (protocol == Protocol::SrtCaller, matches!(endpoint, SourceEndpoint::Srt(_)));
+    without(source.sender_ip_address.is_some() && !is_caller, "sender_ip_address")?;
+    without(source.sender_control_port.is_some() && !is_caller, "sender_control_port")?;
+    without(source.stream_id.is_some() && !is_srt, "stream_id")?;
+    without(source.decryption.is_some() && !is_srt, "decryption")?;
     check_latencies(source.min_latency.map(|ms| ms.value()), source.max_latency.map(|ms| ms.value()))?;
     Ok(SourceConfig {
         name,
@@ -200,6 +206,10 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
 fn source_from_url(source: &Source, url: &str) -> Result<SourceEndpoint, Problem> {
     refuse_beside_url(source.ingest_port.is_some(), "ingest_port")?;
     refuse_beside_url(source.ingest_ip.is_some(), "ingest_ip")?;
+    refuse_beside_url(source.sender_ip_address.is_some(), "sender_ip_address")?;
+    refuse_beside_url(source.sender_control_port.is_some(), "sender_control_port")?;
+    refuse_beside_url(source.stream_id.is_some(), "stream_id")?;
+    refuse_beside_url(source.decryption.is_some(), "decryption")?;
     check_scheme(url)?;
     let endpoint = parse_source(url).map_err(|error| bad_url(&error))?;
     refuse_beside_url(source.max_latency.is_some() && matches!(endpoint, SourceEndpoint::Rtp(_)), "max_latency")?;
@@ -227,14 +237,65 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             refuse_if(source.ingest_ip.is_some(), "ingest_ip", protocol)?;
             parse_source("test:").map_err(|error| bad_url(&error))
         }
+        Protocol::SrtListener => {
+            let listen = host_port(listen_address(source, protocol)?);
+            srt_source(source, srt::Side::Listener { listen })
+        }
+        Protocol::SrtCaller => {
+            let missing =
+                || Problem::at("sender_ip_address", Code::MissingField, "must be given: whom srt-caller calls");
+            let text = source.sender_ip_address.as_ref().ok_or_else(missing)?;
+            let ip = text.parse::<IpAddr>().map_err(|_| {
+                Problem::at("sender_ip_address", Code::InvalidValue, format!("{text} is no IP address"))
+            })?;
+            let port = needed_port("sender_control_port", source.sender_control_port, protocol)?;
+            srt_source(source, srt::Side::Caller { peer: host_port(SocketAddr::new(ip, port)) })
+        }
         Protocol::RtpFec
         | Protocol::Rist
-        | Protocol::SrtListener
-        | Protocol::SrtCaller
         | Protocol::SrtRendezvous
         | Protocol::Rtmp
         | Protocol::Moq
         | Protocol::File => Err(protocol_not_available(protocol)),
+    }
+}
+
+fn srt_source(source: &Source, side: srt::Side) -> Result<SourceEndpoint, Problem> {
+    let latency = source.min_latency.or(source.max_latency).map(|ms| ms.value());
+    let mut connection = srt_connection(latency, source.decryption.as_ref(), "decryption")?;
+    connection.stream_id = source.stream_id.clone().unwrap_or_default();
+    let endpoint = srt::EndpointConfig { side, connection, socket: SocketOptions::default() };
+    Ok(SourceEndpoint::Srt(Box::new(endpoint)))
+}
+
+fn srt_connection(latency_ms: Option<u64>, encryption: Option<&Encryption>, field: &str) -> Result<Config, Problem> {
+    let mut connection = Config::default();
+    if let Some(ms) = latency_ms {
+        connection.receive_latency = Duration::from_millis(ms);
+        connection.peer_latency = connection.receive_latency;
+    }
+    if let Some(encryption) = encryption {
+        let passphrase = encryption.passphrase.reveal().parse().map_err(|error: PassphraseError| {
+            Problem::at(format!("{field}.passphrase"), Code::InvalidValue, error.to_string())
+        })?;
+        connection.passphrase = Some(passphrase);
+        connection.key_length = Some(match encryption.algorithm {
+            Algorithm::Aes128 => KeyLength::Aes128,
+            Algorithm::Aes192 => KeyLength::Aes192,
+            Algorithm::Aes256 => KeyLength::Aes256,
+        });
+    }
+    Ok(connection)
+}
+
+const fn host_port(address: SocketAddr) -> HostPort {
+    HostPort { host: Host::Ip(address.ip()), port: address.port() }
+}
+
+const fn srt_protocol(endpoint: &srt::EndpointConfig) -> Protocol {
+    match endpoint.side {
+        srt::Side::Caller { .. } => Protocol::SrtCaller,
+        srt::Side::Listener { .. } => Protocol::SrtListener,
     }
 }
 
@@ -266,10 +327,12 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
     let protocol = match &endpoint {
         OutputEndpoint::Udp(_) => Protocol::Udp,
         OutputEndpoint::Rtp(_) => Protocol::Rtp,
+        OutputEndpoint::Srt(srt) => srt_protocol(srt),
     };
     settle_protocol(&mut output.protocol, protocol)?;
     refuse_if(output.stream_key.is_some(), "stream_key", protocol)?;
-    refuse_if(output.encryption.is_some(), "encryption", protocol)?;
+    let is_srt = matches!(endpoint, OutputEndpoint::Srt(_));
+    refuse_if(output.encryption.is_some() && !is_srt, "encryption", protocol)?;
     check_latencies(output.min_latency.map(|ms| ms.value()), output.max_latency.map(|ms| ms.value()))?;
     if output.smoothing_latency.is_some_and(|ms| ms.value() > 0) {
         let message = "is not available in this version: leave it out or 0";
@@ -300,6 +363,7 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
 fn output_from_url(output: &Output, url: &str) -> Result<(OutputEndpoint, Option<Duration>), Problem> {
     refuse_beside_url(output.destination.is_some(), "destination")?;
     refuse_beside_url(output.port.is_some(), "port")?;
+    refuse_beside_url(output.encryption.is_some(), "encryption")?;
     check_scheme(url)?;
     parse_output(url).map(|output| (output.endpoint, output.coalesce)).map_err(|error| bad_url(&error))
 }
@@ -331,15 +395,29 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
         Protocol::Test => {
             Err(Problem::at("protocol", Code::NotApplicable, "test can only be a source: choose udp or rtp"))
         }
+        Protocol::SrtCaller => srt_output(output, srt::Side::Caller { peer: destination()? }),
+        Protocol::SrtListener => {
+            let any = Host::Ip(Ipv4Addr::UNSPECIFIED.into());
+            let listen = match &output.destination {
+                Some(_) => destination()?,
+                None => HostPort { host: any, port: needed_port("port", output.port, protocol)? },
+            };
+            srt_output(output, srt::Side::Listener { listen })
+        }
         Protocol::RtpFec
         | Protocol::Rist
-        | Protocol::SrtListener
-        | Protocol::SrtCaller
         | Protocol::SrtRendezvous
         | Protocol::Rtmp
         | Protocol::Moq
         | Protocol::File => Err(protocol_not_available(protocol)),
     }
+}
+
+fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Problem> {
+    let latency = output.min_latency.or(output.max_latency).map(|ms| ms.value());
+    let connection = srt_connection(latency, output.encryption.as_ref(), "encryption")?;
+    let endpoint = srt::EndpointConfig { side, connection, socket: SocketOptions::default() };
+    Ok(OutputEndpoint::Srt(Box::new(endpoint)))
 }
 
 fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, Problem> {
@@ -408,8 +486,8 @@ fn check_latencies(min_ms: Option<u64>, max_ms: Option<u64>) -> Result<(), Probl
 /// A scheme of the contract that this version cannot speak is no typing error.
 fn check_scheme(url: &str) -> Result<(), Problem> {
     let scheme = url.split_once(':').map_or("", |parts| parts.0);
-    if ["srt", "rist", "rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
-        let message = format!("{scheme} is not available in this version: use udp://, rtp:// or test:");
+    if ["rist", "rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
+        let message = format!("{scheme} is not available in this version: use udp://, rtp://, srt:// or test:");
         return Err(Problem::at("url", Code::NotAvailable, message));
     }
     Ok(())
@@ -433,7 +511,7 @@ fn no_protocol() -> Problem {
 }
 
 fn protocol_not_available(protocol: Protocol) -> Problem {
-    let message = format!("{protocol} is not available in this version: use udp or rtp");
+    let message = format!("{protocol} is not available in this version: use udp, rtp, srt-listener or srt-caller");
     Problem::at("protocol", Code::NotAvailable, message)
 }
 
@@ -544,9 +622,33 @@ mod tests {
     }
 
     #[test]
+    fn srt_has_its_fields_and_its_secrets_stay_hidden() {
+        let json = json!({
+            "name": "n",
+            "sources": [
+                {
+                    "name": "a", "protocol": "srt-listener", "ingest_port": 9000, "min_latency": 250, "stream_id": "news",
+                    "decryption": { "algorithm": "aes256", "passphrase": "a-secret-of-ours" },
+                },
+                { "name": "b", "protocol": "srt-caller", "sender_ip_address": "10.0.0.9", "sender_control_port": 9001 },
+            ],
+            "outputs": [{ "name": "x", "url": "srt://10.0.0.8:9000?passphrase=another-secret" }],
+        });
+        let accepted = wanted(&json).unwrap();
+        let SourceEndpoint::Srt(listener) = &accepted.config().sources[0].endpoint else { unreachable!("SRT") };
+        assert_eq!(listener.connection.receive_latency, Duration::from_millis(250));
+        assert_eq!(listener.connection.key_length, Some(KeyLength::Aes256));
+        assert_eq!(accepted.flow().sources[1].protocol, Some(Protocol::SrtCaller));
+        let shown = accepted.flow().clone().without_secrets();
+        let text = serde_json::to_string(&shown).unwrap();
+        assert!(text.contains("passphrase=***") && !text.contains("secret"), "{text}");
+        assert_eq!(shown.with_secrets_of(accepted.flow()), *accepted.flow());
+    }
+
+    #[test]
     fn every_refusal_names_its_field() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str, &str); 31] = [
+        let cases: [(Change, &str, &str); 32] = [
             (|f| f["name"] = json!(""), "missing_field", "name"),
             (|f| f["name"] = json!(null), "invalid_value", "name"),
             (|f| f["nmae"] = json!("x"), "unknown_field", "nmae"),
@@ -560,7 +662,7 @@ mod tests {
             (|f| f["sources"][1]["name"] = json!("a/b"), "invalid_value", "sources[1].name"),
             (|f| f["sources"][1]["protocol"] = json!(null), "missing_field", "sources[1].protocol"),
             (|f| f["sources"][1]["protocol"] = json!("sctp"), "invalid_value", "sources[1].protocol"),
-            (|f| f["sources"][1]["protocol"] = json!("srt-listener"), "not_available", "sources[1].protocol"),
+            (|f| f["sources"][1]["protocol"] = json!("rist"), "not_available", "sources[1].protocol"),
             (|f| f["sources"][1]["url"] = json!("rtp://:1"), "invalid_value", "sources[1].ingest_port"),
             (
                 |f| f["sources"][1] = json!({ "name": "b", "url": "rtp://:1", "max_latency": 9 }),
@@ -574,7 +676,16 @@ mod tests {
                 "invalid_value",
                 "sources[1].whitelist_cidr",
             ),
-            (|f| f["sources"][0] = json!({ "name": "a", "url": "srt://:1" }), "not_available", "sources[0].url"),
+            (
+                |f| {
+                    let decryption = json!({ "algorithm": "aes128", "passphrase": "too short" });
+                    f["sources"][0] =
+                        json!({ "name": "a", "protocol": "srt-listener", "ingest_port": 1, "decryption": decryption });
+                },
+                "invalid_value",
+                "sources[0].decryption.passphrase",
+            ),
+            (|f| f["sources"][0] = json!({ "name": "a", "url": "rist://@:1" }), "not_available", "sources[0].url"),
             (|f| f["sources"][0] = json!({ "name": "a", "url": "udp://:1?x=1" }), "unknown_field", "sources[0].url"),
             (|f| f["outputs"][0]["port"] = json!(null), "missing_field", "outputs[0].port"),
             (|f| f["outputs"][0]["destination"] = json!("10.0.0.256"), "invalid_value", "outputs[0].destination"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::adapters::{rtp, udp};
+use crate::adapters::{rtp, srt, udp};
 use crate::path::{AllowList, limit};
 use crate::proto::mpegts::generator;
 use crate::units::{OutputName, SourceName};
@@ -58,6 +58,8 @@ pub enum SourceEndpoint {
     Udp(udp::SourceConfig),
     /// `rtp://`
     Rtp(rtp::SourceConfig),
+    /// `srt://`
+    Srt(Box<srt::EndpointConfig>),
     /// `test:`, the built-in signal.
     Test(generator::Config),
 }
@@ -84,6 +86,8 @@ pub enum OutputEndpoint {
     Udp(udp::OutputConfig),
     /// `rtp://`
     Rtp(rtp::OutputConfig),
+    /// `srt://`
+    Srt(Box<srt::EndpointConfig>),
 }
 
 impl Default for FailoverConfig {

@@ -1,8 +1,10 @@
 //! Everything worth telling, as typed events: log line, stored row and counter all come from here.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::proto::PeerEnd;
 use crate::units::{FlowId, OutputName, SourceName};
 
 /// Something that happened to a flow.
@@ -82,6 +84,31 @@ pub enum EventKind {
         /// Which.
         source: SourceName,
     },
+    /// A source or an output is connected with a peer.
+    PeerConnected {
+        /// Of which source or output.
+        end: EndName,
+        /// With whom.
+        peer: SocketAddr,
+    },
+    /// A connection of a source or an output ended.
+    PeerDisconnected {
+        /// Of which source or output.
+        end: EndName,
+        /// With whom.
+        peer: SocketAddr,
+        /// Why.
+        why: PeerEnd,
+    },
+    /// A source or an output could not be connected. Told again when the reason changes.
+    ConnectionError {
+        /// Of which source or output.
+        end: EndName,
+        /// With whom.
+        peer: SocketAddr,
+        /// Why.
+        why: PeerEnd,
+    },
     /// Somebody exceeds a source's rate limit and keeps doing so.
     SourceAbuse {
         /// Which.
@@ -99,6 +126,24 @@ pub enum EventKind {
         /// Which.
         output: OutputName,
     },
+}
+
+/// A source or an output of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndName {
+    /// A source.
+    Source(SourceName),
+    /// An output.
+    Output(OutputName),
+}
+
+impl fmt::Display for EndName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(source) => write!(f, "source {source}"),
+            Self::Output(output) => write!(f, "output {output}"),
+        }
+    }
 }
 
 /// How much an event matters.
@@ -143,6 +188,9 @@ impl EventKind {
             Self::SourceEof { .. } => "source_eof",
             Self::SourceRestarted { .. } => "source_restarted",
             Self::SourceAbuse { .. } => "source_abuse",
+            Self::PeerConnected { .. } => "peer_connected",
+            Self::PeerDisconnected { .. } => "peer_disconnected",
+            Self::ConnectionError { .. } => "connection_error",
             Self::OutputError { .. } => "output_error",
             Self::OutputRecovered { .. } => "output_recovered",
         }
@@ -158,14 +206,18 @@ impl EventKind {
             | Self::SourceActive { .. }
             | Self::PrimaryRecovered { .. }
             | Self::SourceRecovered { .. }
+            | Self::PeerConnected { .. }
             | Self::OutputRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
             | Self::SourceLost { .. }
             | Self::SourceRetry { .. }
             | Self::SourceEof { .. }
             | Self::SourceRestarted { .. }
+            | Self::PeerDisconnected { .. }
             | Self::SourceAbuse { .. } => Severity::Warning,
-            Self::FlowCrashed | Self::SourceError { .. } | Self::OutputError { .. } => Severity::Error,
+            Self::FlowCrashed | Self::SourceError { .. } | Self::ConnectionError { .. } | Self::OutputError { .. } => {
+                Severity::Error
+            }
         }
     }
 
@@ -182,8 +234,14 @@ impl EventKind {
             | Self::SourceRetry { source, .. }
             | Self::SourceEof { source }
             | Self::SourceRestarted { source }
-            | Self::SourceAbuse { source } => Some(source),
-            Self::FlowCreated
+            | Self::SourceAbuse { source }
+            | Self::PeerConnected { end: EndName::Source(source), .. }
+            | Self::PeerDisconnected { end: EndName::Source(source), .. }
+            | Self::ConnectionError { end: EndName::Source(source), .. } => Some(source),
+            Self::PeerConnected { .. }
+            | Self::PeerDisconnected { .. }
+            | Self::ConnectionError { .. }
+            | Self::FlowCreated
             | Self::FlowStarted
             | Self::FlowStopped
             | Self::FlowCrashed
@@ -195,7 +253,16 @@ impl EventKind {
     /// The output it is about.
     #[must_use]
     pub const fn output(&self) -> Option<&OutputName> {
-        if let Self::OutputError { output, .. } | Self::OutputRecovered { output } = self { Some(output) } else { None }
+        if let Self::OutputError { output, .. }
+        | Self::OutputRecovered { output }
+        | Self::PeerConnected { end: EndName::Output(output), .. }
+        | Self::PeerDisconnected { end: EndName::Output(output), .. }
+        | Self::ConnectionError { end: EndName::Output(output), .. } = self
+        {
+            Some(output)
+        } else {
+            None
+        }
     }
 }
 
@@ -223,6 +290,9 @@ impl fmt::Display for EventKind {
             }
             Self::SourceEof { source } => write!(f, "source {source} said that it ended"),
             Self::SourceRestarted { source } => write!(f, "source {source} started over"),
+            Self::PeerConnected { end, peer } => write!(f, "{end} is connected with {peer}"),
+            Self::PeerDisconnected { end, peer, why } => write!(f, "{end} lost {peer}: {why}"),
+            Self::ConnectionError { end, peer, why } => write!(f, "{end} and {peer} did not get together: {why}"),
             Self::SourceAbuse { source } => write!(f, "source {source} keeps exceeding its rate limit"),
             Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
             Self::OutputRecovered { output } => write!(f, "output {output} sends again"),

@@ -10,7 +10,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use super::config::{OUTPUTS_MAX, SOURCES_MAX};
-use super::event::EventKind;
+use super::event::{EndName, EventKind};
 use super::output::RunningOutput;
 use super::supervisor::Message;
 use crate::adapters::{Actor, Context, Driven, DriverEvent, SendFailure, SocketKey, clock};
@@ -204,6 +204,11 @@ impl RunningFlow {
             let source = source.name.clone();
             let kind = match event {
                 DriverEvent::Core(proto::Event::Restarted { .. }) => Some(EventKind::SourceRestarted { source }),
+                DriverEvent::Core(
+                    event @ (proto::Event::PeerConnected { .. }
+                    | proto::Event::PeerLost { .. }
+                    | proto::Event::PeerRefused { .. }),
+                ) => of_peer(EndName::Source(source), event),
                 DriverEvent::Core(proto::Event::Ended) => Some(EventKind::SourceEof { source }),
                 DriverEvent::Abuse => Some(EventKind::SourceAbuse { source }),
                 // A source sends reports only; that they do not arrive is the peer's loss.
@@ -298,12 +303,22 @@ impl Actor for RunningFlow {
     }
 }
 
+fn of_peer(end: EndName, event: proto::Event) -> Option<EventKind> {
+    match event {
+        proto::Event::PeerConnected { peer } => Some(EventKind::PeerConnected { end, peer }),
+        proto::Event::PeerLost { peer, why } => Some(EventKind::PeerDisconnected { end, peer, why }),
+        proto::Event::PeerRefused { peer, why } => Some(EventKind::ConnectionError { end, peer, why }),
+        proto::Event::Restarted { .. } | proto::Event::Ended => None,
+    }
+}
+
 fn of_output(output: &RunningOutput, event: DriverEvent) -> Option<EventKind> {
     let output = output.name.clone();
     match event {
         DriverEvent::SendFailed(failure) => Some(EventKind::OutputError { output, error: failure.to_string() }),
         DriverEvent::SendRecovered => Some(EventKind::OutputRecovered { output }),
-        DriverEvent::Core(_) | DriverEvent::Abuse => None,
+        DriverEvent::Core(event) => of_peer(EndName::Output(output), event),
+        DriverEvent::Abuse => None,
     }
 }
 

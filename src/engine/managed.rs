@@ -537,6 +537,7 @@ impl Managed<SourceConfig, SourceSlot> {
             recovered: 0,
             jitter: Duration::ZERO,
             round_trip: None,
+            details: Vec::new(),
             drops: SourceDrops::default(),
             rcvbuf_bytes: 0,
             rcvbuf_asked_bytes: 0,
@@ -557,6 +558,7 @@ impl Managed<SourceConfig, SourceSlot> {
         snapshot.recovered = core.recovered;
         snapshot.jitter = core.jitter;
         snapshot.round_trip = core.round_trip;
+        snapshot.details = counters.details.figures();
         snapshot.rcvbuf_bytes = receive_buffer.granted_bytes;
         snapshot.rcvbuf_asked_bytes = receive_buffer.asked_bytes;
         snapshot.drops = SourceDrops {
@@ -588,6 +590,7 @@ impl Managed<OutputConfig, OutputSlot> {
             disconnections: 0,
             round_trip: None,
             peer_loss: None,
+            details: Vec::new(),
             drops: OutputDrops::default(),
             sndbuf_bytes: 0,
             sndbuf_asked_bytes: 0,
@@ -601,13 +604,18 @@ impl Managed<OutputConfig, OutputSlot> {
         };
         let core = counters.core.stats();
         let failing = counters.failing.value() > 0;
-        snapshot.status = if failing { OutputStatus::Error } else { OutputStatus::Connected };
+        snapshot.status = match core.peers {
+            Some(0) => OutputStatus::Disconnected,
+            _ if failing => OutputStatus::Error,
+            _ => OutputStatus::Connected,
+        };
         snapshot.bitrate = counters.rate.rate(now);
         snapshot.packets = counters.packets.value();
         snapshot.bytes = counters.bytes.value();
         snapshot.gso_packets = counters.segmented.value();
         snapshot.disconnections = counters.disconnections.value();
         snapshot.round_trip = core.round_trip;
+        snapshot.details = counters.details.figures();
         snapshot.peer_loss = core.peer_fraction_lost.map(|fraction| f64::from(fraction) / 256.0);
         snapshot.sndbuf_bytes = send_buffer.granted_bytes;
         snapshot.sndbuf_asked_bytes = send_buffer.asked_bytes;
@@ -617,6 +625,7 @@ impl Managed<OutputConfig, OutputSlot> {
             unreachable: counters.unreachable.value(),
             too_long: counters.too_long.value(),
             over_limit: counters.over_limit.value(),
+            not_connected: core.not_connected,
             other: counters.other.value() + core.overflow,
         };
         snapshot
@@ -652,7 +661,7 @@ fn replaces_multicast(step: &Step, wanted: &FlowConfig) -> bool {
     match &wanted.sources[index].endpoint {
         SourceEndpoint::Udp(udp) => udp.listen.ip().is_multicast(),
         SourceEndpoint::Rtp(rtp) => rtp.listen.ip().is_multicast(),
-        SourceEndpoint::Test(_) => false,
+        SourceEndpoint::Srt(_) | SourceEndpoint::Test(_) => false,
     }
 }
 

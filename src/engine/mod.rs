@@ -22,7 +22,7 @@ pub use config::{
     FailoverConfig, FlowConfig, OUTPUTS_MAX, OutputConfig, OutputEndpoint, SOURCES_MAX, SourceConfig, SourceEndpoint,
 };
 pub use error::{ApplyError, Cause, Field};
-pub use event::{Event, EventKind, Severity};
+pub use event::{EndName, Event, EventKind, Severity};
 pub use stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
 pub use status::{FlowStatus, OutputStatus, SourceStatus};
 pub use supervisor::{Engine, EngineConfig, Mode, StartError};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::config::{OutputConfig, OutputEndpoint};
 use super::resolver::Addresses;
-use crate::adapters::{Context, Driven, OpenError, clock};
+use crate::adapters::{Admission, Context, Driven, OpenError, clock};
 use crate::bus::{LocalCursor, Pool, Publisher};
-use crate::path::Limiter;
+use crate::path::{AllowList, Limiter};
 use crate::units::{OutputName, Time};
 
 /// What became of an attempt to open an output.
@@ -40,6 +40,9 @@ fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool) -> Result<Bo
     Ok(match &config.endpoint {
         OutputEndpoint::Udp(udp) => Box::new(udp.open(address, limiter)?),
         OutputEndpoint::Rtp(rtp) => Box::new(rtp.open(address, pool, limiter)?),
+        OutputEndpoint::Srt(srt) => {
+            srt.open_output(address, pool, Admission { allow: AllowList::default(), limiter })?
+        }
     })
 }
 
@@ -50,6 +53,7 @@ impl OutputEndpoint {
         match self {
             Self::Udp(_) => "udp",
             Self::Rtp(_) => "rtp",
+            Self::Srt(_) => "srt",
         }
     }
 }

@@ -98,6 +98,7 @@ impl OutputEndpoint {
         match self {
             Self::Udp(udp) => &udp.destination,
             Self::Rtp(rtp) => &rtp.destination,
+            Self::Srt(srt) => srt.address(),
         }
     }
 }

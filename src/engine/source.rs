@@ -1,7 +1,9 @@
 //! Opens the adapter of a source.
 
+use std::net::SocketAddr;
+
 use super::config::{SourceConfig, SourceEndpoint};
-use crate::adapters::{Admission, Driven, Driver, OpenError, clock};
+use crate::adapters::{Admission, Driven, Driver, Host, HostPort, OpenError, clock};
 use crate::bus::Pool;
 use crate::path::Limiter;
 use crate::proto::Surroundings;
@@ -15,6 +17,14 @@ pub(super) fn open(config: &SourceConfig, pool: &Pool) -> Result<Box<dyn Driven>
     Ok(match &config.endpoint {
         SourceEndpoint::Udp(udp) => Box::new(udp.open(admission)?),
         SourceEndpoint::Rtp(rtp) => Box::new(rtp.open(pool, admission)?),
+        SourceEndpoint::Srt(srt) => {
+            let HostPort { host, port } = srt.address();
+            // The parser lets no name through.
+            let Host::Ip(ip) = host else {
+                return Err(OpenError::Resolve { host: host.to_string(), problem: "write its IP address".into() });
+            };
+            srt.open_source(SocketAddr::new(*ip, *port), pool, admission)?
+        }
         SourceEndpoint::Test(test) => {
             let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: clock::unix_ns_at_zero() };
             Box::new(Driver::source(Generator::new(*test, &surroundings), None, None, Admission::default()))
@@ -29,6 +39,7 @@ impl SourceEndpoint {
         match self {
             Self::Udp(_) => "udp",
             Self::Rtp(_) => "rtp",
+            Self::Srt(_) => "srt",
             Self::Test(_) => "test",
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
+use crate::proto::Detail;
 use crate::units::{Bitrate, OutputName, SourceName};
 
 /// One running flow at one moment.
@@ -53,6 +54,8 @@ pub struct SourceSnapshot {
     pub jitter: Duration,
     /// Where the protocol measures it.
     pub round_trip: Option<Duration>,
+    /// What the protocol's users know it by, under their names; empty where there is nothing of the kind.
+    pub details: Vec<Detail>,
     /// Datagrams that went no further, by cause.
     pub drops: SourceDrops,
     /// Receive buffer that the kernel granted, in bytes; zero without a socket.
@@ -129,6 +132,8 @@ pub struct OutputSnapshot {
     pub round_trip: Option<Duration>,
     /// Share of packets, 0 to 1, that the peer says it lost lately, where the protocol tells.
     pub peer_loss: Option<f64>,
+    /// What the protocol's users know it by, under their names; empty where there is nothing of the kind.
+    pub details: Vec<Detail>,
     /// Packets that did not go out, by cause.
     pub drops: OutputDrops,
     /// Send buffer that the kernel granted, in bytes.
@@ -152,6 +157,8 @@ pub struct OutputDrops {
     pub too_long: u64,
     /// Over the rate limit.
     pub over_limit: u64,
+    /// Nobody was connected to take them.
+    pub not_connected: u64,
     /// Any other error of the system.
     pub other: u64,
 }
@@ -159,13 +166,14 @@ pub struct OutputDrops {
 impl OutputDrops {
     /// Every cause with the name that metrics use.
     #[must_use]
-    pub const fn by_cause(&self) -> [(&'static str, u64); 6] {
+    pub const fn by_cause(&self) -> [(&'static str, u64); 7] {
         [
             ("lagged", self.lagged),
             ("refused", self.refused),
             ("unreachable", self.unreachable),
             ("too_long", self.too_long),
             ("over_limit", self.over_limit),
+            ("not_connected", self.not_connected),
             ("other", self.other),
         ]
     }

@@ -5,6 +5,7 @@
 //! `poll_event`, then waits until `poll_timeout`. Feeding again before draining is allowed; what piles up is bounded by
 //! the core and counted in its [`Stats`].
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use crate::units::Time;
 
 pub mod mpegts;
 pub mod rtp;
+#[cfg(feature = "srt")]
+pub mod srt;
 pub mod udp;
 
 /// A protocol without IO.
@@ -45,7 +48,14 @@ pub trait Core {
 
     /// Counters since the start.
     fn stats(&self) -> Stats;
+
+    /// Lends the figures that this protocol's users know it by, under their names and always in the same order. A core
+    /// without any does nothing.
+    fn visit_details(&self, _visit: &mut dyn FnMut(&[Detail])) {}
 }
+
+/// A figure under the name that a protocol's users know it by.
+pub type Detail = (&'static str, f64);
 
 /// One UDP payload from the wire; its arrival stands in the packet's metadata.
 #[derive(Clone, Debug)]
@@ -105,6 +115,25 @@ pub enum Port {
 /// What a core has to tell its operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// Somebody is connected.
+    PeerConnected {
+        /// Who.
+        peer: SocketAddr,
+    },
+    /// A connection ended.
+    PeerLost {
+        /// With whom.
+        peer: SocketAddr,
+        /// Why.
+        why: PeerEnd,
+    },
+    /// No connection came about.
+    PeerRefused {
+        /// With whom.
+        peer: SocketAddr,
+        /// Why.
+        why: PeerEnd,
+    },
     /// The sender started over with another identity: RTP's SSRC changed.
     Restarted {
         /// SSRC until now.
@@ -114,6 +143,24 @@ pub enum Event {
     },
     /// The sender said goodbye (RTCP BYE).
     Ended,
+}
+
+/// Why a connection ended, or did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerEnd {
+    /// In words.
+    pub reason: &'static str,
+    /// What goes before them, and the protocol's number for it, if the protocol says why.
+    pub refusal: Option<(&'static str, u32)>,
+}
+
+impl fmt::Display for PeerEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.refusal {
+            None => f.write_str(self.reason),
+            Some((by, code)) => write!(f, "{by}: {} ({code})", self.reason),
+        }
+    }
 }
 
 /// Counters of one core, in packets. What a protocol does not have stays zero.
@@ -139,6 +186,10 @@ pub struct Stats {
     pub no_buffer: u64,
     /// Packets dropped because the core's own queue was full.
     pub overflow: u64,
+    /// Packets that nobody was connected to take; outputs only.
+    pub not_connected: u64,
+    /// Who is connected, where the protocol has connections.
+    pub peers: Option<u32>,
     /// Interarrival jitter (RFC 3550 6.4.1).
     pub jitter: Duration,
     /// Round-trip time, where the protocol measures it.

@@ -311,7 +311,9 @@ impl Network {
         let sender = &self.nodes[from.0];
         let port = transmit.port as usize;
         let to = transmit.to.or(sender.peers[port]).and_then(|to| self.by_address.get(&to).copied());
-        let (Some(peer), Some((to, port))) = (sender.addresses[port], to) else {
+        // A protocol with one port has its reports leave by that.
+        let address = sender.addresses[port].or(sender.addresses[Port::Media as usize]);
+        let (Some(peer), Some((to, port))) = (address, to) else {
             self.stats.unroutable += 1;
             return;
         };

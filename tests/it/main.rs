@@ -22,5 +22,6 @@ mod peers;
 mod process;
 mod proxy;
 mod rtp;
+mod srt;
 mod support;
 mod udp;

@@ -16,7 +16,7 @@ use anabranch::units::{Bitrate, Time};
 use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, let_pass, skipped, udp, url_of, wait_until};
 
 /// Whether `program` is there. If not, that is said loudly, or is a failure where peers are required.
-fn installed(program: &str) -> bool {
+pub(crate) fn installed(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
         assert!(std::env::var_os("ANABRANCH_REQUIRE_PEERS").is_none_or(|value| value != "1"), "{program} is required");
@@ -26,10 +26,10 @@ fn installed(program: &str) -> bool {
 }
 
 /// A foreign program; killed at the end.
-struct Peer(Child);
+pub(crate) struct Peer(Child);
 
 impl Peer {
-    fn start(program: &str, arguments: &str, directory: &Path) -> Self {
+    pub(crate) fn start(program: &str, arguments: &str, directory: &Path) -> Self {
         let log = fs::File::create(directory.join(format!("{program}.log"))).unwrap();
         let child = Command::new(program)
             .args(arguments.split_whitespace())
@@ -65,7 +65,7 @@ impl Drop for Peer {
 }
 
 /// Waits until somebody on this machine has the UDP port.
-fn wait_for_port(port: u16) {
+pub(crate) fn wait_for_port(port: u16) {
     let mark = format!(":{port:04X} ");
     wait_until("the peer's socket", || {
         ["/proc/net/udp", "/proc/net/udp6"].iter().any(|file| {

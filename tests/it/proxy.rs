@@ -54,6 +54,32 @@ impl Proxy {
         proxy
     }
 
+    /// One port whose datagrams, there and back, suffer what [`Proxy::set_media`] says.
+    pub(crate) fn two_way(target: SocketAddr, seed: u64, config: link::Config) -> Self {
+        let address = SocketAddr::from((V4, free_port()));
+        let link = |seed| Arc::new(Mutex::new(Link::new(config, seed)));
+        let (media, back_link) = (link(seed), link(seed + 1));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut proxy = Self { address, media: Arc::clone(&media), stop, threads: Vec::new() };
+        let front = Arc::new(roomy(address));
+        let back = Arc::new(roomy((V4, 0).into()));
+        let client = Arc::new(Mutex::new(None));
+        let (heard, to_target) = (Arc::clone(&client), Arc::clone(&back));
+        proxy.relay(
+            Arc::clone(&front),
+            media,
+            move |from| *lock(&heard) = Some(from),
+            move |datagram| to_target.send_to(datagram, target),
+        );
+        proxy.relay(
+            back,
+            back_link,
+            |_from| {},
+            move |datagram| lock(&client).map_or(Ok(0), |client| front.send_to(datagram, client)),
+        );
+        proxy
+    }
+
     pub(crate) fn set_media(&self, config: link::Config) {
         lock(&self.media).set_config(config);
     }

@@ -1,4 +1,6 @@
-//! Source and output URLs: `udp://`, `rtp://`, `test:`.
+//! Source and output URLs: `udp://`, `rtp://`, `srt://`, `test:`.
+
+mod srt;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -85,7 +87,8 @@ pub struct OutputUrl {
 /// # Errors
 /// [`UrlError`], one line fit for a user.
 pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
-    let parts = Parts::split(url)?;
+    let shown = without_secrets(url);
+    let parts = Parts::split(url, &shown)?;
     match parts.scheme {
         "udp" => {
             let mut query = parts.query(&["iface", "rcvbuf", "source"])?;
@@ -104,8 +107,15 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
                 receiver: query.rtp_receiver()?,
             }))
         }
+        "srt" => {
+            let endpoint = srt::parse(&parts)?;
+            match endpoint.address().host {
+                Host::Ip(_) => Ok(SourceEndpoint::Srt(Box::new(endpoint))),
+                Host::Name(_) => Err(parts.address_error("a source is called by its IP address")),
+            }
+        }
         "test" => parts.test_source().map(SourceEndpoint::Test),
-        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://, test:" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://, test:" }),
     }
 }
 
@@ -114,7 +124,8 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
 /// # Errors
 /// [`UrlError`], one line fit for a user.
 pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
-    let parts = Parts::split(url)?;
+    let shown = without_secrets(url);
+    let parts = Parts::split(url, &shown)?;
     match parts.scheme {
         "udp" => {
             let mut query = parts.query(&["coalesce", "dscp", "iface", "pkt_size", "sndbuf", "ttl"])?;
@@ -137,13 +148,33 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             });
             Ok(OutputUrl { endpoint, coalesce })
         }
-        "test" => Err(UrlError::SourceOnly { given: url.into(), scheme: "test:" }),
-        _ => Err(UrlError::Scheme { given: url.into(), allowed: "udp://, rtp://" }),
+        "srt" => {
+            let endpoint = OutputEndpoint::Srt(Box::new(srt::parse(&parts)?));
+            Ok(OutputUrl { endpoint, coalesce: None })
+        }
+        "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://" }),
     }
 }
 
+/// The URL as it may be shown: secrets replaced by `***`.
+#[must_use]
+pub fn without_secrets(url: &str) -> String {
+    let Some((before, query)) = url.split_once('?') else { return url.into() };
+    let shown = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, value)) if SECRET_KEYS.contains(&key) && !value.is_empty() => format!("{key}={HIDDEN}"),
+        _ => pair.into(),
+    });
+    format!("{before}?{}", shown.collect::<Vec<String>>().join("&"))
+}
+
+/// What stands in place of a secret.
+pub const HIDDEN: &str = "***";
+const SECRET_KEYS: [&str; 1] = ["passphrase"];
+
 /// A URL taken apart.
 struct Parts<'url> {
+    /// As errors show it.
     url: &'url str,
     scheme: &'url str,
     /// Host and port, or what follows `test:`.
@@ -152,13 +183,13 @@ struct Parts<'url> {
 }
 
 impl<'url> Parts<'url> {
-    fn split(url: &'url str) -> Result<Self, UrlError> {
+    fn split(url: &'url str, shown: &'url str) -> Result<Self, UrlError> {
         let (before, query) = url.split_once('?').unwrap_or((url, ""));
         let (scheme, rest) = before
             .split_once("://")
             .or_else(|| before.split_once(':').filter(|parts| parts.0 == "test"))
-            .ok_or_else(|| UrlError::Scheme { given: url.into(), allowed: "udp://HOST:PORT, rtp://HOST:PORT" })?;
-        Ok(Self { url, scheme, rest, query })
+            .ok_or_else(|| UrlError::Scheme { given: shown.into(), allowed: "udp://HOST:PORT, rtp://HOST:PORT" })?;
+        Ok(Self { url: shown, scheme, rest, query })
     }
 
     fn query(&self, known: &'static [&'static str]) -> Result<Query<'url>, UrlError> {
@@ -252,6 +283,16 @@ impl Query<'_> {
             .and_then(|number| N::try_from(number).ok())
             .map(Some)
             .ok_or_else(|| self.value_error(key, &value, &format!("a number from {min} to {max}")))
+    }
+
+    /// `1` or `0`, as libsrt writes them, or in words.
+    fn switch(&mut self, key: &'static str) -> Result<Option<bool>, UrlError> {
+        match self.take(key).as_deref() {
+            None => Ok(None),
+            Some("1" | "yes" | "on" | "true") => Ok(Some(true)),
+            Some("0" | "no" | "off" | "false") => Ok(Some(false)),
+            Some(other) => Err(self.value_error(key, other, "1 or 0")),
+        }
     }
 
     fn socket_options(&mut self) -> Result<SocketOptions, UrlError> {

@@ -1,0 +1,113 @@
+//! SRT source and output: caller or listener on one UDP socket.
+
+use std::net::SocketAddr;
+
+use super::driver::{Admission, Driven, Driver};
+use super::host::HostPort;
+use super::socket::{OpenError, SocketOptions, UdpSocket};
+use crate::bus::Pool;
+use crate::proto::srt::{Caller, Config, Listener, Service};
+
+/// One end of SRT connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// Who calls whom.
+    pub side: Side,
+    /// Latency, stream id, limits.
+    pub connection: Config,
+    /// Interface, TTL, DSCP and buffers.
+    pub socket: SocketOptions,
+}
+
+/// Who calls whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// We call.
+    Caller {
+        /// Whom.
+        peer: HostPort,
+    },
+    /// We wait for callers on this address.
+    Listener {
+        /// As a destination, so that everything that names one is looked at alike.
+        listen: HostPort,
+    },
+}
+
+impl EndpointConfig {
+    /// The address that is called, or listened on.
+    #[must_use]
+    pub const fn address(&self) -> &HostPort {
+        match &self.side {
+            Side::Caller { peer } => peer,
+            Side::Listener { listen } => listen,
+        }
+    }
+
+    /// Opens a source; `address` is what ours was looked up to.
+    ///
+    /// # Errors
+    /// What the system refused, with the address.
+    pub fn open_source(
+        &self,
+        address: SocketAddr,
+        pool: &Pool,
+        admission: Admission,
+    ) -> Result<Box<dyn Driven>, OpenError> {
+        self.open(address, pool, Service::Receive, admission)
+    }
+
+    /// Opens an output; `address` is what ours was looked up to.
+    ///
+    /// # Errors
+    /// What the system refused, with the address.
+    pub fn open_output(
+        &self,
+        address: SocketAddr,
+        pool: &Pool,
+        admission: Admission,
+    ) -> Result<Box<dyn Driven>, OpenError> {
+        self.open(address, pool, Service::Send { callers_max: CALLERS_MAX }, admission)
+    }
+
+    fn open(
+        &self,
+        address: SocketAddr,
+        pool: &Pool,
+        service: Service,
+        admission: Admission,
+    ) -> Result<Box<dyn Driven>, OpenError> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| OpenError::System {
+            action: "draw random numbers for",
+            address: address.to_string(),
+            problem: error.to_string(),
+        })?;
+        let config = self.connection.clone();
+        Ok(match &self.side {
+            Side::Caller { .. } => {
+                let socket = UdpSocket::call(address, &self.socket)?;
+                connection(service, Caller::new(config, address, pool.clone(), secret), socket, admission)
+            }
+            Side::Listener { .. } => {
+                let socket = UdpSocket::serve(address, &self.socket)?;
+                connection(service, Listener::new(config, service, pool.clone(), secret), socket, admission)
+            }
+        })
+    }
+}
+
+fn connection<C: crate::proto::Core + Send + 'static>(
+    service: Service,
+    core: C,
+    socket: UdpSocket,
+    admission: Admission,
+) -> Box<dyn Driven> {
+    Box::new(match service {
+        Service::Receive => Driver::source(core, Some(socket), None, admission),
+        Service::Send { .. } => Driver::conversation(core, socket, admission),
+    })
+}
+
+/// Callers that one output serves. Judgement: as many as a flow may have outputs.
+const CALLERS_MAX: usize = 256;

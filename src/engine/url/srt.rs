@@ -1,0 +1,206 @@
+//! `srt://`, with the names and units of libsrt's URLs.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
+use crate::adapters::srt::{EndpointConfig, Side};
+use crate::proto::srt::crypto::{CipherMode, KeyLength};
+use crate::proto::srt::{Bandwidth, Config, PAYLOAD_MAX};
+use crate::units::Bitrate;
+
+pub(super) fn parse(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
+    let mut query = parts.query(&KEYS)?;
+    let side = side(parts, &mut query)?;
+    Ok(EndpointConfig { side, connection: connection(&mut query)?, socket: query.socket_options()? })
+}
+
+/// Without a host it listens, with one it calls, unless `mode` says otherwise.
+fn side(parts: &Parts<'_>, query: &mut Query<'_>) -> Result<Side, UrlError> {
+    let (host, port) = parts.host_and_port()?;
+    let bare = host.strip_prefix('@').unwrap_or(host);
+    let any = |host: &Host| matches!(host, Host::Ip(ip) if ip.is_unspecified());
+    let address = if bare.is_empty() {
+        HostPort { host: Host::Ip(Ipv4Addr::UNSPECIFIED.into()), port }
+    } else {
+        HostPort { host: bare.parse().map_err(|_| parts.address_error("host missing or wrong"))?, port }
+    };
+    let listens = match query.take("mode").as_deref() {
+        None => host.starts_with('@') || any(&address.host),
+        Some("listener" | "server") => true,
+        Some("caller" | "client") => false,
+        Some(other) => return Err(query.value_error("mode", other, "caller or listener")),
+    };
+    match (&address.host, listens) {
+        (Host::Ip(ip), _) if ip.is_multicast() => Err(parts.address_error("SRT has no multicast")),
+        (Host::Name(_), true) => Err(parts.address_error("a listener has an address of this machine, or none")),
+        (host, false) if any(host) => Err(parts.address_error("a caller needs a host to call")),
+        (_, true) => Ok(Side::Listener { listen: address }),
+        (_, false) => Ok(Side::Caller { peer: address }),
+    }
+}
+
+fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
+    let mut config = Config::default();
+    let ms = |ms: Option<u64>| ms.map(Duration::from_millis);
+    if let Some(latency) = ms(query.number("latency", 0, LATENCY_MS_MAX)?) {
+        config.receive_latency = latency;
+        config.peer_latency = latency;
+    }
+    config.receive_latency = ms(query.number("rcvlatency", 0, LATENCY_MS_MAX)?).unwrap_or(config.receive_latency);
+    config.peer_latency = ms(query.number("peerlatency", 0, LATENCY_MS_MAX)?).unwrap_or(config.peer_latency);
+    if let Some(id) = query.take("streamid") {
+        if id.len() > STREAM_ID_BYTES_MAX {
+            return Err(query.value_error("streamid", &id, "at most 512 bytes"));
+        }
+        config.stream_id = id;
+    }
+    config.too_late_drop = query.switch("tlpktdrop")?.unwrap_or(config.too_late_drop);
+    config.nak_reports = query.switch("nakreport")?.unwrap_or(config.nak_reports);
+    config.reorder_max = query.number("lossmaxttl", 0, 1_000)?.unwrap_or(config.reorder_max);
+    config.mtu = query.number("mss", 256, 1_500)?.unwrap_or(config.mtu);
+    config.payload_max = query.number("payloadsize", 188, PAYLOAD_MAX as u64)?.unwrap_or(config.payload_max);
+    config.connect_timeout = ms(query.number("conntimeo", 100, 60_000)?).unwrap_or(config.connect_timeout);
+    config.idle_timeout = ms(query.number("peeridletimeo", 500, 60_000)?).unwrap_or(config.idle_timeout);
+    config.bandwidth = bandwidth(query)?;
+    encryption(query, &mut config)?;
+    Ok(config)
+}
+
+fn encryption(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlError> {
+    if let Some(text) = query.take("passphrase").filter(|text| !text.is_empty()) {
+        // The passphrase itself stays out of the message.
+        let allowed = "10 to 79 bytes, or env:NAME or file:PATH where they stand";
+        let parsed = secret(text).and_then(|text| text.parse().ok());
+        config.passphrase = Some(parsed.ok_or_else(|| query.value_error("passphrase", HIDDEN, allowed))?);
+    }
+    if let Some(bytes) = query.number("pbkeylen", 0, 32)?.filter(|bytes| *bytes != 0) {
+        let length = KeyLength::of_bytes(bytes);
+        let length = length.ok_or_else(|| query.value_error("pbkeylen", &bytes.to_string(), "16, 24 or 32"))?;
+        config.key_length = Some(length);
+    }
+    config.cipher = match query.take("cryptomode").as_deref() {
+        None | Some("0" | "auto" | "1" | "aes-ctr") => CipherMode::Ctr,
+        Some("2" | "aes-gcm") => CipherMode::Gcm,
+        Some(other) => return Err(query.value_error("cryptomode", other, "1 for AES-CTR or 2 for AES-GCM")),
+    };
+    let refresh = query.number("kmrefreshrate", 0, 1 << 32)?;
+    config.key_refresh_packets = refresh.unwrap_or(config.key_refresh_packets);
+    let announce = query.number("kmpreannounce", 0, 1 << 31)?;
+    config.key_announce_packets = announce.unwrap_or(config.key_announce_packets);
+    Ok(())
+}
+
+/// What an environment variable or a file says, so that it stands on no command line.
+fn secret(text: String) -> Option<String> {
+    if let Some(name) = text.strip_prefix("env:") {
+        return std::env::var(name).ok();
+    }
+    match text.strip_prefix("file:") {
+        Some(path) => std::fs::read_to_string(path).ok().map(|text| text.trim_end().to_string()),
+        None => Some(text),
+    }
+}
+
+/// libsrt's rates are in bytes per second.
+fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
+    let overhead_percent = query.number("oheadbw", 5, 100)?.unwrap_or(25);
+    let input = query.number("inputbw", 0, BYTES_PER_SECOND_MAX)?.unwrap_or(0);
+    let rate = |bytes_per_second: u64| Bitrate::from_bps(bytes_per_second * 8);
+    let max = match query.take("maxbw") {
+        None => return Ok(Bandwidth::Unlimited),
+        Some(value) if value == "-1" => return Ok(Bandwidth::Unlimited),
+        Some(value) => value.parse().ok().filter(|max| *max <= BYTES_PER_SECOND_MAX).ok_or_else(|| {
+            query.value_error("maxbw", &value, "-1 for any, 0 for inputbw and oheadbw, or bytes per second")
+        })?,
+    };
+    Ok(match (max, input) {
+        (0, 0) => Bandwidth::Estimated { floor: Bitrate::ZERO, overhead_percent },
+        (0, input) => Bandwidth::Input { rate: rate(input), overhead_percent },
+        (max, _) => Bandwidth::Max(rate(max)),
+    })
+}
+
+const KEYS: [&str; 24] = [
+    "conntimeo",
+    "cryptomode",
+    "dscp",
+    "iface",
+    "inputbw",
+    "kmpreannounce",
+    "kmrefreshrate",
+    "latency",
+    "lossmaxttl",
+    "maxbw",
+    "mode",
+    "mss",
+    "nakreport",
+    "oheadbw",
+    "passphrase",
+    "payloadsize",
+    "pbkeylen",
+    "peeridletimeo",
+    "peerlatency",
+    "rcvbuf",
+    "rcvlatency",
+    "sndbuf",
+    "streamid",
+    "tlpktdrop",
+];
+/// Half a minute; ffmpeg counts microseconds, and a pasted 200000 shall not become minutes.
+const LATENCY_MS_MAX: u64 = 30_000;
+const STREAM_ID_BYTES_MAX: usize = 512;
+const BYTES_PER_SECOND_MAX: u64 = 12_500_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::url::{parse_output, parse_source};
+    use crate::engine::{OutputEndpoint, SourceEndpoint};
+
+    fn output(url: &str) -> EndpointConfig {
+        let OutputEndpoint::Srt(srt) = parse_output(url).unwrap().endpoint else { unreachable!("an SRT output") };
+        *srt
+    }
+
+    #[test]
+    fn the_peers_own_urls_can_be_pasted() {
+        for url in ["srt://:9000", "srt://0.0.0.0:9000?mode=listener", "srt://@:9000", "srt://:9000?mode=listener"] {
+            assert!(matches!(output(url).side, Side::Listener { .. }), "{url}");
+            assert!(matches!(parse_source(url), Ok(SourceEndpoint::Srt(_))), "{url}");
+        }
+        let config =
+            output("srt://example.net:9000?latency=300&streamid=%23!::r=news,m=publish&maxbw=0&inputbw=250000");
+        assert!(matches!(config.side, Side::Caller { .. }));
+        assert_eq!(config.connection.receive_latency, Duration::from_millis(300));
+        assert_eq!(config.connection.peer_latency, Duration::from_millis(300));
+        assert_eq!(config.connection.stream_id, "#!::r=news,m=publish");
+        let rate = Bitrate::from_bps(2_000_000);
+        assert_eq!(config.connection.bandwidth, Bandwidth::Input { rate, overhead_percent: 25 });
+    }
+
+    #[test]
+    fn a_passphrase_may_stand_in_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "a-secret-of-ours\n").unwrap();
+        let config = output(&format!("srt://10.0.0.1:9000?passphrase=file:{}", file.path().display()));
+        assert_eq!(config.connection.passphrase, "a-secret-of-ours".parse().ok());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_the_fix() {
+        for (url, part) in [
+            ("srt://239.1.1.1:9000", "no multicast"),
+            ("srt://:9000?mode=caller", "a caller needs a host"),
+            ("srt://10.0.0.1:9000?mode=both", "caller or listener"),
+            ("srt://10.0.0.1:9000?latency=200000", "0 to 30000"),
+            ("srt://10.0.0.1:9000?tlpktdrop=maybe", "1 or 0"),
+            ("srt://10.0.0.1:9000?passphrase=2short", "passphrase=*** is not allowed, write 10 to 79 bytes"),
+            ("srt://10.0.0.1:9000?passphrase=env:ANABRANCH_NO_SUCH_VARIABLE", "env:NAME"),
+            ("srt://10.0.0.1:9000?nosuch=1", "unknown key"),
+        ] {
+            let error = parse_output(url).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains("2short"), "{error}");
+        }
+    }
+}

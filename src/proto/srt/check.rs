@@ -1,0 +1,151 @@
+//! What must hold for any bytes whatever; shared by the unit tests and the fuzz targets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::handshake::Handshake;
+use super::packet::{AckBody, DropBody, HEADER_BYTES, Header, LossRanges};
+use super::{Caller, Config, Listener, Service};
+use crate::bus::{Meta, Pool, PoolLimits};
+use crate::proto::{Core, Datagram, Port, Transmit};
+use crate::units::Time;
+
+/// Every parser reads or refuses `bytes`.
+pub fn check_any_bytes(bytes: &[u8]) {
+    let _ = AckBody::parse(bytes);
+    let _ = DropBody::parse(bytes);
+    assert!(LossRanges::parse(bytes).count() <= bytes.len() / 4 + 1);
+    if let Ok((_, extensions)) = Handshake::parse(bytes) {
+        assert!(extensions.count() <= bytes.len() / 4);
+    }
+    if let Ok(Header::Data(header)) = Header::parse(bytes) {
+        assert_eq!(header.bytes()[..], bytes[..HEADER_BYTES]);
+    }
+    super::crypto::check_any_bytes(bytes);
+}
+
+/// A caller and a listener who are connected survive a path that does what `script` says with each of their datagrams,
+/// and datagrams made up by it. What is released came in order, and nothing grows without bound.
+pub fn check_any_path(script: &[u8]) {
+    let mut pair = Pair::new();
+    pair.run(Time::ZERO + Duration::from_millis(100), &mut std::iter::empty());
+    let mut bytes = script.iter().copied();
+    let mut now = Time::ZERO + Duration::from_millis(100);
+    while let Some(op) = bytes.next() {
+        match op % 4 {
+            0 => pair.send(now, usize::from(op)),
+            1 => now += Duration::from_micros(u64::from(op) * 100),
+            2 => now += Duration::from_millis(u64::from(op)),
+            _ => {
+                let invented: Vec<u8> = bytes.by_ref().take(usize::from(op / 4)).collect();
+                pair.invent(now, &invented);
+            }
+        }
+        pair.run(now, &mut bytes);
+    }
+}
+
+struct Pair {
+    pool: Pool,
+    cores: [Box<dyn Core>; 2],
+    released: Option<u64>,
+}
+
+const ADDRESSES: [([u8; 4], u16); 2] = [([192, 0, 2, 1], 1), ([192, 0, 2, 2], 2)];
+
+impl Pair {
+    fn new() -> Self {
+        let pool = Pool::new(PoolLimits { small_max: 65_536, large_max: 0 });
+        let config =
+            Config { passphrase: "thelocalmanager".parse().ok(), key_refresh_packets: 50, ..Config::default() };
+        let caller = Caller::new(config.clone(), ADDRESSES[1].into(), pool.clone(), [1; 32]);
+        let listener = Listener::new(config, Service::Receive, pool.clone(), [2; 32]);
+        Self { pool, cores: [Box::new(caller), Box::new(listener)], released: None }
+    }
+
+    fn send(&mut self, now: Time, len: usize) {
+        if let Some(packet) = self.pool.copy(&vec![0x47; len + 1], Meta::default()) {
+            self.cores[0].handle_packet(now, &packet);
+        }
+    }
+
+    /// Something that neither of them sent, half of the time with the id of a real connection.
+    fn invent(&mut self, now: Time, bytes: &[u8]) {
+        for to in 0..2 {
+            self.deliver(now, to, bytes, SocketAddr::from(ADDRESSES[1 - to]));
+        }
+    }
+
+    fn run(&mut self, now: Time, script: &mut dyn Iterator<Item = u8>) {
+        // As many turns as there may be happenings at one moment.
+        for _ in 0..TURNS_MAX {
+            let mut quiet = true;
+            for from in 0..2 {
+                if self.cores[from].poll_timeout().is_some_and(|due| due <= now) {
+                    self.cores[from].handle_timeout(now);
+                    quiet = false;
+                }
+                while let Some(transmit) = self.cores[from].poll_transmit() {
+                    quiet = false;
+                    self.carry(now, 1 - from, &transmit, script.next().unwrap_or(0));
+                }
+                while let Some(packet) = self.cores[from].poll_packet() {
+                    assert!(self.released < packet.meta.sequence, "out of order");
+                    self.released = packet.meta.sequence;
+                }
+                while self.cores[from].poll_event().is_some() {}
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// Loses, doubles or damages a datagram, or leaves it as it is.
+    fn carry(&mut self, now: Time, to: usize, transmit: &Transmit, fate: u8) {
+        let mut bytes = transmit.header.to_vec();
+        bytes.extend(transmit.payload.iter().flat_map(|payload| payload.iter()));
+        let peer = SocketAddr::from(ADDRESSES[1 - to]);
+        match fate {
+            0..128 => {}
+            128..176 => return,
+            176..208 => self.deliver(now, to, &bytes, peer),
+            208.. => {
+                let at = usize::from(fate) * 7 % bytes.len().max(1);
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 << (fate % 8);
+                }
+            }
+        }
+        self.deliver(now, to, &bytes, peer);
+    }
+
+    fn deliver(&mut self, now: Time, to: usize, bytes: &[u8], peer: SocketAddr) {
+        if let Some(packet) = self.pool.copy(bytes, Meta { arrival: now, ..Meta::default() }) {
+            self.cores[to].handle_datagram(now, Datagram { port: Port::Media, peer, packet });
+        }
+    }
+}
+
+const TURNS_MAX: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_path_is_survived(script in prop::collection::vec(any::<u8>(), 0..600)) {
+            check_any_path(&script);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            check_any_bytes(&bytes);
+        }
+    }
+}

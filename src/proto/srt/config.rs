@@ -1,0 +1,91 @@
+//! What one side wants of a connection; the names in brackets are libsrt's options.
+
+use std::time::Duration;
+
+use super::congestion::Bandwidth;
+use super::crypto::{CipherMode, KeyLength, Passphrase, Refresh};
+
+/// What one side wants; the handshake settles what both get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Least time from sending to release of what we receive (`rcvlatency`).
+    pub receive_latency: Duration,
+    /// The same for what the peer receives (`peerlatency`).
+    pub peer_latency: Duration,
+    /// Who we are or what we want, for the listener to decide by (`streamid`).
+    pub stream_id: String,
+    /// What the keys are made from; `None` neither encrypts nor accepts an encrypted connection (`passphrase`).
+    pub passphrase: Option<Passphrase>,
+    /// Length of the keys that a caller makes; `None` for what the listener proposes, or 16 bytes. A listener takes
+    /// the caller's (`pbkeylen`).
+    pub key_length: Option<KeyLength>,
+    /// How payload is encrypted (`cryptomode`).
+    pub cipher: CipherMode,
+    /// Packets after which the key changes; zero never changes it (`kmrefreshrate`).
+    pub key_refresh_packets: u64,
+    /// Packets before and after the change in which both keys are known (`kmpreannounce`).
+    pub key_announce_packets: u64,
+    /// How fast to send (`maxbw`, `inputbw`, `oheadbw`).
+    pub bandwidth: Bandwidth,
+    /// Whether what is too late is given up, on either side (`tlpktdrop`).
+    pub too_late_drop: bool,
+    /// How much longer than its latency the sender keeps what is late; `None` keeps it (`snddropdelay`).
+    pub send_drop_delay: Option<Duration>,
+    /// Whether what is missing is reported again and again (`nakreport`).
+    pub nak_reports: bool,
+    /// Most packets that a gap may wait for reordering (`lossmaxttl`).
+    pub reorder_max: u32,
+    /// Longest IP packet (`mss`).
+    pub mtu: u16,
+    /// Longest payload of a packet that we make (`payloadsize`).
+    pub payload_max: usize,
+    /// Packets that may be in flight (`fc`).
+    pub flow_window: u32,
+    /// Packets in the send and in the receive buffer.
+    pub buffer_packets: usize,
+    /// How long a handshake may take (`conntimeo`).
+    pub connect_timeout: Duration,
+    /// Silence after which the peer is given up (`peeridletimeo`).
+    pub idle_timeout: Duration,
+}
+
+impl Default for Config {
+    /// libsrt's defaults for live mode, except that the send rate has no limit.
+    fn default() -> Self {
+        Self {
+            receive_latency: Duration::from_millis(120),
+            peer_latency: Duration::ZERO,
+            stream_id: String::new(),
+            passphrase: None,
+            key_length: None,
+            cipher: CipherMode::Ctr,
+            key_refresh_packets: 1 << 24,
+            key_announce_packets: 1 << 12,
+            bandwidth: Bandwidth::Unlimited,
+            too_late_drop: true,
+            send_drop_delay: Some(Duration::ZERO),
+            nak_reports: true,
+            reorder_max: 0,
+            mtu: 1_500,
+            payload_max: PAYLOAD_LIVE,
+            flow_window: 25_600,
+            buffer_packets: 8_192,
+            connect_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn refresh(&self) -> Refresh {
+        let every = self.key_refresh_packets;
+        // Half of the span at most, or the next key would be announced before this one is old (libsrt).
+        let announce = self.key_announce_packets.min(every.saturating_sub(1) / 2);
+        Refresh { every, announce }
+    }
+}
+
+/// Seven TS packets.
+pub const PAYLOAD_LIVE: usize = 1_316;
+/// What an MTU of 1500 leaves after IPv4, UDP and SRT headers.
+pub const PAYLOAD_MAX: usize = 1_456;

@@ -1,0 +1,35 @@
+//! SRT, handshake version 5, live mode.
+//!
+//! Follows draft-sharabayko-srt-01 (cited as "draft" with its section) and, where that leaves gaps, what libsrt 1.5 does
+//! on the wire. Inside the core sequence numbers never wrap: they are extended to 64 bits at the edge.
+//!
+//! [`Caller`] and [`Listener`] are the cores. Both end in connections, whose halves are `send` and `receive`.
+
+mod acks;
+mod agree;
+mod arrival;
+mod caller;
+#[cfg(any(test, fuzzing))]
+mod check;
+mod config;
+mod congestion;
+mod connection;
+pub mod crypto;
+mod entropy;
+pub mod error;
+pub mod handshake;
+mod listener;
+mod missing;
+pub mod packet;
+mod receive;
+mod resend;
+mod send;
+mod stats;
+mod tsbpd;
+
+pub use caller::Caller;
+#[cfg(any(test, fuzzing))]
+pub use check::{check_any_bytes, check_any_path};
+pub use config::{Config, PAYLOAD_LIVE, PAYLOAD_MAX};
+pub use congestion::Bandwidth;
+pub use listener::{Listener, Service};

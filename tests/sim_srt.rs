@@ -1,0 +1,301 @@
+//! SRT's caller and listener against each other in virtual time, over every kind of bad path.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anabranch::bus::{Meta, Pool, PoolLimits};
+use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
+use anabranch::proto::srt::{Caller, Config, Listener, Service};
+use anabranch::proto::{Core, Datagram, Event, Port, Stats};
+use anabranch::sim::link;
+use anabranch::sim::loss::Model;
+use anabranch::sim::net::{Clock, Network, Node, NodeId};
+use anabranch::sim::traffic::{Check, Numbered, Report};
+use anabranch::units::{Seq, Time};
+
+const CALLER: ([u8; 4], u16) = ([192, 0, 2, 1], 40_000);
+const LISTENER: ([u8; 4], u16) = ([192, 0, 2, 2], 9_000);
+const DELAY: Duration = Duration::from_millis(20);
+const LATENCY: Duration = Duration::from_millis(200);
+/// 10 Mb/s.
+const PERIOD: Duration = Duration::from_micros(1_053);
+const TAIL: u64 = 200;
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sends {
+    Caller,
+    Listener,
+}
+
+struct Rig {
+    network: Network,
+    sender: NodeId,
+    receiver: NodeId,
+    numbered: Numbered,
+    check: Check,
+    now: Time,
+    /// Shortest and longest time from sending to release.
+    took: Option<(Duration, Duration)>,
+    sent_at: Vec<Time>,
+    events: Vec<Event>,
+}
+
+impl Rig {
+    fn new(seed: u64, sends: Sends, caller: Caller, listener: Config) -> Self {
+        Self::with_clock(seed, sends, caller, listener, Clock::default())
+    }
+
+    fn with_clock(seed: u64, sends: Sends, caller: Caller, listener: Config, listeners_clock: Clock) -> Self {
+        let mut network = Network::new(seed);
+        let service = if sends == Sends::Caller { Service::Receive } else { Service::Send { callers_max: 4 } };
+        let listener = Listener::new(listener, service, network.pool().clone(), [seed as u8 ^ 0x55; 32]);
+        let caller = network.add(Node::new(caller).bind(Port::Media, CALLER.into()));
+        let listener = network.add(Node::new(listener).bind(Port::Media, LISTENER.into()).with_clock(listeners_clock));
+        let (sender, receiver) = if sends == Sends::Caller { (caller, listener) } else { (listener, caller) };
+        let mut rig = Self {
+            network,
+            sender,
+            receiver,
+            numbered: Numbered::new(1_316),
+            check: Check::default(),
+            now: Time::ZERO,
+            took: None,
+            sent_at: Vec::new(),
+            events: Vec::new(),
+        };
+        rig.links(link::Config { delay: DELAY, ..link::Config::default() });
+        // The listener has been up for a while when it is called.
+        rig.idle(Duration::from_secs(1));
+        rig
+    }
+
+    /// Both ways.
+    fn links(&mut self, config: link::Config) {
+        self.network.link(self.sender, self.receiver, config);
+        self.network.link(self.receiver, self.sender, config);
+    }
+
+    fn idle(&mut self, span: Duration) {
+        self.now += span;
+        self.network.run_until(self.now);
+        self.collect();
+    }
+
+    fn send(&mut self, packets: usize, period: Duration) {
+        for _ in 0..packets {
+            let packet = self.numbered.packet(self.network.pool(), self.now).unwrap();
+            self.sent_at.push(self.now);
+            self.network.send(self.now, self.sender, packet);
+            self.idle(period);
+        }
+    }
+
+    fn collect(&mut self) {
+        for delivery in self.network.take_packets(self.receiver) {
+            self.check.handle(&delivery.packet);
+            // The number stands after the first TS header.
+            let number = u64::from_be_bytes(delivery.packet[4..12].try_into().unwrap());
+            let took = delivery.at.since(self.sent_at[number as usize]);
+            let (least, most) = self.took.unwrap_or((took, took));
+            self.took = Some((least.min(took), most.max(took)));
+        }
+        for node in [self.sender, self.receiver] {
+            self.events.extend(self.network.take_events(node).into_iter().map(|(_, event)| event));
+        }
+    }
+
+    /// Sends some more over a path that has become good, so that losses at the very end are noticed.
+    fn finish(&mut self) -> Report {
+        self.links(link::Config { delay: DELAY, ..link::Config::default() });
+        self.send(TAIL as usize, PERIOD);
+        self.idle(Duration::from_secs(2));
+        self.check.report(self.numbered.made())
+    }
+
+    fn received(&self) -> Stats {
+        self.network.core(self.receiver).stats()
+    }
+}
+
+fn config() -> Config {
+    Config { receive_latency: LATENCY, peer_latency: LATENCY, ..Config::default() }
+}
+
+fn encrypted(length: KeyLength, cipher: CipherMode) -> Config {
+    Config {
+        passphrase: Some("thelocalmanager".parse().unwrap()),
+        key_length: Some(length),
+        cipher,
+        key_refresh_packets: 2_000,
+        key_announce_packets: 500,
+        receive_latency: 3 * LATENCY,
+        peer_latency: 3 * LATENCY,
+        ..config()
+    }
+}
+
+fn caller(seed: u64, config: Config) -> Caller {
+    let pool = Pool::new(PoolLimits::default());
+    Caller::new(config, SocketAddr::from(LISTENER), pool, [seed as u8; 32])
+}
+
+/// All of `made`, and of what the end added.
+fn whole(made: u64) -> Report {
+    Report { received: made + TAIL, ..Report::default() }
+}
+
+#[test]
+fn nothing_is_lost_on_a_lossy_path_and_everything_comes_at_its_time() {
+    for seed in 0..8 {
+        for sends in [Sends::Caller, Sends::Listener] {
+            let mut rig = Rig::new(seed, sends, caller(seed, config()), config());
+            rig.links(link::Config {
+                loss: Model::Random { share: 0.05 },
+                delay: DELAY,
+                held_back: 0.01,
+                held_back_by: Duration::from_millis(3),
+                duplicated: 0.01,
+                ..link::Config::default()
+            });
+            rig.send(3_000, PERIOD);
+            assert_eq!(rig.finish(), whole(3_000), "seed {seed}, {sends:?} sends");
+            let (least, most) = rig.took.unwrap();
+            let exactly = LATENCY + DELAY;
+            let is_right = |took: Duration| took.abs_diff(exactly) <= Duration::from_millis(5);
+            assert!(is_right(least) && is_right(most), "seed {seed}, {sends:?} sends: {least:?} to {most:?}");
+            let lost = rig.network.link_stats(rig.sender, rig.receiver).lost;
+            let crossed = rig.network.link_stats(rig.sender, rig.receiver).sent;
+            assert!(crossed < 3_000 + 2 * lost + 1_000, "seed {seed}: {crossed} datagrams for {lost} losses");
+            assert!(rig.received().recovered > 100, "{:?}", rig.received());
+        }
+    }
+}
+
+#[test]
+fn keys_of_every_length_change_while_packets_get_lost() {
+    for (length, cipher, sends) in [
+        (KeyLength::Aes128, CipherMode::Ctr, Sends::Caller),
+        (KeyLength::Aes192, CipherMode::Ctr, Sends::Listener),
+        (KeyLength::Aes256, CipherMode::Ctr, Sends::Caller),
+        (KeyLength::Aes128, CipherMode::Gcm, Sends::Listener),
+        (KeyLength::Aes256, CipherMode::Gcm, Sends::Caller),
+    ] {
+        let mut rig = Rig::new(3, sends, caller(3, encrypted(length, cipher)), encrypted(length, cipher));
+        let loss = Model::Random { share: 0.1 };
+        rig.links(link::Config { loss, delay: DELAY, ..link::Config::default() });
+        rig.send(6_500, PERIOD);
+        assert_eq!(rig.finish(), whole(6_500), "{length:?} {cipher:?}, {sends:?} sends");
+    }
+}
+
+#[test]
+fn sequence_numbers_wrap() {
+    let caller = caller(1, config()).starting_at(Seq::new(0x7fff_ff00));
+    let mut rig = Rig::new(1, Sends::Caller, caller, config());
+    rig.links(link::Config { loss: Model::bursts(0.05, 4.0), delay: DELAY, ..link::Config::default() });
+    rig.send(1_000, PERIOD);
+    assert_eq!(rig.finish(), whole(1_000));
+}
+
+#[test]
+fn timestamps_wrap_after_71_minutes_and_clocks_may_drift() {
+    for skew_ppm in [-200, 200] {
+        let clock = Clock { offset: Duration::from_secs(77), skew_ppm };
+        let mut rig = Rig::with_clock(5, Sends::Caller, caller(5, config()), config(), clock);
+        let made = 75 * 60 * 10;
+        rig.send(made, Duration::from_millis(100));
+        assert_eq!(rig.finish(), whole(made as u64), "{skew_ppm} ppm");
+        let (least, most) = rig.took.unwrap();
+        // A thousand acknowledgements make one correction, and here they take 100 s, which are 20 ms of drift.
+        let is_near = |took: Duration| took.abs_diff(LATENCY + DELAY) <= Duration::from_millis(45);
+        assert!(is_near(least) && is_near(most), "{skew_ppm} ppm: {least:?} to {most:?}");
+    }
+}
+
+#[test]
+fn a_blackout_costs_what_it_lasted_and_the_connection_lives() {
+    let mut rig = Rig::new(7, Sends::Caller, caller(7, config()), config());
+    rig.send(1_000, PERIOD);
+    let good = link::Config { delay: DELAY, ..link::Config::default() };
+    rig.links(link::Config { loss: Model::Random { share: 1.0 }, ..good });
+    rig.send(3_000, PERIOD);
+    rig.links(good);
+    rig.send(2_000, PERIOD);
+    let Report { lost, duplicated, corrupt, .. } = rig.finish();
+    assert!((2_000..3_400).contains(&lost), "{lost} lost");
+    assert_eq!((duplicated, corrupt), (0, 0));
+    assert!(!rig.events.iter().any(|event| matches!(event, Event::PeerLost { .. })), "{:?}", rig.events);
+}
+
+#[test]
+fn a_peer_that_is_gone_is_noticed_and_called_again() {
+    let mut rig = Rig::new(9, Sends::Caller, caller(9, config()), config());
+    rig.send(100, PERIOD);
+    let good = link::Config { delay: DELAY, ..link::Config::default() };
+    rig.links(link::Config { loss: Model::Random { share: 1.0 }, ..good });
+    rig.idle(Duration::from_secs(7));
+    let ends = rig.events.iter().filter(|event| matches!(event, Event::PeerLost { .. })).count();
+    assert_eq!(ends, 2, "both sides noticed: {:?}", rig.events);
+    rig.links(good);
+    rig.idle(Duration::from_secs(10));
+    rig.send(100, PERIOD);
+    let Report { received, .. } = rig.finish();
+    assert_eq!(received, 200 + TAIL);
+}
+
+#[test]
+fn a_key_frame_of_3000_packets_at_once_goes_through() {
+    let mut rig = Rig::new(11, Sends::Caller, caller(11, config()), config());
+    rig.send(3_000, Duration::ZERO);
+    rig.idle(Duration::from_secs(1));
+    rig.send(100, PERIOD);
+    assert_eq!(rig.finish(), whole(3_100));
+    assert!(!rig.events.iter().any(|event| matches!(event, Event::PeerLost { .. })), "{:?}", rig.events);
+}
+
+#[test]
+fn a_wrong_passphrase_is_refused_with_the_reason_and_the_listener_lives_on() {
+    let wrong = Config { passphrase: Some("somethingelse".parse().unwrap()), ..config() };
+    let right = encrypted(KeyLength::Aes128, CipherMode::Ctr);
+    let gcm = encrypted(KeyLength::Aes128, CipherMode::Gcm);
+    for (ours, theirs, code) in [
+        (wrong, right.clone(), 1_010),
+        (config(), right.clone(), 1_011),
+        (right.clone(), config(), 1_011),
+        (gcm, right, 1_017),
+    ] {
+        let mut rig = Rig::new(13, Sends::Caller, caller(13, ours), theirs);
+        rig.idle(Duration::from_secs(1));
+        let codes: Vec<_> = rig
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::PeerRefused { why, .. } => why.refusal.map(|refusal| refusal.1),
+                Event::PeerConnected { .. } | Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended => None,
+            })
+            .collect();
+        assert!(codes.len() >= 2 && codes.iter().all(|given| *given == code), "{code}: {:?}", rig.events);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_callers_who_never_come_back_leave_nothing() {
+    let pool = Pool::new(PoolLimits::default());
+    let mut listener = Listener::new(config(), Service::Receive, pool.clone(), [1; 32]);
+    let mut prober = caller(2, config());
+    prober.handle_timeout(Time::ZERO);
+    let transmit = prober.poll_transmit().unwrap();
+    let bytes = [&transmit.header[..], &transmit.payload.unwrap()[..]].concat();
+    for n in 0..100_000_u32 {
+        let packet = pool.copy(&bytes, Meta::default()).unwrap();
+        let peer = SocketAddr::from(((n | 0x0a00_0000).to_be_bytes(), 1_000));
+        let now = Time::ZERO + Duration::from_micros(u64::from(n));
+        listener.handle_datagram(now, Datagram { port: Port::Media, peer, packet });
+        assert!(listener.poll_transmit().is_some());
+    }
+    assert_eq!(listener.stats().peers, Some(0));
+    assert_eq!(pool.usage().reserved_bytes, 128 * Pool::SMALL as u64);
+    assert_eq!(listener.poll_timeout(), None);
+}
