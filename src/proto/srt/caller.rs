@@ -170,7 +170,7 @@ impl Caller {
             (Stage::Conclusion, Some(_)) => {
                 let settled = Wishes::of(extensions).and_then(|wishes| {
                     let response = wishes.response.ok_or(Rejection::ROGUE)?;
-                    check_keys(attempt.crypto.as_ref().map(|keys| &*keys.1), wishes.key_response.as_deref())?;
+                    settle_keys(&mut attempt.crypto, wishes.key_response.as_deref(), response.version)?;
                     let latencies = Latencies { receive: response.send_latency, send: response.receive_latency };
                     let parties = Parties {
                         local_id: attempt.local_id,
@@ -337,13 +337,14 @@ impl Core for Caller {
 }
 
 /// Whether the listener took our keys, if there are any.
-fn check_keys(announced: Option<&[u8]>, answer: Option<&[u8]>) -> Result<(), Rejection> {
-    match (announced, answer) {
+fn settle_keys(crypto: &mut Option<(Crypto, Vec<u8>)>, answer: Option<&[u8]>, version: u32) -> Result<(), Rejection> {
+    match (crypto, answer) {
         (None, None) => Ok(()),
-        (Some(announced), Some(answer)) if announced == answer => Ok(()),
-        (Some(_), Some([0, 0, 0, 5])) => Err(Rejection::CRYPTO),
-        (Some(_), Some([0, 0, 0, 4])) => Err(Rejection::BAD_SECRET),
-        (Some(_) | None, _) => Err(Rejection::UNSECURE),
+        (None, Some(_)) => Err(Rejection::UNSECURE),
+        (Some((crypto, _)), answer) => {
+            crypto.set_peer_version(version);
+            crypto.settle(answer)
+        }
     }
 }
 

@@ -272,7 +272,7 @@ impl Connection {
             },
             ControlKind::Shutdown => self.ended = self.ended.or(Some(Ended::ByPeer)),
             ControlKind::KeyRequest => {
-                if let Some(answer) = self.crypto.as_mut().map(|crypto| crypto.handle_request(body)) {
+                if let Some(answer) = self.crypto.as_mut().and_then(|crypto| crypto.handle_request(body)) {
                     self.control_with(ControlKind::KeyResponse, 0, &answer);
                 }
             }
@@ -354,8 +354,8 @@ impl Connection {
     }
 
     /// Decrypts a packet in place; `None` if that cannot be done.
-    fn open(&self, header: &DataHeader, mut packet: Packet) -> Option<Packet> {
-        let Some(crypto) = &self.crypto else {
+    fn open(&mut self, header: &DataHeader, mut packet: Packet) -> Option<Packet> {
+        let Some(crypto) = &mut self.crypto else {
             return (header.key == KeyFlag::Clear).then_some(packet);
         };
         if packet.bytes_mut().is_none() {

@@ -181,7 +181,10 @@ impl Listener {
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(Rejection::UNSECURE),
             (Some(passphrase), Some(announcement)) => {
-                Some(Crypto::respond(passphrase, self.config.cipher, self.config.refresh(), announcement)?)
+                let refresh = self.config.refresh();
+                let mut crypto = Crypto::respond(passphrase, self.config.cipher, refresh, announcement)?;
+                crypto.set_peer_version(request.version);
+                Some(crypto)
             }
         };
         Ok(Admitted { request, crypto, announcement: wishes.key_request })

@@ -1,143 +1,99 @@
-//! Encryption of a connection: keys made from a passphrase, announced, changed while packets flow (draft 6).
+//! Encryption of a connection: keys made from a passphrase, announced, changed while packets flow (draft 3.2.2, 6; GCM,
+//! which the draft lacks, as in libsrt 1.5).
 //!
 //! ```text
-//!   packets sent:   0 ............ refresh - announce ...... refresh ........ refresh + announce
-//!   even key        in use                in use              known            forgotten
-//!   odd key                               announced           in use           in use
+//! caller:   Derivation::draw -> run -> Crypto::initiate_with -> KMREQ in the CONCLUSION -> settle
+//! listener: Derivation::answer -> run -> Crypto::respond_with -> KMRSP in the CONCLUSION
+//! later, each direction for itself: poll_announcement -> KMREQ -> handle_request -> KMRSP -> handle_response
 //! ```
+//!
+//! Both directions start with the caller's key and salt, and in SRT with the same sequence number too, so under the
+//! first key the same keystream covers both: whoever listens gets the difference of what one side and the other send.
+//! The protocol is so. Live mode sends one way, where it does not matter.
 
 mod cipher;
-mod material;
+mod key_material;
+mod receiving;
+mod secret;
+mod sending;
+#[cfg(test)]
+mod tests;
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
+use arrayvec::ArrayVec;
 
-use self::cipher::{Salt, StreamKey};
-use self::material::{Material, WrappingKey};
+pub use cipher::{GcmForm, PacketCipher, TAG_BYTES};
+pub use key_material::{
+    BadMaterial, CipherMode, KEY_MATERIAL_BYTES_MAX, KeyMaterial, KeyResponse, KmState, Message, StreamKeys,
+};
+pub use secret::{Derivation, Kek, KeyLength, Passphrase, PassphraseError, SALT_BYTES, StreamKey, WrongSecret};
+pub use sending::Refresh;
+
+use self::receiving::Receiving;
+use self::sending::Sending;
 use super::entropy::Entropy;
 use super::error::Rejection;
 use super::packet::{HEADER_BYTES, KeyFlag};
 use crate::units::Time;
 
-pub use self::cipher::TAG_BYTES;
-
-/// What keys are made from; shows itself to nobody.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Passphrase(Zeroizing<String>);
-
-/// Not a passphrase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a passphrase has 10 to 79 bytes")]
-pub struct PassphraseError;
-
-impl FromStr for Passphrase {
-    type Err = PassphraseError;
-
-    fn from_str(text: &str) -> Result<Self, PassphraseError> {
-        let fits = (PASSPHRASE_BYTES_MIN..=PASSPHRASE_BYTES_MAX).contains(&text.len());
-        if fits { Ok(Self(Zeroizing::new(text.to_string()))) } else { Err(PassphraseError) }
-    }
-}
-
-impl Passphrase {
-    fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl fmt::Debug for Passphrase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Passphrase(***)")
-    }
-}
-
-/// Length of keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KeyLength {
-    /// 16 bytes.
-    #[default]
-    Aes128,
-    /// 24 bytes.
-    Aes192,
-    /// 32 bytes.
-    Aes256,
-}
-
-impl KeyLength {
-    /// Of a key with so many bytes; `None` if AES has none such.
-    #[must_use]
-    pub const fn of_bytes(bytes: usize) -> Option<Self> {
-        match bytes {
-            16 => Some(Self::Aes128),
-            24 => Some(Self::Aes192),
-            32 => Some(Self::Aes256),
-            _ => None,
-        }
-    }
-
-    /// Bytes of a key.
-    #[must_use]
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::Aes128 => 16,
-            Self::Aes192 => 24,
-            Self::Aes256 => 32,
-        }
-    }
-}
-
-/// How payload is encrypted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CipherMode {
-    /// AES-CTR, which every peer knows.
-    #[default]
-    Ctr,
-    /// AES-GCM, which also proves that nobody changed anything; libsrt 1.5.2 and later.
-    Gcm,
-}
-
-/// When keys change, in packets sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refresh {
-    pub every: u64,
-    pub announce: u64,
-}
-
 /// The keys of one connection.
-pub(super) struct Crypto {
-    mode: CipherMode,
-    length: KeyLength,
-    passphrase: Passphrase,
-    sending: Keys,
-    receiving: Keys,
-    refresh: Refresh,
-    /// Packets sealed with the key in use.
-    sealed: u64,
-    in_use: KeyFlag,
-    /// The announcement under way, when it is due again, and how often yet.
-    announcement: Option<Announcement>,
-}
-
-/// Both keys of one direction, and what wraps them.
-struct Keys {
-    wrapping: WrappingKey,
-    salt: Salt,
-    even: Option<StreamKey>,
-    odd: Option<StreamKey>,
-}
-
 #[derive(Debug)]
-struct Announcement {
-    bytes: Vec<u8>,
-    due: Time,
-    attempts_left: u32,
+pub struct Crypto {
+    passphrase: Passphrase,
+    sending: Sending,
+    receiving: Receiving,
+    /// Those in use, the latest last: new keys under the same salt need no other.
+    keks: ArrayVec<Kek, KEKS_MAX>,
+    /// A request whose KEK is being derived.
+    waiting: Option<KeyMaterial>,
+    failures: u8,
+    /// Our first request.
+    request: Option<KeyMaterial>,
+    send_state: KmState,
+    receive_state: KmState,
+    counts: Counts,
+}
+
+/// What shall happen with a KMREQ.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Answer {
+    /// Send this as KMRSP.
+    Respond(Message),
+    /// Run this somewhere, then call [`Crypto::handle_derived`]. There is never more than one at a time.
+    Derive(Derivation),
+    /// Say nothing.
+    Nothing,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets that could not be decrypted, or came in the clear.
+    pub undecryptable: u64,
+    /// Messages about keys that were malformed or made no sense, and refusals of the peer.
+    pub refused: u64,
+    /// Times that the peer gave us new keys.
+    pub keys_received: u64,
+    /// Times that we went on to a new key.
+    pub keys_changed: u64,
+}
+
+impl Derivation {
+    /// What a listener needs to take a caller's request.
+    ///
+    /// # Errors
+    /// What the caller shall be told.
+    pub fn answer(passphrase: &Passphrase, request: &[u8]) -> Result<Self, Rejection> {
+        let material = KeyMaterial::parse(request).map_err(|_| Rejection::ROGUE)?;
+        Ok(Self { passphrase: passphrase.clone(), salt: *material.salt(), length: material.length() })
+    }
 }
 
 impl Crypto {
-    /// A caller's: makes the first key, and says what to announce it with.
+    /// A caller's: makes the first key, and says what to announce it with. Takes half a millisecond; see
+    /// [`Crypto::initiate_with`] for where that is too long.
     pub(super) fn initiate(
         passphrase: &Passphrase,
         length: KeyLength,
@@ -145,224 +101,304 @@ impl Crypto {
         refresh: Refresh,
         entropy: &mut Entropy,
     ) -> Option<(Self, Vec<u8>)> {
-        let mut salt = Salt::default();
-        salt.copy_from_slice(&entropy.draw()[..16]);
-        let wrapping = WrappingKey::derive(passphrase, salt, length);
-        let secret = new_secret(entropy, length);
-        let bytes =
-            Material { has_even: true, has_odd: false, mode, salt, length, wrapped: wrapping.wrap(&secret)? }.bytes();
-        Self::respond(passphrase, mode, refresh, &bytes).ok().map(|crypto| (crypto, bytes))
+        let kek = Derivation::draw(passphrase, length, entropy).run();
+        Self::initiate_with(passphrase, kek, mode, refresh, entropy)
     }
 
-    /// From a peer's announcement: both directions begin with its keys.
+    /// The same, with what [`Derivation::draw`] and [`Derivation::run`] gave.
+    pub(super) fn initiate_with(
+        passphrase: &Passphrase,
+        kek: Kek,
+        mode: CipherMode,
+        refresh: Refresh,
+        entropy: &mut Entropy,
+    ) -> Option<(Self, Vec<u8>)> {
+        let keys = StreamKeys { even: Some(StreamKey::draw(entropy, kek.length())), odd: None };
+        let material = KeyMaterial::wrap(&keys, mode, &kek)?;
+        let bytes = material.message().to_vec();
+        let mut crypto = Self::new(passphrase, kek, material.clone(), keys, refresh)?;
+        crypto.request = Some(material);
+        (crypto.send_state, crypto.receive_state) = (KmState::Securing, KmState::Securing);
+        Some((crypto, bytes))
+    }
+
+    /// A listener's, from a caller's announcement: both directions begin with its keys. `mode` `None` takes either.
+    /// Takes half a millisecond; see [`Crypto::respond_with`] for where that is too long.
     ///
     /// # Errors
     /// What the peer shall be told.
     pub(super) fn respond(
         passphrase: &Passphrase,
-        mode: CipherMode,
+        mode: impl Into<Option<CipherMode>>,
         refresh: Refresh,
         announcement: &[u8],
     ) -> Result<Self, Rejection> {
-        let material = Material::parse(announcement).ok_or(Rejection::ROGUE)?;
-        if material.mode != mode {
-            return Err(Rejection::CRYPTO);
-        }
-        let wrapping = || WrappingKey::derive(passphrase, material.salt, material.length);
-        let receiving = Keys::unwrap(wrapping(), &material).ok_or(Rejection::BAD_SECRET)?;
-        let sending = Keys::unwrap(wrapping(), &material).ok_or(Rejection::BAD_SECRET)?;
-        Ok(Self {
-            mode,
-            length: material.length,
+        let mode = mode.into();
+        check_mode(mode, &KeyMaterial::parse(announcement).map_err(|_| Rejection::ROGUE)?)?;
+        let kek = Derivation::answer(passphrase, announcement)?.run();
+        Self::respond_with(passphrase, kek, mode, refresh, announcement)
+    }
+
+    /// The same, with what [`Derivation::answer`] and [`Derivation::run`] gave.
+    ///
+    /// # Errors
+    /// What the peer shall be told.
+    pub fn respond_with(
+        passphrase: &Passphrase,
+        kek: Kek,
+        mode: Option<CipherMode>,
+        refresh: Refresh,
+        announcement: &[u8],
+    ) -> Result<Self, Rejection> {
+        let material = KeyMaterial::parse(announcement).map_err(|_| Rejection::ROGUE)?;
+        check_mode(mode, &material)?;
+        let keys = material.unwrap(&kek).map_err(|WrongSecret| Rejection::BAD_SECRET)?;
+        Self::new(passphrase, kek, material, keys, refresh).ok_or(Rejection::ROGUE)
+    }
+
+    fn new(
+        passphrase: &Passphrase,
+        kek: Kek,
+        material: KeyMaterial,
+        keys: StreamKeys,
+        refresh: Refresh,
+    ) -> Option<Self> {
+        let mode = material.mode();
+        let mut receiving = Receiving::default();
+        receiving.take(material, &keys);
+        let (flag, key) = match keys {
+            StreamKeys { even: Some(key), .. } => (KeyFlag::Even, key),
+            StreamKeys { odd: Some(key), .. } => (KeyFlag::Odd, key),
+            StreamKeys { even: None, odd: None } => return None,
+        };
+        Some(Self {
             passphrase: passphrase.clone(),
-            sending,
+            sending: Sending::new(mode, flag, key, kek.clone(), refresh)?,
             receiving,
-            refresh,
-            sealed: 0,
-            in_use: if material.has_even { KeyFlag::Even } else { KeyFlag::Odd },
-            announcement: None,
+            keks: ArrayVec::from_iter([kek]),
+            waiting: None,
+            failures: 0,
+            request: None,
+            send_state: KmState::Secured,
+            receive_state: KmState::Secured,
+            counts: Counts::default(),
         })
     }
 
-    pub(super) const fn length(&self) -> KeyLength {
-        self.length
+    /// A caller's handshake ended with this KMRSP, or with none.
+    ///
+    /// # Errors
+    /// Why there will be no encrypted connection.
+    pub fn settle(&mut self, response: Option<&[u8]>) -> Result<(), Rejection> {
+        let state = match response.map(KeyResponse::parse) {
+            Some(Ok(KeyResponse::Echo(echo))) => {
+                let is_ours = self.request.take().is_some_and(|request| request.message().as_slice() == echo);
+                // As libsrt has it.
+                if is_ours { KmState::Secured } else { KmState::BadSecret }
+            }
+            Some(Ok(KeyResponse::Refused(KmState::Securing | KmState::Secured)) | Err(_)) | None => KmState::NoSecret,
+            Some(Ok(KeyResponse::Refused(state))) => state,
+        };
+        (self.send_state, self.receive_state) = (state, state);
+        state.rejection().map_or(Ok(()), Err)
+    }
+
+    /// The peer's version, as in 0x010505: it decides between the two forms of GCM.
+    pub const fn set_peer_version(&mut self, version: u32) {
+        let form = GcmForm::of_version(version);
+        self.sending.set_form(form);
+        self.receiving.expect(form);
+    }
+
+    /// How long the keys are that we send with.
+    #[must_use]
+    pub const fn length(&self) -> KeyLength {
+        self.sending.length()
+    }
+
+    /// How payload is encrypted.
+    #[must_use]
+    pub const fn mode(&self) -> CipherMode {
+        self.sending.mode()
     }
 
     /// Bytes that sealing adds.
-    pub(super) const fn overhead(&self) -> usize {
-        match self.mode {
-            CipherMode::Ctr => 0,
-            CipherMode::Gcm => TAG_BYTES,
-        }
+    #[must_use]
+    pub const fn overhead(&self) -> usize {
+        self.sending.overhead()
     }
 
     /// The key that the next packet is sealed with.
-    pub(super) const fn in_use(&self) -> KeyFlag {
-        self.in_use
+    #[must_use]
+    pub const fn in_use(&self) -> KeyFlag {
+        self.sending.in_use()
     }
 
-    /// Encrypts a payload in place, in GCM with room for the tag at its end; `header` names the key in use.
+    /// Encrypts a payload in place, in GCM with room for the tag at its end; `header` names the key in use. Once for
+    /// each packet: sent again, it is the same bytes with the flag R. A packet filter's control packets are not for
+    /// this, though they carry the flag of the key.
+    #[inline]
     pub(super) fn seal(&mut self, now: Time, header: &[u8; HEADER_BYTES], payload: &mut [u8], entropy: &mut Entropy) {
-        if let Some(key) = self.sending.key(self.in_use) {
-            key.seal(header, payload);
+        // Without room for a tag nothing would be encrypted. The peer gets nothing then, not what was to be secret.
+        if self.sending.seal(now, header, payload, entropy).is_none() {
+            payload.fill(0);
         }
-        self.sealed += 1;
-        if self.refresh.every == 0 {
-            return;
+        self.counts.keys_changed = self.sending.changes();
+    }
+
+    /// Decrypts a payload in place; returns the length of what is in the clear. `None` if there is no such key, or it
+    /// does not fit, which only GCM can tell.
+    #[inline]
+    pub fn open(&mut self, key: KeyFlag, header: &[u8; HEADER_BYTES], payload: &mut [u8]) -> Option<usize> {
+        let opened = self.receiving.open(key, header, payload);
+        self.counts.undecryptable += u64::from(opened.is_none());
+        opened
+    }
+
+    /// A peer announces keys; says what to answer. Under a new salt this takes half a millisecond, which a peer gets
+    /// for a few wrong tries only; see [`Crypto::take_request`] for where that is too long.
+    pub fn handle_request(&mut self, announcement: &[u8]) -> Option<Message> {
+        let mut answer = self.take_request(announcement);
+        if let Answer::Derive(derivation) = answer {
+            answer = self.handle_derived(&derivation.run());
         }
-        if self.sealed == self.refresh.every.saturating_sub(self.refresh.announce).max(1) {
-            self.announce_next(now, entropy);
-        }
-        // Not before the peer has said that it knows the key, or the announcements have run out.
-        let is_known = self.announcement.is_none() && self.sending.key(other(self.in_use)).is_some();
-        if self.sealed >= self.refresh.every && is_known {
-            self.in_use = other(self.in_use);
-            self.sealed = 0;
-        } else if self.sealed == self.refresh.announce {
-            // Nothing sealed with the old one is on its way any more.
-            self.sending.forget(other(self.in_use));
+        match answer {
+            Answer::Respond(message) => Some(message),
+            Answer::Derive(_) | Answer::Nothing => None,
         }
     }
 
-    /// Decrypts a payload in place; `None` if there is no such key, or it does not fit.
-    pub(super) fn open(&self, key: KeyFlag, header: &[u8; HEADER_BYTES], payload: &mut [u8]) -> Option<usize> {
-        self.receiving.key(key)?.open(header, payload)
+    /// A peer announces keys.
+    ///
+    /// What is malformed or wrong is not answered: with keys in use it is not from our peer, and at such an answer
+    /// libsrt would stop decrypting.
+    pub fn take_request(&mut self, announcement: &[u8]) -> Answer {
+        let Ok(material) = KeyMaterial::parse(announcement) else { return self.refuse() };
+        if self.receiving.has_taken(&material) {
+            return Answer::Respond(material.message().clone());
+        }
+        if material.mode() != self.mode() {
+            return self.refuse();
+        }
+        if let Some(kek) = self.keks.iter().find(|kek| kek.fits(material.salt(), material.length())) {
+            let kek = kek.clone();
+            return self.take(material, &kek);
+        }
+        if let Some(waiting) = &self.waiting {
+            // The peer will ask again.
+            return if *waiting == material { Answer::Nothing } else { self.refuse() };
+        }
+        if self.failures >= FAILURES_MAX {
+            return self.refuse();
+        }
+        let (passphrase, salt, length) = (self.passphrase.clone(), *material.salt(), material.length());
+        self.waiting = Some(material);
+        Answer::Derive(Derivation { passphrase, salt, length })
     }
 
-    /// A peer announces keys; says what to answer.
-    pub(super) fn handle_request(&mut self, announcement: &[u8]) -> Vec<u8> {
-        match self.learn(announcement) {
-            Ok(()) => announcement.to_vec(),
-            Err(state) => state.to_be_bytes().to_vec(),
+    /// What came out of [`Answer::Derive`].
+    pub fn handle_derived(&mut self, kek: &Kek) -> Answer {
+        match self.waiting.take() {
+            Some(material) => self.take(material, kek),
+            None => Answer::Nothing,
         }
     }
 
     /// A peer answers our announcement.
-    pub(super) fn handle_response(&mut self, answer: &[u8]) {
-        if self.announcement.as_ref().is_some_and(|announcement| announcement.bytes == answer) {
-            self.announcement = None;
+    pub fn handle_response(&mut self, answer: &[u8]) {
+        match KeyResponse::parse(answer) {
+            Ok(KeyResponse::Echo(echo)) if self.sending.confirm(echo) => self.send_state = KmState::Secured,
+            // The announcement goes on: whoever said that need not be our peer.
+            Ok(KeyResponse::Refused(state)) => {
+                self.send_state = state;
+                self.counts.refused += 1;
+            }
+            // A late answer to an earlier announcement, most likely.
+            Ok(KeyResponse::Echo(_)) | Err(_) => self.counts.refused += 1,
         }
     }
 
     /// The announcement to send now; it is sent until it is answered.
-    pub(super) fn poll_announcement(&mut self, now: Time, round_trip: Duration) -> Option<Vec<u8>> {
-        let announcement = self.announcement.as_mut().filter(|announcement| announcement.due <= now)?;
-        let bytes = announcement.bytes.clone();
-        announcement.due = now + (round_trip * 3 / 2).max(ANNOUNCE_AGAIN_MIN);
-        announcement.attempts_left -= 1;
-        if announcement.attempts_left == 0 {
-            self.announcement = None;
-        }
-        Some(bytes)
+    pub fn poll_announcement(&mut self, now: Time, round_trip: Duration) -> Option<Message> {
+        self.sending.poll_announcement(now, round_trip).cloned()
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.announcement.as_ref().map(|announcement| announcement.due)
+    /// When [`Crypto::poll_announcement`] has something.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.sending.poll_timeout()
     }
 
-    fn learn(&mut self, announcement: &[u8]) -> Result<(), u32> {
-        let material = Material::parse(announcement).ok_or(STATE_BAD_SECRET)?;
-        if material.mode != self.mode {
-            return Err(STATE_BAD_CRYPTO_MODE);
-        }
-        if !self.receiving.wrapping.is_for(&material.salt, material.length) {
-            self.receiving.wrapping = WrappingKey::derive(&self.passphrase, material.salt, material.length);
-        }
-        let keys = self.receiving.wrapping.unwrap(&material.wrapped).ok_or(STATE_BAD_SECRET)?;
-        self.receiving.salt = material.salt;
-        self.receiving.take(&keys, &material);
-        Ok(())
+    /// How far the keys are that we send with (SRTO_SNDKMSTATE).
+    #[must_use]
+    pub const fn send_state(&self) -> KmState {
+        self.send_state
     }
 
-    fn announce_next(&mut self, now: Time, entropy: &mut Entropy) {
-        let secret = new_secret(entropy, self.length);
-        let key = StreamKey::new(self.mode, self.length, &secret, self.sending.salt);
-        match other(self.in_use) {
-            KeyFlag::Even => self.sending.even = key,
-            KeyFlag::Odd | KeyFlag::Clear | KeyFlag::Both => self.sending.odd = key,
+    /// How far the keys are that we receive with (SRTO_RCVKMSTATE).
+    #[must_use]
+    pub const fn receive_state(&self) -> KmState {
+        self.receive_state
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn take(&mut self, material: KeyMaterial, kek: &Kek) -> Answer {
+        let Ok(keys) = material.unwrap(kek) else {
+            self.failures = self.failures.saturating_add(1);
+            return self.refuse();
+        };
+        // Only a KEK that has proved right is kept, or strangers could push out those in use.
+        if !self.keks.iter().any(|known| known.fits(kek.salt(), kek.length())) {
+            if self.keks.is_full() {
+                self.keks.remove(0);
+            }
+            self.keks.push(kek.clone());
         }
-        let both = [&self.sending.even, &self.sending.odd].into_iter().flatten();
-        let secrets: Zeroizing<Vec<u8>> = Zeroizing::new(both.flat_map(|key| key.secret().to_vec()).collect());
-        let wrapped = self.sending.wrapping.wrap(&secrets);
-        self.announcement = wrapped.map(|wrapped| {
-            let (has_even, has_odd) = (self.sending.even.is_some(), self.sending.odd.is_some());
-            let (mode, salt, length) = (self.mode, self.sending.salt, self.length);
-            let bytes = Material { has_even, has_odd, mode, salt, length, wrapped }.bytes();
-            Announcement { bytes, due: now, attempts_left: ANNOUNCEMENTS_MAX }
-        });
+        let message = material.message().clone();
+        self.receiving.take(material, &keys);
+        self.counts.keys_received += 1;
+        Answer::Respond(message)
+    }
+
+    const fn refuse(&mut self) -> Answer {
+        self.counts.refused += 1;
+        Answer::Nothing
     }
 }
 
-impl fmt::Debug for Crypto {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Crypto").field("mode", &self.mode).field("length", &self.length).finish_non_exhaustive()
-    }
+fn check_mode(mode: Option<CipherMode>, material: &KeyMaterial) -> Result<(), Rejection> {
+    if mode.is_some_and(|mode| mode != material.mode()) { Err(Rejection::CRYPTO) } else { Ok(()) }
 }
 
-impl Keys {
-    fn unwrap(wrapping: WrappingKey, material: &Material) -> Option<Self> {
-        let keys = wrapping.unwrap(&material.wrapped)?;
-        let mut both = Self { wrapping, salt: material.salt, even: None, odd: None };
-        both.take(&keys, material);
-        Some(both)
-    }
+/// Ours and the peer's.
+const KEKS_MAX: usize = 2;
+/// As often a peer may be wrong before requests under new salts are not looked at any more: each costs half a
+/// millisecond, and anybody who knows our socket id can ask for it. libsrt never changes the salt.
+const FAILURES_MAX: u8 = 4;
 
-    fn take(&mut self, keys: &[u8], material: &Material) {
-        let mut each = keys.chunks_exact(material.length.bytes());
-        let key = |secret| StreamKey::new(material.mode, material.length, secret, material.salt);
-        if material.has_even {
-            self.even = each.next().and_then(key);
-        }
-        if material.has_odd {
-            self.odd = each.next().and_then(key);
-        }
-    }
-
-    const fn key(&self, flag: KeyFlag) -> Option<&StreamKey> {
-        match flag {
-            KeyFlag::Even => self.even.as_ref(),
-            KeyFlag::Odd => self.odd.as_ref(),
-            KeyFlag::Clear | KeyFlag::Both => None,
-        }
-    }
-
-    fn forget(&mut self, flag: KeyFlag) {
-        match flag {
-            KeyFlag::Even => self.even = None,
-            KeyFlag::Odd => self.odd = None,
-            KeyFlag::Clear | KeyFlag::Both => {}
-        }
-    }
-}
-
-/// A message that is read is written again as it was.
+/// No bytes may make any reader of messages about keys panic, what is read is kept exactly, and no keys are taken that
+/// nobody wrapped.
 #[cfg(any(test, fuzzing))]
 pub(super) fn check_any_bytes(bytes: &[u8]) {
-    if let Some(material) = Material::parse(bytes) {
-        assert_eq!(Material::parse(&material.bytes()), Some(material));
+    let parsed = KeyMaterial::parse(bytes);
+    if let Ok(material) = &parsed {
+        assert_eq!(material.message().as_slice(), bytes);
     }
+    let _ = KeyResponse::parse(bytes);
+    let mut entropy = Entropy::new([0; 32]);
+    let salt = parsed.map_or([0; SALT_BYTES], |material| *material.salt());
+    let kek = StreamKey::new(&[7; 16], KeyLength::Aes128).map(|key| Kek::new(salt, key));
+    let (Ok(passphrase), Some(kek)) = ("0123456789".parse(), kek) else { return };
+    let refresh = Refresh { every: 4, announce: 1 };
+    let made = Crypto::initiate_with(&passphrase, kek, CipherMode::Ctr, refresh, &mut entropy);
+    let Some((mut crypto, request)) = made else { return };
+    let answer = crypto.take_request(bytes);
+    assert!(!matches!(answer, Answer::Respond(_)) || bytes == request, "keys from nowhere");
+    crypto.handle_response(bytes);
+    assert!(crypto.settle(Some(bytes)).is_err() || bytes == request, "settled on nothing");
 }
-
-fn new_secret(entropy: &mut Entropy, length: KeyLength) -> Zeroizing<Vec<u8>> {
-    let mut secret = Zeroizing::new(Vec::with_capacity(2 * 20));
-    secret.extend_from_slice(&entropy.draw());
-    secret.extend_from_slice(&entropy.draw());
-    secret.truncate(length.bytes());
-    secret
-}
-
-const fn other(flag: KeyFlag) -> KeyFlag {
-    match flag {
-        KeyFlag::Even => KeyFlag::Odd,
-        KeyFlag::Clear | KeyFlag::Odd | KeyFlag::Both => KeyFlag::Even,
-    }
-}
-
-const PASSPHRASE_BYTES_MIN: usize = 10;
-const PASSPHRASE_BYTES_MAX: usize = 79;
-/// What a key response says instead of the keys (libsrt's SRT_KM_STATE).
-const STATE_BAD_SECRET: u32 = 4;
-const STATE_BAD_CRYPTO_MODE: u32 = 5;
-/// As often as libsrt.
-const ANNOUNCEMENTS_MAX: u32 = 10;
-const ANNOUNCE_AGAIN_MIN: Duration = Duration::from_millis(20);
