@@ -16,6 +16,8 @@ pub(crate) struct Measured {
     errors: File,
     /// Removed after the process has ended.
     folder: Option<TempDir>,
+    /// Who is needed beside it and is not measured.
+    beside: Option<Box<Self>>,
 }
 
 /// What a process has used so far.
@@ -30,11 +32,15 @@ impl Measured {
     pub(crate) fn start(mut command: Command, cpu: Option<usize>) -> io::Result<Self> {
         let errors = tempfile::tempfile()?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors.try_clone()?);
-        Ok(Self { child: sys::spawn(&mut command, cpu)?, errors, folder: None })
+        Ok(Self { child: sys::spawn(&mut command, cpu)?, errors, folder: None, beside: None })
     }
 
     pub(crate) fn keep(&mut self, folder: TempDir) {
         self.folder = Some(folder);
+    }
+
+    pub(crate) fn keep_beside(&mut self, other: Self) {
+        self.beside = Some(Box::new(other));
     }
 
     pub(crate) fn usage(&self) -> Option<Usage> {
@@ -71,6 +77,7 @@ impl Drop for Measured {
     fn drop(&mut self) {
         end(&mut self.child);
         drop(self.folder.take());
+        drop(self.beside.take());
     }
 }
 

@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod serve;
 mod sink;
+mod srt;
 mod sys;
 mod ts;
 
@@ -24,18 +25,22 @@ use serde_json::json;
 use peer::{Peer, Programs};
 use report::{Entry, Outcome};
 use run::{Load, Sample};
+use srt::{End, Srt};
 
 const HELP: &str = "\
 bench-peers [OPTIONS]: CPU, loss and latency of this engine beside its peers, on one feed, in one run
 
-  --only NAME        only this scenario (may be repeated): fan50 fan50-coalesce 400x4 100x20 1to1 flows200 idle
+  --only NAME        only this scenario (may be repeated): fan50 fan50-coalesce 400x4 100x20 1to1 flows200
+                     srt-send-20 srt-send-100 srt-send-100-aes srt-send-400 srt-receive-20 srt-receive-100
+                     srt-receive-100-aes srt-receive-400 idle
   --peer NAME        only this peer (may be repeated): raw raw-gso4 anabranch anabranch-coalesce ffmpeg ffmpeg-remux
-                     gstreamer socat
+                     gstreamer socat libsrt srt-live-transmit
   --runs N           repeat N times, interleaved (A B C A B C), and take medians; default 3
   --seconds N        length of the steady window of each measurement; default 5
-  --quick            smoke test: 1 s, one run, fan50 and 1to1 unless --only says otherwise
+  --quick            smoke test: 1 s, one run, fan50, 1to1 and SRT at 20 Mb/s unless --only says otherwise
   --json FILE        also write everything as JSON
   --anabranch PATH   the engine to measure; default: the release binary beside this program
+  --libsrt PATH      benches/peers/libsrt.c, built
   --sink-gro on|off  sinks take GSO trains whole, as a network card with segmentation offload would; default on
   --sink-wake timer|epoll
                      sinks look every millisecond (kernel stamps tell when a datagram came), or are woken by each; default
@@ -76,6 +81,8 @@ struct Scenario {
     name: &'static str,
     load: Load,
     peers: &'static [Peer],
+    /// One side is SRT.
+    srt: Option<Srt>,
 }
 
 const fn load(rate_mbps: u64, outputs: usize) -> Load {
@@ -83,38 +90,57 @@ const fn load(rate_mbps: u64, outputs: usize) -> Load {
 }
 
 /// Every feed is spaced to the datagram: the hardest case for whoever wants to put several together.
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 14] = [
     Scenario {
         name: "fan50",
         load: load(20, 50),
         peers: &[Peer::Raw, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegRemux],
+        srt: None,
     },
     Scenario {
         name: "fan50-coalesce",
         load: load(20, 50),
         peers: &[Peer::Raw, Peer::RawGso4, Peer::AnabranchCoalesce],
+        srt: None,
     },
     Scenario {
         name: "400x4",
         load: load(400, 4),
         peers: &[Peer::Raw, Peer::RawGso4, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg],
+        srt: None,
     },
     Scenario {
         name: "100x20",
         load: load(100, 20),
         peers: &[Peer::Raw, Peer::RawGso4, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg],
+        srt: None,
     },
     Scenario {
         name: "1to1",
         load: load(50, 1),
         peers: &[Peer::Raw, Peer::Anabranch, Peer::Socat, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegRemux],
+        srt: None,
     },
     Scenario {
         name: FLOWS,
         load: Load { rate_bps: 2_000_000, flows: 200, outputs_per_flow: 2 },
         peers: &[Peer::Anabranch],
+        srt: None,
     },
+    srt_scenario("srt-send-20", End::Send, 20, false),
+    srt_scenario("srt-send-100", End::Send, 100, false),
+    srt_scenario("srt-send-100-aes", End::Send, 100, true),
+    srt_scenario("srt-send-400", End::Send, 400, false),
+    srt_scenario("srt-receive-20", End::Receive, 20, false),
+    srt_scenario("srt-receive-100", End::Receive, 100, false),
+    srt_scenario("srt-receive-100-aes", End::Receive, 100, true),
+    srt_scenario("srt-receive-400", End::Receive, 400, false),
 ];
+
+const fn srt_scenario(name: &'static str, end: End, rate_mbps: u64, encrypted: bool) -> Scenario {
+    let peers = &[Peer::Anabranch, Peer::Libsrt, Peer::SrtLiveTransmit];
+    Scenario { name, load: load(rate_mbps, 1), peers, srt: Some(Srt { end, encrypted }) }
+}
 
 const FLOWS: &str = "flows200";
 const IDLE: &str = "idle";
@@ -222,6 +248,9 @@ fn start(
     if scenario.name == FLOWS {
         return serve::start_flows(options, inputs, outputs);
     }
+    if let Some(srt) = scenario.srt {
+        return srt::start(options, srt, peer, inputs[0], outputs[0]);
+    }
     let command = peer.command(&options.programs, inputs[0], outputs);
     child::Measured::start(command, options.subject_cpu()).map_err(|error| error.to_string())
 }
@@ -235,7 +264,11 @@ fn entry(options: &Options, peer: Peer, scenario: &Scenario) -> Entry {
         "anabranch serve".into()
     } else {
         // Two outputs are enough to show the form.
-        let command = peer.command(&options.programs, 5000, &[6001, 6002][..scenario.load.outputs_per_flow.min(2)]);
+        let outputs = &[6001, 6002][..scenario.load.outputs_per_flow.min(2)];
+        let command = match scenario.srt {
+            Some(srt) => srt.command(&options.programs, peer, [5000, 9000, 6001]),
+            None => peer.command(&options.programs, 5000, outputs),
+        };
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     };
@@ -282,7 +315,7 @@ fn options(args: &[String]) -> Result<Options, String> {
         runs: 3,
         span: Duration::from_secs(5),
         json: None,
-        programs: Programs { anabranch: beside.unwrap_or_default() },
+        programs: Programs { anabranch: beside.unwrap_or_default(), libsrt: PathBuf::new() },
         sink_gro: "on".into(),
         sink_wake: "timer".into(),
         feed_burst_us: 0,
@@ -302,6 +335,7 @@ fn options(args: &[String]) -> Result<Options, String> {
             "--anabranch" => {
                 options.programs.anabranch = std::path::absolute(value()?).map_err(|wrong| wrong.to_string())?
             }
+            "--libsrt" => options.programs.libsrt = value()?.into(),
             "--sink-gro" => options.sink_gro = one_of(name, value()?, &["on", "off"])?,
             "--sink-wake" => options.sink_wake = one_of(name, value()?, &["timer", "epoll"])?,
             "--feed-burst" => options.feed_burst_us = number(name, &value()?)?,
@@ -310,7 +344,7 @@ fn options(args: &[String]) -> Result<Options, String> {
         }
     }
     if quick && options.only.is_empty() {
-        options.only = vec!["fan50".into(), "1to1".into()];
+        options.only = ["fan50", "1to1", "srt-send-20", "srt-receive-20"].map(String::from).to_vec();
     }
     Ok(options)
 }

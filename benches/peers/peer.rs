@@ -16,16 +16,20 @@ pub(crate) enum Peer {
     FfmpegRemux,
     Gstreamer,
     Socat,
+    Libsrt,
+    SrtLiveTransmit,
 }
 
-/// Where the engine is.
+/// Where the programs are that are not on the path.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     pub(crate) anabranch: PathBuf,
+    /// Built from `libsrt.c`; empty if that could not be done.
+    pub(crate) libsrt: PathBuf,
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Raw,
         Self::RawGso4,
         Self::Anabranch,
@@ -34,6 +38,8 @@ impl Peer {
         Self::FfmpegRemux,
         Self::Gstreamer,
         Self::Socat,
+        Self::Libsrt,
+        Self::SrtLiveTransmit,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -46,6 +52,8 @@ impl Peer {
             Self::FfmpegRemux => "ffmpeg-remux",
             Self::Gstreamer => "gstreamer",
             Self::Socat => "socat",
+            Self::Libsrt => "libsrt",
+            Self::SrtLiveTransmit => "srt-live-transmit",
         }
     }
 
@@ -61,6 +69,11 @@ impl Peer {
             Self::Ffmpeg | Self::FfmpegRemux => Path::new("ffmpeg"),
             Self::Gstreamer => Path::new("gst-launch-1.0"),
             Self::Socat => Path::new("socat"),
+            Self::Libsrt if programs.libsrt.as_os_str().is_empty() => {
+                return Some("libsrt's headers are not installed".into());
+            }
+            Self::Libsrt => programs.libsrt.as_path(),
+            Self::SrtLiveTransmit => Path::new("srt-live-transmit"),
         };
         (!is_installed(program)).then(|| format!("{} is not installed", program.display()))
     }
@@ -75,6 +88,7 @@ impl Peer {
             Self::FfmpegRemux => ffmpeg_remux(port, outputs),
             Self::Gstreamer => gstreamer(port, outputs),
             Self::Socat => socat(port, outputs),
+            Self::Libsrt | Self::SrtLiveTransmit => unreachable!("only in scenarios of SRT"),
         }
     }
 }
