@@ -10,7 +10,8 @@ use crate::units::Time;
 /// What is known of a packet beside its payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
-    /// When the datagram that carried it arrived: the kernel's stamp where there is one.
+    /// When it came: the kernel's stamp of the datagram that carried it, where there is one. Of a protocol that holds
+    /// packets back to even out their delay: when it was due.
     pub arrival: Time,
     /// Index of the flow's source that it came from.
     pub source: u8,

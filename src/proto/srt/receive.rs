@@ -37,6 +37,8 @@ pub(super) struct Receiver {
     start: u64,
     /// The lowest number that is not present: what an ACK asks for next.
     contiguous: u64,
+    /// When packets left last.
+    released_at: Time,
     /// One more than the highest number heard of.
     end: u64,
     /// The same for what really came in a datagram: FEC and drop requests move only the other.
@@ -228,6 +230,7 @@ impl Receiver {
             released: Bits::new(capacity),
             start: first,
             contiguous: first,
+            released_at: Time::ZERO,
             end: first,
             wire_end: first,
             first_held: first,
@@ -321,14 +324,17 @@ impl Receiver {
 
     /// The next packet that is due, in order, with its extended sequence number.
     pub(super) fn poll_packet(&mut self, now: Time) -> Option<Packet> {
-        if self.release_at()? > now {
+        // What is due at one time leaves at one time.
+        if self.due()? > now || (now < self.released_at + TOGETHER && now != self.released_at) {
             return None;
         }
+        self.released_at = now;
         if self.first_held > self.start {
             self.give_up_before(self.first_held);
         }
         let slot = self.slot(self.start);
-        let packet = self.slots[slot].take()?.packet;
+        let Held { mut packet, stamp } = self.slots[slot].take()?;
+        packet.meta.arrival = self.tsbpd.due(stamp);
         self.present.remove(self.start);
         self.released.insert(self.start);
         self.held.packets -= 1;
@@ -556,7 +562,13 @@ impl Receiver {
         }
     }
 
+    /// When packets leave next.
     fn release_at(&self) -> Option<Time> {
+        self.due().map(|due| due.max(self.released_at + TOGETHER))
+    }
+
+    /// When the time of the first packet held has come.
+    fn due(&self) -> Option<Time> {
         let is_blocked = self.first_held > self.start && !self.config.too_late_drop;
         if self.held.packets == 0 || is_blocked {
             return None;
@@ -655,6 +667,8 @@ impl Count {
 /// Most packets in a buffer: over a second of 10 Gb/s.
 pub(super) const CAPACITY_MAX: usize = 1 << 20;
 
+/// Judgement: packets closer than this leave together. One wake-up for each would cost more than the packet.
+const TOGETHER: Duration = Duration::from_millis(1);
 /// Fewest: one word of the bits.
 const CAPACITY_MIN: usize = 64;
 
@@ -691,10 +705,23 @@ mod tests {
         assert_eq!(rig.receiver.release_at(), Some(ms(100)));
         assert!(rig.receiver.poll_packet(ms(100) - Duration::from_nanos(1)).is_none());
         let packet = rig.receiver.poll_packet(ms(100)).unwrap();
-        assert_eq!(packet.meta, Meta { arrival: ms(3), sequence: Some(FIRST), ..Meta::default() });
+        assert_eq!(packet.meta, Meta { arrival: ms(100), sequence: Some(FIRST), ..Meta::default() });
         assert_eq!(*packet, 0_u64.to_be_bytes());
         assert!(rig.receiver.poll_packet(ms(1_000)).is_none());
         assert_eq!(rig.receiver.release_at(), None);
+    }
+
+    #[test]
+    fn what_is_due_within_a_millisecond_leaves_together() {
+        let mut rig = Rig::new(|_| ());
+        (0..4).for_each(|n| assert_eq!(rig.data(n, n), Arrived::New));
+        rig.insert(ms(5), FIRST + 4, 3_500, Origin::Original);
+        assert_eq!(rig.released(100), [0]);
+        assert_eq!(rig.receiver.release_at(), Some(ms(101)));
+        assert_eq!(rig.released(103), [1, 2, 3]);
+        assert!(rig.receiver.poll_packet(ms(103) + Duration::from_micros(600)).is_none(), "due, but not yet together");
+        assert_eq!(rig.receiver.release_at(), Some(ms(104)));
+        assert_eq!(rig.released(104), [4]);
     }
 
     #[test]
