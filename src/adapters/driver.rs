@@ -42,7 +42,7 @@ pub trait Driven: Send {
     /// Stops listening for media, so that datagrams gather in the socket, until [`Driven::collect`] takes them in.
     fn rest(&mut self, cx: &mut Context<'_>);
 
-    /// Takes in what has gathered.
+    /// Takes in what has gathered, and does what is due.
     fn collect(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet));
 
     /// Listens again, if it does not already.
@@ -53,6 +53,9 @@ pub trait Driven: Send {
 
     /// When [`Driven::handle_timeout`] wants to be called.
     fn poll_timeout(&self) -> Option<Time>;
+
+    /// How long datagrams and packets may be held back from it without anything becoming later by it.
+    fn patience(&self) -> Duration;
 
     /// Whether the kernel takes no more for now; the driver then waits for its socket.
     fn is_blocked(&self) -> bool;
@@ -456,6 +459,9 @@ impl<C: Core + Send> Driven for Driver<C> {
 
     fn collect(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
         self.receive(cx, Port::Media, sink);
+        if self.core.poll_timeout().is_some_and(|due| due <= cx.now) {
+            self.core.handle_timeout(cx.now);
+        }
         self.drain(cx, sink);
     }
 
@@ -478,6 +484,10 @@ impl<C: Core + Send> Driven for Driver<C> {
 
     fn poll_timeout(&self) -> Option<Time> {
         self.core.poll_timeout()
+    }
+
+    fn patience(&self) -> Duration {
+        self.core.patience()
     }
 
     fn is_blocked(&self) -> bool {

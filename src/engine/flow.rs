@@ -152,8 +152,8 @@ impl RunningFlow {
         let dropped = source.driver.counters().no_buffer.value();
         run(&mut *source.driver, cx, &mut |packet| taken_in.push(packet));
         let is_short_of_buffers = source.driver.counters().no_buffer.value() > dropped;
-        let has_outputs = self.outputs.iter().flatten().next().is_some();
-        if has_outputs && source.pace.rest_after(now, taken_in.len() as u32) {
+        let outputs = || self.outputs.iter().flatten().map(RunningOutput::patience).min();
+        if source.pace.rest_after(now, taken_in.len() as u32, || (source.driver.patience(), outputs())) {
             source.driver.rest(cx);
         } else if source.pace.resting_until.is_none() {
             // Reports and timers that come meanwhile do not end a rest.
@@ -264,9 +264,10 @@ impl Actor for RunningFlow {
     fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         for slot in 0..SOURCES_MAX as u8 {
             let Some(source) = &mut self.sources[usize::from(slot)] else { continue };
-            if source.pace.rest_is_over(cx.now) {
+            let is_due = source.driver.poll_timeout().is_some_and(|due| due <= cx.now);
+            if source.pace.rest_is_over(cx.now) || (is_due && source.pace.is_resting()) {
                 self.run_source(cx, SourceSlot(slot), |driver, cx, sink| driver.collect(cx, sink));
-            } else if source.driver.poll_timeout().is_some_and(|due| due <= cx.now) {
+            } else if is_due {
                 self.run_source(cx, SourceSlot(slot), |driver, cx, sink| driver.handle_timeout(cx, sink));
             }
         }
@@ -333,38 +334,68 @@ fn tell(supervisor: &SyncSender<Message>, counters: &FlowCounters, id: &FlowId, 
 
 /// Decides when a busy source is left alone for a moment, so that its packets come and go in groups.
 ///
-/// Above [`Pace::BUSY_PACKETS_PER_SECOND`] one wake-up per packet would cost more than the packet. Resting for
-/// [`Pace::REST`] gathers four or more, which `recvmmsg` takes in and `UDP_SEGMENT` sends out at once.
+/// One wake-up per packet costs more than the packet. A rest gathers some, which `recvmmsg` takes in and `UDP_SEGMENT` sends
+/// out at once. It is short where it adds to the latency, and longer where somebody evens it out again.
 #[derive(Debug, Default)]
 struct Pace {
     window_start: Time,
     window_packets: u32,
-    busy: bool,
+    /// How long to rest; zero while there is little to do.
+    rest: Duration,
+    /// Whether the source evens out what a rest adds.
+    is_patient: bool,
     resting_until: Option<Time>,
 }
 
 impl Pace {
-    /// 84 Mb/s in datagrams of 1316 bytes: from here on the rest gathers more than three.
-    const BUSY_PACKETS_PER_SECOND: u32 = 8_000;
     /// What it adds to the latency of a busy source at most. Judgement: far below any receiver's buffer.
-    const REST: Duration = Duration::from_micros(420);
+    const ALWAYS: Duration = Duration::from_micros(420);
+    /// Judgement: far below what failover takes for silence.
+    const LONGEST: Duration = Duration::from_millis(10);
+    /// A rest that gathers less than this is none. With [`Pace::ALWAYS`] that is 8,000 packets or 84 Mb/s.
+    const WORTH_PACKETS: f64 = 3.36;
+    /// A longer one is not needed.
+    const ENOUGH_PACKETS: f64 = 8.0;
     const WINDOW: Duration = Duration::from_millis(20);
 
-    /// Counts `packets`; true if the source shall rest now.
-    fn rest_after(&mut self, now: Time, packets: u32) -> bool {
+    /// Counts `packets`; true if the source shall rest now. `patience` is that of the source, and that of the outputs if
+    /// there are any.
+    fn rest_after(
+        &mut self,
+        now: Time,
+        packets: u32,
+        patience: impl FnOnce() -> (Duration, Option<Duration>),
+    ) -> bool {
         self.window_packets += packets;
         let span = now.since(self.window_start);
         if span >= Self::WINDOW {
             let per_second = f64::from(self.window_packets) / span.as_secs_f64();
-            self.busy = per_second >= f64::from(Self::BUSY_PACKETS_PER_SECOND);
+            let patience = patience();
+            self.rest = Self::rest_for(per_second, patience);
+            self.is_patient = !patience.0.is_zero();
             self.window_start = now;
             self.window_packets = 0;
         }
-        let rest = self.busy && packets > 0;
+        // A source that holds packets back goes on resting: nothing need come out of what it took in.
+        let rest = !self.rest.is_zero() && (packets > 0 || self.is_patient);
         if rest {
-            self.resting_until = Some(now + Self::REST);
+            self.resting_until = Some(now + self.rest);
         }
         rest
+    }
+
+    fn rest_for(per_second: f64, (source, outputs): (Duration, Option<Duration>)) -> Duration {
+        let Some(outputs) = outputs else { return Duration::ZERO };
+        let least = Self::ALWAYS.max(source).min(Self::LONGEST);
+        let longest = least.max(outputs.min(Self::LONGEST));
+        if per_second * longest.as_secs_f64() < Self::WORTH_PACKETS {
+            return Duration::ZERO;
+        }
+        Duration::from_secs_f64(Self::ENOUGH_PACKETS / per_second).clamp(least, longest)
+    }
+
+    const fn is_resting(&self) -> bool {
+        self.resting_until.is_some()
     }
 
     fn rest_is_over(&mut self, now: Time) -> bool {
@@ -379,3 +410,23 @@ impl Pace {
 /// Media and control.
 const SOCKETS_EACH: u16 = 2;
 const _: () = assert!((SOURCES_MAX + OUTPUTS_MAX) * (SOCKETS_EACH as usize) < u16::MAX as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn rests_are_as_long_as_the_rate_makes_worth_and_patience_allows() {
+        let none = Duration::ZERO;
+        assert_eq!(Pace::rest_for(1e6, (none, None)), none, "nobody gains");
+        assert_eq!(Pace::rest_for(7_900.0, (none, Some(none))), none);
+        assert_eq!(Pace::rest_for(8_100.0, (none, Some(none))), Pace::ALWAYS);
+        assert_eq!(Pace::rest_for(2_000.0, (none, Some(2 * MS))), 2 * MS);
+        assert_eq!(Pace::rest_for(1_000.0, (none, Some(2 * MS))), none, "two packets are not worth it");
+        assert_eq!(Pace::rest_for(16_000.0, (none, Some(2 * MS))), MS / 2, "eight are enough");
+        assert_eq!(Pace::rest_for(2_000.0, (2 * MS, Some(none))), 2 * MS);
+        assert_eq!(Pace::rest_for(100.0, (none, Some(1_000 * MS))), none, "never long enough to be taken for silence");
+    }
+}

@@ -98,6 +98,11 @@ impl RunningOutput {
         [due, self.driver.poll_timeout()].into_iter().flatten().min()
     }
 
+    /// How long packets may be held back before they reach it.
+    pub(super) fn patience(&self) -> Duration {
+        self.coalesce.max(self.driver.patience())
+    }
+
     /// When the output wants to read what is in the ring.
     fn due_at(&self, publisher: &Publisher) -> Option<Time> {
         let unread = self.cursor.unread(publisher);

@@ -46,6 +46,12 @@ pub trait Core {
     /// When [`Core::handle_timeout`] wants to be called; `None` for never.
     fn poll_timeout(&self) -> Option<Time>;
 
+    /// How long datagrams and packets may wait before the core sees them, without anything becoming later by it: a
+    /// core with a buffer against jitter evens that out, going by when they came.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Counters since the start.
     fn stats(&self) -> Stats;
 

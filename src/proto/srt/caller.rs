@@ -321,6 +321,13 @@ impl Core for Caller {
         }
     }
 
+    fn patience(&self) -> Duration {
+        match &self.state {
+            State::Connected(connection) => connection.patience(),
+            State::Resting { .. } | State::Calling(_) | State::Closed => Duration::ZERO,
+        }
+    }
+
     fn stats(&self) -> Stats {
         let connection = match &self.state {
             State::Connected(connection) => Some(&**connection),

@@ -60,6 +60,8 @@ pub(super) struct Connection {
     now: Time,
     last_heard: Time,
     last_sent: Time,
+    /// When the last packet to send came.
+    last_origin: Time,
     /// Control packets to send.
     control: VecDeque<Transmit>,
     /// Bodies are written here.
@@ -123,6 +125,7 @@ impl Connection {
             now,
             last_heard: now,
             last_sent: now,
+            last_origin: now,
             control: VecDeque::with_capacity(CONTROL_MAX),
             scratch: Vec::with_capacity(settled.payload_max),
             ended: None,
@@ -210,6 +213,11 @@ impl Connection {
         let keys = self.crypto.as_ref().and_then(Crypto::poll_timeout);
         let halves = [self.sender.poll_timeout(), self.receiver.poll_timeout(), keys];
         halves.into_iter().flatten().fold(idle.min(keep_alive), Time::min)
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        let latency = self.settled.receive_latency.min(self.settled.send_latency);
+        (latency / PATIENCE_PART).min(PATIENCE_MAX)
     }
 
     pub(super) fn sender_stats(&self) -> send::Stats {
@@ -329,19 +337,22 @@ impl Connection {
             self.counts.overflow += 1;
             return;
         }
-        let Some((key, packet)) = self.seal(packet) else {
+        // What it waited for since it came is taken off the latency again at the peer; in order, or it would hold up others.
+        let origin = packet.meta.arrival.max(self.now - WAIT_MAX).min(self.now).max(self.last_origin);
+        self.last_origin = origin;
+        let Some((key, packet)) = self.seal(packet, origin) else {
             self.counts.no_buffer += 1;
             return;
         };
-        let sealed = Sealed { origin: self.now, key: key.bits() as u8, packet };
+        let sealed = Sealed { origin, key: key.bits() as u8, packet };
         if self.sender.push(self.now, sealed).is_err() {
             self.counts.overflow += 1;
         }
     }
 
     /// Encrypts a packet for the next sequence number; `None` if there is no buffer for the result.
-    fn seal(&mut self, packet: Packet) -> Option<(KeyFlag, Packet)> {
-        let header = self.data_header(self.sender.next_sequence(), self.sender.next_message_number(), self.now);
+    fn seal(&mut self, packet: Packet, origin: Time) -> Option<(KeyFlag, Packet)> {
+        let header = self.data_header(self.sender.next_sequence(), self.sender.next_message_number(), origin);
         let Some(crypto) = &mut self.crypto else {
             return Some((KeyFlag::Clear, packet));
         };
@@ -465,6 +476,12 @@ fn ack_body(ack: &Ack) -> (u32, AckBody) {
     }
 }
 
+/// Packets that waited for longer count as if they had come so long ago. Judgement: some times what [`Connection::patience`]
+/// allows, and little beside any latency.
+const WAIT_MAX: Duration = Duration::from_millis(10);
+/// Longest patience, and what part of the latency it is. Judgement: a small part, as what is to be sent again has less time.
+const PATIENCE_MAX: Duration = Duration::from_millis(2);
+const PATIENCE_PART: u32 = 32;
 /// What keeps the connection alive when there is nothing else to say (draft 3.2.3).
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Control packets that may wait for whoever drains. What does not fit is made again later.

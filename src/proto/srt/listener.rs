@@ -361,6 +361,10 @@ impl Core for Listener {
         self.callers.values().map(|caller| caller.connection.poll_timeout()).min()
     }
 
+    fn patience(&self) -> Duration {
+        self.callers.values().map(|caller| caller.connection.patience()).min().unwrap_or_default()
+    }
+
     fn stats(&self) -> Stats {
         self.totals.stats(self.callers.values().map(|caller| &caller.connection))
     }
