@@ -5,7 +5,9 @@
 
 mod child;
 mod feed;
+mod gate;
 mod histogram;
+mod path;
 mod peer;
 mod raw;
 mod report;
@@ -32,7 +34,7 @@ bench-peers [OPTIONS]: CPU, loss and latency of this engine beside its peers, on
 
   --only NAME        only this scenario (may be repeated): fan50 fan50-coalesce 400x4 100x20 1to1 flows200
                      srt-send-20 srt-send-100 srt-send-100-aes srt-send-400 srt-receive-20 srt-receive-100
-                     srt-receive-100-aes srt-receive-400 idle
+                     srt-receive-100-aes srt-receive-400 srt-gate idle
   --peer NAME        only this peer (may be repeated): raw raw-gso4 anabranch anabranch-coalesce ffmpeg ffmpeg-remux
                      gstreamer socat libsrt srt-live-transmit
   --runs N           repeat N times, interleaved (A B C A B C), and take medians; default 3
@@ -144,6 +146,7 @@ const fn srt_scenario(name: &'static str, end: End, rate_mbps: u64, encrypted: b
 
 const FLOWS: &str = "flows200";
 const IDLE: &str = "idle";
+const GATE: &str = "srt-gate";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -176,6 +179,7 @@ fn bench(args: &[String]) -> ExitCode {
         outcome.print();
         outcomes.push(outcome);
     }
+    let gate = if wanted(GATE) { gate::run(&options) } else { Vec::new() };
     if wanted(IDLE) {
         let outcome = run_idle(&options);
         outcome.print();
@@ -191,7 +195,7 @@ fn bench(args: &[String]) -> ExitCode {
             "feed_burst_us": options.feed_burst_us,
             "subject_cpu": options.subject_cpu(),
         });
-        let all = json!({"machine": machine, "options": chosen, "scenarios": scenarios});
+        let all = json!({"machine": machine, "options": chosen, "scenarios": scenarios, "srt_gate": gate});
         std::fs::write(path, format!("{all:#}\n")).unwrap();
     }
     // A peer that fails is its own business; the engine failing is ours.
@@ -350,7 +354,7 @@ fn options(args: &[String]) -> Result<Options, String> {
 }
 
 fn scenario_names() -> Vec<&'static str> {
-    SCENARIOS.iter().map(|scenario| scenario.name).chain([IDLE]).collect()
+    SCENARIOS.iter().map(|scenario| scenario.name).chain([GATE, IDLE]).collect()
 }
 
 fn one_of(name: &str, value: String, known: &[&str]) -> Result<String, String> {

@@ -59,7 +59,7 @@ pub(crate) fn measure(options: &Options, load: Load, start: &Start<'_>) -> Resul
     sample.map_err(text)
 }
 
-fn sink(options: &Options, load: Load) -> io::Result<(Helper, Vec<u16>)> {
+pub(crate) fn sink(options: &Options, load: Load) -> io::Result<(Helper, Vec<u16>)> {
     let count = load.flows * load.outputs_per_flow;
     let choices = [options.sink_gro.clone(), options.sink_wake.clone()];
     let args = [count, load.outputs_per_flow].iter().map(usize::to_string).chain(choices).collect::<Vec<_>>();
@@ -68,13 +68,13 @@ fn sink(options: &Options, load: Load) -> io::Result<(Helper, Vec<u16>)> {
     Ok((sink, outputs))
 }
 
-fn feed(options: &Options, load: Load, ports: &[u16]) -> io::Result<Helper> {
+pub(crate) fn feed(options: &Options, load: Load, ports: &[u16]) -> io::Result<Helper> {
     let burst_us = options.feed_burst_us;
     let plan = Plan { rate_bps: load.rate_bps, burst_us, ports: ports.to_vec() };
     Helper::start("feed", &plan.to_args(), options.helper_cpu())
 }
 
-fn wait_ready(sink: &mut Helper, count: usize, mut subject: Option<&mut Measured>) -> Result<(), String> {
+pub(crate) fn wait_ready(sink: &mut Helper, count: usize, mut subject: Option<&mut Measured>) -> Result<(), String> {
     let mut seen = 0;
     for _ in 0..READY_MAX.as_millis() / POLL.as_millis() {
         let answer = sink.ask_json("seen").map_err(|error| error.to_string())?;
@@ -125,7 +125,7 @@ fn watch(options: &Options, feed: &mut Helper, sink: &mut Helper, subject: Optio
 }
 
 /// Next number of the feed; how late it was at most and how often since the last question.
-fn position(feed: &mut Helper) -> io::Result<(u64, u64, u64)> {
+pub(crate) fn position(feed: &mut Helper) -> io::Result<(u64, u64, u64)> {
     let answer = feed.ask("seq")?;
     let numbers: Vec<u64> = answer.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let &[next, late_max_ns, late] = numbers.as_slice() else { return Err(io::Error::other("the feed ended")) };
