@@ -76,6 +76,7 @@ impl Forwarder {
             enabled: true,
             coalesce: Duration::ZERO,
             limit: None,
+            allow: AllowList::default(),
         });
         let failover = FailoverConfig::default();
         let flow = FlowConfig { name: "bench".into(), sources: vec![source], outputs: outputs.collect(), failover };

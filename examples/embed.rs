@@ -94,6 +94,7 @@ fn output(name: &str, url: &str) -> Result<OutputConfig, Box<dyn Error>> {
         enabled: true,
         coalesce: parsed.coalesce.unwrap_or_default(),
         limit: None,
+        allow: AllowList::default(),
     })
 }
 

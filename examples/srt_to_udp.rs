@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             enabled: true,
             coalesce: Duration::ZERO,
             limit: None,
+            allow: AllowList::default(),
         }],
         failover: FailoverConfig::default(),
     };

@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             enabled: true,
             coalesce: Duration::ZERO,
             limit: None,
+            allow: AllowList::default(),
         });
     }
 

@@ -338,11 +338,14 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
         let message = "is not available in this version: leave it out or 0";
         return Err(Problem::at("smoothing_latency", Code::NotAvailable, message));
     }
+    let mut networks = Vec::new();
     for (index, network) in output.cidr_allow_list.iter().flatten().enumerate() {
-        network.parse::<Cidr>().map_err(|error| {
+        networks.push(network.parse::<Cidr>().map_err(|error| {
             Problem::at(format!("cidr_allow_list[{index}]"), Code::InvalidValue, format!("{network}: {error}"))
-        })?;
+        })?);
     }
+    let allow = AllowList::new(networks)
+        .map_err(|error| Problem::at("cidr_allow_list", Code::InvalidValue, error.to_string()))?;
     let coalesce = match (coalesce, output.coalesce_ms) {
         (Some(_), Some(_)) => {
             let message = "is given in url as well: leave one of the two out";
@@ -357,6 +360,7 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
         enabled: output.status == OutputState::Enabled,
         limit: output.max_bitrate.map(|rate| limit_config(rate.as_bitrate())),
         coalesce,
+        allow,
     })
 }
 

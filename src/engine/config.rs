@@ -77,6 +77,8 @@ pub struct OutputConfig {
     pub coalesce: Duration,
     /// How much goes out; `None` for everything.
     pub limit: Option<limit::Config>,
+    /// Who may call, where it waits for callers.
+    pub allow: AllowList,
 }
 
 /// Protocol and address of an output.

@@ -123,12 +123,13 @@ mod tests {
     use super::*;
     use crate::engine::config::FailoverConfig;
     use crate::engine::url;
+    use crate::path::AllowList;
 
     fn source(name: u8, port: u16) -> SourceConfig {
         SourceConfig {
             name: format!("s{name}").parse().unwrap(),
             endpoint: url::parse_source(&format!("udp://127.0.0.1:{port}")).unwrap(),
-            allow: crate::path::AllowList::default(),
+            allow: AllowList::default(),
             limit: None,
         }
     }
@@ -140,6 +141,7 @@ mod tests {
             enabled: true,
             coalesce: Duration::from_millis(coalesce_ms),
             limit: None,
+            allow: AllowList::default(),
         }
     }
 

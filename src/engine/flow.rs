@@ -360,12 +360,7 @@ impl Pace {
 
     /// Counts `packets`; true if the source shall rest now. `patience` is that of the source, and that of the outputs if
     /// there are any.
-    fn rest_after(
-        &mut self,
-        now: Time,
-        packets: u32,
-        patience: impl FnOnce() -> (Duration, Option<Duration>),
-    ) -> bool {
+    fn rest_after(&mut self, now: Time, packets: u32, patience: impl FnOnce() -> (Duration, Option<Duration>)) -> bool {
         self.window_packets += packets;
         let span = now.since(self.window_start);
         if span >= Self::WINDOW {

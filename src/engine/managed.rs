@@ -173,8 +173,8 @@ impl ManagedFlow {
         }
         for step in steps {
             let mut opened = self.open_for(step, wanted);
-            if matches!(opened, Opened::Source(Err(OpenError::InUse { .. }))) && !vacated {
-                // The port may be held by a source that this very change closes.
+            if matches!(opened.error(), Some(OpenError::InUse { .. })) && !vacated {
+                // The port may be held by what this very change closes.
                 vacated = true;
                 self.vacate(steps, &wanted.config);
                 opened = self.open_for(step, wanted);
@@ -207,21 +207,31 @@ impl ManagedFlow {
         }
     }
 
-    /// Closes the sockets of every source that the steps remove or replace.
+    /// Closes the sockets of every source, and every output that listens, that the steps remove or replace.
     fn vacate(&self, steps: &[Step], wanted: &FlowConfig) {
-        for source in self.sources.iter().filter(|source| is_doomed(&source.config.name, steps, wanted)) {
+        for source in self.sources.iter().filter(|source| is_doomed_source(&source.config.name, steps, wanted)) {
             let slot = source.slot;
             self.visit(move |flow, cx| flow.close_source(cx, slot));
+        }
+        for output in self.outputs.iter().filter(|output| is_doomed_output(&output.config, steps, wanted)) {
+            let slot = output.slot;
+            self.visit(move |flow, cx| flow.remove_output(cx, slot));
         }
     }
 
     /// The change was refused after all: opens again what [`ManagedFlow::vacate`] closed.
     fn reopen_vacated(&mut self, steps: &[Step], wanted: &FlowConfig, tell: Tell<'_>) {
         for index in 0..self.sources.len() {
-            if is_doomed(&self.sources[index].config.name, steps, wanted) {
+            if is_doomed_source(&self.sources[index].config.name, steps, wanted) {
                 let opened = source::open(&self.sources[index].config, &self.pool);
                 // If somebody else has taken the port in between, this tells.
                 self.place_source(index, opened, tell);
+            }
+        }
+        for index in 0..self.outputs.len() {
+            if is_doomed_output(&self.outputs[index].config, steps, wanted) {
+                let opened = output::open(&self.outputs[index].config, &Addresses::default(), &self.pool);
+                self.place_output(index, opened, tell);
             }
         }
     }
@@ -411,6 +421,11 @@ impl ManagedFlow {
                     }
                     output.counters = Some(Arc::clone(counters));
                     output.schedule_retry();
+                    if output.config.endpoint.listens() {
+                        // Its port must be free before it can be opened again.
+                        let slot = output.slot;
+                        self.visit(move |flow, cx| flow.remove_output(cx, slot));
+                    }
                 }
                 let opened = output::open(&self.outputs[at].config, &Addresses::default(), &self.pool);
                 self.place_output(at, opened, tell);
@@ -666,7 +681,7 @@ fn replaces_multicast(step: &Step, wanted: &FlowConfig) -> bool {
 }
 
 /// Whether the steps remove or replace the source of this name.
-fn is_doomed(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> bool {
+fn is_doomed_source(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> bool {
     steps.iter().any(|step| match step {
         Step::RemoveSource(gone) => gone == name,
         Step::ReplaceSource(index) => wanted.sources[*index].name == *name,
@@ -677,6 +692,20 @@ fn is_doomed(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> bool {
         | Step::Coalesce(_)
         | Step::Failover => false,
     })
+}
+
+fn is_doomed_output(config: &OutputConfig, steps: &[Step], wanted: &FlowConfig) -> bool {
+    let is_named = steps.iter().any(|step| match step {
+        Step::RemoveOutput(gone) => *gone == config.name,
+        Step::ReplaceOutput(index) => wanted.outputs[*index].name == config.name,
+        Step::RemoveSource(_)
+        | Step::AddSource(_)
+        | Step::AddOutput(_)
+        | Step::ReplaceSource(_)
+        | Step::Coalesce(_)
+        | Step::Failover => false,
+    });
+    is_named && config.endpoint.listens()
 }
 
 fn lowest_free(taken: impl Iterator<Item = usize>) -> usize {

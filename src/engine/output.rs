@@ -7,7 +7,7 @@ use super::config::{OutputConfig, OutputEndpoint};
 use super::resolver::Addresses;
 use crate::adapters::{Admission, Context, Driven, OpenError, clock};
 use crate::bus::{LocalCursor, Pool, Publisher};
-use crate::path::{AllowList, Limiter};
+use crate::path::Limiter;
 use crate::units::{OutputName, Time};
 
 /// What became of an attempt to open an output.
@@ -41,7 +41,7 @@ fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool) -> Result<Bo
         OutputEndpoint::Udp(udp) => Box::new(udp.open(address, limiter)?),
         OutputEndpoint::Rtp(rtp) => Box::new(rtp.open(address, pool, limiter)?),
         OutputEndpoint::Srt(srt) => {
-            srt.open_output(address, pool, Admission { allow: AllowList::default(), limiter })?
+            srt.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
         }
     })
 }

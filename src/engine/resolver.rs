@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::{FlowConfig, OutputConfig, OutputEndpoint};
 use super::supervisor::Message;
+use crate::adapters::srt::Side;
 use crate::adapters::{Host, HostPort, OpenError};
 use crate::units::FlowId;
 
@@ -99,6 +100,15 @@ impl OutputEndpoint {
             Self::Udp(udp) => &udp.destination,
             Self::Rtp(rtp) => &rtp.destination,
             Self::Srt(srt) => srt.address(),
+        }
+    }
+
+    /// Whether it waits for callers on a port of this machine.
+    #[must_use]
+    pub const fn listens(&self) -> bool {
+        match self {
+            Self::Udp(_) | Self::Rtp(_) => false,
+            Self::Srt(srt) => matches!(srt.side, Side::Listener { .. }),
         }
     }
 }

@@ -459,6 +459,7 @@ mod tests {
             enabled: true,
             coalesce: Duration::ZERO,
             limit: None,
+            allow: AllowList::default(),
         };
         let (sources, outputs) = (vec![source], vec![output]);
         let config = FlowConfig { name: String::new(), sources, outputs, failover: FailoverConfig::default() };

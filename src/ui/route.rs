@@ -110,6 +110,7 @@ pub(super) fn output(index: usize, text: &str, coalesce: Duration) -> Result<Out
         enabled: true,
         coalesce: parsed.coalesce.unwrap_or(coalesce),
         limit: None,
+        allow: AllowList::default(),
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anabranch::adapters::clock;
 use anabranch::engine::{EventKind, OutputStatus};
+use anabranch::path::AllowList;
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
 
@@ -200,6 +201,28 @@ fn an_output_serves_many_callers_and_one_that_dies_hurts_nobody() {
     assert!(event.contains("fell silent"), "{event}");
     let made = feed.stop().made();
     sinks[0].assert_perfect(made);
+}
+
+#[test]
+fn an_output_that_listens_is_changed_on_its_own_port_and_lets_in_whom_it_shall() {
+    let (server, clients) = (Rig::new(), Rig::new());
+    let (sink, listen, port) = (Sink::new(V4), local(free_port()), free_port());
+    let served = |query: &str| flow([udp(listen)], [srt(local(port), &format!("mode=listener&{query}"))]);
+    server.apply("f", served("latency=50"));
+    clients.apply("c", flow([srt(local(port), "latency=20")], [sink.url()]));
+    clients.wait_event("c", "the connection", is_connected);
+    server.apply("f", served("latency=80"));
+    let again = || clients.events("c").iter().filter(|event| is_connected(event)).count() == 2;
+    wait_until("the connection to the changed output", again);
+    let mut closed = served("latency=80");
+    closed.outputs[0].allow = AllowList::new(vec!["203.0.113.0/24".parse().unwrap()]).unwrap();
+    server.apply("f", closed);
+    let lost =
+        || clients.events("c").iter().filter(|event| matches!(event, EventKind::PeerDisconnected { .. })).count() == 2;
+    wait_until("the end of the connection", lost);
+    let silent = |event: &EventKind| matches!(event, EventKind::ConnectionError { .. });
+    let event = clients.wait_event("c", "no answer", silent).to_string();
+    assert!(event.contains("answer"), "{event}");
 }
 
 #[test]

@@ -103,7 +103,14 @@ pub(crate) fn source(name: &str, url: &str) -> SourceConfig {
 pub(crate) fn output(name: &str, url: &str) -> OutputConfig {
     let url::OutputUrl { endpoint, coalesce } = url::parse_output(url).unwrap();
     let coalesce = coalesce.unwrap_or_default();
-    OutputConfig { name: name.parse().unwrap(), endpoint, enabled: true, coalesce, limit: None }
+    OutputConfig {
+        name: name.parse().unwrap(),
+        endpoint,
+        enabled: true,
+        coalesce,
+        limit: None,
+        allow: AllowList::default(),
+    }
 }
 
 /// An engine with one worker, its events, and a flow to work with.
