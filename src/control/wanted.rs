@@ -245,11 +245,11 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             let missing =
                 || Problem::at("sender_ip_address", Code::MissingField, "must be given: whom srt-caller calls");
             let text = source.sender_ip_address.as_ref().ok_or_else(missing)?;
-            let ip = text.parse::<IpAddr>().map_err(|_| {
-                Problem::at("sender_ip_address", Code::InvalidValue, format!("{text} is no IP address"))
-            })?;
+            let host = text
+                .parse()
+                .map_err(|_| Problem::at("sender_ip_address", Code::InvalidValue, format!("{text} is no address")))?;
             let port = needed_port("sender_control_port", source.sender_control_port, protocol)?;
-            srt_source(source, srt::Side::Caller { peer: host_port(SocketAddr::new(ip, port)) })
+            srt_source(source, srt::Side::Caller { peer: HostPort { host, port } })
         }
         Protocol::RtpFec
         | Protocol::Rist

@@ -10,7 +10,7 @@ use super::diff::{self, Step};
 use super::error::{ApplyError, Cause, Field};
 use super::event::EventKind;
 use super::flow::{FlowCounters, OutputSlot, RunningFlow, SourceSlot};
-use super::resolver::{Addresses, Resolver};
+use super::resolver::{Addresses, Opened, Resolver};
 use super::stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
 use super::supervisor::{Message, Mode, Wanted};
@@ -59,16 +59,9 @@ enum State {
     Failed {
         error: OpenError,
     },
-    /// The name of an output's destination is being looked up.
+    /// The name of its address is being looked up.
     LookingUp,
     Disabled,
-}
-
-/// What was opened for a step.
-enum Opened {
-    Source(Result<Box<dyn Driven>, OpenError>),
-    Output(output::Opened),
-    Nothing,
 }
 
 type Tell<'a> = &'a mut dyn FnMut(EventKind);
@@ -163,7 +156,7 @@ impl ManagedFlow {
     }
 
     /// Opens everything that the steps need before anything is changed.
-    fn open_all(&mut self, steps: &[Step], wanted: &Wanted, tell: Tell<'_>) -> Result<Vec<Opened>, ApplyError> {
+    fn open_all(&mut self, steps: &[Step], wanted: &Wanted, tell: Tell<'_>) -> Result<Vec<Option<Opened>>, ApplyError> {
         let mut all = Vec::with_capacity(steps.len());
         let mut vacated = false;
         if steps.iter().any(|step| replaces_multicast(step, &wanted.config)) {
@@ -173,14 +166,14 @@ impl ManagedFlow {
         }
         for step in steps {
             let mut opened = self.open_for(step, wanted);
-            if matches!(opened.error(), Some(OpenError::InUse { .. })) && !vacated {
+            if matches!(opened, Some(Opened::Failed(OpenError::InUse { .. }))) && !vacated {
                 // The port may be held by what this very change closes.
                 vacated = true;
                 self.vacate(steps, &wanted.config);
                 opened = self.open_for(step, wanted);
             }
             if wanted.mode == Mode::Strict
-                && let Some(error) = opened.error()
+                && let Some(Opened::Failed(error)) = &opened
             {
                 let error = ApplyError { field: field(step), cause: error.clone().into() };
                 if vacated {
@@ -195,15 +188,16 @@ impl ManagedFlow {
         Ok(all)
     }
 
-    fn open_for(&self, step: &Step, wanted: &Wanted) -> Opened {
+    /// `None` for a step that opens nothing.
+    fn open_for(&self, step: &Step, wanted: &Wanted) -> Option<Opened> {
         match *step {
             Step::AddSource(index) | Step::ReplaceSource(index) => {
-                Opened::Source(source::open(&wanted.config.sources[index], &self.pool))
+                Some(source::open(&wanted.config.sources[index], &wanted.addresses, &self.pool))
             }
             Step::AddOutput(index) | Step::ReplaceOutput(index) => {
-                Opened::Output(output::open(&wanted.config.outputs[index], &wanted.addresses, &self.pool))
+                Some(output::open(&wanted.config.outputs[index], &wanted.addresses, &self.pool))
             }
-            Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Coalesce(_) | Step::Failover => Opened::Nothing,
+            Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Coalesce(_) | Step::Failover => None,
         }
     }
 
@@ -223,7 +217,7 @@ impl ManagedFlow {
     fn reopen_vacated(&mut self, steps: &[Step], wanted: &FlowConfig, tell: Tell<'_>) {
         for index in 0..self.sources.len() {
             if is_doomed_source(&self.sources[index].config.name, steps, wanted) {
-                let opened = source::open(&self.sources[index].config, &self.pool);
+                let opened = source::open(&self.sources[index].config, &Addresses::default(), &self.pool);
                 // If somebody else has taken the port in between, this tells.
                 self.place_source(index, opened, tell);
             }
@@ -236,33 +230,35 @@ impl ManagedFlow {
         }
     }
 
-    fn carry_out(&mut self, step: &Step, opened: Opened, wanted: &FlowConfig, tell: Tell<'_>) {
+    /// `opened` is what [`ManagedFlow::open_for`] gave for the step.
+    fn carry_out(&mut self, step: &Step, opened: Option<Opened>, wanted: &FlowConfig, tell: Tell<'_>) {
+        let opened = || opened.unwrap_or(Opened::Disabled);
         match step {
             Step::RemoveSource(name) => self.remove_source(name),
             Step::RemoveOutput(name) => self.remove_output(name),
             Step::AddSource(index) => {
                 let slot = SourceSlot(lowest_free(self.sources.iter().map(|source| usize::from(source.slot.0))) as u8);
                 self.sources.push(Managed::new(wanted.sources[*index].clone(), slot));
-                self.place_source(self.sources.len() - 1, opened.source(), tell);
+                self.place_source(self.sources.len() - 1, opened(), tell);
             }
             Step::ReplaceSource(index) => {
                 let config = &wanted.sources[*index];
                 if let Some(at) = self.sources.iter().position(|source| source.config.name == config.name) {
                     self.sources[at].config = config.clone();
-                    self.place_source(at, opened.source(), tell);
+                    self.place_source(at, opened(), tell);
                 }
             }
             Step::AddOutput(index) => {
                 let slot = OutputSlot(lowest_free(self.outputs.iter().map(|output| usize::from(output.slot.0))) as u16);
                 self.outputs.push(Managed::new(wanted.outputs[*index].clone(), slot));
-                self.place_output(self.outputs.len() - 1, opened.output(), tell);
+                self.place_output(self.outputs.len() - 1, opened(), tell);
             }
             Step::ReplaceOutput(index) => {
                 let config = &wanted.outputs[*index];
                 if let Some(at) = self.outputs.iter().position(|output| output.config.name == config.name) {
                     self.outputs[at].counters = None;
                     self.outputs[at].config = config.clone();
-                    self.place_output(at, opened.output(), tell);
+                    self.place_output(at, opened(), tell);
                 }
             }
             Step::Coalesce(index) => {
@@ -296,10 +292,10 @@ impl ManagedFlow {
         }
     }
 
-    fn place_source(&mut self, at: usize, opened: Result<Box<dyn Driven>, OpenError>, tell: Tell<'_>) {
+    fn place_source(&mut self, at: usize, opened: Opened, tell: Tell<'_>) {
         let (slot, name) = (self.sources[at].slot, self.sources[at].config.name.clone());
         let state = match opened {
-            Ok(driver) => {
+            Opened::Ready(driver) => {
                 let state = State::of(&*driver);
                 let placed = name.clone();
                 let result = self.visit(move |flow, cx| flow.set_source(cx, slot, placed, driver));
@@ -307,28 +303,32 @@ impl ManagedFlow {
                     .unwrap_or_else(worker_gone)
                     .map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
             }
-            Err(error) => {
-                self.visit(move |flow, cx| flow.close_source(cx, slot));
-                State::Failed { error }
+            Opened::Failed(error) => self.without_source(slot, State::Failed { error }),
+            Opened::Disabled => self.without_source(slot, State::Disabled),
+            Opened::Nameless(host) => {
+                let state = self.look_up(host);
+                self.without_source(slot, state)
             }
         };
         let source = &mut self.sources[at];
-        if let State::Failed { error } = &state {
-            tell(EventKind::SourceError { source: name.clone(), error: error.to_string() });
-            let wait = source.schedule_retry();
-            tell(EventKind::SourceRetry { source: name, attempt: source.retry_attempts, wait });
-        } else {
-            source.forget_retry();
+        match &state {
+            State::Failed { error } => {
+                tell(EventKind::SourceError { source: name.clone(), error: error.to_string() });
+                let wait = source.schedule_retry();
+                tell(EventKind::SourceRetry { source: name, attempt: source.retry_attempts, wait });
+            }
+            State::LookingUp => source.retry_due = None,
+            State::Open { .. } | State::Disabled => drop(source.forget_retry()),
         }
         source.state = state;
     }
 
-    fn place_output(&mut self, at: usize, opened: output::Opened, tell: Tell<'_>) {
+    fn place_output(&mut self, at: usize, opened: Opened, tell: Tell<'_>) {
         let output = &mut self.outputs[at];
         let mut is_reopened = false;
         let (slot, name, coalesce) = (output.slot, output.config.name.clone(), output.config.coalesce);
         let state = match opened {
-            output::Opened::Ready(mut driver) => {
+            Opened::Ready(mut driver) => {
                 if let Some(counters) = output.counters.take() {
                     is_reopened = true;
                     driver.adopt(counters);
@@ -340,14 +340,11 @@ impl ManagedFlow {
                     .unwrap_or_else(worker_gone)
                     .map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
             }
-            output::Opened::Failed(error) => self.without_output(slot, State::Failed { error }),
-            output::Opened::Disabled => self.without_output(slot, State::Disabled),
-            output::Opened::Nameless(host) if self.resolver.ask(&self.id, &host) => {
-                self.without_output(slot, State::LookingUp)
-            }
-            output::Opened::Nameless(host) => {
-                let error = OpenError::Resolve { host, problem: "too many names wait".into() };
-                self.without_output(slot, State::Failed { error })
+            Opened::Failed(error) => self.without_output(slot, State::Failed { error }),
+            Opened::Disabled => self.without_output(slot, State::Disabled),
+            Opened::Nameless(host) => {
+                let state = self.look_up(host);
+                self.without_output(slot, state)
             }
         };
         let output = &mut self.outputs[at];
@@ -370,6 +367,20 @@ impl ManagedFlow {
         output.state = state;
     }
 
+    /// Has a name looked up; [`ManagedFlow::handle_looked_up`] goes on.
+    fn look_up(&self, host: String) -> State {
+        if self.resolver.ask(&self.id, &host) {
+            return State::LookingUp;
+        }
+        State::Failed { error: OpenError::Resolve { host, problem: "too many names wait".into() } }
+    }
+
+    /// The source is in no state to receive: closes what may be left of it.
+    fn without_source(&self, slot: SourceSlot, state: State) -> State {
+        self.visit(move |flow, cx| flow.close_source(cx, slot));
+        state
+    }
+
     /// The output is in no state to send: takes what may be left of it off the worker.
     fn without_output(&self, slot: OutputSlot, state: State) -> State {
         self.visit(move |flow, cx| flow.remove_output(cx, slot));
@@ -384,10 +395,18 @@ impl ManagedFlow {
         }
     }
 
-    /// A name was looked up: opens the outputs that wait for it.
+    /// A name was looked up: opens what waits for it.
     pub(super) fn handle_looked_up(&mut self, name: String, answer: Result<IpAddr, OpenError>, tell: Tell<'_>) {
         let host = Host::Name(name.clone());
         let addresses = Addresses::single(name, answer);
+        for at in 0..self.sources.len() {
+            let source = &self.sources[at];
+            let called = source.config.endpoint.called();
+            if matches!(source.state, State::LookingUp) && called.is_some_and(|called| called.host == host) {
+                let opened = source::open(&source.config, &addresses, &self.pool);
+                self.place_source(at, opened, tell);
+            }
+        }
         for at in 0..self.outputs.len() {
             let output = &self.outputs[at];
             if matches!(output.state, State::LookingUp) && output.config.endpoint.destination().host == host {
@@ -407,7 +426,7 @@ impl ManagedFlow {
     pub(super) fn retry(&mut self, now: Time, tell: Tell<'_>) {
         for at in 0..self.sources.len() {
             if self.sources[at].take_retry(now) {
-                let opened = source::open(&self.sources[at].config, &self.pool);
+                let opened = source::open(&self.sources[at].config, &Addresses::default(), &self.pool);
                 self.place_source(at, opened, tell);
             }
         }
@@ -466,25 +485,6 @@ impl ManagedFlow {
             sources,
             outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
         }
-    }
-}
-
-impl Opened {
-    const fn error(&self) -> Option<&OpenError> {
-        match self {
-            Self::Source(Err(error)) | Self::Output(output::Opened::Failed(error)) => Some(error),
-            Self::Source(Ok(_)) | Self::Output(_) | Self::Nothing => None,
-        }
-    }
-
-    fn source(self) -> Result<Box<dyn Driven>, OpenError> {
-        let Self::Source(opened) = self else { unreachable!("steps that place a source open one") };
-        opened
-    }
-
-    fn output(self) -> output::Opened {
-        let Self::Output(opened) = self else { unreachable!("steps that place an output open one") };
-        opened
     }
 }
 

@@ -4,23 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::config::{OutputConfig, OutputEndpoint};
-use super::resolver::Addresses;
+use super::resolver::{Addresses, Opened};
 use crate::adapters::{Admission, Context, Driven, OpenError, clock};
 use crate::bus::{LocalCursor, Pool, Publisher};
 use crate::path::Limiter;
 use crate::units::{OutputName, Time};
-
-/// What became of an attempt to open an output.
-pub(super) enum Opened {
-    /// It may go on the worker.
-    Ready(Box<dyn Driven>),
-    /// The system refused, or the name has no address.
-    Failed(OpenError),
-    /// Its name must be looked up first.
-    Nameless(String),
-    /// It is kept, and sends nothing.
-    Disabled,
-}
 
 /// Opens what the configuration asks for, at the address that its name was looked up to.
 pub(super) fn open(config: &OutputConfig, addresses: &Addresses, pool: &Pool) -> Opened {

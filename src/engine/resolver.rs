@@ -10,10 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::{FlowConfig, OutputConfig, OutputEndpoint};
+use super::config::{FlowConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint};
 use super::supervisor::Message;
 use crate::adapters::srt::Side;
-use crate::adapters::{Host, HostPort, OpenError};
+use crate::adapters::{Driven, Host, HostPort, OpenError};
 use crate::units::FlowId;
 
 /// What names were looked up to.
@@ -21,12 +21,16 @@ use crate::units::FlowId;
 pub(super) struct Addresses(BTreeMap<String, Result<IpAddr, OpenError>>);
 
 impl Addresses {
-    /// Looks up every name in those outputs of `wanted` that differ from what runs; blocks for as long as that takes.
+    /// Looks up every name in what `wanted` has and does not run; blocks for as long as that takes.
     pub(super) fn of(wanted: &FlowConfig, running: Option<&FlowConfig>) -> Self {
         let mut addresses = Self::default();
-        let is_running = |output: &&OutputConfig| running.is_some_and(|running| running.outputs.contains(output));
-        for output in wanted.outputs.iter().filter(|output| output.enabled && !is_running(output)) {
-            if let Host::Name(name) = &output.endpoint.destination().host
+        let runs_source = |source: &&SourceConfig| running.is_some_and(|running| running.sources.contains(source));
+        let runs_output = |output: &&OutputConfig| running.is_some_and(|running| running.outputs.contains(output));
+        let sources = wanted.sources.iter().filter(|source| !runs_source(source));
+        let outputs = wanted.outputs.iter().filter(|output| output.enabled && !runs_output(output));
+        let called = sources.filter_map(|source| source.endpoint.called());
+        for address in called.chain(outputs.map(|output| output.endpoint.destination())) {
+            if let Host::Name(name) = &address.host
                 && !addresses.0.contains_key(name)
             {
                 addresses.0.insert(name.clone(), look_up(name));
@@ -48,6 +52,18 @@ impl Addresses {
         };
         Some(answer.map(|ip| SocketAddr::new(ip, destination.port)))
     }
+}
+
+/// What became of an attempt to open a source or an output.
+pub(super) enum Opened {
+    /// It may go on the worker.
+    Ready(Box<dyn Driven>),
+    /// The system refused, or the name has no address.
+    Failed(OpenError),
+    /// Its name must be looked up first.
+    Nameless(String),
+    /// It is kept, and sends nothing.
+    Disabled,
 }
 
 /// Hands names to the resolver's thread, which ends with the last clone.
@@ -90,6 +106,16 @@ fn run(inbox: &Mutex<Receiver<Job>>, supervisor: &SyncSender<Message>) {
 fn look_up(name: &str) -> Result<IpAddr, OpenError> {
     let host = Host::Name(name.to_string());
     host.resolve().map_err(|error| OpenError::Resolve { host: name.into(), problem: error.to_string() })
+}
+
+impl SourceEndpoint {
+    /// Whom it calls, or where it waits to be called; `None` where there are no connections.
+    pub(super) const fn called(&self) -> Option<&HostPort> {
+        match self {
+            Self::Srt(srt) => Some(srt.address()),
+            Self::Udp(_) | Self::Rtp(_) | Self::Test(_) => None,
+        }
+    }
 }
 
 impl OutputEndpoint {

@@ -1,6 +1,6 @@
 //! SRT: with libsrt on the other end over a bad path, and among ourselves.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use anabranch::adapters::clock;
@@ -223,6 +223,22 @@ fn an_output_that_listens_is_changed_on_its_own_port_and_lets_in_whom_it_shall()
     let silent = |event: &EventKind| matches!(event, EventKind::ConnectionError { .. });
     let event = clients.wait_event("c", "no answer", silent).to_string();
     assert!(event.contains("answer"), "{event}");
+}
+
+/// A name is looked up on the way in (strict), and by the resolver's threads (lenient).
+#[test]
+fn a_source_calls_by_name() {
+    let (server, clients) = (Rig::new(), Rig::new());
+    // Written so it is a name for the resolver.
+    let address = ("LocalHost", free_port()).to_socket_addrs().unwrap().next().unwrap();
+    server.apply("f", flow([udp(local(free_port()))], [srt(address, "mode=listener")]));
+    let by_name = flow([format!("srt://LocalHost:{}", address.port())], [Sink::new(V4).url()]);
+    clients.apply("strict", by_name.clone());
+    clients.wait_event("strict", "the connection", is_connected);
+    clients.apply_leniently("lenient", by_name);
+    clients.wait_event("lenient", "the connection", is_connected);
+    let error = clients.try_apply("wrong", flow(["srt://no.such.invalid:9000"], ["udp://127.0.0.1:9"])).unwrap_err();
+    assert!(error.to_string().starts_with("sources[0]: no.such.invalid"), "{error}");
 }
 
 #[test]

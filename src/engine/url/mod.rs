@@ -107,13 +107,7 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
                 receiver: query.rtp_receiver()?,
             }))
         }
-        "srt" => {
-            let endpoint = srt::parse(&parts)?;
-            match endpoint.address().host {
-                Host::Ip(_) => Ok(SourceEndpoint::Srt(Box::new(endpoint))),
-                Host::Name(_) => Err(parts.address_error("a source is called by its IP address")),
-            }
-        }
+        "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse(&parts)?))),
         "test" => parts.test_source().map(SourceEndpoint::Test),
         _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://, test:" }),
     }
