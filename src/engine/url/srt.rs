@@ -60,6 +60,10 @@ fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
     config.reorder_max = query.number("lossmaxttl", 0, 1_000)?.unwrap_or(config.reorder_max);
     config.mtu = query.number("mss", 256, 1_500)?.unwrap_or(config.mtu);
     config.payload_max = query.number("payloadsize", 188, PAYLOAD_MAX as u64)?.unwrap_or(config.payload_max);
+    if let Some(text) = query.take("packetfilter").filter(|text| !text.is_empty()) {
+        let wrong = |error| query.value_error("packetfilter", &text, &format!("fec,cols:10,rows:5 or the like: {error}"));
+        config.packet_filter = Some(text.parse().map_err(wrong)?);
+    }
     config.connect_timeout = ms(query.number("conntimeo", 100, 60_000)?).unwrap_or(config.connect_timeout);
     config.idle_timeout = ms(query.number("peeridletimeo", 500, 60_000)?).unwrap_or(config.idle_timeout);
     config.bandwidth = bandwidth(query)?;
@@ -121,7 +125,7 @@ fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
     })
 }
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "conntimeo",
     "cryptomode",
     "dscp",
@@ -136,6 +140,7 @@ const KEYS: [&str; 24] = [
     "mss",
     "nakreport",
     "oheadbw",
+    "packetfilter",
     "passphrase",
     "payloadsize",
     "pbkeylen",

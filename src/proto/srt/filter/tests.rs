@@ -1,0 +1,1 @@
+//! Encoder and decoder against each other, and against libsrt's capture.
