@@ -61,7 +61,8 @@ fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
     config.mtu = query.number("mss", 256, 1_500)?.unwrap_or(config.mtu);
     config.payload_max = query.number("payloadsize", 188, PAYLOAD_MAX as u64)?.unwrap_or(config.payload_max);
     if let Some(text) = query.take("packetfilter").filter(|text| !text.is_empty()) {
-        let wrong = |error| query.value_error("packetfilter", &text, &format!("fec,cols:10,rows:5 or the like: {error}"));
+        let wrong =
+            |error| query.value_error("packetfilter", &text, &format!("fec,cols:10,rows:5 or the like: {error}"));
         config.packet_filter = Some(text.parse().map_err(wrong)?);
     }
     config.connect_timeout = ms(query.number("conntimeo", 100, 60_000)?).unwrap_or(config.connect_timeout);

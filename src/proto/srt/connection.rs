@@ -121,7 +121,8 @@ impl Connection {
             payload_max: settled.payload_max,
         };
         let filter = settled.filter.map(|filter| Filter::new(&filter, first, settled.payload_max, pool.clone()));
-        let overhead = crypto.as_ref().map_or(0, Crypto::overhead) + filter.as_ref().map_or(0, |_| filter::HEADER_BYTES);
+        let overhead =
+            crypto.as_ref().map_or(0, Crypto::overhead) + filter.as_ref().map_or(0, |_| filter::HEADER_BYTES);
         Self {
             settled,
             payload_max: config.payload_max.min(settled.payload_max - overhead),

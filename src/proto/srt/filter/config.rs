@@ -349,7 +349,8 @@ mod tests {
             assert_eq!(config(text).to_string(), canonical, "{text}");
             assert_eq!(config(canonical), config(text));
         }
-        let longest = Config { columns: Some(255), rows: Some(-16), layout: Some(Layout::Staircase), arq: Some(Arq::Always) };
+        let longest =
+            Config { columns: Some(255), rows: Some(-16), layout: Some(Layout::Staircase), arq: Some(Arq::Always) };
         assert!(longest.to_string().len() <= TEXT_BYTES_MAX);
     }
 
@@ -461,7 +462,10 @@ mod tests {
     fn rows_alone_and_columns_alone_can_be_had() {
         let settled = |text: &str| config(text).settle().unwrap();
         let rows = settled("fec,cols:10");
-        assert_eq!((rows.rows, rows.has_row_repairs, rows.layout, rows.arq), (1, true, Layout::Staircase, Arq::OnRequest));
+        assert_eq!(
+            (rows.rows, rows.has_row_repairs, rows.layout, rows.arq),
+            (1, true, Layout::Staircase, Arq::OnRequest)
+        );
         let columns = settled("fec,cols:10,rows:-5");
         assert_eq!((columns.columns, columns.rows, columns.has_row_repairs), (10, 5, false));
     }

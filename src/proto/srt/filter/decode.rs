@@ -264,7 +264,7 @@ impl Decoder {
     /// Gives up what belongs to groups that end before `place`, as their repairs have come or never will. With rows only
     /// libsrt waits for another third of a row, and so do we.
     fn sweep(&mut self, place: u64) {
-        let until = if self.shape.has_columns() { place } else { place.saturating_sub(self.shape.columns() / 3) };
+        let until = if self.shape.has_columns() { place } else { place.saturating_sub(self.shape.columns() / 3 + 1) };
         let start = self.window_start();
         if self.swept < start {
             self.give_up(self.swept..start);

@@ -30,8 +30,8 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Arq, Config, ConfigError, Layout};
 pub(super) use config::{Agreed, Settled, answer, conclude};
+pub use config::{Arq, Config, ConfigError, Layout};
 pub(super) use decode::{Decoder, Rebuilt, Stats};
 pub(super) use encode::{Encoder, Repair};
 

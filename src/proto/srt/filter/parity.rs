@@ -9,8 +9,10 @@ pub(super) struct Parity {
     timestamp: u32,
     key: u8,
     length: u16,
-    /// Length of the longest payload: the rest is zero.
-    used: usize,
+    /// Length of the longest packet's payload.
+    longest: usize,
+    /// Length of the repair's payload, if there is one.
+    covered: Option<usize>,
     payload: Box<[u8]>,
 }
 
@@ -25,13 +27,14 @@ pub(super) struct Solved<'parity> {
 impl Parity {
     /// Of no packets, for payloads of at most `payload_max` bytes.
     pub(super) fn new(payload_max: usize) -> Self {
-        Self { timestamp: 0, key: 0, length: 0, used: 0, payload: vec![0; payload_max].into() }
+        Self { timestamp: 0, key: 0, length: 0, longest: 0, covered: None, payload: vec![0; payload_max].into() }
     }
 
     /// Of no packets again.
     pub(super) fn clear(&mut self) {
-        self.payload[..self.used].fill(0);
-        (self.timestamp, self.key, self.length, self.used) = (0, 0, 0, 0);
+        let used = self.used();
+        self.payload[..used].fill(0);
+        (self.timestamp, self.key, self.length, self.longest, self.covered) = (0, 0, 0, 0, None);
     }
 
     pub(super) fn timestamp(&self) -> u32 {
@@ -43,7 +46,7 @@ impl Parity {
         self.timestamp ^= member.timestamp;
         self.key ^= member.key.bits() as u8;
         self.length ^= member.payload.len() as u16;
-        self.add_payload(member.payload);
+        self.longest = self.longest.max(self.add_payload(member.payload));
     }
 
     /// Adds a repair by its timestamp and payload; says whether it had a header.
@@ -52,13 +55,13 @@ impl Parity {
         self.timestamp ^= timestamp;
         self.key ^= key;
         self.length ^= u16::from_be_bytes([high, low]);
-        self.add_payload(payload);
+        self.covered = Some(self.add_payload(payload));
         true
     }
 
     /// Bytes of the repair.
     pub(super) const fn repair_len(&self) -> usize {
-        HEADER_BYTES + self.used
+        HEADER_BYTES + self.longest
     }
 
     /// Writes the repair into as many bytes. No longer than the longest packet: libsrt always fills it up.
@@ -71,18 +74,25 @@ impl Parity {
     }
 
     /// The packet that is missing; `None` if there is none that could be so, as when the peer put other packets into its
-    /// repair than belong there.
+    /// repair than belong there, or the repair is cut.
     pub(super) fn solve(&self) -> Option<Solved<'_>> {
         let length = usize::from(self.length);
-        let (payload, rest) = self.payload[..self.used].split_at_checked(length)?;
+        let covered = self.covered.filter(|covered| *covered >= self.longest)?;
+        let (payload, rest) = self.payload[..covered].split_at_checked(length)?;
         let key = KeyFlag::of(u32::from(self.key));
         let is_possible = length > 0 && self.key < KeyFlag::Both as u8 && rest.iter().all(|byte| *byte == 0);
         is_possible.then_some(Solved { timestamp: self.timestamp, key, payload })
     }
 
-    fn add_payload(&mut self, payload: &[u8]) {
+    /// Says how many bytes of it were taken.
+    fn add_payload(&mut self, payload: &[u8]) -> usize {
         self.payload.iter_mut().zip(payload).for_each(|(sum, byte)| *sum ^= *byte);
-        self.used = self.used.max(payload.len().min(self.payload.len()));
+        payload.len().min(self.payload.len())
+    }
+
+    /// What lies behind is zero.
+    fn used(&self) -> usize {
+        self.longest.max(self.covered.unwrap_or(0))
     }
 }
 
@@ -115,8 +125,8 @@ mod tests {
             assert_eq!(received.solve(), Some(Solved { timestamp, key, payload }));
             received.clear();
             assert_eq!(received.solve(), None);
-            received.add(&members[1]);
-            assert_eq!(received.solve().unwrap().payload, b"twelve bytes");
+            assert!(received.add_repair(5, &[0, 1, 0, 2, 7, 8]));
+            assert_eq!(received.solve(), Some(Solved { timestamp: 5, key: KeyFlag::Even, payload: &[7, 8] }));
         }
     }
 

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn every_place_belongs_to_one_group_each_way_and_groups_have_their_size() {
-        for text in ["fec,cols:2,rows:2", "fec,cols:10,rows:5", "fec,cols:5,rows:10", "fec,cols:3,rows:-7,layout:even"] {
+        for text in ["fec,cols:2,rows:2", "fec,cols:10,rows:5", "fec,cols:5,rows:10", "fec,cols:3,rows:-7,layout:even"]
+        {
             let shape = shape(text);
             for way in [Way::Row, Way::Column] {
                 for place in 2 * shape.matrix()..5 * shape.matrix() {
