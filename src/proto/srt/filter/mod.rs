@@ -75,3 +75,22 @@ pub(super) struct Member<'payload> {
 
 /// What a repair's payload begins with, and so what all other payloads must be shorter by.
 pub(super) const HEADER_BYTES: usize = 4;
+
+/// No bytes may make a reader of configurations or repairs panic; what is read as a configuration reads back, and nothing
+/// is rebuilt from a repair alone.
+#[cfg(any(test, fuzzing))]
+pub(super) fn check_any_bytes(bytes: &[u8]) {
+    let text = std::str::from_utf8(bytes).ok();
+    if let Some(config) = text.and_then(|text| text.parse::<Config>().ok()) {
+        assert_eq!(config.to_string().parse(), Ok(config));
+    }
+    let _ = (answer(None, text), conclude(None, text));
+    let config = Config { columns: Some(2), rows: Some(2), ..Config::default() };
+    let Ok(Some(agreed)) = answer(None, Some(&config.to_string())) else { return };
+    let pool = Pool::new(crate::bus::PoolLimits { small_max: 128, large_max: 0 });
+    let mut decoder = Decoder::new(&agreed.settled, 0, bytes.len(), pool);
+    for place in 0..8 {
+        decoder.handle_repair(crate::units::Time::ZERO, place, 0, bytes);
+    }
+    assert!(decoder.poll_rebuilt().is_none(), "rebuilt from nothing");
+}
