@@ -184,6 +184,8 @@ fn a_wrong_passphrase_is_told_on_both_sides_and_never_shown() {
 /// Feeds `to` over a path that is whole at first and then loses two percent of all datagrams, repairs as well, for good.
 /// Says what came to `sink` of so many packets after each.
 fn feed_with_filter(to: SocketAddr, sink: &Sink, proxy: &Proxy, mut between: impl FnMut()) {
+    // A caller who is connected learns of it half a round trip later, and until then throws away what it is fed.
+    let_pass(10 * DELAY);
     let feed = Feed::new(to, TS).run_until(Duration::from_millis(1), PACKETS);
     sink.wait(PACKETS);
     assert_eq!(sink.report(PACKETS), perfect(PACKETS));
