@@ -13,6 +13,8 @@ pub(super) struct Parity {
     longest: usize,
     /// Length of the repair's payload, if there is one.
     covered: Option<usize>,
+    payload_max: usize,
+    /// Empty until it is needed for the first time: most connections send or receive, few do both.
     payload: Box<[u8]>,
 }
 
@@ -27,13 +29,15 @@ pub(super) struct Solved<'parity> {
 impl Parity {
     /// Of no packets, for payloads of at most `payload_max` bytes.
     pub(super) fn new(payload_max: usize) -> Self {
-        Self { timestamp: 0, key: 0, length: 0, longest: 0, covered: None, payload: vec![0; payload_max].into() }
+        Self { timestamp: 0, key: 0, length: 0, longest: 0, covered: None, payload_max, payload: Box::default() }
     }
 
     /// Of no packets again.
     pub(super) fn clear(&mut self) {
         let used = self.used();
-        self.payload[..used].fill(0);
+        if let Some(used) = self.payload.get_mut(..used) {
+            used.fill(0);
+        }
         (self.timestamp, self.key, self.length, self.longest, self.covered) = (0, 0, 0, 0, None);
     }
 
@@ -78,7 +82,7 @@ impl Parity {
     pub(super) fn solve(&self) -> Option<Solved<'_>> {
         let length = usize::from(self.length);
         let covered = self.covered.filter(|covered| *covered >= self.longest)?;
-        let (payload, rest) = self.payload[..covered].split_at_checked(length)?;
+        let (payload, rest) = self.payload.get(..covered)?.split_at_checked(length)?;
         let key = KeyFlag::of(u32::from(self.key));
         let is_possible = length > 0 && self.key < KeyFlag::Both as u8 && rest.iter().all(|byte| *byte == 0);
         is_possible.then_some(Solved { timestamp: self.timestamp, key, payload })
@@ -86,6 +90,9 @@ impl Parity {
 
     /// Says how many bytes of it were taken.
     fn add_payload(&mut self, payload: &[u8]) -> usize {
+        if self.payload.is_empty() {
+            self.payload = vec![0; self.payload_max].into();
+        }
         self.payload.iter_mut().zip(payload).for_each(|(sum, byte)| *sum ^= *byte);
         payload.len().min(self.payload.len())
     }
