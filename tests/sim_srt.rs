@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anabranch::bus::{Meta, Pool, PoolLimits};
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
-use anabranch::proto::srt::{Caller, Config, Listener, Service};
+use anabranch::proto::srt::{Bandwidth, Caller, Config, Listener, PAYLOAD_MAX, Service};
 use anabranch::proto::{Core, Datagram, Event, Port, Stats};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
 use anabranch::sim::net::{Clock, Network, Node, NodeId};
 use anabranch::sim::traffic::{Check, Numbered, Report};
-use anabranch::units::{Seq, Time};
+use anabranch::units::{Bitrate, Seq, Time};
 
 const CALLER: ([u8; 4], u16) = ([192, 0, 2, 1], 40_000);
 const LISTENER: ([u8; 4], u16) = ([192, 0, 2, 2], 9_000);
@@ -116,6 +116,18 @@ impl Rig {
 
     fn received(&self) -> Stats {
         self.network.core(self.receiver).stats()
+    }
+
+    /// A figure of the receiver's and the same of the sender's.
+    fn figures(&self, name: &str) -> (f64, f64) {
+        let figure = |node| {
+            let mut found = None;
+            self.network.core(node).visit_details(&mut |figures| {
+                found = figures.iter().find(|figure| figure.0 == name).map(|figure| figure.1);
+            });
+            found.unwrap()
+        };
+        (figure(self.receiver), figure(self.sender))
     }
 }
 
@@ -253,6 +265,138 @@ fn a_key_frame_of_3000_packets_at_once_goes_through() {
     rig.send(100, PERIOD);
     assert_eq!(rig.finish(), whole(3_100));
     assert!(!rig.events.iter().any(|event| matches!(event, Event::PeerLost { .. })), "{:?}", rig.events);
+}
+
+fn filtered(text: &str, config: Config) -> Config {
+    Config { packet_filter: Some(text.parse().unwrap()), ..config }
+}
+
+/// Runs with a filter and random loss of whatever is sent; says what became of it, and how many of 3200 were rebuilt.
+fn run_filtered(seed: u64, sends: Sends, filter: &str, config: Config, share: f64) -> (Rig, Report, f64) {
+    let caller = caller(seed, filtered(filter, config.clone())).starting_at(Seq::new(0x7fff_fc00));
+    // The listener has nothing to say of it.
+    let mut rig = Rig::new(seed, sends, caller, config);
+    rig.links(link::Config { loss: Model::Random { share }, delay: DELAY, ..link::Config::default() });
+    rig.send(3_000, PERIOD);
+    let report = rig.finish();
+    assert_eq!((report.duplicated, report.corrupt, report.reordered), (0, 0, 0), "seed {seed}");
+    let supplied = rig.figures("pktRcvFilterSupply").0;
+    (rig, report, supplied)
+}
+
+#[test]
+fn without_loss_a_filter_costs_only_its_packets() {
+    for (filter, extra) in [
+        ("fec,cols:10,rows:5", 940..=959),
+        ("fec,cols:10,rows:5,layout:even,arq:never", 960..=960),
+        ("fec,cols:10,rows:-5,arq:always", 620..=639),
+        ("fec,cols:8", 400..=400),
+    ] {
+        for sends in [Sends::Caller, Sends::Listener] {
+            let (rig, report, supplied) = run_filtered(1, sends, filter, config(), 0.0);
+            assert_eq!((report, supplied), (whole(3_000), 0.0), "{filter}");
+            let Stats { recovered, duplicate, lost, malformed, unexpected, .. } = rig.received();
+            assert_eq!([recovered, duplicate, lost, malformed, unexpected], [0; 5], "{filter}");
+            let (came, went) = (rig.figures("pktRcvFilterExtra").0, rig.figures("pktSndFilterExtra").1);
+            assert!(came == went && extra.contains(&(came as u64)), "{filter}: {came} of {went}");
+            assert_eq!(rig.figures("pktRcvFilterLoss").0, 0.0);
+            assert_eq!((rig.figures("pktSentNAK").0, rig.figures("pktRetrans").1), (0.0, 0.0));
+        }
+    }
+}
+
+#[test]
+fn a_filter_alone_repairs_nearly_all_of_two_percent_loss_and_nothing_is_asked_for() {
+    for seed in 0..6 {
+        let sends = if seed % 2 == 0 { Sends::Caller } else { Sends::Listener };
+        let filter = "fec,cols:10,rows:5,layout:staircase,arq:never";
+        // Without these reports a sender would send everything again that is not acknowledged at once.
+        let config = Config { nak_reports: seed % 3 != 0, ..config() };
+        let (rig, report, supplied) = run_filtered(seed, sends, filter, config, 0.02);
+        let lost = rig.network.link_stats(rig.sender, rig.receiver).lost;
+        assert!(report.lost <= 3 && supplied > 40.0, "seed {seed}: {report:?}, {supplied} rebuilt, {lost} lost");
+        assert_eq!(rig.received().recovered as f64, supplied);
+        assert_eq!(rig.received().lost, report.lost);
+        // Some of what its column could not repair its row still does later.
+        let unrepaired = rig.figures("pktRcvFilterLoss").0 as u64;
+        assert!((report.lost..=report.lost + 3).contains(&unrepaired), "seed {seed}: {unrepaired} of {report:?}");
+        assert_eq!((rig.figures("pktSentNAK").0, rig.figures("pktRetrans").1), (0.0, 0.0), "seed {seed}");
+        let (least, most) = rig.took.unwrap();
+        let is_right = |took: Duration| took.abs_diff(LATENCY + DELAY) <= Duration::from_millis(5);
+        assert!(is_right(least) && is_right(most), "seed {seed}: {least:?} to {most:?}");
+    }
+}
+
+#[test]
+fn what_a_filter_cannot_repair_is_asked_for_once_and_comes() {
+    for seed in 0..6 {
+        let sends = if seed % 2 == 0 { Sends::Caller } else { Sends::Listener };
+        let (rig, report, supplied) = run_filtered(seed, sends, "fec,cols:10,arq:onreq", config(), 0.02);
+        let again = rig.figures("pktRetrans").1;
+        // Of what is asked for once, some is lost once more.
+        assert!(report.lost <= 2 && supplied > 25.0, "seed {seed}: {report:?}, {supplied} rebuilt, {again} again");
+        let unrepaired = rig.figures("pktRcvFilterLoss").0;
+        assert!(again <= unrepaired && again + 4.0 >= unrepaired, "seed {seed}: {again} of {unrepaired} again");
+        let (rig, report, supplied) = run_filtered(seed, sends, "fec,cols:10,arq:always", config(), 0.02);
+        assert_eq!(report, whole(3_000), "seed {seed}");
+        assert!(supplied > 10.0 && rig.figures("pktRetrans").1 > 40.0, "seed {seed}: {supplied} rebuilt");
+    }
+}
+
+#[test]
+fn encrypted_packets_are_rebuilt_while_keys_change() {
+    for (length, cipher, sends) in [
+        (KeyLength::Aes128, CipherMode::Ctr, Sends::Caller),
+        (KeyLength::Aes256, CipherMode::Gcm, Sends::Listener),
+        (KeyLength::Aes128, CipherMode::Gcm, Sends::Caller),
+    ] {
+        let config = Config { key_refresh_packets: 100, key_announce_packets: 40, ..encrypted(length, cipher) };
+        let filter = "fec,cols:10,rows:5,arq:never";
+        let (rig, report, supplied) = run_filtered(3, sends, filter, config, 0.02);
+        assert!(report.lost <= 3 && supplied > 40.0, "{cipher:?}: {report:?}, {supplied} rebuilt");
+        assert_eq!(rig.figures("pktRcvUndecrypt").0, 0.0, "{cipher:?}");
+    }
+}
+
+#[test]
+fn repairs_keep_to_the_rate_and_to_the_path() {
+    let rate = Bandwidth::Max(Bitrate::from_bps(16_000_000));
+    let config = Config { bandwidth: rate, payload_max: PAYLOAD_MAX, ..config() };
+    let mut rig = Rig::new(5, Sends::Caller, caller(5, filtered("fec,cols:10,rows:5", config.clone())), config);
+    // 1456 bytes fit a packet, but not with the four that a repair has more.
+    rig.numbered = Numbered::new(PAYLOAD_MAX - 4);
+    rig.send(500, Duration::ZERO);
+    rig.idle(Duration::from_secs(1));
+    let all = rig.figures("byteSent").1 as u64;
+    assert_eq!(rig.figures("pktSentUnique").1, 500.0);
+    assert_eq!(rig.finish().lost, 0);
+    let repairs = rig.figures("pktSndFilterExtra").1;
+    assert!(repairs > 90.0 && all > 590 * PAYLOAD_MAX as u64 - 2_400, "{repairs} repairs, {all} bytes");
+    let took = Duration::from_secs_f64(all as f64 * 8.0 / 16e6);
+    assert!(took > Duration::from_millis(430), "{took:?}");
+}
+
+#[test]
+fn filters_that_do_not_go_together_are_refused_on_either_side() {
+    let no_filter = Config { packet_filter: None, ..config() };
+    for (ours, theirs, is_refused) in [
+        ("fec,cols:10", "fec,cols:20", true),
+        ("fec", "fec,rows:5", true),
+        ("fec,arq:never", "fec,cols:10,arq:onreq", true),
+        ("fec", "fec,cols:10", false),
+        ("", "fec,cols:10", false),
+        ("", "", false),
+    ] {
+        let config = |text: &str| if text.is_empty() { no_filter.clone() } else { filtered(text, no_filter.clone()) };
+        let mut rig = Rig::new(17, Sends::Caller, caller(17, config(ours)), config(theirs));
+        rig.idle(Duration::from_secs(1));
+        let refusals = rig.events.iter().filter(|event| match event {
+            Event::PeerRefused { why, .. } => why.refusal.is_some_and(|refusal| refusal.1 == 1_014),
+            Event::PeerConnected { .. } | Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended => false,
+        });
+        assert_eq!(refusals.count() >= 2, is_refused, "{ours} {theirs}: {:?}", rig.events);
+        assert_eq!(rig.received().peers == Some(1), !is_refused, "{ours} {theirs}");
+    }
 }
 
 #[test]

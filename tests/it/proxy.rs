@@ -18,6 +18,8 @@ pub(crate) struct Proxy {
     /// Where to send media; control goes to the next port.
     pub(crate) address: SocketAddr,
     media: Arc<Mutex<Link>>,
+    /// What answers suffer, where that can be changed.
+    way_back: Option<Arc<Mutex<Link>>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -30,7 +32,7 @@ impl Proxy {
         let delayed = link::Config { delay: control_delay, ..link::Config::default() };
         let media = link(link::Config::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let mut proxy = Self { address, media: Arc::clone(&media), stop, threads: Vec::new() };
+        let mut proxy = Self { address, media: Arc::clone(&media), way_back: None, stop, threads: Vec::new() };
 
         let back = UdpSocket::bind((V4, 0)).unwrap();
         proxy.relay(Arc::new(roomy(address)), media, |_from| {}, move |datagram| back.send_to(datagram, target));
@@ -60,7 +62,8 @@ impl Proxy {
         let link = |seed| Arc::new(Mutex::new(Link::new(config, seed)));
         let (media, back_link) = (link(seed), link(seed + 1));
         let stop = Arc::new(AtomicBool::new(false));
-        let mut proxy = Self { address, media: Arc::clone(&media), stop, threads: Vec::new() };
+        let way_back = Some(Arc::clone(&back_link));
+        let mut proxy = Self { address, media: Arc::clone(&media), way_back, stop, threads: Vec::new() };
         let front = Arc::new(roomy(address));
         let back = Arc::new(roomy((V4, 0).into()));
         let client = Arc::new(Mutex::new(None));
@@ -82,6 +85,17 @@ impl Proxy {
 
     pub(crate) fn set_media(&self, config: link::Config) {
         lock(&self.media).set_config(config);
+    }
+
+    /// Both ways.
+    pub(crate) fn set_both(&self, config: link::Config) {
+        self.set_media(config);
+        self.way_back.iter().for_each(|link| lock(link).set_config(config));
+    }
+
+    /// Datagrams lost so far, both ways.
+    pub(crate) fn lost(&self) -> u64 {
+        self.media().lost + self.way_back.as_ref().map_or(0, |link| lock(link).stats().lost)
     }
 
     /// What media suffered so far.

@@ -182,6 +182,172 @@ fn a_wrong_passphrase_is_told_on_both_sides_and_never_shown() {
     assert!(!event.contains("secret"), "{event}");
 }
 
+/// Feeds `to` over a path that is whole at first and then loses two percent of all datagrams, repairs as well, for good.
+/// Says what came to `sink` of so many packets after each.
+fn feed_with_filter(to: SocketAddr, sink: &Sink, proxy: &Proxy, mut between: impl FnMut()) {
+    // A caller who is connected learns of it half a round trip later, and until then throws away what it is fed.
+    let_pass(10 * DELAY);
+    let feed = Feed::new(to, TS).run_until(Duration::from_millis(1), PACKETS);
+    sink.wait(PACKETS);
+    assert_eq!(sink.report(PACKETS), perfect(PACKETS));
+    between();
+    let loss = Model::Random { share: 0.02 };
+    proxy.set_both(link::Config { loss, delay: DELAY, ..link::Config::default() });
+    let feed = feed.run_until(Duration::from_millis(1), 2 * PACKETS);
+    proxy.set_both(link::Config { delay: DELAY, ..link::Config::default() });
+    let feed = feed.run_until(Duration::from_millis(1), 2 * PACKETS + TAIL);
+    let least = 2 * PACKETS * 998 / 1_000;
+    wait_until("the last packet", || sink.report(feed.made()).received >= least + TAIL);
+    let report = sink.report(feed.made());
+    assert_eq!((report.duplicated, report.reordered, report.corrupt), (0, 0, 0), "{report:?}");
+    assert!(proxy.lost() > 25, "{} lost", proxy.lost());
+}
+
+fn good_path(listener: u16) -> Proxy {
+    Proxy::two_way(local(listener), 7, link::Config { delay: DELAY, ..link::Config::default() })
+}
+
+fn figure(details: &[(&'static str, f64)], name: &str) -> f64 {
+    details.iter().find(|figure| figure.0 == name).unwrap().1
+}
+
+#[test]
+fn libsrts_repairs_replace_what_got_lost_on_the_way_to_us() {
+    if !installed("srt-live-transmit") {
+        return;
+    }
+    // The last one is about packets as they travel, which is encrypted.
+    for (we_listen, ours, theirs) in [
+        (true, "", "fec,cols:10,rows:5,layout:staircase,arq:never"),
+        (false, "fec,cols:10,rows:5,arq:never", "fec"),
+        (true, "fec", "fec,cols:8,rows:4,layout:even,arq:never"),
+        (false, "fec,arq:never,layout:staircase", "fec,cols:6,rows:-5"),
+        (true, "", "fec,cols:10,rows:5,arq:never&passphrase=a-secret-of-ours"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
+        let proxy = good_path(port);
+        let secret = theirs.split_once('&').map_or("", |both| both.1);
+        let ours = format!("{}&{secret}&packetfilter={ours}", latency());
+        let theirs = format!("{}&packetfilter={theirs}", latency());
+        let from = format!("udp://127.0.0.1:{feed}");
+        let _peer = if we_listen {
+            rig.apply("f", flow([srt(local(port), &format!("mode=listener&{ours}"))], [sink.url()]));
+            live_transmit(&from, &srt(proxy.address, &theirs), directory.path())
+        } else {
+            let peer = live_transmit(&from, &format!("srt://:{port}?mode=listener&{theirs}"), directory.path());
+            wait_for_port(port);
+            rig.apply("f", flow([srt(proxy.address, &ours)], [sink.url()]));
+            peer
+        };
+        rig.wait_event("f", "the connection", is_connected);
+        wait_for_port(feed);
+        feed_with_filter(local(feed), &sink, &proxy, || {
+            let source = rig.source("f", "s1");
+            assert_eq!((source.recovered, source.drops.duplicate, source.lost), (0, 0, 0), "{theirs}: {source:?}");
+            assert!(figure(&source.details, "pktRcvFilterExtra") > 300.0, "{theirs}: {source:?}");
+        });
+        let source = rig.source("f", "s1");
+        let supplied = figure(&source.details, "pktRcvFilterSupply");
+        assert!(supplied > 25.0 && source.recovered == supplied as u64, "{theirs}: {source:?}");
+        assert_eq!(figure(&source.details, "pktSentNAK"), 0.0, "{theirs}");
+        assert_eq!(figure(&source.details, "pktRcvRetrans"), 0.0, "{theirs}");
+    }
+}
+
+#[test]
+fn our_repairs_replace_what_got_lost_on_the_way_to_libsrt() {
+    if !installed("srt-live-transmit") {
+        return;
+    }
+    for (we_listen, ours, theirs) in [
+        (false, "fec,cols:10,rows:5,layout:staircase,arq:never", "fec"),
+        (true, "", "fec,cols:10,rows:5,arq:never"),
+        (false, "fec", "fec,cols:8,rows:4,layout:even,arq:never"),
+        (true, "fec,cols:6,rows:-5", "fec,arq:never"),
+        (false, "fec,cols:10,rows:5,arq:never&passphrase=a-secret-of-ours", "&passphrase=a-secret-of-ours"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
+        let proxy = good_path(port);
+        let theirs = if theirs.starts_with('&') { theirs.into() } else { format!("&packetfilter={theirs}") };
+        let (ours, theirs) = (format!("{}&packetfilter={ours}", latency()), format!("{}{theirs}", latency()));
+        let _peer = if we_listen {
+            rig.apply("f", flow([udp(listen)], [srt(local(port), &format!("mode=listener&{ours}"))]));
+            live_transmit(&srt(proxy.address, &theirs), &sink.url(), directory.path())
+        } else {
+            let from = format!("srt://:{port}?mode=listener&{theirs}");
+            let peer = live_transmit(&from, &sink.url(), directory.path());
+            wait_for_port(port);
+            rig.apply("f", flow([udp(listen)], [srt(proxy.address, &ours)]));
+            peer
+        };
+        rig.wait_event("f", "the connection", is_connected);
+        feed_with_filter(listen, &sink, &proxy, || {
+            let output = rig.output("f", "o1");
+            assert!(figure(&output.details, "pktSndFilterExtra") > 300.0, "{ours}: {output:?}");
+        });
+        let output = rig.output("f", "o1");
+        assert_eq!(figure(&output.details, "pktRecvNAK"), 0.0, "{ours}");
+        assert_eq!(figure(&output.details, "pktRetrans"), 0.0, "{ours}");
+    }
+}
+
+#[test]
+fn what_a_filter_could_not_repair_is_asked_for_by_either_side() {
+    if !installed("srt-live-transmit") {
+        return;
+    }
+    for arq in ["onreq", "always"] {
+        let directory = tempfile::tempdir().unwrap();
+        let query = format!("{}&packetfilter=fec,cols:10,arq:{arq}", latency());
+        // There over the bad path, and back over another one.
+        let (rig, sink) = (Rig::new(), Sink::new(V4));
+        let (listen, there, between, back) = (local(free_port()), free_port(), free_port(), free_port());
+        let paths = [bad_path(there, 0.02), bad_path(back, 0.02)];
+        rig.apply("back", flow([srt(local(back), &format!("mode=listener&{query}"))], [sink.url()]));
+        let between = format!("udp://127.0.0.1:{between}");
+        let _second = live_transmit(&between, &srt(paths[1].address, &query), directory.path());
+        let _first = live_transmit(&format!("srt://:{there}?mode=listener&{query}"), &between, directory.path());
+        wait_for_port(there);
+        rig.apply("there", flow([udp(listen)], [srt(paths[0].address, &query)]));
+        rig.wait_event("there", "the connection", is_connected);
+        rig.wait_event("back", "the connection", is_connected);
+        let feed = Feed::new(listen, TS).run_until(Duration::from_millis(1), PACKETS);
+        paths.iter().for_each(|path| path.set_both(link::Config { delay: DELAY, ..link::Config::default() }));
+        let feed = feed.run_until(Duration::from_millis(1), PACKETS + TAIL);
+        let least = PACKETS * 995 / 1_000 + TAIL;
+        wait_until("the last packet", || sink.report(feed.made()).received >= least);
+        let (output, source) = (rig.output("there", "o1"), rig.source("back", "s1"));
+        assert!(figure(&source.details, "pktRcvFilterSupply") > 10.0, "{arq}: {source:?}");
+        assert!(figure(&source.details, "pktSentNAK") > 0.0, "{arq}: {source:?}");
+        assert!(figure(&source.details, "pktRcvRetrans") > 0.0, "{arq}: {source:?}");
+        assert!(figure(&output.details, "pktRetrans") > 0.0, "{arq}: {output:?}");
+    }
+}
+
+#[test]
+fn libsrt_and_we_refuse_filters_that_do_not_go_together() {
+    if !installed("srt-live-transmit") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
+    let theirs = format!("srt://:{port}?mode=listener&packetfilter=fec,cols:20");
+    let _listener = live_transmit(&theirs, &sink.url(), directory.path());
+    wait_for_port(port);
+    rig.apply("calls", flow([udp(listen)], [srt(local(port), "packetfilter=fec,cols:10")]));
+    let ours = local(free_port());
+    rig.apply("listens", flow([srt(ours, "mode=listener&packetfilter=fec,cols:10")], [sink.url()]));
+    let feed = format!("udp://127.0.0.1:{}", free_port());
+    let _caller = live_transmit(&feed, &srt(ours, "packetfilter=fec,cols:20"), directory.path());
+    let refused = |event: &EventKind| matches!(event, EventKind::ConnectionError { .. });
+    for flow in ["calls", "listens"] {
+        let event = rig.wait_event(flow, "the refusal", refused).to_string();
+        assert!(event.contains("the packet filters do not go together (1014)"), "{event}");
+    }
+}
+
 /// Two callers of one output; one is gone without a word, and the other does not notice.
 #[test]
 fn an_output_serves_many_callers_and_one_that_dies_hurts_nobody() {

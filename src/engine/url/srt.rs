@@ -60,6 +60,11 @@ fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
     config.reorder_max = query.number("lossmaxttl", 0, 1_000)?.unwrap_or(config.reorder_max);
     config.mtu = query.number("mss", 256, 1_500)?.unwrap_or(config.mtu);
     config.payload_max = query.number("payloadsize", 188, PAYLOAD_MAX as u64)?.unwrap_or(config.payload_max);
+    if let Some(text) = query.take("packetfilter").filter(|text| !text.is_empty()) {
+        let wrong =
+            |error| query.value_error("packetfilter", &text, &format!("fec,cols:10,rows:5 or the like: {error}"));
+        config.packet_filter = Some(text.parse().map_err(wrong)?);
+    }
     config.connect_timeout = ms(query.number("conntimeo", 100, 60_000)?).unwrap_or(config.connect_timeout);
     config.idle_timeout = ms(query.number("peeridletimeo", 500, 60_000)?).unwrap_or(config.idle_timeout);
     config.bandwidth = bandwidth(query)?;
@@ -121,7 +126,7 @@ fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
     })
 }
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "conntimeo",
     "cryptomode",
     "dscp",
@@ -136,6 +141,7 @@ const KEYS: [&str; 24] = [
     "mss",
     "nakreport",
     "oheadbw",
+    "packetfilter",
     "passphrase",
     "payloadsize",
     "pbkeylen",
@@ -180,6 +186,16 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_filter_is_written_as_for_libsrt_escaped_or_not() {
+        let filter = "fec,cols:10,rows:5,layout:even,arq:never";
+        for given in [filter, "fec%2Ccols%3A10%2Crows%3A5%2Clayout%3Aeven%2Carq%3Anever"] {
+            let config = output(&format!("srt://10.0.0.1:9000?packetfilter={given}"));
+            assert_eq!(config.connection.packet_filter, filter.parse().ok());
+        }
+        assert_eq!(output("srt://10.0.0.1:9000?packetfilter=").connection.packet_filter, None);
+    }
+
+    #[test]
     fn a_passphrase_may_stand_in_a_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "a-secret-of-ours\n").unwrap();
@@ -198,6 +214,10 @@ mod tests {
             ("srt://10.0.0.1:9000?passphrase=2short", "passphrase=*** is not allowed, write 10 to 79 bytes"),
             ("srt://10.0.0.1:9000?passphrase=env:ANABRANCH_NO_SUCH_VARIABLE", "env:NAME"),
             ("srt://10.0.0.1:9000?nosuch=1", "unknown key"),
+            ("srt://10.0.0.1:9000?packetfilter=rs,k:10", "fec is the only filter there is"),
+            ("srt://10.0.0.1:9000?packetfilter=fec,cols:1", "cols must be from 2 to 255"),
+            ("srt://10.0.0.1:9000?packetfilter=fec,cols:10,rows:-1", "rows must be from 1 to 255, or"),
+            ("srt://10.0.0.1:9000?packetfilter=fec,weight:1", "write fec,cols:10,rows:5 or the like: fec has the keys"),
         ] {
             let error = parse_output(url).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains("2short"), "{error}");

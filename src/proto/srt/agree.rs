@@ -24,10 +24,10 @@ pub(super) struct Wishes {
 }
 
 impl Wishes {
-    /// Sorts the extensions; repeated ones overwrite.
+    /// Sorts the extensions; of repeated ones the last counts.
     ///
     /// # Errors
-    /// [`Rejection::ROGUE`] if one is cut or contradictory.
+    /// [`Rejection::ROGUE`] if one is cut or contradictory, [`Rejection::FILTER`] if there are two filters.
     pub(super) fn of(extensions: Extensions<'_>) -> Result<Self, Rejection> {
         let mut wishes = Self::default();
         for extension in extensions {
@@ -38,7 +38,11 @@ impl Wishes {
                 Extension::KeyResponse(material) => wishes.key_response = Some(material.to_vec()),
                 Extension::StreamId(id) => wishes.stream_id = id,
                 Extension::Congestion(name) => wishes.congestion = Some(name),
-                Extension::Filter(filter) => wishes.filter = Some(filter),
+                // libsrt takes the last of all others, but not of these.
+                Extension::Filter(filter) => match wishes.filter.replace(filter) {
+                    None => {}
+                    Some(_) => return Err(Rejection::FILTER),
+                },
                 Extension::Group(_) => wishes.has_group = true,
                 Extension::Unknown(_) => {}
             }
@@ -63,9 +67,6 @@ impl Wishes {
         }
         if self.has_group {
             return Err(Rejection::GROUP);
-        }
-        if self.filter.is_some() {
-            return Err(Rejection::FILTER);
         }
         Ok(request)
     }
@@ -132,6 +133,7 @@ pub(super) fn settle(
         base_arrival,
         base_timestamp,
         flow_window: handshake.flow_window.max(FLOW_WINDOW_MIN),
+        filter: None,
         payload_max: mtu.saturating_sub(ip_header + UDP_HEADER_BYTES + HEADER_BYTES).max(PAYLOAD_MIN),
     }
 }

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use super::agree::{self, Latencies, Parties, Wishes};
 use super::config::Config;
-use super::connection::{Connection, timestamp};
+use super::connection::{Connection, Settled, timestamp};
 use super::crypto::{Crypto, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
+use super::filter;
 use super::handshake::{Extension, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
@@ -130,7 +131,7 @@ impl Caller {
                 handshake.extension |= extension::KEYS;
                 handshake.encryption = (crypto.length().bytes() / 8) as u16;
             }
-            if !self.config.stream_id.is_empty() {
+            if !self.config.stream_id.is_empty() || self.config.packet_filter.is_some() {
                 handshake.extension |= extension::CONFIG;
             }
             handshake.write(&mut body);
@@ -140,6 +141,9 @@ impl Caller {
             }
             if !self.config.stream_id.is_empty() {
                 Extension::StreamId(self.config.stream_id.clone()).write(&mut body);
+            }
+            if let Some(filter) = &self.config.packet_filter {
+                Extension::Filter(filter.to_string()).write(&mut body);
             }
         } else {
             handshake.write(&mut body);
@@ -171,6 +175,7 @@ impl Caller {
                 let settled = Wishes::of(extensions).and_then(|wishes| {
                     let response = wishes.response.ok_or(Rejection::ROGUE)?;
                     settle_keys(&mut attempt.crypto, wishes.key_response.as_deref(), response.version)?;
+                    let filter = filter::conclude(self.config.packet_filter.as_ref(), wishes.filter.as_deref())?;
                     let latencies = Latencies { receive: response.send_latency, send: response.receive_latency };
                     let parties = Parties {
                         local_id: attempt.local_id,
@@ -178,7 +183,8 @@ impl Caller {
                         epoch: attempt.epoch,
                         base: (datagram.meta.arrival, header.timestamp),
                     };
-                    Ok(agree::settle(&self.config, parties, &handshake, &response, latencies))
+                    let settled = agree::settle(&self.config, parties, &handshake, &response, latencies);
+                    Ok(Settled { filter: filter.map(|agreed| agreed.settled), ..settled })
                 });
                 match settled {
                     Ok(settled) => {

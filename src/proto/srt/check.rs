@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::filter;
 use super::handshake::Handshake;
 use super::packet::{AckBody, DropBody, HEADER_BYTES, Header, LossRanges};
 use super::{Caller, Config, Listener, Service};
@@ -22,12 +23,19 @@ pub fn check_any_bytes(bytes: &[u8]) {
         assert_eq!(header.bytes()[..], bytes[..HEADER_BYTES]);
     }
     super::crypto::check_any_bytes(bytes);
+    filter::check_any_bytes(bytes);
 }
 
 /// A caller and a listener who are connected survive a path that does what `script` says with each of their datagrams,
-/// and datagrams made up by it. What is released came in order, and nothing grows without bound.
+/// and datagrams made up by it. What is released came in order, and nothing grows without bound. Scripts that begin with
+/// a high bit have a packet filter.
 pub fn check_any_path(script: &[u8]) {
-    let mut pair = Pair::new();
+    let filter = script.first().filter(|first| **first >= 0x80).map(|first| match first % 3 {
+        0 => "fec,cols:3,rows:2,arq:onreq",
+        1 => "fec,cols:2,rows:-3,layout:even,arq:never",
+        _ => "fec,cols:4,arq:always",
+    });
+    let mut pair = Pair::new(filter.and_then(|text| text.parse().ok()));
     pair.run(Time::ZERO + Duration::from_millis(100), &mut std::iter::empty());
     let mut bytes = script.iter().copied();
     let mut now = Time::ZERO + Duration::from_millis(100);
@@ -54,10 +62,14 @@ struct Pair {
 const ADDRESSES: [([u8; 4], u16); 2] = [([192, 0, 2, 1], 1), ([192, 0, 2, 2], 2)];
 
 impl Pair {
-    fn new() -> Self {
+    fn new(packet_filter: Option<filter::Config>) -> Self {
         let pool = Pool::new(PoolLimits { small_max: 65_536, large_max: 0 });
-        let config =
-            Config { passphrase: "thelocalmanager".parse().ok(), key_refresh_packets: 50, ..Config::default() };
+        let config = Config {
+            passphrase: "thelocalmanager".parse().ok(),
+            key_refresh_packets: 50,
+            packet_filter,
+            ..Config::default()
+        };
         let caller = Caller::new(config.clone(), ADDRESSES[1].into(), pool.clone(), [1; 32]);
         let listener = Listener::new(config, Service::Receive, pool.clone(), [2; 32]);
         Self { pool, cores: [Box::new(caller), Box::new(listener)], released: None }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::congestion::Bandwidth;
 use super::crypto::{CipherMode, KeyLength, Passphrase, Refresh};
+use super::filter;
 
 /// What one side wants; the handshake settles what both get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct Config {
     pub nak_reports: bool,
     /// Most packets that a gap may wait for reordering (`lossmaxttl`).
     pub reorder_max: u32,
+    /// Repairs instead of retransmissions, or beside them. A caller who wants them is not connected without; a listener
+    /// has none for callers who do not ask (`packetfilter`).
+    pub packet_filter: Option<filter::Config>,
     /// Longest IP packet (`mss`).
     pub mtu: u16,
     /// Longest payload of a packet that we make (`payloadsize`).
@@ -66,6 +70,7 @@ impl Default for Config {
             send_drop_delay: Some(Duration::ZERO),
             nak_reports: true,
             reorder_max: 0,
+            packet_filter: None,
             mtu: 1_500,
             payload_max: PAYLOAD_LIVE,
             flow_window: 25_600,

@@ -107,6 +107,11 @@ impl Pacer {
         self.is_pair = opens_pair;
     }
 
+    /// Something goes whether or not it may. The second of a pair may still follow at once.
+    pub(super) fn charge(&mut self, now: Time, payload_bytes: usize) {
+        self.spend(now, payload_bytes, self.is_pair);
+    }
+
     /// Nothing waits to be sent, or something else than the rate holds it.
     pub(super) const fn rest(&mut self) {
         self.is_idle = true;

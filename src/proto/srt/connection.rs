@@ -11,6 +11,7 @@ use super::config::Config;
 use super::crypto::Crypto;
 use super::entropy::Entropy;
 use super::error::Ended;
+use super::filter::{self, Arq, Filter, Member, Rebuilt, Repair};
 use super::packet::{
     AckBody, AckFigures, ControlHeader, ControlKind, DataHeader, DropBody, Header, KeyFlag, LossRanges,
 };
@@ -40,6 +41,8 @@ pub(super) struct Settled {
     pub base_arrival: Time,
     pub base_timestamp: u32,
     pub flow_window: u32,
+    /// The packet filter, if there is one.
+    pub filter: Option<filter::Settled>,
     /// Longest payload that the path carries.
     pub payload_max: usize,
 }
@@ -54,6 +57,7 @@ pub(super) struct Connection {
     receiver: receive::Receiver,
     /// `None` if nothing is encrypted.
     crypto: Option<Crypto>,
+    filter: Option<Box<Filter>>,
     entropy: Entropy,
     pool: Pool,
     /// When it was last fed: what the polls go by.
@@ -80,6 +84,9 @@ pub(super) struct Counts {
     pub no_buffer: u64,
     /// Packets that the send buffer refused.
     pub overflow: u64,
+    /// Packets that the filter added, and the bytes of their payloads.
+    pub repairs_sent: u64,
+    pub repair_bytes_sent: u64,
 }
 
 impl Connection {
@@ -91,6 +98,7 @@ impl Connection {
         (crypto, entropy): (Option<Crypto>, Entropy),
     ) -> Self {
         let first = (1 << 31) | u64::from(settled.initial.value());
+        let arq = settled.filter.map_or(Arq::Always, |filter| filter.arq);
         let sender = send::Config {
             first,
             latency: settled.send_latency,
@@ -98,7 +106,8 @@ impl Connection {
             drop_delay: config.send_drop_delay,
             capacity: config.buffer_packets,
             flow_window: settled.flow_window,
-            peer_sends_nak_reports: settled.peer_nak_reports,
+            // Nor is anything sent again unasked that nobody is to ask for.
+            peer_sends_nak_reports: settled.peer_nak_reports || arq == Arq::Never,
             bandwidth: config.bandwidth,
         };
         let receiver = receive::Config {
@@ -108,18 +117,22 @@ impl Connection {
             base_timestamp: settled.base_timestamp,
             too_late_drop: settled.too_late_drop,
             nak_reports: config.nak_reports,
-            gap_reports: true,
+            gap_reports: arq == Arq::Always,
             reorder_max: config.reorder_max,
             capacity: config.buffer_packets,
             payload_max: settled.payload_max,
         };
+        let filter = settled.filter.map(|filter| Filter::new(&filter, first, settled.payload_max, pool.clone()));
+        let overhead =
+            crypto.as_ref().map_or(0, Crypto::overhead) + filter.as_ref().map_or(0, |_| filter::HEADER_BYTES);
         Self {
             settled,
-            payload_max: config.payload_max.min(settled.payload_max - crypto.as_ref().map_or(0, Crypto::overhead)),
+            payload_max: config.payload_max.min(settled.payload_max - overhead),
             idle_timeout: config.idle_timeout,
             sender: send::Sender::new(sender, now),
             receiver: receive::Receiver::new(receiver, now),
             crypto,
+            filter: filter.map(Box::new),
             entropy,
             pool,
             now,
@@ -186,15 +199,21 @@ impl Connection {
             self.last_sent = self.now;
             return Some(transmit);
         }
+        // Right behind the last packet of its group.
+        if let Some(repair) = self.filter.as_mut().and_then(|filter| filter.encoder.poll()) {
+            return Some(self.transmit_repair(repair));
+        }
         let outgoing = self.sender.poll(self.now)?;
         let header = DataHeader {
             key: KeyFlag::of(u32::from(outgoing.key)),
             retransmitted: outgoing.retransmitted,
             ..self.data_header(outgoing.sequence, outgoing.message_number, outgoing.origin)
         };
-        self.last_sent = self.now;
-        let (to, header) = (Some(self.settled.peer), WireHeader::from(header.bytes()));
-        Some(Transmit { port: Port::Media, to, header, payload: Some(outgoing.packet) })
+        if let Some(filter) = self.filter.as_mut().filter(|_| !outgoing.retransmitted) {
+            let member = member(&header, outgoing.sequence, &outgoing.packet);
+            self.counts.no_buffer += u64::from(!filter.encoder.handle(&self.pool, &member));
+        }
+        Some(self.transmit_data(&header, outgoing.packet))
     }
 
     /// The next packet whose time has come.
@@ -228,6 +247,11 @@ impl Connection {
         self.receiver.stats()
     }
 
+    /// What came of the filter; all zero without one.
+    pub(super) fn filter_stats(&self) -> filter::Stats {
+        self.filter.as_ref().map_or_else(filter::Stats::default, |filter| filter.decoder.stats())
+    }
+
     /// What the path to us could carry, estimated.
     pub(super) fn link_packets_per_second(&self) -> u32 {
         self.receiver.capacity_per_second()
@@ -245,14 +269,41 @@ impl Connection {
             self.counts.malformed += 1;
             return;
         }
-        if header.message_number == 0 {
-            // Of a packet filter, which was not agreed on.
-            self.counts.unexpected += 1;
-            return;
-        }
         let sequence = self.receiver.extend(header.sequence);
-        let origin = if header.retransmitted { Origin::Retransmitted } else { Origin::Original };
-        let len = packet.len();
+        // A number beyond the buffer may be a damaged one, after which the filter would find everything else too old.
+        let filter = self.filter.as_mut().filter(|_| !self.receiver.is_beyond(sequence));
+        if header.message_number == 0 {
+            match filter {
+                Some(filter) => filter.decoder.handle_repair(arrival, sequence, header.timestamp, &packet),
+                None => self.counts.unexpected += 1,
+            }
+        } else {
+            if let Some(filter) = filter {
+                filter.decoder.handle_data(arrival, &member(header, sequence, &packet));
+            }
+            let origin = if header.retransmitted { Origin::Retransmitted } else { Origin::Original };
+            self.accept(header, sequence, origin, packet);
+        }
+        self.take_from_filter();
+    }
+
+    /// What was rebuilt goes the way of what came, and what cannot be is asked for where that is wanted.
+    fn take_from_filter(&mut self) {
+        while let Some(rebuilt) = self.filter.as_mut().and_then(|filter| filter.decoder.poll_rebuilt()) {
+            let header = rebuilt.header(self.settled.local_id);
+            let Rebuilt { sequence, packet, .. } = rebuilt;
+            self.accept(&header, sequence, Origin::Rebuilt, packet);
+        }
+        let Some(filter) = &mut self.filter else { return };
+        while let Some(lost) = filter.decoder.poll_lost() {
+            if filter.arq == Arq::OnRequest {
+                self.receiver.report(*lost.start(), *lost.end());
+            }
+        }
+    }
+
+    fn accept(&mut self, header: &DataHeader, sequence: u64, origin: Origin, packet: Packet) {
+        let (arrival, len) = (packet.meta.arrival, packet.len());
         let Some(packet) = self.open(header, packet) else {
             self.receiver.handle_undecrypted(self.now, sequence, origin, arrival, len);
             return;
@@ -437,10 +488,35 @@ impl Connection {
         self.control.push_back(Transmit { port: Port::Control, to, header, payload: Some(payload) });
     }
 
+    fn transmit_data(&mut self, header: &DataHeader, packet: Packet) -> Transmit {
+        self.last_sent = self.now;
+        let (to, header) = (Some(self.settled.peer), WireHeader::from(header.bytes()));
+        Transmit { port: Port::Media, to, header, payload: Some(packet) }
+    }
+
+    /// As libsrt sends it: without the flag R, whatever its document says, and with the flags KK of the last key, though
+    /// it is not encrypted as such.
+    fn transmit_repair(&mut self, repair: Repair) -> Transmit {
+        let Repair { sequence, timestamp, packet } = repair;
+        self.counts.repairs_sent += 1;
+        self.counts.repair_bytes_sent += packet.len() as u64;
+        self.sender.charge(self.now, packet.len());
+        let key = self.crypto.as_ref().map_or(KeyFlag::Clear, Crypto::in_use);
+        let (sequence, destination) = (Seq::new(sequence as u32), self.settled.peer_id);
+        let header = DataHeader { key, ..DataHeader::whole(sequence, 0, timestamp, destination) };
+        self.transmit_data(&header, packet)
+    }
+
     fn data_header(&self, sequence: u64, message_number: u32, origin: Time) -> DataHeader {
         let timestamp = timestamp(self.settled.epoch, origin);
         DataHeader::whole(Seq::new(sequence as u32), message_number, timestamp, self.settled.peer_id)
     }
+}
+
+/// A packet of a filter's groups.
+const fn member<'payload>(header: &DataHeader, sequence: u64, payload: &'payload [u8]) -> Member<'payload> {
+    let DataHeader { message_number, in_order, timestamp, key, .. } = *header;
+    Member { sequence, message_number, in_order, timestamp, key, payload }
 }
 
 /// Microseconds since `epoch`, wrapping (draft 3).

@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::agree::{self, Latencies, Parties, Wishes};
 use super::caller::{EVENTS_MAX, handshake_datagram};
 use super::config::Config;
-use super::connection::Connection;
+use super::connection::{Connection, Settled};
 use super::crypto::{Crypto, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
+use super::filter;
 use super::handshake::{Capabilities, Extension, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
@@ -61,6 +62,7 @@ struct Caller {
 /// Somebody who may come in.
 struct Admitted {
     request: Capabilities,
+    filter: Option<filter::Agreed>,
     crypto: Option<Crypto>,
     announcement: Option<Vec<u8>>,
 }
@@ -156,6 +158,7 @@ impl Listener {
         }
         let wishes = Wishes::of(extensions)?;
         let request = wishes.check()?;
+        let filter = filter::answer(self.config.packet_filter.as_ref(), wishes.filter.as_deref())?;
         if !self.config.stream_id.is_empty() && !names(&wishes.stream_id, &self.config.stream_id) {
             return Err(Rejection::NOT_FOUND);
         }
@@ -187,7 +190,7 @@ impl Listener {
                 Some(crypto)
             }
         };
-        Ok(Admitted { request, crypto, announcement: wishes.key_request })
+        Ok(Admitted { request, filter, crypto, announcement: wishes.key_request })
     }
 
     fn accept(
@@ -196,7 +199,7 @@ impl Listener {
         base: (Time, u32),
         peer: SocketAddr,
         asked: &Handshake,
-        Admitted { request, crypto, announcement }: Admitted,
+        Admitted { request, filter, crypto, announcement }: Admitted,
     ) {
         let mut id = self.entropy.socket_id();
         while self.callers.contains_key(&id) {
@@ -206,11 +209,14 @@ impl Listener {
         let latencies = Latencies { receive: response.receive_latency, send: response.send_latency };
         let parties = Parties { local_id: id, peer, epoch: now, base };
         let settled = agree::settle(&self.config, parties, asked, &request, latencies);
+        let settled = Settled { filter: filter.map(|agreed| agreed.settled), ..settled };
         let mut body = Vec::new();
         let answer = Handshake {
             version: 5,
             encryption: crypto.as_ref().map_or(0, |crypto| key_units(crypto.length())),
-            extension: extension::HANDSHAKE | if crypto.is_some() { extension::KEYS } else { 0 },
+            extension: extension::HANDSHAKE
+                | if crypto.is_some() { extension::KEYS } else { 0 }
+                | if filter.is_some() { extension::CONFIG } else { 0 },
             mtu: asked.mtu.min(u32::from(self.config.mtu)),
             flow_window: self.config.flow_window,
             socket_id: id,
@@ -221,6 +227,9 @@ impl Listener {
         Extension::Response(response).write(&mut body);
         if let Some(announcement) = &announcement {
             Extension::KeyResponse(announcement).write(&mut body);
+        }
+        if let Some(agreed) = &filter {
+            Extension::Filter(agreed.config.to_string()).write(&mut body);
         }
         // Its timestamp is the beginning of our clock.
         self.answer(now, peer, asked.socket_id, &body);

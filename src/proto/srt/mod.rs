@@ -17,6 +17,7 @@ mod connection;
 pub mod crypto;
 mod entropy;
 pub mod error;
+pub mod filter;
 pub mod handshake;
 mod listener;
 mod missing;

@@ -171,7 +171,7 @@ pub(super) struct Stats {
     pub(super) retransmitted: Count,
     /// Those of them that filled a gap.
     pub(super) recovered: Count,
-    /// Packets rebuilt by FEC that filled a gap.
+    /// Packets rebuilt by FEC that had not come.
     pub(super) rebuilt: Count,
     /// Originals that came after a later one and filled a gap.
     pub(super) reordered: Count,
@@ -317,9 +317,13 @@ impl Receiver {
     }
 
     /// FEC gave up on `first` to `last`: the next NAK names what is missing of them.
-    #[allow(dead_code, reason = "the packet filter will call it")]
     pub(super) fn report(&mut self, first: u64, last: u64) {
         self.urge(first..last.saturating_add(1));
+    }
+
+    /// Whether a number is beyond the buffer.
+    pub(super) const fn is_beyond(&self, sequence: u64) -> bool {
+        sequence >= self.window_end()
     }
 
     /// The next packet that is due, in order, with its extended sequence number.
@@ -427,7 +431,7 @@ impl Receiver {
             let is_known = self.start - sequence <= self.slots.len() as u64;
             return if is_known && self.released.contains(sequence) { Arrived::Duplicate } else { Arrived::Late };
         }
-        if sequence >= self.window_end() && !self.jump(sequence) {
+        if self.is_beyond(sequence) && !self.jump(sequence) {
             return Arrived::Beyond;
         }
         if self.present.contains(sequence) {
@@ -451,7 +455,8 @@ impl Receiver {
         }
         self.held.add(bytes);
         self.stats.unique.add(bytes);
-        if sequence < self.end {
+        // What was rebuilt may be the last packet of its group, which nobody has missed yet.
+        if sequence < self.end || origin == Origin::Rebuilt {
             let filled = match origin {
                 Origin::Original => &mut self.stats.reordered,
                 Origin::Retransmitted => &mut self.stats.recovered,

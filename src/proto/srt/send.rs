@@ -287,6 +287,11 @@ impl Sender {
         Some(outgoing)
     }
 
+    /// Something else goes, which counts like a packet's payload of so many bytes.
+    pub(super) fn charge(&mut self, now: Time, bytes: usize) {
+        self.pacer.charge(now, bytes);
+    }
+
     /// The peer has everything below `next_expected`. A full acknowledgement tells the round trip and how many packets
     /// from there on the peer has room for, a light one does not.
     pub(super) fn handle_ack(

@@ -43,7 +43,7 @@ impl Totals {
 
 fn of(connection: &Connection) -> Stats {
     let receive = connection.receiver_stats();
-    let counts = connection.counts;
+    let (counts, filter) = (connection.counts, connection.filter_stats());
     Stats {
         received: receive.unique.packets,
         lost: receive.dropped.packets,
@@ -51,9 +51,9 @@ fn of(connection: &Connection) -> Stats {
         duplicate: receive.duplicate.packets,
         late: receive.late.packets,
         reordered: receive.reordered.packets,
-        malformed: counts.malformed,
+        malformed: counts.malformed + filter.refused,
         unexpected: counts.unexpected,
-        no_buffer: counts.no_buffer,
+        no_buffer: counts.no_buffer + filter.no_buffer,
         overflow: counts.overflow + receive.beyond.packets,
         ..Stats::default()
     }
@@ -92,7 +92,7 @@ pub(super) fn libsrt<'a>(connections: impl Iterator<Item = &'a Connection>) -> [
     figures
 }
 
-const SUMS: [&str; 29] = [
+const SUMS: [&str; 33] = [
     "pktSent",
     "pktSentUnique",
     "pktRetrans",
@@ -122,30 +122,35 @@ const SUMS: [&str; 29] = [
     "byteSndBuf",
     "pktRcvBuf",
     "byteRcvBuf",
+    "pktSndFilterExtra",
+    "pktRcvFilterExtra",
+    "pktRcvFilterSupply",
+    "pktRcvFilterLoss",
 ];
 
 fn sums(connection: &Connection, sent: &send::Stats, received: &receive::Stats) -> [u64; SUMS.len()] {
     let (unique, again) = (sent.unique, sent.retransmitted);
+    let (counts, filter) = (connection.counts, connection.filter_stats());
     [
-        unique.packets + again.packets,
+        unique.packets + again.packets + counts.repairs_sent,
         unique.packets,
         again.packets,
         sent.lost,
         sent.dropped.packets,
-        unique.bytes + again.bytes,
+        unique.bytes + again.bytes + counts.repair_bytes_sent,
         unique.bytes,
         again.bytes,
         sent.dropped.bytes,
-        connection.counts.acks_received,
-        connection.counts.naks_received,
-        received.received.packets,
+        counts.acks_received,
+        counts.naks_received,
+        received.received.packets + filter.repairs,
         received.unique.packets,
         received.lost.packets,
         received.dropped.packets,
         received.retransmitted.packets,
         received.belated.packets,
         received.undecrypted.packets,
-        received.received.bytes,
+        received.received.bytes + filter.repair_bytes,
         received.unique.bytes,
         received.lost.bytes,
         received.dropped.bytes,
@@ -156,6 +161,10 @@ fn sums(connection: &Connection, sent: &send::Stats, received: &receive::Stats) 
         sent.buffered.bytes,
         received.held.packets,
         received.held.bytes,
+        counts.repairs_sent,
+        filter.repairs,
+        filter.rebuilt,
+        filter.lost,
     ]
 }
 
