@@ -19,7 +19,7 @@ use super::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::path::{AllowList, Limiter};
-use crate::proto::{self, Core, Datagram, Port, Transmit};
+use crate::proto::{self, Core, Datagram, Done, Port, Transmit};
 use crate::units::Time;
 
 /// A core on its sockets, as the engine sees it, whatever its protocol.
@@ -47,6 +47,9 @@ pub trait Driven: Send {
 
     /// Listens again, if it does not already.
     fn listen(&mut self, cx: &mut Context<'_>);
+
+    /// What was done elsewhere, as it asked for.
+    fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet));
 
     /// The end: tells the peer, where the protocol has a word for it. The sockets close with the driver.
     fn close(&mut self, cx: &mut Context<'_>);
@@ -258,6 +261,11 @@ impl<C: Core + Send> Driver<C> {
                 self.pending.push(transmit);
             }
             self.flush(cx);
+        }
+        if let Some(media) = &self.media {
+            while let Some(work) = self.core.poll_work() {
+                cx.offload(media.key, work);
+            }
         }
         while let Some(event) = self.core.poll_event() {
             note(DriverEvent::Core(event), &mut self.events, &self.counters);
@@ -475,6 +483,11 @@ impl<C: Core + Send> Driven for Driver<C> {
             // The system has no room for another watch now: looked at again after everybody's turn.
             cx.call_again(media.key);
         }
+    }
+
+    fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet)) {
+        self.core.handle_done(cx.now, done);
+        self.drain(cx, sink);
     }
 
     fn close(&mut self, cx: &mut Context<'_>) {

@@ -1,6 +1,7 @@
 //! Sockets, clock and threads around the cores.
 
 mod alarm;
+mod background;
 #[cfg(target_os = "linux")]
 mod batched;
 pub mod clock;

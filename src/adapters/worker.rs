@@ -15,9 +15,11 @@ use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::alarm::Alarm;
+use super::background::{Background, Deliver};
 use super::clock;
 use super::io::{Io, IoKind};
 use crate::bus::Pool;
+use crate::proto::{Done, Work};
 use crate::units::Time;
 
 /// What lives on a worker.
@@ -28,6 +30,9 @@ pub trait Actor: Send + 'static {
 
     /// The time that [`Actor::poll_timeout`] named has come.
     fn handle_timeout(&mut self, cx: &mut Context<'_>);
+
+    /// What was done elsewhere for whoever has this socket.
+    fn handle_done(&mut self, cx: &mut Context<'_>, socket: SocketKey, done: Done);
 
     /// When [`Actor::handle_timeout`] wants to be called.
     fn poll_timeout(&self) -> Option<Time>;
@@ -54,6 +59,7 @@ pub struct Context<'worker> {
     registry: &'worker Registry,
     actor: usize,
     again: &'worker mut BTreeSet<(usize, SocketKey)>,
+    background: &'worker mut Background,
 }
 
 impl Context<'_> {
@@ -70,6 +76,11 @@ impl Context<'_> {
     /// Asks not to be told any more.
     pub(super) fn deregister(&self, source: &mut impl Source) -> io::Result<()> {
         self.registry.deregister(source)
+    }
+
+    /// Has work done on another thread; [`Actor::handle_done`] brings it back, unless there is too much of it.
+    pub(super) fn offload(&mut self, socket: SocketKey, work: Work) {
+        self.background.take(self.actor, socket, work);
     }
 
     /// Asks for another [`Actor::handle_ready`] after all others had their turn.
@@ -95,12 +106,21 @@ impl<A: Actor> Worker<A> {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let alarm = Alarm::new(poll.registry(), ALARM, io == IoKind::Best)?;
         let (sender, inbox) = sync_channel(COMMANDS_MAX);
+        let commands = Commands { sender, waker };
+        let back = commands.clone();
+        let deliver: Deliver = Arc::new(move |actor, socket, done| {
+            back.send(Command::Call(Box::new(move |state| {
+                state.visit(actor, |actor: &mut A, cx| actor.handle_done(cx, socket, done));
+            })));
+        });
+        let background = Background::new(name, deliver);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             let again = BTreeSet::new();
-            let state = State { actors: Vec::new(), timers: BTreeSet::new(), io: Io::new(io), pool, poll, again };
+            let (actors, timers) = (Vec::new(), BTreeSet::new());
+            let state = State { actors, timers, io: Io::new(io), pool, poll, again, background };
             state.run(alarm, &inbox);
         })?;
-        Ok(Self { commands: Commands { sender, waker }, thread: Some(thread) })
+        Ok(Self { commands, thread: Some(thread) })
     }
 
     /// A handle to reach the worker's actors.
@@ -209,6 +229,7 @@ struct State<A> {
     poll: Poll,
     /// Sockets that were ready and not read empty.
     again: BTreeSet<(usize, SocketKey)>,
+    background: Background,
 }
 
 struct Seat<A> {
@@ -288,6 +309,7 @@ impl<A: Actor> State<A> {
             registry: self.poll.registry(),
             actor: key,
             again: &mut self.again,
+            background: &mut self.background,
         };
         // A fault in one actor costs that actor: nothing of it is used again.
         let Ok(result) = catch_unwind(AssertUnwindSafe(|| visit(&mut seat.actor, &mut cx))) else {
@@ -356,6 +378,8 @@ mod tests {
         fn handle_ready(&mut self, _cx: &mut Context<'_>, _socket: SocketKey) {}
 
         fn handle_timeout(&mut self, _cx: &mut Context<'_>) {}
+
+        fn handle_done(&mut self, _cx: &mut Context<'_>, _socket: SocketKey, _done: Done) {}
 
         fn poll_timeout(&self) -> Option<Time> {
             None

@@ -16,7 +16,7 @@ use super::supervisor::Message;
 use crate::adapters::{Actor, Context, Driven, DriverEvent, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
 use crate::path::{Failover, failover};
-use crate::proto;
+use crate::proto::{self, Done};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
 /// The part of a flow that lives on a worker.
@@ -278,6 +278,18 @@ impl Actor for RunningFlow {
         }
         self.failover.handle_timeout(cx.now);
         self.tell_failover();
+        self.send(cx);
+    }
+
+    fn handle_done(&mut self, cx: &mut Context<'_>, socket: SocketKey, done: Done) {
+        let index = usize::from(socket.0 / SOCKETS_EACH);
+        if index < SOURCES_MAX {
+            self.run_source(cx, SourceSlot(index as u8), |driver, cx, sink| driver.handle_done(cx, done, sink));
+            return;
+        }
+        if let Some(Some(output)) = self.outputs.get_mut(index - SOURCES_MAX) {
+            output.driver.handle_done(cx, done, &mut |_packet| {});
+        }
         self.send(cx);
     }
 

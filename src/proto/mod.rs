@@ -5,6 +5,7 @@
 //! `poll_event`, then waits until `poll_timeout`. Feeding again before draining is allowed; what piles up is bounded by
 //! the core and counted in its [`Stats`].
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -43,6 +44,14 @@ pub trait Core {
     /// The next thing worth telling; `None` when there is none left.
     fn poll_event(&mut self) -> Option<Event>;
 
+    /// The next work to be done elsewhere; `None` when there is none left.
+    fn poll_work(&mut self) -> Option<Work> {
+        None
+    }
+
+    /// What [`Core::poll_work`] asked for is done. It may also never be: a core does not rely on it.
+    fn handle_done(&mut self, _now: Time, _done: Done) {}
+
     /// When [`Core::handle_timeout`] wants to be called; `None` for never.
     fn poll_timeout(&self) -> Option<Time>;
 
@@ -58,6 +67,46 @@ pub trait Core {
     /// Lends the figures that this protocol's users know it by, under their names and always in the same order. A core
     /// without any does nothing.
     fn visit_details(&self, _visit: &mut dyn FnMut(&[Detail])) {}
+}
+
+/// Work that takes so long that packets should not wait for it.
+pub struct Work {
+    id: u64,
+    run: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>,
+}
+
+/// What came of [`Work`].
+pub struct Done {
+    /// As the core named it.
+    pub id: u64,
+    /// What only the core knows the type of.
+    pub result: Box<dyn Any + Send>,
+}
+
+impl Work {
+    /// Work that the core knows again by `id`.
+    #[must_use]
+    pub fn new<R: Any + Send>(id: u64, run: impl FnOnce() -> R + Send + 'static) -> Self {
+        Self { id, run: Box::new(move || Box::new(run())) }
+    }
+
+    /// Does it.
+    #[must_use]
+    pub fn run(self) -> Done {
+        Done { id: self.id, result: (self.run)() }
+    }
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Done").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// A figure under the name that a protocol's users know it by.

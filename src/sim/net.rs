@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::link::{self, Link};
 use crate::bus::{Meta, Packet, Pool, PoolLimits};
-use crate::proto::{Core, Datagram, Event, Port, Transmit};
+use crate::proto::{Core, Datagram, Done, Event, Port, Transmit};
 use crate::units::Time;
 
 /// Names a node of the network it was added to.
@@ -279,6 +279,7 @@ impl Network {
                 node.core.handle_packet(local, &packet);
             }
             Input::Timeout => node.core.handle_timeout(local),
+            Input::Done(done) => node.core.handle_done(local, done),
         }
         self.drain(id);
     }
@@ -289,6 +290,9 @@ impl Network {
             transmits += 1;
             assert!(transmits < AT_ONCE_MAX, "node {} never stops sending", id.0);
             self.transmit(id, &transmit);
+        }
+        while let Some(work) = self.nodes[id.0].core.poll_work() {
+            self.enqueue(self.now + WORK_TAKES, id, Input::Done(work.run()));
         }
         let node = &mut self.nodes[id.0];
         while let Some(packet) = node.core.poll_packet() {
@@ -368,6 +372,7 @@ enum Input {
     Datagram(Datagram),
     Packet(Packet),
     Timeout,
+    Done(Done),
 }
 
 impl Input {
@@ -376,6 +381,7 @@ impl Input {
             Self::Datagram(_) => 0,
             Self::Packet(_) => 1,
             Self::Timeout => 2,
+            Self::Done(_) => 3,
         }
     }
 }
@@ -400,6 +406,9 @@ impl Fnv {
 
 /// Number of [`Port`]s.
 const PORTS: usize = 2;
+
+/// How long work takes that is done elsewhere.
+const WORK_TAKES: Duration = Duration::from_millis(1);
 
 /// Happenings that may be under way. Judgement: two seconds of 300 Mb/s; a pool has four times the buffers.
 const QUEUE_MAX: usize = 65_536;

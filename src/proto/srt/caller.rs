@@ -7,13 +7,14 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::agree::{self, Latencies, Parties, Wishes};
 use super::config::Config;
 use super::connection::{Connection, Settled, timestamp};
-use super::crypto::{Crypto, KeyLength};
+use super::crypto::{Crypto, Derivation, Kek, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
 use super::filter;
@@ -21,7 +22,7 @@ use super::handshake::{Extension, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
 use crate::bus::{Meta, Packet, Pool};
-use crate::proto::{Core, Datagram, Detail, Event, PeerEnd, Port, Stats, Transmit, WireHeader};
+use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Transmit, WireHeader, Work};
 use crate::units::{Seq, Time};
 
 /// A caller as a core.
@@ -39,6 +40,11 @@ pub struct Caller {
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     totals: Totals,
+    /// What the keys were wrapped with last; good for every connection with keys of this length.
+    kek: Option<Kek>,
+    /// Derivations asked for so far.
+    derivations: u64,
+    work: Option<Work>,
     /// Instead of one drawn by chance.
     initial: Option<Seq<31>>,
 }
@@ -61,6 +67,8 @@ struct Attempt {
     cookie: Option<u32>,
     /// The keys, and how they are announced.
     crypto: Option<(Crypto, Vec<u8>)>,
+    /// What the keys are to be wrapped with is being derived.
+    is_deriving: bool,
     next_send: Time,
     deadline: Time,
 }
@@ -80,6 +88,9 @@ impl Caller {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             totals: Totals::default(),
+            kek: None,
+            derivations: 0,
+            work: None,
             initial: None,
         }
     }
@@ -100,6 +111,7 @@ impl Caller {
             initial,
             cookie: None,
             crypto: None,
+            is_deriving: false,
             next_send: now,
             deadline: now + self.config.connect_timeout,
         }));
@@ -109,6 +121,9 @@ impl Caller {
     fn knock(&mut self, now: Time) {
         let State::Calling(attempt) = &mut self.state else { return };
         attempt.next_send = now + KNOCK_INTERVAL;
+        if attempt.is_deriving {
+            return;
+        }
         let mut handshake = Handshake {
             version: 4,
             encryption: 0,
@@ -162,12 +177,8 @@ impl Caller {
             (Stage::Induction, None) if handshake.version < 5 => self.fail(now, Ended::Refusing(Rejection::VERSION)),
             (Stage::Induction, None) => {
                 attempt.cookie = Some(handshake.cookie);
-                if let Some(passphrase) = &self.config.passphrase {
-                    let proposed = KeyLength::of_bytes(usize::from(handshake.encryption) * 8);
-                    let length = self.config.key_length.or(proposed).unwrap_or_default();
-                    let refresh = self.config.refresh();
-                    attempt.crypto =
-                        Crypto::initiate(passphrase, length, self.config.cipher, refresh, &mut self.entropy);
+                if self.config.passphrase.is_some() {
+                    self.make_keys(KeyLength::of_bytes(usize::from(handshake.encryption) * 8));
                 }
                 self.knock(now);
             }
@@ -201,6 +212,21 @@ impl Caller {
             (Stage::Rejected(rejection), _) => self.fail(now, Ended::Refused(rejection)),
             _ => self.totals.unexpected += 1,
         }
+    }
+
+    /// Makes the keys for an attempt, or has made what it takes. `proposed` is the length that the peer would like.
+    fn make_keys(&mut self, proposed: Option<KeyLength>) {
+        let (State::Calling(attempt), Some(passphrase)) = (&mut self.state, &self.config.passphrase) else { return };
+        let length = self.config.key_length.or(proposed).unwrap_or_default();
+        if let Some(kek) = self.kek.as_ref().filter(|kek| kek.length() == length) {
+            let (cipher, refresh) = (self.config.cipher, self.config.refresh());
+            attempt.crypto = Crypto::initiate(passphrase, kek.clone(), cipher, refresh, &mut self.entropy);
+            return;
+        }
+        attempt.is_deriving = true;
+        self.derivations += 1;
+        let derivation = Derivation::draw(passphrase, length, &mut self.entropy);
+        self.work = Some(Work::new(self.derivations, move || derivation.run()));
     }
 
     /// The attempt or the connection is over; there will be another one.
@@ -316,6 +342,23 @@ impl Core for Caller {
 
     fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    fn poll_work(&mut self) -> Option<Work> {
+        self.work.take()
+    }
+
+    fn handle_done(&mut self, now: Time, done: Done) {
+        let Ok(kek) = done.result.downcast::<Kek>() else { return };
+        let length = kek.length();
+        self.kek = Some(*kek);
+        if let State::Calling(attempt) = &mut self.state
+            && mem::take(&mut attempt.is_deriving)
+            && done.id == self.derivations
+        {
+            self.make_keys(Some(length));
+            self.knock(now);
+        }
     }
 
     fn poll_timeout(&self) -> Option<Time> {

@@ -106,6 +106,10 @@ impl Pair {
                     self.released = packet.meta.sequence;
                 }
                 while self.cores[from].poll_event().is_some() {}
+                while let Some(work) = self.cores[from].poll_work() {
+                    quiet = false;
+                    self.cores[from].handle_done(now, work.run());
+                }
             }
             if quiet {
                 return;

@@ -10,15 +10,16 @@ use super::agree::{self, Latencies, Parties, Wishes};
 use super::caller::{EVENTS_MAX, handshake_datagram};
 use super::config::Config;
 use super::connection::{Connection, Settled};
-use super::crypto::{Crypto, KeyLength};
+use super::crypto::{Crypto, Derivation, Kek, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
 use super::filter;
 use super::handshake::{Capabilities, Extension, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
+use super::waiting::Waiting;
 use crate::bus::{Packet, Pool};
-use crate::proto::{Core, Datagram, Detail, Event, Stats, Transmit};
+use crate::proto::{Core, Datagram, Detail, Done, Event, Stats, Transmit, Work};
 use crate::units::Time;
 
 /// What a listener does with those who call.
@@ -49,6 +50,9 @@ pub struct Listener {
     events: VecDeque<Event>,
     next_refusal_told: Time,
     totals: Totals,
+    /// Conclusions that wait for what their keys are wrapped with.
+    waiting: Waiting,
+    work: VecDeque<Work>,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,13 @@ struct Caller {
     /// The answer to its conclusion, should that come again.
     answer: Vec<u8>,
     is_ready: bool,
+}
+
+/// What is to become of a caller who is not refused.
+enum Judged {
+    Admitted(Box<Admitted>),
+    /// What his keys are wrapped with must be known first.
+    Needs(Derivation),
 }
 
 /// Somebody who may come in.
@@ -83,6 +94,8 @@ impl Listener {
             events: VecDeque::new(),
             next_refusal_told: Time::ZERO,
             totals: Totals::default(),
+            waiting: Waiting::default(),
+            work: VecDeque::new(),
         }
     }
 
@@ -93,7 +106,7 @@ impl Listener {
         };
         match handshake.stage {
             Stage::Induction => self.answer_induction(now, datagram.peer, &handshake),
-            Stage::Conclusion => self.handle_conclusion(now, header, datagram, &handshake, extensions),
+            Stage::Conclusion => self.handle_conclusion(now, header, datagram, (&handshake, extensions), None),
             Stage::WaveAHand | Stage::Agreement | Stage::Rejected(_) | Stage::Unknown(_) => {
                 self.totals.unexpected += 1;
             }
@@ -122,8 +135,8 @@ impl Listener {
         now: Time,
         header: &ControlHeader,
         datagram: &Datagram,
-        asked: &Handshake,
-        extensions: Extensions<'_>,
+        (asked, extensions): (&Handshake, Extensions<'_>),
+        kek: Option<Kek>,
     ) {
         let peer = datagram.peer;
         if let Some(caller) = self.known.get(&(peer, asked.socket_id)).and_then(|id| self.callers.get(id)) {
@@ -135,9 +148,16 @@ impl Listener {
             self.totals.unexpected += 1;
             return;
         }
-        match self.judge(now, asked, extensions) {
-            Ok(admitted) => {
-                self.accept(now, (datagram.packet.meta.arrival, header.timestamp), peer, asked, admitted);
+        match self.judge(now, asked, extensions, kek) {
+            Ok(Judged::Admitted(admitted)) => {
+                self.accept(now, (datagram.packet.meta.arrival, header.timestamp), peer, asked, *admitted);
+            }
+            Ok(Judged::Needs(derivation)) => {
+                if let Some(id) = self.waiting.add(now, asked.socket_id, datagram) {
+                    self.work.push_back(Work::new(id, move || derivation.run()));
+                } else {
+                    self.totals.unexpected += 1;
+                }
             }
             Err(rejection) => {
                 let mut body = Vec::new();
@@ -151,8 +171,14 @@ impl Listener {
         }
     }
 
-    /// Whether a caller may come in.
-    fn judge(&mut self, now: Time, asked: &Handshake, extensions: Extensions<'_>) -> Result<Admitted, Rejection> {
+    /// Whether a caller may come in; with `kek`, if his keys need one.
+    fn judge(
+        &mut self,
+        now: Time,
+        asked: &Handshake,
+        extensions: Extensions<'_>,
+        kek: Option<Kek>,
+    ) -> Result<Judged, Rejection> {
         if asked.version < 5 || asked.extension & extension::HANDSHAKE == 0 {
             return Err(Rejection::VERSION);
         }
@@ -184,13 +210,16 @@ impl Listener {
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(Rejection::UNSECURE),
             (Some(passphrase), Some(announcement)) => {
-                let refresh = self.config.refresh();
-                let mut crypto = Crypto::respond(passphrase, self.config.cipher, refresh, announcement)?;
+                let (cipher, refresh) = (Some(self.config.cipher), self.config.refresh());
+                let Some(kek) = kek else {
+                    return Ok(Judged::Needs(Derivation::answer(passphrase, cipher, announcement)?));
+                };
+                let mut crypto = Crypto::respond(passphrase, kek, cipher, refresh, announcement)?;
                 crypto.set_peer_version(request.version);
                 Some(crypto)
             }
         };
-        Ok(Admitted { request, filter, crypto, announcement: wishes.key_request })
+        Ok(Judged::Admitted(Box::new(Admitted { request, filter, crypto, announcement: wishes.key_request })))
     }
 
     fn accept(
@@ -364,6 +393,20 @@ impl Core for Listener {
 
     fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    fn poll_work(&mut self) -> Option<Work> {
+        self.work.pop_front()
+    }
+
+    fn handle_done(&mut self, now: Time, done: Done) {
+        let (Some(datagram), Ok(kek)) = (self.waiting.take(done.id), done.result.downcast::<Kek>()) else { return };
+        // It was read before.
+        if let Ok(Header::Control(header)) = Header::parse(&datagram.packet)
+            && let Ok(asked) = Handshake::parse(&datagram.packet[HEADER_BYTES..])
+        {
+            self.handle_conclusion(now, &header, &datagram, (&asked.0, asked.1), Some(*kek));
+        }
     }
 
     fn poll_timeout(&self) -> Option<Time> {

@@ -27,6 +27,7 @@ mod resend;
 mod send;
 mod stats;
 mod tsbpd;
+mod waiting;
 
 pub use caller::Caller;
 #[cfg(any(test, fuzzing))]

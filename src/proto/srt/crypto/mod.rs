@@ -2,8 +2,8 @@
 //! which the draft lacks, as in libsrt 1.5).
 //!
 //! ```text
-//! caller:   Derivation::draw -> run -> Crypto::initiate_with -> KMREQ in the CONCLUSION -> settle
-//! listener: Derivation::answer -> run -> Crypto::respond_with -> KMRSP in the CONCLUSION
+//! caller:   Derivation::draw -> run -> Crypto::initiate -> KMREQ in the CONCLUSION -> settle
+//! listener: Derivation::answer -> run -> Crypto::respond -> KMRSP in the CONCLUSION
 //! later, each direction for itself: poll_announcement -> KMREQ -> handle_request -> KMRSP -> handle_response
 //! ```
 //!
@@ -81,32 +81,21 @@ pub struct Counts {
 }
 
 impl Derivation {
-    /// What a listener needs to take a caller's request.
+    /// What a listener needs to take a caller's request. `mode` `None` takes either.
     ///
     /// # Errors
     /// What the caller shall be told.
-    pub fn answer(passphrase: &Passphrase, request: &[u8]) -> Result<Self, Rejection> {
+    pub fn answer(passphrase: &Passphrase, mode: Option<CipherMode>, request: &[u8]) -> Result<Self, Rejection> {
         let material = KeyMaterial::parse(request).map_err(|_| Rejection::ROGUE)?;
+        check_mode(mode, &material)?;
         Ok(Self { passphrase: passphrase.clone(), salt: *material.salt(), length: material.length() })
     }
 }
 
 impl Crypto {
-    /// A caller's: makes the first key, and says what to announce it with. Takes half a millisecond; see
-    /// [`Crypto::initiate_with`] for where that is too long.
+    /// A caller's, with what [`Derivation::draw`] and [`Derivation::run`] gave: makes the first key, and says what to announce
+    /// it with.
     pub(super) fn initiate(
-        passphrase: &Passphrase,
-        length: KeyLength,
-        mode: CipherMode,
-        refresh: Refresh,
-        entropy: &mut Entropy,
-    ) -> Option<(Self, Vec<u8>)> {
-        let kek = Derivation::draw(passphrase, length, entropy).run();
-        Self::initiate_with(passphrase, kek, mode, refresh, entropy)
-    }
-
-    /// The same, with what [`Derivation::draw`] and [`Derivation::run`] gave.
-    pub(super) fn initiate_with(
         passphrase: &Passphrase,
         kek: Kek,
         mode: CipherMode,
@@ -122,28 +111,12 @@ impl Crypto {
         Some((crypto, bytes))
     }
 
-    /// A listener's, from a caller's announcement: both directions begin with its keys. `mode` `None` takes either.
-    /// Takes half a millisecond; see [`Crypto::respond_with`] for where that is too long.
+    /// A listener's, from a caller's announcement and what [`Derivation::answer`] and [`Derivation::run`] gave: both
+    /// directions begin with its keys.
     ///
     /// # Errors
     /// What the peer shall be told.
-    pub(super) fn respond(
-        passphrase: &Passphrase,
-        mode: impl Into<Option<CipherMode>>,
-        refresh: Refresh,
-        announcement: &[u8],
-    ) -> Result<Self, Rejection> {
-        let mode = mode.into();
-        check_mode(mode, &KeyMaterial::parse(announcement).map_err(|_| Rejection::ROGUE)?)?;
-        let kek = Derivation::answer(passphrase, announcement)?.run();
-        Self::respond_with(passphrase, kek, mode, refresh, announcement)
-    }
-
-    /// The same, with what [`Derivation::answer`] and [`Derivation::run`] gave.
-    ///
-    /// # Errors
-    /// What the peer shall be told.
-    pub fn respond_with(
+    pub fn respond(
         passphrase: &Passphrase,
         kek: Kek,
         mode: Option<CipherMode>,
@@ -395,7 +368,7 @@ pub(super) fn check_any_bytes(bytes: &[u8]) {
     let kek = StreamKey::new(&[7; 16], KeyLength::Aes128).map(|key| Kek::new(salt, key));
     let (Ok(passphrase), Some(kek)) = ("0123456789".parse(), kek) else { return };
     let refresh = Refresh { every: 4, announce: 1 };
-    let made = Crypto::initiate_with(&passphrase, kek, CipherMode::Ctr, refresh, &mut entropy);
+    let made = Crypto::initiate(&passphrase, kek, CipherMode::Ctr, refresh, &mut entropy);
     let Some((mut crypto, request)) = made else { return };
     let answer = crypto.take_request(bytes);
     assert!(!matches!(answer, Answer::Respond(_)) || bytes == request, "keys from nowhere");

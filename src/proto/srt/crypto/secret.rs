@@ -144,7 +144,7 @@ pub struct Derivation {
 
 impl Derivation {
     /// Under a new salt.
-    pub(super) fn draw(passphrase: &Passphrase, length: KeyLength, entropy: &mut Entropy) -> Self {
+    pub(in crate::proto::srt) fn draw(passphrase: &Passphrase, length: KeyLength, entropy: &mut Entropy) -> Self {
         let mut salt = [0; SALT_BYTES];
         salt.copy_from_slice(&entropy.draw()[..SALT_BYTES]);
         Self { passphrase: passphrase.clone(), salt, length }
@@ -190,7 +190,9 @@ impl Kek {
         &self.salt
     }
 
-    pub(super) const fn length(&self) -> KeyLength {
+    /// Its length, and that of the keys that it wraps.
+    #[must_use]
+    pub const fn length(&self) -> KeyLength {
         self.key.length
     }
 

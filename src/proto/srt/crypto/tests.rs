@@ -33,10 +33,34 @@ fn at(ms: u64) -> Time {
 }
 
 /// A caller and a listener that have the same first key.
+/// A caller's, with the derivation done on the spot.
+fn initiate(
+    passphrase: &Passphrase,
+    length: KeyLength,
+    mode: CipherMode,
+    refresh: Refresh,
+    entropy: &mut Entropy,
+) -> Option<(Crypto, Vec<u8>)> {
+    let kek = Derivation::draw(passphrase, length, entropy).run();
+    Crypto::initiate(passphrase, kek, mode, refresh, entropy)
+}
+
+/// A listener's, with the derivation done on the spot.
+fn respond(
+    passphrase: &Passphrase,
+    mode: impl Into<Option<CipherMode>>,
+    refresh: Refresh,
+    request: &[u8],
+) -> Result<Crypto, Rejection> {
+    let mode = mode.into();
+    let kek = Derivation::answer(passphrase, mode, request)?.run();
+    Crypto::respond(passphrase, kek, mode, refresh, request)
+}
+
 fn pair(length: KeyLength, mode: CipherMode, refresh: Refresh) -> (Crypto, Crypto) {
     let (mut caller, request) =
-        Crypto::initiate(&passphrase(), length, mode, refresh, &mut entropy(length.bytes() as u8)).unwrap();
-    let listener = Crypto::respond(&passphrase(), mode, refresh, &request).unwrap();
+        initiate(&passphrase(), length, mode, refresh, &mut entropy(length.bytes() as u8)).unwrap();
+    let listener = respond(&passphrase(), mode, refresh, &request).unwrap();
     assert_eq!((caller.send_state(), listener.send_state()), (KmState::Securing, KmState::Secured));
     assert_eq!(caller.settle(Some(&request)), Ok(()));
     assert_eq!((caller.send_state(), caller.receive_state()), (KmState::Secured, KmState::Secured));
@@ -97,7 +121,7 @@ fn replay(name: &str, mode: Option<CipherMode>) -> Replayed {
                     _ => None,
                 });
                 let refresh = Refresh { every: 0, announce: 0 };
-                crypto = Some(Crypto::respond(&passphrase(), mode, refresh, request.unwrap()).unwrap());
+                crypto = Some(respond(&passphrase(), mode, refresh, request.unwrap()).unwrap());
             }
             (Header::Control(header), Some(crypto)) if header.kind == ControlKind::KeyRequest => {
                 requests += 1;
@@ -152,22 +176,21 @@ fn packets_of_libsrt_open_on_both_sides_of_each_change_of_keys() {
 
 #[test]
 fn a_wrong_passphrase_or_mode_is_refused_with_its_reason() {
-    let (_, request) =
-        Crypto::initiate(&passphrase(), KeyLength::Aes192, CipherMode::Ctr, SMALL, &mut entropy(1)).unwrap();
-    let respond = |passphrase: &str, mode, request: &[u8]| {
-        Crypto::respond(&passphrase.parse().unwrap(), mode, SMALL, request).map(|crypto| crypto.mode())
+    let (_, request) = initiate(&passphrase(), KeyLength::Aes192, CipherMode::Ctr, SMALL, &mut entropy(1)).unwrap();
+    let answer = |passphrase: &str, mode, request: &[u8]| {
+        respond(&passphrase.parse().unwrap(), mode, SMALL, request).map(|crypto| crypto.mode())
     };
-    assert_eq!(respond("somethingelse", CipherMode::Ctr, &request), Err(Rejection::BAD_SECRET));
-    assert_eq!(respond("thelocalmanager", CipherMode::Gcm, &request), Err(Rejection::CRYPTO));
-    assert_eq!(respond("thelocalmanager", CipherMode::Ctr, &request[..20]), Err(Rejection::ROGUE));
-    assert_eq!(respond("thelocalmanager", CipherMode::Ctr, &request), Ok(CipherMode::Ctr));
+    assert_eq!(answer("somethingelse", CipherMode::Ctr, &request), Err(Rejection::BAD_SECRET));
+    assert_eq!(answer("thelocalmanager", CipherMode::Gcm, &request), Err(Rejection::CRYPTO));
+    assert_eq!(answer("thelocalmanager", CipherMode::Ctr, &request[..20]), Err(Rejection::ROGUE));
+    assert_eq!(answer("thelocalmanager", CipherMode::Ctr, &request), Ok(CipherMode::Ctr));
 }
 
 /// The words as libsrt 1.5.1 sends them with `enforcedencryption=0`.
 #[test]
 fn a_caller_learns_from_the_answer_why_there_are_no_keys() {
     let settle = |answer: Option<&[u8]>| {
-        let made = Crypto::initiate(&passphrase(), KeyLength::Aes128, CipherMode::Ctr, SMALL, &mut entropy(1));
+        let made = initiate(&passphrase(), KeyLength::Aes128, CipherMode::Ctr, SMALL, &mut entropy(1));
         let mut crypto = made.unwrap().0;
         let settled = crypto.settle(answer);
         assert_ne!(crypto.send_state(), KmState::Secured);
@@ -320,7 +343,7 @@ fn strangers_requests_change_nothing_and_are_not_answered() {
     let (mut caller, mut listener) = pair(KeyLength::Aes128, CipherMode::Gcm, SMALL);
     let request = |passphrase: &str, mode, seed| {
         let passphrase = passphrase.parse().unwrap();
-        Crypto::initiate(&passphrase, KeyLength::Aes128, mode, SMALL, &mut entropy(seed)).unwrap().1
+        initiate(&passphrase, KeyLength::Aes128, mode, SMALL, &mut entropy(seed)).unwrap().1
     };
     assert_eq!(listener.handle_request(&request("thelocalmanager", CipherMode::Ctr, 1)), None);
     assert_eq!(listener.handle_request(&[0; 4]), None);
@@ -353,12 +376,12 @@ fn a_derivation_can_be_done_elsewhere_and_only_once_for_a_salt() {
     }
     let mut random = entropy(3);
     let kek = elsewhere(Derivation::draw(&passphrase(), KeyLength::Aes256, &mut random));
-    let (_, request) = Crypto::initiate_with(&passphrase(), kek, CipherMode::Gcm, SMALL, &mut random).unwrap();
-    let kek = elsewhere(Derivation::answer(&passphrase(), &request).unwrap());
-    let mut listener = Crypto::respond_with(&passphrase(), kek, None, SMALL, &request).unwrap();
+    let (_, request) = Crypto::initiate(&passphrase(), kek, CipherMode::Gcm, SMALL, &mut random).unwrap();
+    let kek = elsewhere(Derivation::answer(&passphrase(), None, &request).unwrap());
+    let mut listener = Crypto::respond(&passphrase(), kek, None, SMALL, &request).unwrap();
 
     // Another salt: the peer has started anew.
-    let (_, again) = Crypto::initiate(&passphrase(), KeyLength::Aes128, CipherMode::Gcm, SMALL, &mut random).unwrap();
+    let (_, again) = initiate(&passphrase(), KeyLength::Aes128, CipherMode::Gcm, SMALL, &mut random).unwrap();
     let Answer::Derive(derivation) = listener.take_request(&again) else { panic!("a new salt") };
     assert!(matches!(listener.take_request(&again), Answer::Nothing), "already at it");
     let answer = listener.handle_derived(&elsewhere(derivation));
@@ -370,7 +393,7 @@ fn a_derivation_can_be_done_elsewhere_and_only_once_for_a_salt() {
 
     // New keys under either salt are taken at once.
     for (salt, length) in [(request, KeyLength::Aes256), (again, KeyLength::Aes128)] {
-        let kek = Derivation::answer(&passphrase(), &salt).unwrap().run();
+        let kek = Derivation::answer(&passphrase(), None, &salt).unwrap().run();
         let keys = StreamKeys { even: None, odd: StreamKey::new(&[8; 32], length) };
         let fresh = KeyMaterial::wrap(&keys, CipherMode::Gcm, &kek).unwrap();
         assert!(matches!(listener.take_request(fresh.message()), Answer::Respond(_)));

@@ -1,0 +1,62 @@
+//! A thread beside each worker, for work that would hold up the packets.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::worker::SocketKey;
+use crate::proto::{Done, Work};
+
+/// Brings what was done back to the actor and the socket that it was for.
+pub(super) type Deliver = Arc<dyn Fn(usize, SocketKey, Done) + Send + Sync>;
+
+/// The thread, once there was something to do; it ends with the worker.
+pub(super) struct Background {
+    name: String,
+    deliver: Deliver,
+    jobs: Option<SyncSender<Job>>,
+}
+
+struct Job {
+    actor: usize,
+    socket: SocketKey,
+    work: Work,
+}
+
+impl Background {
+    pub(super) fn new(worker: &str, deliver: Deliver) -> Self {
+        Self { name: format!("{worker}-work"), deliver, jobs: None }
+    }
+
+    /// Has it done. Of more than [`JOBS_MAX`] that wait the newest are dropped: whoever asks for such work asks again.
+    pub(super) fn take(&mut self, actor: usize, socket: SocketKey, work: Work) {
+        if self.jobs.is_none() {
+            self.jobs = self.start();
+        }
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.try_send(Job { actor, socket, work });
+        }
+    }
+
+    fn start(&self) -> Option<SyncSender<Job>> {
+        let (jobs, inbox) = sync_channel(JOBS_MAX);
+        let deliver = Arc::clone(&self.deliver);
+        let thread = std::thread::Builder::new().name(self.name.clone());
+        thread.spawn(move || run(&inbox, &*deliver)).ok().map(|_ends_with_the_sender| jobs)
+    }
+}
+
+impl fmt::Debug for Background {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Background").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn run(inbox: &Receiver<Job>, deliver: &(dyn Fn(usize, SocketKey, Done) + Send + Sync)) {
+    while let Ok(Job { actor, socket, work }) = inbox.recv() {
+        deliver(actor, socket, work.run());
+    }
+}
+
+/// Half a millisecond each: more would keep the last one waiting for longer than he waits.
+const JOBS_MAX: usize = 256;
