@@ -6,7 +6,11 @@ use std::time::Duration;
 use super::config::Config;
 use super::connection::Settled;
 use super::error::Rejection;
-use super::handshake::{Capabilities, Extension, Extensions, Handshake, SRT_VERSION, SRT_VERSION_MIN, flags};
+use super::group::GroupKind;
+use super::handshake::{
+    Capabilities, Extension, Extensions, GROUP_BY_MESSAGES, GROUP_ID, Group, Handshake, SRT_VERSION, SRT_VERSION_MIN,
+    flags,
+};
 use super::packet::HEADER_BYTES;
 use crate::units::Time;
 
@@ -18,7 +22,7 @@ pub(super) struct Wishes {
     pub stream_id: String,
     pub key_request: Option<Vec<u8>>,
     pub key_response: Option<Vec<u8>>,
-    pub has_group: bool,
+    pub group: Option<Group>,
     pub filter: Option<String>,
     pub congestion: Option<String>,
 }
@@ -39,7 +43,7 @@ impl Wishes {
                 Extension::StreamId(id) => wishes.stream_id = id,
                 Extension::Congestion(name) => wishes.congestion = Some(name),
                 Extension::Filter(filter) => wishes.filter = Some(filter),
-                Extension::Group(_) => wishes.has_group = true,
+                Extension::Group(group) => wishes.group = Some(group),
                 Extension::Unknown(_) => {}
             }
         }
@@ -61,14 +65,23 @@ impl Wishes {
         if request.has(flags::STREAM) {
             return Err(Rejection::MESSAGE_API);
         }
-        if self.has_group {
-            return Err(Rejection::GROUP);
+        if let Some(group) = &self.group {
+            check_group(group)?;
         }
         if self.filter.is_some() {
             return Err(Rejection::FILTER);
         }
         Ok(request)
     }
+}
+
+/// Whether it is a group that we know how to be the other end of.
+fn check_group(group: &Group) -> Result<(), Rejection> {
+    if group.id & GROUP_ID == 0 {
+        return Err(Rejection::ROGUE);
+    }
+    let is_known = GroupKind::of(group.kind).is_some() && group.flags & GROUP_BY_MESSAGES == 0;
+    if is_known { Ok(()) } else { Err(Rejection::GROUP) }
 }
 
 /// What we ask for.

@@ -16,7 +16,7 @@ use super::connection::{Connection, timestamp};
 use super::crypto::{Crypto, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
-use super::handshake::{Extension, Handshake, Stage, extension};
+use super::handshake::{Extension, GROUP_ID, Group, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
 use crate::bus::{Meta, Packet, Pool};
@@ -39,7 +39,19 @@ pub struct Caller {
     events: VecDeque<Event>,
     totals: Totals,
     /// Instead of one drawn by chance.
-    initial: Option<Seq<31>>,
+    pub(super) initial: Option<Seq<31>>,
+    membership: Option<Membership>,
+}
+
+/// The group that a caller is a member of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Membership {
+    /// As the listener is told.
+    pub group: Group,
+    /// The listener's, by its answer or by its answer to another member.
+    pub peer: Option<u32>,
+    /// Where timestamps of all members begin; `None` until the first of them calls.
+    pub epoch: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -80,6 +92,7 @@ impl Caller {
             events: VecDeque::new(),
             totals: Totals::default(),
             initial: None,
+            membership: None,
         }
     }
 
@@ -90,11 +103,48 @@ impl Caller {
         self
     }
 
+    /// The same as a member of a group.
+    pub(super) const fn in_group(mut self, membership: Membership) -> Self {
+        self.membership = Some(membership);
+        self
+    }
+
+    pub(super) const fn membership_mut(&mut self) -> Option<&mut Membership> {
+        self.membership.as_mut()
+    }
+
+    pub(super) const fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The id that the peer's datagrams name, while there is one.
+    pub(super) fn local_id(&self) -> Option<u32> {
+        match &self.state {
+            State::Calling(attempt) => Some(attempt.local_id),
+            State::Connected(connection) => Some(connection.settled().local_id),
+            State::Resting { .. } | State::Closed => None,
+        }
+    }
+
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        match &self.state {
+            State::Connected(connection) => Some(connection),
+            State::Resting { .. } | State::Calling(_) | State::Closed => None,
+        }
+    }
+
+    pub(super) fn connection_mut(&mut self) -> Option<&mut Connection> {
+        match &mut self.state {
+            State::Connected(connection) => Some(connection),
+            State::Resting { .. } | State::Calling(_) | State::Closed => None,
+        }
+    }
+
     fn call(&mut self, now: Time) {
         let drawn = Seq::new(self.entropy.word());
         let initial = self.initial.unwrap_or(drawn);
         self.state = State::Calling(Box::new(Attempt {
-            epoch: now,
+            epoch: self.membership.and_then(|membership| membership.epoch).unwrap_or(now),
             local_id: self.entropy.socket_id(),
             initial,
             cookie: None,
@@ -130,7 +180,7 @@ impl Caller {
                 handshake.extension |= extension::KEYS;
                 handshake.encryption = (crypto.length().bytes() / 8) as u16;
             }
-            if !self.config.stream_id.is_empty() {
+            if !self.config.stream_id.is_empty() || self.membership.is_some() {
                 handshake.extension |= extension::CONFIG;
             }
             handshake.write(&mut body);
@@ -140,6 +190,9 @@ impl Caller {
             }
             if !self.config.stream_id.is_empty() {
                 Extension::StreamId(self.config.stream_id.clone()).write(&mut body);
+            }
+            if let Some(membership) = &self.membership {
+                Extension::Group(membership.group).write(&mut body);
             }
         } else {
             handshake.write(&mut body);
@@ -171,6 +224,9 @@ impl Caller {
                 let settled = Wishes::of(extensions).and_then(|wishes| {
                     let response = wishes.response.ok_or(Rejection::ROGUE)?;
                     settle_keys(&mut attempt.crypto, wishes.key_response.as_deref(), response.version)?;
+                    if let Some(membership) = &mut self.membership {
+                        membership.settle(wishes.group.as_ref())?;
+                    }
                     let latencies = Latencies { receive: response.send_latency, send: response.receive_latency };
                     let parties = Parties {
                         local_id: attempt.local_id,
@@ -223,7 +279,7 @@ impl Caller {
         }
     }
 
-    fn look_for_the_end(&mut self, now: Time) {
+    pub(super) fn look_for_the_end(&mut self, now: Time) {
         if let State::Connected(connection) = &self.state
             && let Some(why) = connection.ended()
         {
@@ -238,12 +294,7 @@ impl Core for Caller {
             self.totals.malformed += 1;
             return;
         };
-        let local_id = match &self.state {
-            State::Calling(attempt) => Some(attempt.local_id),
-            State::Connected(connection) => Some(connection.settled().local_id),
-            State::Resting { .. } | State::Closed => None,
-        };
-        if datagram.peer != self.peer || local_id != Some(header.destination()) {
+        if datagram.peer != self.peer || self.local_id() != Some(header.destination()) {
             self.totals.unexpected += 1;
             return;
         }
@@ -322,17 +373,22 @@ impl Core for Caller {
     }
 
     fn stats(&self) -> Stats {
-        let connection = match &self.state {
-            State::Connected(connection) => Some(&**connection),
-            State::Resting { .. } | State::Calling(_) | State::Closed => None,
-        };
-        self.totals.stats(connection.into_iter())
+        self.totals.stats(self.connection().into_iter())
     }
 
     fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
         if let State::Connected(connection) = &self.state {
             visit(&stats::libsrt(std::iter::once(&**connection)));
         }
+    }
+}
+
+impl Membership {
+    /// A listener that does not say which group it took us into has not understood, and one that says another than to
+    /// other members is another one (libsrt 1.5).
+    fn settle(&mut self, answer: Option<&Group>) -> Result<(), Rejection> {
+        let answer = answer.filter(|group| group.id & GROUP_ID != 0).ok_or(Rejection::GROUP)?;
+        if *self.peer.get_or_insert(answer.id) == answer.id { Ok(()) } else { Err(Rejection::GROUP) }
     }
 }
 
