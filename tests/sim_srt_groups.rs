@@ -1,5 +1,6 @@
 //! SRT's connection groups against each other in virtual time: several bad paths, one good stream.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![allow(clippy::print_stdout, reason = "a test that fails shows its seed")]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
