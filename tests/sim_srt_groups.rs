@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 #![allow(clippy::print_stdout, reason = "a test that fails shows its seed")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anabranch::bus::{Packet, Pool, PoolLimits};
+use anabranch::bus::{Meta, Packet, Pool, PoolLimits};
 use anabranch::proto::srt::crypto::KeyLength;
+use anabranch::proto::srt::handshake::{Extension, Group, Handshake, extension};
+use anabranch::proto::srt::packet::{ControlKind, Header};
 use anabranch::proto::srt::{CallerGroup, Config, GroupKind, GroupMember, Listener, Service};
 use anabranch::proto::{Core, Datagram, Event, Port, Stats, Transmit, WireHeader};
 use anabranch::sim::link;
@@ -416,4 +418,162 @@ fn a_listener_that_takes_no_groups_says_so() {
         Event::PeerConnected { .. } | Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended => None,
     };
     assert_eq!(rig.events.first().and_then(|(_, event)| code(event)), Some(1_015), "{:?}", rig.events);
+}
+
+/// What the callers of a recorded session sent, played to a listener of ours.
+struct Replay {
+    listener: Listener,
+    pool: Pool,
+    /// By the caller's port: cookie and socket id that ours gave, and the group that it was taken into.
+    callers: BTreeMap<u16, (u32, u32, Option<Group>)>,
+    /// Sequence numbers and timestamps of the data sent.
+    sent: BTreeMap<u32, u32>,
+    /// Arrival and timestamp of the first request for a connection.
+    base: Option<(Time, u32)>,
+    released: Vec<(u32, Time)>,
+    naks: usize,
+}
+
+impl Replay {
+    fn new() -> Self {
+        let pool = Pool::new(PoolLimits::default());
+        let listener = Listener::new(Config::default(), Service::Receive, pool.clone(), [1; 32]);
+        Self {
+            listener,
+            pool,
+            callers: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            base: None,
+            released: Vec::new(),
+            naks: 0,
+        }
+    }
+
+    /// Plays all that `is_carried` of a port and the number of a record.
+    fn play(mut self, recording: &[u8], is_carried: impl Fn(u16, usize) -> bool) -> Self {
+        let mut rest = recording;
+        for n in 0.. {
+            let Some((head, tail)) = rest.split_at_checked(8) else { break };
+            let at = Time::from_ns(1_000_000_000) + us(u32::from_be_bytes(head[..4].try_into().unwrap()));
+            let port = u16::from_be_bytes([head[4], head[5]]);
+            let (datagram, tail) = tail.split_at(usize::from(u16::from_be_bytes([head[6], head[7]])));
+            rest = tail;
+            self.run_until(at);
+            self.feed(at, port, datagram.to_vec(), is_carried(port, n));
+            self.drain(at);
+        }
+        let end = self.released.last().map_or(Time::ZERO, |last| last.1) + Duration::from_secs(3);
+        self.run_until(end);
+        self
+    }
+
+    fn feed(&mut self, now: Time, port: u16, mut bytes: Vec<u8>, is_carried: bool) {
+        let (cookie, id, _) = self.callers.get(&port).copied().unwrap_or_default();
+        let timestamp = u32::from_be_bytes(bytes[8..12].try_into().unwrap());
+        match Header::parse(&bytes).unwrap() {
+            Header::Control(header) if header.kind == ControlKind::Handshake => {
+                if cookie != 0 {
+                    bytes[44..48].copy_from_slice(&cookie.to_be_bytes());
+                    self.base.get_or_insert((now, timestamp));
+                }
+            }
+            Header::Control(_) => bytes[12..16].copy_from_slice(&id.to_be_bytes()),
+            Header::Data(header) => {
+                bytes[12..16].copy_from_slice(&id.to_be_bytes());
+                self.sent.insert(header.sequence.value(), timestamp);
+            }
+        }
+        if is_carried {
+            let packet = self.pool.copy(&bytes, Meta { arrival: now, ..Meta::default() }).unwrap();
+            let peer = SocketAddr::from(([127, 0, 0, 1], port));
+            self.listener.handle_datagram(now, Datagram { port: Port::Media, peer, packet });
+        }
+    }
+
+    fn run_until(&mut self, end: Time) {
+        while let Some(at) = self.listener.poll_timeout().filter(|at| *at < end) {
+            self.listener.handle_timeout(at);
+            self.drain(at);
+        }
+    }
+
+    fn drain(&mut self, now: Time) {
+        while let Some(packet) = self.listener.poll_packet() {
+            self.released.push((Seq::<31>::new(packet.meta.sequence.unwrap() as u32).value(), now));
+        }
+        while let Some(transmit) = self.listener.poll_transmit() {
+            let Ok(Header::Control(header)) = Header::parse(&transmit.header) else { continue };
+            self.naks += usize::from(header.kind == ControlKind::Nak);
+            if header.kind == ControlKind::Handshake {
+                let body = transmit.payload.unwrap();
+                let (handshake, extensions) = Handshake::parse(&body).unwrap();
+                let group = extensions.filter_map(Result::ok).find_map(|extension| match extension {
+                    Extension::Group(group) => Some(group),
+                    _ => None,
+                });
+                assert_eq!(group.is_some(), handshake.extension == extension::HANDSHAKE | extension::CONFIG);
+                let answer = (handshake.cookie, handshake.socket_id, group);
+                self.callers.insert(transmit.to.unwrap().port(), answer);
+            }
+        }
+    }
+
+    /// All that was sent was released, each once, in order and at its time.
+    fn check(&self) {
+        let released: Vec<u32> = self.released.iter().map(|(sequence, _)| *sequence).collect();
+        assert_eq!(released, self.sent.keys().copied().collect::<Vec<_>>());
+        let (arrival, timestamp) = self.base.unwrap();
+        for (sequence, at) in &self.released {
+            let due = arrival + us(self.sent[sequence] - timestamp) + Duration::from_millis(120);
+            assert_eq!(*at, due, "{sequence}");
+        }
+    }
+}
+
+const fn us(us: u32) -> Duration {
+    Duration::from_micros(us as u64)
+}
+
+const BROADCAST: &[u8] = include_bytes!("data/srt/group-broadcast-155.bin");
+const BACKUP: &[u8] = include_bytes!("data/srt/group-backup-155.bin");
+
+#[test]
+fn a_broadcast_group_of_libsrt_is_taken_as_one_stream() {
+    let replay = Replay::new().play(BROADCAST, |_, _| true);
+    replay.check();
+    assert_eq!((replay.released.len(), replay.naks), (200, 0));
+    let stats = replay.listener.stats();
+    assert_eq!((stats.received, stats.duplicate, stats.lost, stats.peers), (200, 200, 0, Some(0)));
+    let groups: Vec<Group> = replay.callers.values().filter_map(|caller| caller.2).collect();
+    assert!(groups[0].id & (1 << 30) != 0 && groups[0].id == groups[1].id, "{groups:?}");
+    assert_eq!(
+        groups.iter().map(|group| (group.kind, group.flags, group.weight)).collect::<Vec<_>>(),
+        [(1, 0, 10), (1, 0, 5)]
+    );
+}
+
+#[test]
+fn a_backup_group_of_libsrt_is_taken_as_one_stream() {
+    let replay = Replay::new().play(BACKUP, |_, _| true);
+    replay.check();
+    assert_eq!((replay.released.len(), replay.naks), (200, 0));
+    let groups: Vec<_> = replay.callers.values().filter_map(|caller| caller.2).collect();
+    assert_eq!(groups.iter().map(|group| (group.kind, group.weight)).collect::<Vec<_>>(), [(2, 10), (2, 5)]);
+}
+
+#[test]
+fn what_either_link_of_libsrt_loses_comes_by_the_other_and_is_asked_for_only_where_it_was_first() {
+    let is_first = |port: u16| port == 60_087;
+    // The handshakes are the first four. Records of the two links alternate.
+    for lost in [1, 2] {
+        let is_carried = |port: u16, n: usize| n < 4 || (n / 2) % 3 != if is_first(port) { 0 } else { lost };
+        let replay = Replay::new().play(BROADCAST, is_carried);
+        replay.check();
+        assert!(replay.naks <= 67, "{}", replay.naks);
+    }
+    for dies in [true, false] {
+        let replay = Replay::new().play(BROADCAST, |port, n| n < 200 || is_first(port) != dies);
+        replay.check();
+        assert_eq!(replay.naks, 0);
+    }
 }
