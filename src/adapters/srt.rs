@@ -1,12 +1,12 @@
-//! SRT source and output: caller or listener on one UDP socket.
+//! SRT source and output: caller, callers of a group, or listener on one UDP socket.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::driver::{Admission, Driven, Driver};
 use super::host::HostPort;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::Pool;
-use crate::proto::srt::{Caller, Config, Listener, Service};
+use crate::proto::srt::{Caller, CallerGroup, Config, GroupKind, GroupMember, Listener, Service};
 
 /// One end of SRT connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,15 @@ pub enum Side {
         /// Whom.
         peer: HostPort,
     },
+    /// We call several at once, who together carry one stream.
+    Group {
+        /// Over all of them, or over the best.
+        kind: GroupKind,
+        /// The first of them, for whoever wants one address.
+        first: HostPort,
+        /// All of them: 1 to [`CallerGroup::MEMBERS_MAX`], of one address family.
+        members: Vec<GroupMember>,
+    },
     /// We wait for callers on this address.
     Listener {
         /// As a destination, so that everything that names one is looked at alike.
@@ -40,6 +49,7 @@ impl EndpointConfig {
     pub const fn address(&self) -> &HostPort {
         match &self.side {
             Side::Caller { peer } => peer,
+            Side::Group { first, .. } => first,
             Side::Listener { listen } => listen,
         }
     }
@@ -88,6 +98,16 @@ impl EndpointConfig {
             Side::Caller { .. } => {
                 let socket = UdpSocket::call(address, &self.socket)?;
                 connection(service, Caller::new(config, address, pool.clone(), secret), socket, admission)
+            }
+            Side::Group { kind, members, .. } => {
+                // Each is reached by whichever way the system has to it.
+                let any = if address.is_ipv4() {
+                    SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
+                } else {
+                    SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
+                };
+                let socket = UdpSocket::serve(any, &self.socket)?;
+                connection(service, CallerGroup::new(config, *kind, members, pool, secret), socket, admission)
             }
             Side::Listener { .. } => {
                 let socket = UdpSocket::serve(address, &self.socket)?;

@@ -294,7 +294,7 @@ const fn host_port(address: SocketAddr) -> HostPort {
 
 const fn srt_protocol(endpoint: &srt::EndpointConfig) -> Protocol {
     match endpoint.side {
-        srt::Side::Caller { .. } => Protocol::SrtCaller,
+        srt::Side::Caller { .. } | srt::Side::Group { .. } => Protocol::SrtCaller,
         srt::Side::Listener { .. } => Protocol::SrtListener,
     }
 }

@@ -90,6 +90,13 @@ impl Work {
         Self { id, run: Box::new(move || Box::new(run())) }
     }
 
+    /// The same under another id: for a core that is made of several.
+    #[must_use]
+    pub fn with_id(mut self, id: impl FnOnce(u64) -> u64) -> Self {
+        self.id = id(self.id);
+        self
+    }
+
     /// Does it.
     #[must_use]
     pub fn run(self) -> Done {

@@ -1,17 +1,23 @@
 //! `srt://`, with the names and units of libsrt's URLs.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
 use crate::adapters::srt::{EndpointConfig, Side};
 use crate::proto::srt::crypto::{CipherMode, KeyLength};
-use crate::proto::srt::{Bandwidth, Config, PAYLOAD_MAX};
+use crate::proto::srt::{Bandwidth, CallerGroup, Config, GroupKind, GroupMember, PAYLOAD_MAX};
 use crate::units::Bitrate;
 
 pub(super) fn parse(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
     let mut query = parts.query(&KEYS)?;
-    let side = side(parts, &mut query)?;
+    let side = match query.take("type") {
+        Some(kind) => group(parts, &mut query, &kind)?,
+        None => match ["nodes", "weight"].into_iter().find_map(|key| Some((key, query.take(key)?))) {
+            Some((key, value)) => return Err(query.value_error(key, &value, "it only with type=broadcast or backup")),
+            None => side(parts, &mut query)?,
+        },
+    };
     Ok(EndpointConfig { side, connection: connection(&mut query)?, socket: query.socket_options()? })
 }
 
@@ -40,6 +46,60 @@ fn side(parts: &Parts<'_>, query: &mut Query<'_>) -> Result<Side, UrlError> {
     }
 }
 
+/// `srt://HOST:PORT?type=backup&weight=2&nodes=HOST:PORT?weight=1,HOST:PORT`, or all of them among the nodes of
+/// `srt:////group`, as libsrt's `srt-test-live` has it.
+fn group(parts: &Parts<'_>, query: &mut Query<'_>, kind: &str) -> Result<Side, UrlError> {
+    let kind = match kind {
+        "broadcast" => GroupKind::Broadcast,
+        "backup" => GroupKind::Backup,
+        other => return Err(query.value_error("type", other, "broadcast or backup")),
+    };
+    if let Some(mode) = query.take("mode").filter(|mode| !matches!(mode.as_str(), "caller" | "client")) {
+        return Err(query.value_error("mode", &mode, "caller: a listener takes groups as they come"));
+    }
+    let mut members = Vec::new();
+    let weight = query.number("weight", 0, u64::from(u16::MAX))?;
+    if parts.rest.trim_matches('/') != "group" {
+        let problem = "a member of a group is called by its IP address";
+        let HostPort { host: Host::Ip(ip), port } = parts.host_port()? else {
+            return Err(parts.address_error(problem));
+        };
+        members.push(GroupMember { peer: SocketAddr::new(ip, port), weight: weight.unwrap_or(0) });
+    }
+    let nodes = query.take("nodes").unwrap_or_default();
+    for text in nodes.split(',').filter(|text| !text.is_empty()) {
+        let allowed = "IP:PORT or IP:PORT?weight=NUMBER, with commas between them";
+        members.push(node(text).ok_or_else(|| query.value_error("nodes", text, allowed))?);
+    }
+    let is_callable = |member: &GroupMember| !member.peer.ip().is_unspecified() && !member.peer.ip().is_multicast();
+    let Some(first) = members.first().copied() else {
+        return Err(query.value_error("nodes", &nodes, "IP:PORT of each member"));
+    };
+    if members.len() > CallerGroup::MEMBERS_MAX {
+        return Err(query.value_error("nodes", &nodes, "at most 8 members"));
+    }
+    let is_alike = |member: &GroupMember| is_callable(member) && member.peer.is_ipv4() == first.peer.is_ipv4();
+    let is_twice = |n: usize| members[..n].iter().any(|other| other.peer == members[n].peer);
+    if !members.iter().all(is_alike) || (0..members.len()).any(is_twice) {
+        return Err(query.value_error("nodes", &nodes, "different unicast addresses, all IPv4 or all IPv6"));
+    }
+    Ok(Side::Group { kind, first: HostPort::from(first.peer), members })
+}
+
+/// `10.0.0.1:5000`, `[2001:db8::1]:5000`, with `?weight=1` or without.
+fn node(text: &str) -> Option<GroupMember> {
+    let (address, weight) = match text.split_once('?') {
+        None => (text, 0),
+        Some((address, option)) => (address, option.strip_prefix("weight=")?.parse().ok()?),
+    };
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    match host.parse().ok()? {
+        Host::Ip(ip) => Some(GroupMember { peer: SocketAddr::new(ip, port), weight }),
+        Host::Name(_) => None,
+    }
+}
+
 fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
     let mut config = Config::default();
     let ms = |ms: Option<u64>| ms.map(Duration::from_millis);
@@ -57,6 +117,7 @@ fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
     }
     config.too_late_drop = query.switch("tlpktdrop")?.unwrap_or(config.too_late_drop);
     config.nak_reports = query.switch("nakreport")?.unwrap_or(config.nak_reports);
+    config.groups = query.switch("groupconnect")?.unwrap_or(config.groups);
     config.reorder_max = query.number("lossmaxttl", 0, 1_000)?.unwrap_or(config.reorder_max);
     config.mtu = query.number("mss", 256, 1_500)?.unwrap_or(config.mtu);
     config.payload_max = query.number("payloadsize", 188, PAYLOAD_MAX as u64)?.unwrap_or(config.payload_max);
@@ -126,10 +187,11 @@ fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
     })
 }
 
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 29] = [
     "conntimeo",
     "cryptomode",
     "dscp",
+    "groupconnect",
     "iface",
     "inputbw",
     "kmpreannounce",
@@ -140,6 +202,7 @@ const KEYS: [&str; 25] = [
     "mode",
     "mss",
     "nakreport",
+    "nodes",
     "oheadbw",
     "packetfilter",
     "passphrase",
@@ -152,6 +215,8 @@ const KEYS: [&str; 25] = [
     "sndbuf",
     "streamid",
     "tlpktdrop",
+    "type",
+    "weight",
 ];
 /// Half a minute; ffmpeg counts microseconds, and a pasted 200000 shall not become minutes.
 const LATENCY_MS_MAX: u64 = 30_000;
@@ -196,6 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn groups_are_called_as_libsrt_calls_them() {
+        let member = |peer: &str, weight| GroupMember { peer: peer.parse().unwrap(), weight };
+        let expected = [member("10.0.0.1:5000", 2), member("10.0.0.2:5001", 1), member("10.0.0.3:5002", 0)];
+        for url in [
+            "srt://10.0.0.1:5000?type=backup&weight=2&nodes=10.0.0.2:5001?weight=1,10.0.0.3:5002&latency=300",
+            "srt:////group?type=backup&nodes=10.0.0.1:5000?weight=2,10.0.0.2:5001?weight=1,10.0.0.3:5002&latency=300",
+        ] {
+            let config = output(url);
+            let Side::Group { kind, first, members } = &config.side else { unreachable!("{:?}", config.side) };
+            assert_eq!((*kind, first.to_string().as_str()), (GroupKind::Backup, "10.0.0.1:5000"));
+            assert_eq!(members[..], expected);
+            assert_eq!(config.connection.peer_latency, Duration::from_millis(300));
+            assert!(matches!(parse_source(url), Ok(SourceEndpoint::Srt(_))), "{url}");
+        }
+        let config = output("srt://[::1]:5000?type=broadcast&nodes=[::1]:5001");
+        assert!(matches!(config.side, Side::Group { kind: GroupKind::Broadcast, members, .. } if members.len() == 2));
+        assert!(!output("srt://:5000?groupconnect=0").connection.groups && output("srt://:5000").connection.groups);
+    }
+
+    #[test]
     fn a_passphrase_may_stand_in_a_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "a-secret-of-ours\n").unwrap();
@@ -218,6 +303,16 @@ mod tests {
             ("srt://10.0.0.1:9000?packetfilter=fec,cols:1", "cols must be from 2 to 255"),
             ("srt://10.0.0.1:9000?packetfilter=fec,cols:10,rows:-1", "rows must be from 1 to 255, or"),
             ("srt://10.0.0.1:9000?packetfilter=fec,weight:1", "write fec,cols:10,rows:5 or the like: fec has the keys"),
+            ("srt://10.0.0.1:9000?type=balancing", "write broadcast or backup"),
+            ("srt://10.0.0.1:9000?nodes=10.0.0.2:9000", "only with type="),
+            ("srt://10.0.0.1:9000?weight=1", "only with type="),
+            ("srt://10.0.0.1:9000?type=backup&mode=listener", "a listener takes groups"),
+            ("srt://example.net:9000?type=backup", "by its IP address"),
+            ("srt://10.0.0.1:9000?type=backup&nodes=10.0.0.2", "IP:PORT"),
+            ("srt://10.0.0.1:9000?type=backup&nodes=10.0.0.2:9000?wait=1", "IP:PORT"),
+            ("srt://10.0.0.1:9000?type=backup&nodes=10.0.0.1:9000", "different unicast addresses"),
+            ("srt://10.0.0.1:9000?type=backup&nodes=[::1]:9000", "all IPv4 or all IPv6"),
+            ("srt:////group?type=backup", "IP:PORT of each member"),
         ] {
             let error = parse_output(url).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains("2short"), "{error}");

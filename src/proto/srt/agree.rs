@@ -6,7 +6,11 @@ use std::time::Duration;
 use super::config::Config;
 use super::connection::Settled;
 use super::error::Rejection;
-use super::handshake::{Capabilities, Extension, Extensions, Handshake, SRT_VERSION, SRT_VERSION_MIN, flags};
+use super::group::GroupKind;
+use super::handshake::{
+    Capabilities, Extension, Extensions, GROUP_BY_MESSAGES, GROUP_ID, Group, Handshake, SRT_VERSION, SRT_VERSION_MIN,
+    flags,
+};
 use super::packet::HEADER_BYTES;
 use crate::units::Time;
 
@@ -18,7 +22,7 @@ pub(super) struct Wishes {
     pub stream_id: String,
     pub key_request: Option<Vec<u8>>,
     pub key_response: Option<Vec<u8>>,
-    pub has_group: bool,
+    pub group: Option<Group>,
     pub filter: Option<String>,
     pub congestion: Option<String>,
 }
@@ -43,7 +47,7 @@ impl Wishes {
                     None => {}
                     Some(_) => return Err(Rejection::FILTER),
                 },
-                Extension::Group(_) => wishes.has_group = true,
+                Extension::Group(group) => wishes.group = Some(group),
                 Extension::Unknown(_) => {}
             }
         }
@@ -65,11 +69,20 @@ impl Wishes {
         if request.has(flags::STREAM) {
             return Err(Rejection::MESSAGE_API);
         }
-        if self.has_group {
-            return Err(Rejection::GROUP);
+        if let Some(group) = &self.group {
+            check_group(group)?;
         }
         Ok(request)
     }
+}
+
+/// Whether it is a group that we know how to be the other end of.
+fn check_group(group: &Group) -> Result<(), Rejection> {
+    if group.id & GROUP_ID == 0 {
+        return Err(Rejection::ROGUE);
+    }
+    let is_known = GroupKind::of(group.kind).is_some() && group.flags & GROUP_BY_MESSAGES == 0;
+    if is_known { Ok(()) } else { Err(Rejection::GROUP) }
 }
 
 /// What we ask for.

@@ -18,7 +18,7 @@ use super::crypto::{Crypto, Derivation, Kek, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
 use super::filter;
-use super::handshake::{Extension, Handshake, Stage, extension};
+use super::handshake::{Extension, GROUP_ID, Group, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
 use crate::bus::{Meta, Packet, Pool};
@@ -46,7 +46,19 @@ pub struct Caller {
     derivations: u64,
     work: Option<Work>,
     /// Instead of one drawn by chance.
-    initial: Option<Seq<31>>,
+    pub(super) initial: Option<Seq<31>>,
+    membership: Option<Membership>,
+}
+
+/// The group that a caller is a member of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Membership {
+    /// As the listener is told.
+    pub group: Group,
+    /// The listener's, by its answer or by its answer to another member.
+    pub peer: Option<u32>,
+    /// Where timestamps of all members begin; `None` until the first of them calls.
+    pub epoch: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -92,6 +104,7 @@ impl Caller {
             derivations: 0,
             work: None,
             initial: None,
+            membership: None,
         }
     }
 
@@ -102,11 +115,48 @@ impl Caller {
         self
     }
 
+    /// The same as a member of a group.
+    pub(super) const fn in_group(mut self, membership: Membership) -> Self {
+        self.membership = Some(membership);
+        self
+    }
+
+    pub(super) const fn membership_mut(&mut self) -> Option<&mut Membership> {
+        self.membership.as_mut()
+    }
+
+    pub(super) const fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The id that the peer's datagrams name, while there is one.
+    pub(super) fn local_id(&self) -> Option<u32> {
+        match &self.state {
+            State::Calling(attempt) => Some(attempt.local_id),
+            State::Connected(connection) => Some(connection.settled().local_id),
+            State::Resting { .. } | State::Closed => None,
+        }
+    }
+
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        match &self.state {
+            State::Connected(connection) => Some(connection),
+            State::Resting { .. } | State::Calling(_) | State::Closed => None,
+        }
+    }
+
+    pub(super) fn connection_mut(&mut self) -> Option<&mut Connection> {
+        match &mut self.state {
+            State::Connected(connection) => Some(connection),
+            State::Resting { .. } | State::Calling(_) | State::Closed => None,
+        }
+    }
+
     fn call(&mut self, now: Time) {
         let drawn = Seq::new(self.entropy.word());
         let initial = self.initial.unwrap_or(drawn);
         self.state = State::Calling(Box::new(Attempt {
-            epoch: now,
+            epoch: self.membership.and_then(|membership| membership.epoch).unwrap_or(now),
             local_id: self.entropy.socket_id(),
             initial,
             cookie: None,
@@ -146,7 +196,8 @@ impl Caller {
                 handshake.extension |= extension::KEYS;
                 handshake.encryption = (crypto.length().bytes() / 8) as u16;
             }
-            if !self.config.stream_id.is_empty() || self.config.packet_filter.is_some() {
+            let has_more = !self.config.stream_id.is_empty() || self.config.packet_filter.is_some();
+            if has_more || self.membership.is_some() {
                 handshake.extension |= extension::CONFIG;
             }
             handshake.write(&mut body);
@@ -159,6 +210,9 @@ impl Caller {
             }
             if let Some(filter) = &self.config.packet_filter {
                 Extension::Filter(filter.to_string()).write(&mut body);
+            }
+            if let Some(membership) = &self.membership {
+                Extension::Group(membership.group).write(&mut body);
             }
         } else {
             handshake.write(&mut body);
@@ -187,6 +241,9 @@ impl Caller {
                     let response = wishes.response.ok_or(Rejection::ROGUE)?;
                     settle_keys(&mut attempt.crypto, wishes.key_response.as_deref(), response.version)?;
                     let filter = filter::conclude(self.config.packet_filter.as_ref(), wishes.filter.as_deref())?;
+                    if let Some(membership) = &mut self.membership {
+                        membership.settle(wishes.group.as_ref())?;
+                    }
                     let latencies = Latencies { receive: response.send_latency, send: response.receive_latency };
                     let parties = Parties {
                         local_id: attempt.local_id,
@@ -255,7 +312,7 @@ impl Caller {
         }
     }
 
-    fn look_for_the_end(&mut self, now: Time) {
+    pub(super) fn look_for_the_end(&mut self, now: Time) {
         if let State::Connected(connection) = &self.state
             && let Some(why) = connection.ended()
         {
@@ -270,12 +327,7 @@ impl Core for Caller {
             self.totals.malformed += 1;
             return;
         };
-        let local_id = match &self.state {
-            State::Calling(attempt) => Some(attempt.local_id),
-            State::Connected(connection) => Some(connection.settled().local_id),
-            State::Resting { .. } | State::Closed => None,
-        };
-        if datagram.peer != self.peer || local_id != Some(header.destination()) {
+        if datagram.peer != self.peer || self.local_id() != Some(header.destination()) {
             self.totals.unexpected += 1;
             return;
         }
@@ -378,17 +430,22 @@ impl Core for Caller {
     }
 
     fn stats(&self) -> Stats {
-        let connection = match &self.state {
-            State::Connected(connection) => Some(&**connection),
-            State::Resting { .. } | State::Calling(_) | State::Closed => None,
-        };
-        self.totals.stats(connection.into_iter())
+        self.totals.stats(self.connection().into_iter())
     }
 
     fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
         if let State::Connected(connection) = &self.state {
             visit(&stats::libsrt(std::iter::once(&**connection)));
         }
+    }
+}
+
+impl Membership {
+    /// A listener that does not say which group it took us into has not understood, and one that says another than to
+    /// other members is another one (libsrt 1.5).
+    fn settle(&mut self, answer: Option<&Group>) -> Result<(), Rejection> {
+        let answer = answer.filter(|group| group.id & GROUP_ID != 0).ok_or(Rejection::GROUP)?;
+        if *self.peer.get_or_insert(answer.id) == answer.id { Ok(()) } else { Err(Rejection::GROUP) }
     }
 }
 

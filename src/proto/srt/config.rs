@@ -34,6 +34,8 @@ pub struct Config {
     pub send_drop_delay: Option<Duration>,
     /// Whether what is missing is reported again and again (`nakreport`).
     pub nak_reports: bool,
+    /// Whether a listener takes members of groups (`groupconnect`).
+    pub groups: bool,
     /// Most packets that a gap may wait for reordering (`lossmaxttl`).
     pub reorder_max: u32,
     /// Repairs instead of retransmissions, or beside them. A caller who wants them is not connected without; a listener
@@ -54,7 +56,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// libsrt's defaults for live mode, except that the send rate has no limit.
+    /// libsrt's defaults for live mode, except that the send rate has no limit and groups are taken.
     fn default() -> Self {
         Self {
             receive_latency: Duration::from_millis(120),
@@ -69,6 +71,7 @@ impl Default for Config {
             too_late_drop: true,
             send_drop_delay: Some(Duration::ZERO),
             nak_reports: true,
+            groups: true,
             reorder_max: 0,
             packet_filter: None,
             mtu: 1_500,

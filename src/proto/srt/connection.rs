@@ -17,6 +17,7 @@ use super::packet::{
 };
 use super::receive::{self, Ack, Arrived, Data, Origin};
 use super::send::{self, RoundTrip, Sealed};
+use super::tsbpd::Tsbpd;
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::{Port, Transmit, WireHeader};
 use crate::units::{Seq, Time};
@@ -53,8 +54,8 @@ pub(super) struct Connection {
     settled: Settled,
     payload_max: usize,
     idle_timeout: Duration,
-    sender: send::Sender,
-    receiver: receive::Receiver,
+    pub(super) sender: send::Sender,
+    pub(super) receiver: receive::Receiver,
     /// `None` if nothing is encrypted.
     crypto: Option<Crypto>,
     filter: Option<Box<Filter>>,
@@ -71,6 +72,8 @@ pub(super) struct Connection {
     /// Bodies are written here.
     scratch: Vec<u8>,
     ended: Option<Ended>,
+    /// What came and is for the group to take; `None` without a group.
+    passed: Option<VecDeque<Data>>,
     pub(super) counts: Counts,
 }
 
@@ -138,16 +141,21 @@ impl Connection {
             now,
             last_heard: now,
             last_sent: now,
-            last_origin: now,
+            last_origin: Time::ZERO,
             control: VecDeque::with_capacity(CONTROL_MAX),
             scratch: Vec::with_capacity(settled.payload_max),
             ended: None,
+            passed: None,
             counts: Counts::default(),
         }
     }
 
     pub(super) const fn last_heard(&self) -> Time {
         self.last_heard
+    }
+
+    pub(super) const fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
     }
 
     pub(super) const fn settled(&self) -> &Settled {
@@ -167,13 +175,43 @@ impl Connection {
     /// A packet to send; cut if it is longer than the peer takes.
     pub(super) fn send(&mut self, now: Time, packet: &Packet) {
         self.now = now;
+        let origin = origin(now, packet);
         if packet.len() <= self.payload_max {
-            self.push(packet.clone());
+            self.push(origin, packet.clone());
             return;
         }
         for start in (0..packet.len()).step_by(self.payload_max) {
-            self.push(packet.slice(start..packet.len().min(start + self.payload_max)));
+            self.push(origin, packet.slice(start..packet.len().min(start + self.payload_max)));
         }
+    }
+
+    /// A packet of a group, no longer than [`Connection::payload_max`], that came from its source at `origin`. Says
+    /// whether there was room.
+    pub(super) fn send_from(&mut self, now: Time, origin: Time, packet: Packet) -> bool {
+        self.now = now;
+        self.push(origin, packet)
+    }
+
+    /// Longest payload that is sent.
+    pub(super) const fn payload_max(&self) -> usize {
+        self.payload_max
+    }
+
+    /// Leaves what comes to a group, which is up to `received` and releases by `clock`, and has sent up to `sent`.
+    pub(super) fn join(&mut self, received: u64, clock: Tsbpd, sent: (u64, u32)) {
+        self.receiver.join(self.now, received, clock);
+        self.sender.join(sent.0, sent.1);
+        self.passed = Some(VecDeque::new());
+    }
+
+    /// What came and is for the group to take.
+    pub(super) fn take_passed(&mut self) -> Option<Data> {
+        self.passed.as_mut()?.pop_front()
+    }
+
+    /// Ends it.
+    pub(super) fn end(&mut self, why: Ended) {
+        self.ended = self.ended.or(Some(why));
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
@@ -309,6 +347,11 @@ impl Connection {
             return;
         };
         let data = Data { sequence, timestamp: header.timestamp, origin, packet };
+        if let Some(passed) = &mut self.passed {
+            // Taken after each datagram, so that there is no more than one can bring.
+            passed.push_back(data);
+            return;
+        }
         match self.receiver.handle_data(self.now, data) {
             Arrived::New | Arrived::Duplicate | Arrived::Late | Arrived::Beyond => {}
         }
@@ -382,27 +425,26 @@ impl Connection {
         next.saturating_add_signed(i64::from(Seq::<31>::new(next as u32).distance(sequence)))
     }
 
-    fn push(&mut self, packet: Packet) {
+    fn push(&mut self, origin: Time, packet: Packet) -> bool {
         // Asked first, so that nothing is encrypted in vain.
         if !self.sender.make_room(self.now) {
             self.counts.overflow += 1;
-            return;
+            return false;
         }
-        // What it waited for since it came is taken off the latency again at the peer; in order, or it would hold up others.
-        let origin = packet.meta.arrival.max(self.now - WAIT_MAX).min(self.now).max(self.last_origin);
+        // In order, or it would hold up others.
+        let origin = origin.max(self.last_origin);
         self.last_origin = origin;
-        let Some((key, packet)) = self.seal(packet, origin) else {
+        let Some((key, packet)) = self.seal(origin, packet) else {
             self.counts.no_buffer += 1;
-            return;
+            return false;
         };
-        let sealed = Sealed { origin, key: key.bits() as u8, packet };
-        if self.sender.push(self.now, sealed).is_err() {
-            self.counts.overflow += 1;
-        }
+        let is_taken = self.sender.push(self.now, Sealed { origin, key: key.bits() as u8, packet }).is_ok();
+        self.counts.overflow += u64::from(!is_taken);
+        is_taken
     }
 
     /// Encrypts a packet for the next sequence number; `None` if there is no buffer for the result.
-    fn seal(&mut self, packet: Packet, origin: Time) -> Option<(KeyFlag, Packet)> {
+    fn seal(&mut self, origin: Time, packet: Packet) -> Option<(KeyFlag, Packet)> {
         let header = self.data_header(self.sender.next_sequence(), self.sender.next_message_number(), origin);
         let Some(crypto) = &mut self.crypto else {
             return Some((KeyFlag::Clear, packet));
@@ -517,6 +559,11 @@ impl Connection {
 const fn member<'payload>(header: &DataHeader, sequence: u64, payload: &'payload [u8]) -> Member<'payload> {
     let DataHeader { message_number, in_order, timestamp, key, .. } = *header;
     Member { sequence, message_number, in_order, timestamp, key, payload }
+}
+
+/// When a packet came: what it waited for since is taken off the latency again at the peer.
+pub(super) fn origin(now: Time, packet: &Packet) -> Time {
+    packet.meta.arrival.max(now - WAIT_MAX).min(now)
 }
 
 /// Microseconds since `epoch`, wrapping (draft 3).

@@ -3,6 +3,8 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
+use super::handshake::GROUP_ID;
+
 /// HMAC-SHA1 of a counter: nobody who does not know the secret can tell its output from chance.
 #[derive(Debug)]
 pub(super) struct Entropy {
@@ -24,10 +26,15 @@ impl Entropy {
 
     /// Another one, which tells nothing of this one.
     pub(super) fn child(&mut self) -> Self {
+        Self::new(self.secret())
+    }
+
+    /// A secret for another one.
+    pub(super) fn secret(&mut self) -> [u8; 32] {
         let mut secret = [0; 32];
         secret[..20].copy_from_slice(&self.draw());
         secret[20..].copy_from_slice(&self.draw()[..12]);
-        Self::new(secret)
+        secret
     }
 
     /// The next word.
@@ -38,6 +45,11 @@ impl Entropy {
     /// A number that is fit for a socket: libsrt keeps bit 30 for groups, and zero is the listener.
     pub(super) fn socket_id(&mut self) -> u32 {
         (self.word() & 0x3fff_ffff).max(1)
+    }
+
+    /// A number that is fit for a group.
+    pub(super) fn group_id(&mut self) -> u32 {
+        self.socket_id() | GROUP_ID
     }
 
     /// A word that belongs to `parts` and to nothing else.

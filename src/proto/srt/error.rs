@@ -111,6 +111,8 @@ pub enum Ended {
     Refused(Rejection),
     /// Refused by us.
     Refusing(Rejection),
+    /// A member of a backup group that did not answer as it should for too long.
+    Unstable,
 }
 
 impl From<Ended> for PeerEnd {
@@ -119,6 +121,7 @@ impl From<Ended> for PeerEnd {
             Ended::ByPeer => ("the peer closed the connection", None),
             Ended::Silent => ("the peer fell silent", None),
             Ended::NoAnswer => ("nobody answered: check address and port", None),
+            Ended::Unstable => ("the link was unstable for too long", None),
             Ended::Refused(rejection) => (rejection.reason(), Some(("the peer refused", rejection.code()))),
             Ended::Refusing(rejection) => (rejection.reason(), Some(("refused", rejection.code()))),
         };

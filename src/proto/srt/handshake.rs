@@ -209,9 +209,9 @@ pub struct Capabilities {
 pub struct Group {
     /// Of the peer's group.
     pub id: u32,
-    /// 1 for broadcast, 2 for backup.
+    /// [`GROUP_BROADCAST`] or [`GROUP_BACKUP`].
     pub kind: u8,
-    /// 1: message numbers are in step.
+    /// 1: members are kept in step by message numbers, which libsrt does not do.
     pub flags: u8,
     /// Of this member; higher is preferred.
     pub weight: u16,
@@ -329,6 +329,15 @@ fn write_bytes(out: &mut Vec<u8>, bytes: &[u8], kind: u16) -> u16 {
     out.extend_from_slice(bytes);
     kind
 }
+
+/// Every member sends everything.
+pub const GROUP_BROADCAST: u8 = 1;
+/// One member sends.
+pub const GROUP_BACKUP: u8 = 2;
+/// What the id of a group has, and that of a socket has not (libsrt 1.5).
+pub const GROUP_ID: u32 = 1 << 30;
+/// Flag of a group that is kept in step by message numbers.
+pub const GROUP_BY_MESSAGES: u8 = 1;
 
 const FIXED_BYTES: usize = 48;
 const CONCLUSION: u32 = 0xffff_ffff;

@@ -14,7 +14,8 @@ use super::crypto::{Crypto, Derivation, Kek, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
 use super::filter;
-use super::handshake::{Capabilities, Extension, Extensions, Handshake, Stage, extension};
+use super::group::{Group, GroupKind, Links};
+use super::handshake::{self, Capabilities, Extension, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
 use super::waiting::Waiting;
@@ -44,6 +45,9 @@ pub struct Listener {
     callers: BTreeMap<u32, Caller>,
     /// By address and the caller's own socket id, for handshakes that come again.
     known: BTreeMap<(SocketAddr, u32), u32>,
+    /// By the callers' own ids of them. Those that only send live as long as they have members; one that is received from
+    /// stays until another stream comes, as its members may all come back, and go by its clock.
+    groups: BTreeMap<u32, Group>,
     /// Callers that may have something to send or to deliver; each once.
     ready: Vec<u32>,
     transmits: VecDeque<Transmit>,
@@ -53,11 +57,15 @@ pub struct Listener {
     /// Conclusions that wait for what their keys are wrapped with.
     waiting: Waiting,
     work: VecDeque<Work>,
+    /// When it was last fed: what the polls of groups go by.
+    now: Time,
 }
 
 #[derive(Debug)]
 struct Caller {
     connection: Connection,
+    /// Which group it is a member of.
+    group: Option<u32>,
     /// The answer to its conclusion, should that come again.
     answer: Vec<u8>,
     is_ready: bool,
@@ -76,6 +84,7 @@ struct Admitted {
     filter: Option<filter::Agreed>,
     crypto: Option<Crypto>,
     announcement: Option<Vec<u8>>,
+    group: Option<handshake::Group>,
 }
 
 impl Listener {
@@ -89,6 +98,7 @@ impl Listener {
             entropy: Entropy::new(secret),
             callers: BTreeMap::new(),
             known: BTreeMap::new(),
+            groups: BTreeMap::new(),
             ready: Vec::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -96,6 +106,7 @@ impl Listener {
             totals: Totals::default(),
             waiting: Waiting::default(),
             work: VecDeque::new(),
+            now: Time::ZERO,
         }
     }
 
@@ -188,19 +199,17 @@ impl Listener {
         if !self.config.stream_id.is_empty() && !names(&wishes.stream_id, &self.config.stream_id) {
             return Err(Rejection::NOT_FOUND);
         }
+        if let Some(group) = &wishes.group {
+            self.judge_member(now, group)?;
+        }
         match self.service {
             Service::Send { callers_max } if self.callers.len() >= callers_max => return Err(Rejection::RESOURCE),
             Service::Send { .. } => {}
             Service::Receive => {
                 // A sender that lost its line comes back sooner than we can be sure that it was lost.
-                let silent: Vec<u32> = self
-                    .callers
-                    .iter()
-                    .filter(|(_, caller)| now.since(caller.connection.last_heard()) > TAKEOVER_SILENCE)
-                    .map(|(id, _)| *id)
-                    .collect();
-                silent.into_iter().for_each(|id| self.remove(id, Ended::Silent));
-                if !self.callers.is_empty() {
+                let group = wishes.group.map(|group| group.id);
+                self.remove_silent(now, |caller| caller.group.is_none() || caller.group != group);
+                if self.callers.values().any(|caller| caller.group.is_none() || caller.group != group) {
                     return Err(Rejection::CONFLICT);
                 }
             }
@@ -219,7 +228,32 @@ impl Listener {
                 Some(crypto)
             }
         };
-        Ok(Judged::Admitted(Box::new(Admitted { request, filter, crypto, announcement: wishes.key_request })))
+        let announcement = wishes.key_request;
+        Ok(Judged::Admitted(Box::new(Admitted { request, filter, crypto, announcement, group: wishes.group })))
+    }
+
+    /// Whether its group takes one more.
+    fn judge_member(&mut self, now: Time, asked: &handshake::Group) -> Result<(), Rejection> {
+        if !self.config.groups {
+            return Err(Rejection::GROUP);
+        }
+        let Some(group) = self.groups.get(&asked.id) else { return Ok(()) };
+        if group.kind().number() != asked.kind {
+            return Err(Rejection::GROUP);
+        }
+        if group.is_full() {
+            // One of them may be this one, which has not been missed yet.
+            self.remove_silent(now, |caller| caller.group == Some(asked.id));
+        }
+        let is_full = self.groups.get(&asked.id).is_some_and(Group::is_full);
+        if is_full { Err(Rejection::RESOURCE) } else { Ok(()) }
+    }
+
+    fn remove_silent(&mut self, now: Time, of: impl Fn(&Caller) -> bool) {
+        let is_silent = |caller: &Caller| now.since(caller.connection.last_heard()) > TAKEOVER_SILENCE;
+        let silent = self.callers.iter().filter(|(_, caller)| of(caller) && is_silent(caller));
+        let silent: Vec<u32> = silent.map(|(id, _)| *id).collect();
+        silent.into_iter().for_each(|id| self.remove(id, Ended::Silent));
     }
 
     fn accept(
@@ -228,7 +262,7 @@ impl Listener {
         base: (Time, u32),
         peer: SocketAddr,
         asked: &Handshake,
-        Admitted { request, filter, crypto, announcement }: Admitted,
+        Admitted { request, filter, crypto, announcement, group: asked_group }: Admitted,
     ) {
         let mut id = self.entropy.socket_id();
         while self.callers.contains_key(&id) {
@@ -236,7 +270,9 @@ impl Listener {
         }
         let response = agree::respond(&self.config, &request);
         let latencies = Latencies { receive: response.receive_latency, send: response.send_latency };
-        let parties = Parties { local_id: id, peer, epoch: now, base };
+        let key = asked_group.map(|group| group.id);
+        let epoch = key.and_then(|key| self.groups.get(&key)).map_or(now, Group::epoch);
+        let parties = Parties { local_id: id, peer, epoch, base };
         let settled = agree::settle(&self.config, parties, asked, &request, latencies);
         let settled = Settled { filter: filter.map(|agreed| agreed.settled), ..settled };
         let mut body = Vec::new();
@@ -245,7 +281,7 @@ impl Listener {
             encryption: crypto.as_ref().map_or(0, |crypto| key_units(crypto.length())),
             extension: extension::HANDSHAKE
                 | if crypto.is_some() { extension::KEYS } else { 0 }
-                | if filter.is_some() { extension::CONFIG } else { 0 },
+                | if key.is_some() || filter.is_some() { extension::CONFIG } else { 0 },
             mtu: asked.mtu.min(u32::from(self.config.mtu)),
             flow_window: self.config.flow_window,
             socket_id: id,
@@ -260,13 +296,44 @@ impl Listener {
         if let Some(agreed) = &filter {
             Extension::Filter(agreed.config.to_string()).write(&mut body);
         }
-        // Its timestamp is the beginning of our clock.
-        self.answer(now, peer, asked.socket_id, &body);
         let crypto = (crypto, self.entropy.child());
-        let connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
+        let mut connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
+        if self.service == Service::Receive {
+            self.keep_groups(|id, _| Some(id) == key);
+        }
+        if let Some(asked_group) = &asked_group {
+            let answer = self.join(now, id, asked_group, &mut connection);
+            Extension::Group(answer).write(&mut body);
+        }
         self.known.insert((peer, asked.socket_id), id);
-        self.callers.insert(id, Caller { connection, answer: body, is_ready: false });
+        self.callers.insert(id, Caller { connection, group: key, answer: body.clone(), is_ready: false });
+        // Unless it joins others its timestamp is the beginning of our clock.
+        self.answer(now, peer, asked.socket_id, &body);
         self.note(Event::PeerConnected { peer });
+    }
+
+    /// Takes a connection into its group, and says what the caller shall be told of that.
+    fn join(&mut self, now: Time, id: u32, asked: &handshake::Group, connection: &mut Connection) -> handshake::Group {
+        // Judged before.
+        let kind = GroupKind::of(asked.kind).unwrap_or(GroupKind::Broadcast);
+        let Self { groups, entropy, config, .. } = self;
+        let group = groups
+            .entry(asked.id)
+            .or_insert_with(|| Group::new(now, (kind, entropy.group_id(), asked.id), connection.settled(), config));
+        group.join(id, asked.weight, connection);
+        group.extension(asked.weight)
+    }
+
+    /// Forgets all other groups.
+    fn keep_groups(&mut self, which: impl Fn(u32, &Group) -> bool) {
+        let Self { groups, totals, .. } = self;
+        groups.retain(|id, group| {
+            let stays = which(*id, group);
+            if !stays {
+                totals.add_group(group);
+            }
+            stays
+        });
     }
 
     fn answer(&mut self, now: Time, peer: SocketAddr, destination: u32, body: &[u8]) {
@@ -292,6 +359,12 @@ impl Listener {
         let peer = caller.connection.settled().peer;
         self.known.remove(&(peer, caller.connection.settled().peer_id));
         self.totals.add(&caller.connection);
+        if let Some(group) = caller.group.and_then(|key| self.groups.get_mut(&key)) {
+            group.leave(id, &mut self.callers);
+            if self.service != Service::Receive {
+                self.keep_groups(|_, group| !group.is_empty());
+            }
+        }
         self.note(Event::PeerLost { peer, why: why.into() });
     }
 
@@ -316,8 +389,15 @@ impl Listener {
     }
 }
 
+impl Links for BTreeMap<u32, Caller> {
+    fn link(&mut self, id: u32) -> Option<&mut Connection> {
+        Some(&mut self.get_mut(&id)?.connection)
+    }
+}
+
 impl Core for Listener {
     fn handle_datagram(&mut self, now: Time, datagram: Datagram) {
+        self.now = now;
         let Ok(header) = Header::parse(&datagram.packet) else {
             self.totals.malformed += 1;
             return;
@@ -325,10 +405,13 @@ impl Core for Listener {
         let id = header.destination();
         if let Some(caller) = self.callers.get(&id) {
             // An id is no secret: only its owner may use it.
-            if caller.connection.settled().peer == datagram.peer {
-                self.with(id, |connection| connection.handle(now, &header, datagram.packet));
-            } else {
+            if caller.connection.settled().peer != datagram.peer {
                 self.totals.unexpected += 1;
+            } else if let Some(group) = caller.group.and_then(|key| self.groups.get_mut(&key)) {
+                group.handle(now, id, (&header, datagram.packet), &mut self.callers);
+                self.with(id, |_| ());
+            } else {
+                self.with(id, |connection| connection.handle(now, &header, datagram.packet));
             }
             return;
         }
@@ -341,11 +424,15 @@ impl Core for Listener {
     }
 
     fn handle_packet(&mut self, now: Time, packet: &Packet) {
+        self.now = now;
         if self.callers.is_empty() {
             self.totals.not_connected += 1;
         }
+        self.groups.values_mut().for_each(|group| group.send(now, packet, &mut self.callers));
         for (id, caller) in &mut self.callers {
-            caller.connection.send(now, packet);
+            if caller.group.is_none() {
+                caller.connection.send(now, packet);
+            }
             if !caller.is_ready {
                 caller.is_ready = true;
                 self.ready.push(*id);
@@ -354,6 +441,7 @@ impl Core for Listener {
     }
 
     fn handle_timeout(&mut self, now: Time) {
+        self.now = now;
         let due = |caller: &Caller| caller.connection.poll_timeout() <= now;
         let due: Vec<u32> = self.callers.iter().filter(|(_, caller)| due(caller)).map(|(id, _)| *id).collect();
         for id in due {
@@ -388,6 +476,10 @@ impl Core for Listener {
         if self.service != Service::Receive {
             return None;
         }
+        let Self { groups, callers, now, .. } = self;
+        if let Some(packet) = groups.values_mut().find_map(|group| group.poll_packet(*now, callers)) {
+            return Some(packet);
+        }
         self.callers.values_mut().find_map(|caller| caller.connection.poll_packet())
     }
 
@@ -410,7 +502,8 @@ impl Core for Listener {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        self.callers.values().map(|caller| caller.connection.poll_timeout()).min()
+        let releases = self.groups.values().filter_map(Group::poll_timeout);
+        self.callers.values().map(|caller| caller.connection.poll_timeout()).chain(releases).min()
     }
 
     fn patience(&self) -> Duration {
@@ -418,12 +511,17 @@ impl Core for Listener {
     }
 
     fn stats(&self) -> Stats {
-        self.totals.stats(self.callers.values().map(|caller| &caller.connection))
+        let alone = self.totals.stats(self.callers.values().map(|caller| &caller.connection));
+        self.groups.values().fold(alone, |sum, group| stats::sum(sum, &group.stats()))
     }
 
     fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
-        if !self.callers.is_empty() {
-            visit(&stats::libsrt(self.callers.values().map(|caller| &caller.connection)));
+        let connections = self.callers.values().map(|caller| &caller.connection);
+        match (self.service, self.groups.values().next()) {
+            _ if self.callers.is_empty() => {}
+            // Nobody else is there beside it.
+            (Service::Receive, Some(group)) => visit(&stats::libsrt_of_group(group, connections)),
+            (Service::Receive | Service::Send { .. }, _) => visit(&stats::libsrt(connections)),
         }
     }
 }

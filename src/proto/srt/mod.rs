@@ -3,7 +3,8 @@
 //! Follows draft-sharabayko-srt-01 (cited as "draft" with its section) and, where that leaves gaps, what libsrt 1.5 does
 //! on the wire. Inside the core sequence numbers never wrap: they are extended to 64 bits at the edge.
 //!
-//! [`Caller`] and [`Listener`] are the cores. Both end in connections, whose halves are `send` and `receive`.
+//! [`Caller`], [`CallerGroup`] and [`Listener`] are the cores. All end in connections, whose halves are `send` and
+//! `receive`.
 
 mod acks;
 mod agree;
@@ -18,6 +19,7 @@ pub mod crypto;
 mod entropy;
 pub mod error;
 pub mod filter;
+mod group;
 pub mod handshake;
 mod listener;
 mod missing;
@@ -34,4 +36,5 @@ pub use caller::Caller;
 pub use check::{check_any_bytes, check_any_path};
 pub use config::{Config, PAYLOAD_LIVE, PAYLOAD_MAX};
 pub use congestion::Bandwidth;
+pub use group::{CallerGroup, GroupKind, GroupMember};
 pub use listener::{Listener, Service};

@@ -55,6 +55,8 @@ pub(super) struct Receiver {
     arrivals: Arrivals,
     /// A number beyond the window that came while nothing was held.
     stray: Option<u64>,
+    /// A group keeps the packets, and this receiver only sees to the reports: see [`Receiver::join`].
+    is_shared: bool,
     payload_average: u64,
     stats: Stats,
 }
@@ -98,6 +100,27 @@ pub(super) struct Data {
     pub(super) packet: Packet,
 }
 
+/// A data packet without its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Noted {
+    /// Extended.
+    pub(super) sequence: u64,
+    /// How it came.
+    pub(super) origin: Origin,
+    /// When.
+    pub(super) arrival: Time,
+    /// Bytes of its payload.
+    pub(super) bytes: usize,
+}
+
+impl Data {
+    /// What remains to be known when the payload has gone its way.
+    pub(super) fn noted(&self) -> Noted {
+        let Self { sequence, origin, ref packet, .. } = *self;
+        Noted { sequence, origin, arrival: packet.meta.arrival, bytes: packet.len() }
+    }
+}
+
 /// How a packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -105,7 +128,7 @@ pub(super) enum Origin {
     Original,
     /// In a datagram with the R flag (draft 3.1).
     Retransmitted,
-    /// Rebuilt from others by FEC.
+    /// Rebuilt from others by FEC, or brought by another member of a group than the one that misses it.
     Rebuilt,
 }
 
@@ -243,6 +266,7 @@ impl Receiver {
             round_trip: RoundTrip::default(),
             arrivals: Arrivals::new(config.payload_max, now),
             stray: None,
+            is_shared: false,
             payload_average: PAYLOAD_USUAL,
             stats: Stats::default(),
             config,
@@ -298,7 +322,7 @@ impl Receiver {
             return;
         }
         self.missing.remove_range(range.clone());
-        if !self.config.too_late_drop {
+        if !self.config.too_late_drop && !self.is_shared {
             let dropped = self.present.insert_range(range);
             self.count_dropped(dropped as u64);
             self.extend_contiguous();
@@ -370,16 +394,17 @@ impl Receiver {
 
     /// The ACK to send now; `None` when there is none left.
     pub(super) fn poll_ack(&mut self, now: Time) -> Option<Ack> {
-        match self.acks.poll(now, self.contiguous, self.available(), &self.round_trip)? {
-            Wanted::Light => Some(Ack::Light { next: self.contiguous }),
+        let next = self.wanted();
+        match self.acks.poll(now, next, self.available(), &self.round_trip)? {
+            Wanted::Light => Some(Ack::Light { next }),
             Wanted::Full => {
                 let available = self.available();
-                let number = self.acks.record(now, self.contiguous, available);
+                let number = self.acks.record(now, next, available);
                 let (packets_per_second, bytes_per_second) = self.arrivals.rates();
                 self.stats.acks += 1;
                 Some(Ack::Full {
                     number,
-                    next: self.contiguous,
+                    next,
                     round_trip: self.round_trip.smoothed(),
                     variation: self.round_trip.variation(),
                     available: available as u32,
@@ -393,7 +418,7 @@ impl Receiver {
 
     /// When one of the above has something, if nothing comes until then.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        let ack = self.acks.deadline(self.contiguous, self.available(), &self.round_trip);
+        let ack = self.acks.deadline(self.wanted(), self.available(), &self.round_trip);
         [self.release_at(), self.nak_deadline(), ack].into_iter().flatten().min()
     }
 
@@ -423,6 +448,107 @@ impl Receiver {
             drift_us: self.tsbpd.correction_us(),
             ..self.stats
         }
+    }
+
+    /// Hands the packets over to a group, which releases them by `clock`: from now on this receiver is told what came
+    /// with [`Receiver::note`] and sees to the reports of its own link. It starts over at `first`.
+    pub(super) fn join(&mut self, now: Time, first: u64, clock: Tsbpd) {
+        self.is_shared = true;
+        self.tsbpd = clock;
+        (self.start, self.contiguous, self.first_held) = (first, first, first);
+        (self.end, self.wire_end) = (first, first);
+        self.acks = Acks::new(first, now);
+    }
+
+    pub(super) const fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// This packet came here, and `arrived` is what became of it in the group.
+    pub(super) fn note(&mut self, now: Time, noted: &Noted, arrived: Arrived) {
+        let Noted { sequence, origin, arrival, bytes } = *noted;
+        self.count_wire(sequence, origin, arrival, bytes);
+        if arrived == Arrived::Beyond || sequence >= self.window_end() {
+            self.stats.beyond.add(bytes);
+            return;
+        }
+        self.count_gap(sequence, origin);
+        match arrived {
+            Arrived::New => self.stats.unique.add(bytes),
+            Arrived::Late => self.stats.late.add(bytes),
+            Arrived::Duplicate | Arrived::Beyond => self.stats.duplicate.add(bytes),
+        }
+        if sequence < self.start {
+            self.stats.belated.add(bytes);
+            return;
+        }
+        // It may be there by another way and yet be the first to show where this link is.
+        if self.present.insert(sequence) || sequence >= self.end {
+            self.settle(now, sequence, origin);
+            self.extend_contiguous();
+        }
+    }
+
+    /// Another member of the group brought this one: no use in asking for it here.
+    pub(super) fn elsewhere(&mut self, sequence: u64) {
+        let is_inside = (self.start..self.window_end()).contains(&sequence);
+        if is_inside && self.present.insert(sequence) && sequence < self.end {
+            self.missing.remove(sequence);
+            if sequence == self.contiguous {
+                self.extend_contiguous();
+            }
+        }
+    }
+
+    /// The group has released or given up all before `start`.
+    pub(super) fn follow(&mut self, start: u64) {
+        if start <= self.start {
+            return;
+        }
+        let past = self.start..start.min(self.window_end());
+        self.present.remove_range(past.clone());
+        self.missing.remove_range(past);
+        self.start = start;
+        self.contiguous = self.contiguous.max(start);
+        self.end = self.end.max(start);
+        self.extend_contiguous();
+    }
+
+    /// After a pause nothing before `next` is missing here: others carried it.
+    pub(super) fn resume(&mut self, next: u64) {
+        self.end = self.end.max(next);
+        self.wire_end = self.wire_end.max(next);
+        self.extend_contiguous();
+    }
+
+    /// The lowest number neither released nor given up.
+    pub(super) const fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// One more than the highest number heard of.
+    pub(super) const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether this number is not behind what came last on this link.
+    pub(super) const fn is_ahead(&self, sequence: u64) -> bool {
+        sequence >= self.wire_end
+    }
+
+    /// The peer's clock as it is known now.
+    pub(super) const fn clock(&self) -> Tsbpd {
+        self.tsbpd
+    }
+
+    pub(super) const fn set_clock(&mut self, clock: Tsbpd) {
+        self.tsbpd = clock;
+    }
+
+    /// What an ACK asks for next. A member of a group claims nothing that did not come this way, though the group may
+    /// have it: a peer that has not sent it here would take that for an attack (libsrt 1.5).
+    fn wanted(&self) -> u64 {
+        if self.is_shared { self.contiguous.min(self.wire_end) } else { self.contiguous }
     }
 
     /// Decides about a number, and follows the peer if it is far ahead.
@@ -498,8 +624,20 @@ impl Receiver {
             self.nak_at = now + self.round_trip.nak_interval();
         }
         self.missing.insert(gap.clone());
+        if self.is_shared {
+            self.forget_present(&gap);
+        }
         if self.config.gap_reports && self.tolerance.gap(&gap) {
             self.urge(gap);
+        }
+    }
+
+    /// Of a gap on one link others may have brought something.
+    fn forget_present(&mut self, gap: &Range<u64>) {
+        let mut from = gap.start;
+        while let Some(first) = self.present.next_set(from..gap.end) {
+            from = self.present.next_unset(first..gap.end).unwrap_or(gap.end);
+            self.missing.remove_range(first..from);
         }
     }
 
@@ -522,7 +660,7 @@ impl Receiver {
     /// The peer is beyond the window and nothing is held, as after a long outage: no use in waiting for what lies
     /// between. A single number may be a damaged one, so it takes two near each other. libsrt ends the connection.
     fn jump(&mut self, sequence: u64) -> bool {
-        if self.held.packets > 0 || !self.config.too_late_drop || sequence >= SEQUENCE_END {
+        if self.held.packets > 0 || !self.config.too_late_drop || self.is_shared || sequence >= SEQUENCE_END {
             return false;
         }
         let Some(target) =
@@ -542,7 +680,8 @@ impl Receiver {
 
     /// Moves past numbers at the start that are settled without a packet.
     fn skip_settled(&mut self) {
-        while self.start < self.contiguous && self.slots[self.slot(self.start)].is_none() {
+        // A group's members move on together.
+        while !self.is_shared && self.start < self.contiguous && self.slots[self.slot(self.start)].is_none() {
             self.present.remove(self.start);
             self.released.remove(self.start);
             self.start += 1;
@@ -568,7 +707,7 @@ impl Receiver {
     }
 
     /// When packets leave next.
-    fn release_at(&self) -> Option<Time> {
+    pub(super) fn release_at(&self) -> Option<Time> {
         self.due().map(|due| due.max(self.released_at + TOGETHER))
     }
 

@@ -239,6 +239,49 @@ impl Sender {
         self.next_message_number
     }
 
+    /// The link belongs to a group that has come as far as `sequence`: begins there. Nothing was pushed yet.
+    pub(super) fn join(&mut self, sequence: u64, message_number: u32) {
+        // The peer may ask for what others sent before, and shall learn that it is gone.
+        self.config.first = sequence.saturating_sub(self.config.capacity as u64);
+        self.begin_at(sequence, message_number);
+    }
+
+    /// Leaves out what others in the group have sent, up to `sequence`; what waits is dropped.
+    pub(super) fn restart_at(&mut self, sequence: u64, message_number: u32) {
+        if sequence > self.next_sequence() {
+            self.begin_at(sequence, message_number);
+        }
+    }
+
+    fn begin_at(&mut self, sequence: u64, message_number: u32) {
+        self.buffer.clear();
+        self.stats.buffered = Count::default();
+        (self.oldest, self.unsent, self.acknowledged) = (sequence, sequence, sequence);
+        self.resend.remove_below(sequence);
+        self.flow_window = self.config.flow_window;
+        self.next_message_number = message_number;
+    }
+
+    /// Whether nothing waits, sent or not.
+    pub(super) fn is_drained(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// What the peer expects next.
+    pub(super) const fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// As the peer measures it; a guess until it has told.
+    pub(super) const fn round_trip(&self) -> RoundTrip {
+        self.round_trip
+    }
+
+    /// Packets given up since the start, sent or not.
+    pub(super) const fn dropped(&self) -> u64 {
+        self.stats.dropped.packets
+    }
+
     /// Whether a packet could be pushed now: asking first saves the sealing of one that would be refused.
     ///
     /// A full buffer drops what the peer does not wait for any more, though it might have been kept for the least of a
@@ -262,7 +305,7 @@ impl Sender {
         }
         let sequence = self.next_sequence();
         let message_number = self.next_message_number;
-        self.next_message_number = message_number % MESSAGE_NUMBER_MAX + 1;
+        self.next_message_number = next_message_number(message_number);
         self.stats.buffered.add(&packet);
         self.buffer.push_back(Slot { packet, origin, resent_at: None, message_number, key });
         Ok(sequence)
@@ -490,6 +533,11 @@ impl Sender {
         let span = smoothed.saturating_add(variation.saturating_mul(4)).saturating_add(2 * ACK_INTERVAL);
         Some(self.blind_from + span)
     }
+}
+
+/// The one after it; they go round without zero.
+pub(super) const fn next_message_number(message_number: u32) -> u32 {
+    message_number % MESSAGE_NUMBER_MAX + 1
 }
 
 impl Slot {

@@ -1,6 +1,7 @@
 //! Counters over all connections that a core has had.
 
 use super::connection::Connection;
+use super::group::Group;
 use super::{receive, send};
 use crate::proto::{Detail, Stats};
 use std::time::Duration;
@@ -24,6 +25,11 @@ impl Totals {
         self.past = sum(self.past, &of(connection));
     }
 
+    /// A group ended.
+    pub(super) fn add_group(&mut self, group: &Group) {
+        self.past = sum(self.past, &group.stats());
+    }
+
     /// Everything so far, with the connections that there are now.
     pub(super) fn stats<'a>(&self, connections: impl Iterator<Item = &'a Connection>) -> Stats {
         let mut stats = self.past;
@@ -42,8 +48,21 @@ impl Totals {
 }
 
 fn of(connection: &Connection) -> Stats {
-    let receive = connection.receiver_stats();
     let (counts, filter) = (connection.counts, connection.filter_stats());
+    let own = Stats {
+        malformed: counts.malformed + filter.refused,
+        unexpected: counts.unexpected,
+        no_buffer: counts.no_buffer + filter.no_buffer,
+        overflow: counts.overflow,
+        ..Stats::default()
+    };
+    // What became of the packets is the group's to tell.
+    if connection.receiver.is_shared() { own } else { sum(own, &of_merged(&connection.receiver)) }
+}
+
+/// What became of the packets that a receiver keeps.
+pub(super) fn of_merged(receiver: &receive::Receiver) -> Stats {
+    let receive = receiver.stats();
     Stats {
         received: receive.unique.packets,
         lost: receive.dropped.packets,
@@ -51,15 +70,12 @@ fn of(connection: &Connection) -> Stats {
         duplicate: receive.duplicate.packets,
         late: receive.late.packets,
         reordered: receive.reordered.packets,
-        malformed: counts.malformed + filter.refused,
-        unexpected: counts.unexpected,
-        no_buffer: counts.no_buffer + filter.no_buffer,
-        overflow: counts.overflow + receive.beyond.packets,
+        overflow: receive.beyond.packets,
         ..Stats::default()
     }
 }
 
-fn sum(left: Stats, right: &Stats) -> Stats {
+pub(super) fn sum(left: Stats, right: &Stats) -> Stats {
     Stats {
         received: left.received + right.received,
         lost: left.lost + right.lost,
@@ -89,6 +105,31 @@ pub(super) fn libsrt<'a>(connections: impl Iterator<Item = &'a Connection>) -> [
     let mut figures = [("", 0.0); FIGURES];
     let named = SUMS.into_iter().zip(sum).chain(LAST.into_iter().zip(last));
     figures.iter_mut().zip(named).for_each(|(figure, named)| *figure = named);
+    figures
+}
+
+/// The same of a group's members, with what only the whole of them can tell: what was sent and what was received, each
+/// once, what was lost on all links, and what is held (libsrt's group statistics).
+pub(super) fn libsrt_of_group<'a>(
+    group: &Group,
+    connections: impl Iterator<Item = &'a Connection>,
+) -> [Detail; FIGURES] {
+    let (sent, received) = group.figures();
+    let whole = [
+        ("pktSentUnique", sent.packets),
+        ("byteSentUnique", sent.bytes),
+        ("pktRecvUnique", received.unique.packets),
+        ("byteRecvUnique", received.unique.bytes),
+        ("pktRcvDrop", received.dropped.packets),
+        ("byteRcvDrop", received.dropped.bytes),
+        ("pktRcvBuf", received.held.packets),
+        ("byteRcvBuf", received.held.bytes),
+        ("msRcvBuf", received.held_span.as_millis() as u64),
+    ];
+    let mut figures = libsrt(connections);
+    for (name, value) in whole {
+        figures.iter_mut().filter(|figure| figure.0 == name).for_each(|figure| figure.1 = value as f64);
+    }
     figures
 }
 

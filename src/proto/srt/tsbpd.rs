@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::units::Time;
 
 /// The sender's clock, seen from ours.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Tsbpd {
     /// Arrival of the handshake packet: zero of the stamps.
     origin: Time,
@@ -22,6 +22,9 @@ pub(super) struct Tsbpd {
     samples_sum_us: i64,
     samples: u32,
     first_round_trip_us: Option<i64>,
+    /// By how much the way that is measured is longer than the handshake packet's; `None` until a first round of
+    /// samples has shown it.
+    path_us: Option<i64>,
 }
 
 /// A moment on the sender's clock that never wraps: microseconds since it sent its handshake packet.
@@ -41,7 +44,14 @@ impl Tsbpd {
             samples_sum_us: 0,
             samples: 0,
             first_round_trip_us: None,
+            path_us: Some(0),
         }
+    }
+
+    /// The same clock, to be measured over another way from now on: what is found there at first is that way's length
+    /// and no drift.
+    pub(super) const fn elsewhere(self) -> Self {
+        Self { samples_sum_us: 0, samples: 0, first_round_trip_us: None, path_us: None, ..self }
     }
 
     /// The moment that the `timestamp` of a packet means which came at `arrival`. Timestamps repeat every 71.6 minutes
@@ -73,7 +83,8 @@ impl Tsbpd {
         if self.samples < SAMPLES {
             return;
         }
-        self.drift_us = self.samples_sum_us / i64::from(SAMPLES);
+        let mean_us = self.samples_sum_us / i64::from(SAMPLES);
+        self.drift_us = mean_us - *self.path_us.get_or_insert(mean_us - self.drift_us);
         (self.samples_sum_us, self.samples) = (0, 0);
         if self.drift_us.abs() > STEP_US {
             let step = self.drift_us.signum() * STEP_US;
@@ -210,6 +221,22 @@ mod tests {
             tsbpd.measure(0, origin + Duration::from_millis(40), Duration::from_millis(100));
         }
         assert_eq!(tsbpd.correction_us(), 0);
+    }
+
+    #[test]
+    fn another_way_shows_its_length_first_and_drift_only_then() {
+        let origin = Time::from_ns(1_000_000_000);
+        let mut tsbpd = Tsbpd::new(origin, 0, LATENCY);
+        let measure = |tsbpd: &mut Tsbpd, late_ms: u64| {
+            for _ in 0..SAMPLES {
+                tsbpd.measure(0, origin + Duration::from_millis(late_ms), Duration::from_millis(20));
+            }
+            tsbpd.correction_us()
+        };
+        assert_eq!(measure(&mut tsbpd, 3), 3_000);
+        let mut tsbpd = tsbpd.elsewhere();
+        assert_eq!(measure(&mut tsbpd, 78), 3_000);
+        assert_eq!(measure(&mut tsbpd, 80), 5_000);
     }
 
     #[test]

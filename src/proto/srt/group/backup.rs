@@ -1,0 +1,197 @@
+//! Which members of a backup group send (libsrt 1.5, `docs/features/bonding-main-backup.md`, cited as "main-backup").
+//!
+//! ```text
+//!   standing by ── activated ──> fresh ── probed ──> stable <── probed ── wary
+//!        ^                         │                   │                   ^ │
+//!        └──── silenced            └─── no answer ─────┴──> unstable ─ answer ┘
+//! ```
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::sending::{Kept, put};
+use super::{Group, Links, Member};
+use crate::proto::srt::connection::Connection;
+use crate::proto::srt::error::Ended;
+use crate::proto::srt::send::RoundTrip;
+use crate::units::Time;
+
+/// How a member stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    state: State,
+    /// The first packet that was sent since the peer was heard last.
+    asked_at: Option<Time>,
+    /// Packets that it had dropped as too late when it was looked at last.
+    dropped: u64,
+}
+
+/// In the order in which members of one weight are preferred (main-backup, "Member Ordering by Priority").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// Sends, and is answered.
+    Stable,
+    /// Was activated a short while ago.
+    Fresh { since: Time },
+    /// Was unstable, and is answered again.
+    Wary { unstable_since: Time, since: Time },
+    /// Sends, and is not answered, or cannot keep up.
+    Unstable { since: Time },
+    /// Connected, and silent.
+    #[default]
+    StandingBy,
+}
+
+/// What a state follows from.
+#[derive(Clone, Copy, Debug)]
+struct Signs {
+    now: Time,
+    /// For how long an answer has been waited for.
+    waits: Duration,
+    has_dropped: bool,
+    latency: Duration,
+    round_trip: RoundTrip,
+}
+
+impl State {
+    const fn is_active(self) -> bool {
+        !matches!(self, Self::StandingBy)
+    }
+
+    /// Main-backup, "Member State Transition".
+    fn next(self, signs: &Signs) -> Self {
+        let Signs { now, latency, .. } = *signs;
+        let initial = latency.max(STABILITY_MIN);
+        let is_probed = |since: Time| now.since(since) > initial + PROBE_MARGIN;
+        let is_fresh = matches!(self, Self::Fresh { since } if !is_probed(since));
+        let RoundTrip { smoothed, variation } = signs.round_trip;
+        let running = (smoothed * 2 + variation * 4).max(STABILITY_MIN).min(latency);
+        let timeout = if is_fresh { initial } else { running };
+        if signs.waits > timeout || (signs.has_dropped && !is_fresh) {
+            return match self {
+                Self::StandingBy | Self::Unstable { .. } => self,
+                Self::Wary { unstable_since, .. } => Self::Unstable { since: unstable_since },
+                Self::Stable | Self::Fresh { .. } => Self::Unstable { since: now },
+            };
+        }
+        match self {
+            Self::Fresh { .. } if is_fresh => self,
+            Self::Unstable { since } => Self::Wary { unstable_since: since, since: now },
+            Self::Wary { since, .. } if now.since(since) <= latency * WARY_LATENCIES => self,
+            Self::Fresh { .. } | Self::Wary { .. } | Self::Stable => Self::Stable,
+            Self::StandingBy => self,
+        }
+    }
+}
+
+impl Member {
+    fn look(&mut self, now: Time, link: &Connection) {
+        let Standing { state, asked_at, dropped } = &mut self.standing;
+        if asked_at.is_some_and(|at| link.last_heard() >= at) {
+            *asked_at = None;
+        }
+        let before = std::mem::replace(dropped, link.sender.dropped());
+        let signs = Signs {
+            now,
+            waits: asked_at.map_or(Duration::ZERO, |at| now.since(at)),
+            has_dropped: *dropped > before,
+            latency: link.settled().send_latency,
+            round_trip: link.sender.round_trip(),
+        };
+        *state = state.next(&signs);
+    }
+
+    fn priority(&self) -> (Reverse<u16>, State, u32) {
+        (Reverse(self.weight), self.standing.state, self.id)
+    }
+}
+
+impl Group {
+    /// Sends over all that are active, and looks for another when none of them is sure.
+    pub(super) fn send_backup(&mut self, now: Time, kept: Kept, links: &mut impl Links) {
+        let mut acknowledged = 0;
+        let mut heaviest = None;
+        for member in &mut self.members {
+            let Some(link) = links.link(member.id) else { continue };
+            member.look(now, link);
+            acknowledged = acknowledged.max(link.sender.acknowledged());
+            if !member.standing.state.is_active() {
+                continue;
+            }
+            if put(now, &kept, link) {
+                heaviest = heaviest.max(Some(member.weight));
+            } else if !matches!(member.standing.state, State::Unstable { .. }) {
+                member.standing.state = State::Unstable { since: now };
+            }
+            member.standing.asked_at.get_or_insert(now);
+        }
+        self.sending.keep(now, kept, acknowledged);
+        self.members.sort_unstable_by_key(Member::priority);
+        self.activate(now, heaviest, links);
+        self.end_unstable(now, links);
+        self.silence();
+    }
+
+    /// Main-backup, "Member Activation": where there is no sure member, or a heavier one stands by.
+    fn activate(&mut self, now: Time, heaviest: Option<u16>, links: &mut impl Links) {
+        let is_sure = |member: &Member| matches!(member.standing.state, State::Stable | State::Fresh { .. });
+        let has_sure = self.members.iter().any(is_sure);
+        for member in &mut self.members {
+            if member.standing.state.is_active() || (has_sure && heaviest >= Some(member.weight)) {
+                continue;
+            }
+            let Some(link) = links.link(member.id) else { continue };
+            let Some(oldest) = self.sending.backlog().front() else { return };
+            // What it still has from when it was active has come by another way, or it would be in the backlog.
+            link.sender.restart_at(oldest.sequence, oldest.message_number);
+            let next = link.sender.next_sequence();
+            let is_sent =
+                self.sending.backlog().iter().filter(|kept| kept.sequence >= next).all(|kept| put(now, kept, link));
+            let state = if is_sent { State::Fresh { since: now } } else { State::Unstable { since: now } };
+            member.standing = Standing { state, asked_at: Some(now), dropped: link.sender.dropped() };
+            if is_sent {
+                return;
+            }
+        }
+    }
+
+    /// Main-backup, "Broken due to remaining unstable for too long".
+    fn end_unstable(&self, now: Time, links: &mut impl Links) {
+        if !self.members.iter().any(|member| member.standing.state == State::Stable) {
+            return;
+        }
+        for member in &self.members {
+            let (State::Unstable { since } | State::Wary { unstable_since: since, .. }) = member.standing.state else {
+                continue;
+            };
+            if let Some(link) = links.link(member.id)
+                && now.since(since) >= link.idle_timeout()
+            {
+                link.end(Ended::Unstable);
+            }
+        }
+    }
+
+    /// Main-backup, "Silencing an Active Member": behind the first stable one nobody has to send. The members are in
+    /// their order, but for those activated just now, which are not stable.
+    fn silence(&mut self) {
+        let Some(stable) = self.members.iter().position(|member| member.standing.state == State::Stable) else {
+            return;
+        };
+        let weight = self.members[stable].weight;
+        for member in self.members.iter_mut().skip(stable + 1) {
+            if member.standing.state.is_active() && member.weight <= weight {
+                member.standing.state = State::StandingBy;
+            }
+        }
+    }
+}
+
+/// Least time without an answer that makes a member doubtful (libsrt's `SRTO_GROUPMINSTABLETIMEO`).
+const STABILITY_MIN: Duration = Duration::from_millis(60);
+
+/// How much longer than that a fresh member is watched (main-backup, "Member Activation").
+const PROBE_MARGIN: Duration = Duration::from_millis(50);
+
+/// Latencies that a member must be answered for until it counts as stable again.
+const WARY_LATENCIES: u32 = 4;
