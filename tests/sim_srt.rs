@@ -54,7 +54,26 @@ impl Rig {
         let caller = network.add(Node::new(caller).bind(Port::Media, CALLER.into()));
         let listener = network.add(Node::new(listener).bind(Port::Media, LISTENER.into()).with_clock(listeners_clock));
         let (sender, receiver) = if sends == Sends::Caller { (caller, listener) } else { (listener, caller) };
-        let mut rig = Self {
+        let mut rig = Self::between(network, sender, receiver);
+        rig.links(link::Config { delay: DELAY, ..link::Config::default() });
+        // The listener has been up for a while when it is called.
+        rig.idle(Duration::from_secs(1));
+        rig
+    }
+
+    /// Two who call each other.
+    fn rendezvous(seed: u64, sender: Config, receiver: Config) -> Self {
+        let mut network = Network::new(seed);
+        let side = |config, peer: ([u8; 4], u16), luck| {
+            Caller::rendezvous(config, peer.into(), Pool::new(PoolLimits::default()), [seed as u8 ^ luck; 32])
+        };
+        let sender = network.add(Node::new(side(sender, LISTENER, 0)).bind(Port::Media, CALLER.into()));
+        let receiver = network.add(Node::new(side(receiver, CALLER, 0x55)).bind(Port::Media, LISTENER.into()));
+        Self::between(network, sender, receiver)
+    }
+
+    fn between(network: Network, sender: NodeId, receiver: NodeId) -> Self {
+        Self {
             network,
             sender,
             receiver,
@@ -64,11 +83,7 @@ impl Rig {
             took: None,
             sent_at: Vec::new(),
             events: Vec::new(),
-        };
-        rig.links(link::Config { delay: DELAY, ..link::Config::default() });
-        // The listener has been up for a while when it is called.
-        rig.idle(Duration::from_secs(1));
-        rig
+        }
     }
 
     /// Both ways.
@@ -442,4 +457,66 @@ fn a_hundred_thousand_callers_who_never_come_back_leave_nothing() {
     assert_eq!(listener.stats().peers, Some(0));
     assert_eq!(pool.usage().reserved_bytes, 128 * Pool::SMALL as u64);
     assert_eq!(listener.poll_timeout(), None);
+}
+
+/// Over a path so bad that every message of the handshake is lost in some run.
+#[test]
+fn two_who_call_each_other_meet() {
+    for seed in 0..40 {
+        let config = if seed % 2 == 0 { config() } else { encrypted(KeyLength::Aes256, CipherMode::Gcm) };
+        let mut rig = Rig::rendezvous(seed, config.clone(), config);
+        let bad = link::Config { loss: Model::Random { share: 0.4 }, delay: DELAY, ..link::Config::default() };
+        // One of them is heard sooner.
+        let deaf = link::Config { loss: Model::Random { share: 1.0 }, ..bad };
+        rig.links(bad);
+        let (from, to) = if seed % 4 < 2 { (rig.sender, rig.receiver) } else { (rig.receiver, rig.sender) };
+        rig.network.link(from, to, deaf);
+        rig.idle(Duration::from_secs(2));
+        assert_eq!(rig.events, [], "seed {seed}");
+        rig.links(bad);
+        rig.idle(Duration::from_secs(4));
+        let connected = rig.events.iter().filter(|event| matches!(event, Event::PeerConnected { .. })).count();
+        assert_eq!((connected, rig.events.len()), (2, 2), "seed {seed}: {:?}", rig.events);
+        rig.links(link::Config { loss: Model::Random { share: 0.02 }, delay: DELAY, ..link::Config::default() });
+        rig.send(500, PERIOD);
+        assert_eq!(rig.finish(), whole(500), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_rendezvous_with_the_wrong_passphrase_or_none_is_told_why() {
+    let of = |passphrase: &str| Config { passphrase: passphrase.parse().ok(), ..config() };
+    for seed in 0..8 {
+        for (other, codes) in [("someothersecret", [1_010, 1_010]), ("", [1_011, 1_011])] {
+            let mut rig = Rig::rendezvous(seed, of("thelocalmanager"), of(other));
+            rig.links(link::Config { delay: DELAY, ..link::Config::default() });
+            rig.idle(Duration::from_secs(3));
+            let mut told: Vec<u32> = Vec::new();
+            for event in &rig.events {
+                let Event::PeerRefused { why, .. } = event else { unreachable!("seed {seed}: {event:?}") };
+                told.extend(why.refusal.map(|refusal| refusal.1));
+            }
+            assert!(told.starts_with(&codes), "seed {seed}, {other}: {:?}", rig.events);
+        }
+    }
+}
+
+#[test]
+fn one_side_of_a_rendezvous_that_starts_anew_is_met_again() {
+    for seed in 0..4 {
+        let mut rig = Rig::rendezvous(seed, config(), config());
+        rig.links(link::Config { delay: DELAY, ..link::Config::default() });
+        rig.idle(Duration::from_secs(1));
+        rig.send(100, PERIOD);
+        // Nothing passes for so long that one side gives up, and both must.
+        rig.links(link::Config { loss: Model::Random { share: 1.0 }, ..link::Config::default() });
+        rig.idle(Duration::from_secs(7));
+        rig.links(link::Config { delay: DELAY, ..link::Config::default() });
+        rig.idle(Duration::from_secs(3));
+        let connected = rig.events.iter().filter(|event| matches!(event, Event::PeerConnected { .. })).count();
+        assert_eq!(connected, 4, "seed {seed}: {:?}", rig.events);
+        rig.send(100, PERIOD);
+        let report = rig.finish();
+        assert_eq!((report.received, report.reordered), (200 + TAIL, 0), "seed {seed}: {report:?}");
+    }
 }

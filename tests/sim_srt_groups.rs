@@ -507,9 +507,9 @@ impl Replay {
             if header.kind == ControlKind::Handshake {
                 let body = transmit.payload.unwrap();
                 let (handshake, extensions) = Handshake::parse(&body).unwrap();
-                let group = extensions.filter_map(Result::ok).find_map(|extension| {
-                    if let Extension::Group(group) = extension { Some(group) } else { None }
-                });
+                let group = extensions
+                    .filter_map(Result::ok)
+                    .find_map(|extension| if let Extension::Group(group) = extension { Some(group) } else { None });
                 assert_eq!(group.is_some(), handshake.extension == extension::HANDSHAKE | extension::CONFIG);
                 let answer = (handshake.cookie, handshake.socket_id, group);
                 self.callers.insert(transmit.to.unwrap().port(), answer);

@@ -160,6 +160,14 @@ impl UdpSocket {
     /// # Errors
     /// What the system refused.
     pub fn connect(address: SocketAddr, options: &SocketOptions) -> Result<Self, OpenError> {
+        Self::connect_from(address, None, options)
+    }
+
+    fn connect_from(
+        address: SocketAddr,
+        local: Option<SocketAddr>,
+        options: &SocketOptions,
+    ) -> Result<Self, OpenError> {
         let open = Opening { address };
         let socket = open.socket()?;
         match &options.interface {
@@ -169,6 +177,9 @@ impl UdpSocket {
                 open.check("bind", socket.bind(&SocketAddr::from((*local, 0)).into()))?;
             }
             None => {}
+        }
+        if let Some(local) = local {
+            Opening { address: local }.check("bind", socket.bind(&local.into()))?;
         }
         open.check("set the TTL for", open.set_ttl(&socket, options.ttl))?;
         if let Some(dscp) = options.dscp {
@@ -180,13 +191,13 @@ impl UdpSocket {
         open.finish(socket, options, true)
     }
 
-    /// Connects to `address`, for talking both ways.
+    /// Connects to `address`, from `local` if it is given, for talking both ways.
     ///
     /// # Errors
     /// What the system refused.
-    pub fn call(address: SocketAddr, options: &SocketOptions) -> Result<Self, OpenError> {
+    pub fn call(address: SocketAddr, local: Option<SocketAddr>, options: &SocketOptions) -> Result<Self, OpenError> {
         let options = options.both_buffers();
-        let socket = Self::connect(address, &options)?;
+        let socket = Self::connect_from(address, local, &options)?;
         let open = Opening { address };
         open.check("tune", system::tune_receiver(&SockRef::from(&socket.io)))?;
         Ok(socket)

@@ -1,6 +1,6 @@
-//! SRT source and output: caller, callers of a group, or listener on one UDP socket.
+//! SRT source and output: caller, callers of a group, rendezvous, or listener on one UDP socket.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::driver::{Admission, Driven, Driver};
 use super::host::HostPort;
@@ -26,6 +26,15 @@ pub enum Side {
     Caller {
         /// Whom.
         peer: HostPort,
+        /// From where.
+        local: Local,
+    },
+    /// Both sides call each other (rendezvous).
+    Rendezvous {
+        /// Whom we call.
+        peer: HostPort,
+        /// From where, which is what the other side calls; the port is not zero.
+        local: Local,
     },
     /// We call several at once, who together carry one stream.
     Group {
@@ -43,12 +52,31 @@ pub enum Side {
     },
 }
 
+/// An address of this machine; what is unspecified is left to the system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Local {
+    /// Zero for any.
+    pub port: u16,
+    /// `None` for any.
+    pub ip: Option<IpAddr>,
+}
+
 impl EndpointConfig {
+    /// Whether it holds a port of this machine that was asked for.
+    #[must_use]
+    pub const fn holds_port(&self) -> bool {
+        match self.side {
+            Side::Caller { local, .. } | Side::Rendezvous { local, .. } => local.port != 0,
+            Side::Listener { .. } => true,
+            Side::Group { .. } => false,
+        }
+    }
+
     /// The address that is called, or listened on.
     #[must_use]
     pub const fn address(&self) -> &HostPort {
         match &self.side {
-            Side::Caller { peer } => peer,
+            Side::Caller { peer, .. } | Side::Rendezvous { peer, .. } => peer,
             Side::Group { first, .. } => first,
             Side::Listener { listen } => listen,
         }
@@ -95,18 +123,17 @@ impl EndpointConfig {
         })?;
         let config = self.connection.clone();
         Ok(match &self.side {
-            Side::Caller { .. } => {
-                let socket = UdpSocket::call(address, &self.socket)?;
+            Side::Caller { local, .. } => {
+                let socket = UdpSocket::call(address, local.to_socket(address), &self.socket)?;
                 connection(service, Caller::new(config, address, pool.clone(), secret), socket, admission)
+            }
+            Side::Rendezvous { local, .. } => {
+                let socket = UdpSocket::call(address, local.to_socket(address), &self.socket)?;
+                connection(service, Caller::rendezvous(config, address, pool.clone(), secret), socket, admission)
             }
             Side::Group { kind, members, .. } => {
                 // Each is reached by whichever way the system has to it.
-                let any = if address.is_ipv4() {
-                    SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
-                } else {
-                    SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
-                };
-                let socket = UdpSocket::serve(any, &self.socket)?;
+                let socket = UdpSocket::serve(SocketAddr::new(any(address), 0), &self.socket)?;
                 connection(service, CallerGroup::new(config, *kind, members, pool, secret), socket, admission)
             }
             Side::Listener { .. } => {
@@ -115,6 +142,18 @@ impl EndpointConfig {
             }
         })
     }
+}
+
+impl Local {
+    /// Where to send to `peer` from, if anything was asked for.
+    fn to_socket(self, peer: SocketAddr) -> Option<SocketAddr> {
+        (self != Self::default()).then(|| SocketAddr::new(self.ip.unwrap_or_else(|| any(peer)), self.port))
+    }
+}
+
+/// The unspecified address of the family of `like`.
+const fn any(like: SocketAddr) -> IpAddr {
+    if like.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
 }
 
 fn connection<C: crate::proto::Core + Send + 'static>(

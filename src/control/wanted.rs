@@ -242,22 +242,36 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             srt_source(source, srt::Side::Listener { listen })
         }
         Protocol::SrtCaller => {
-            let missing =
-                || Problem::at("sender_ip_address", Code::MissingField, "must be given: whom srt-caller calls");
-            let text = source.sender_ip_address.as_ref().ok_or_else(missing)?;
-            let host = text
-                .parse()
-                .map_err(|_| Problem::at("sender_ip_address", Code::InvalidValue, format!("{text} is no address")))?;
-            let port = needed_port("sender_control_port", source.sender_control_port, protocol)?;
-            srt_source(source, srt::Side::Caller { peer: HostPort { host, port } })
+            srt_source(source, srt::Side::Caller { peer: called(source, protocol)?, local: srt::Local::default() })
         }
-        Protocol::RtpFec
-        | Protocol::Rist
-        | Protocol::SrtRendezvous
-        | Protocol::Rtmp
-        | Protocol::Moq
-        | Protocol::File => Err(protocol_not_available(protocol)),
+        Protocol::SrtRendezvous => {
+            let peer = called(source, protocol)?;
+            let local = match source.ingest_port {
+                Some(_) => {
+                    let listen = listen_address(source, protocol)?;
+                    let ip = Some(listen.ip()).filter(|ip| !ip.is_unspecified());
+                    srt::Local { port: listen.port(), ip }
+                }
+                None => srt::Local { port: peer.port, ip: None },
+            };
+            srt_source(source, srt::Side::Rendezvous { peer, local })
+        }
+        Protocol::RtpFec | Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => {
+            Err(protocol_not_available(protocol))
+        }
     }
+}
+
+/// Whom a source calls.
+fn called(source: &Source, protocol: Protocol) -> Result<HostPort, Problem> {
+    let text = source.sender_ip_address.as_ref().ok_or_else(|| {
+        let message = format!("must be given: whom {protocol} calls");
+        Problem::at("sender_ip_address", Code::MissingField, message)
+    })?;
+    let host = text
+        .parse()
+        .map_err(|_| Problem::at("sender_ip_address", Code::InvalidValue, format!("{text} is no address")))?;
+    Ok(HostPort { host, port: needed_port("sender_control_port", source.sender_control_port, protocol)? })
 }
 
 fn srt_source(source: &Source, side: srt::Side) -> Result<SourceEndpoint, Problem> {
@@ -296,6 +310,7 @@ const fn srt_protocol(endpoint: &srt::EndpointConfig) -> Protocol {
     match endpoint.side {
         srt::Side::Caller { .. } | srt::Side::Group { .. } => Protocol::SrtCaller,
         srt::Side::Listener { .. } => Protocol::SrtListener,
+        srt::Side::Rendezvous { .. } => Protocol::SrtRendezvous,
     }
 }
 
@@ -399,7 +414,15 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
         Protocol::Test => {
             Err(Problem::at("protocol", Code::NotApplicable, "test can only be a source: choose udp or rtp"))
         }
-        Protocol::SrtCaller => srt_output(output, srt::Side::Caller { peer: destination()? }),
+        Protocol::SrtCaller => {
+            srt_output(output, srt::Side::Caller { peer: destination()?, local: srt::Local::default() })
+        }
+        // As libsrt: from the port that is called, unless a url says otherwise.
+        Protocol::SrtRendezvous => {
+            let peer = destination()?;
+            let local = srt::Local { port: peer.port, ip: None };
+            srt_output(output, srt::Side::Rendezvous { peer, local })
+        }
         Protocol::SrtListener => {
             let any = Host::Ip(Ipv4Addr::UNSPECIFIED.into());
             let listen = match &output.destination {
@@ -408,12 +431,9 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             };
             srt_output(output, srt::Side::Listener { listen })
         }
-        Protocol::RtpFec
-        | Protocol::Rist
-        | Protocol::SrtRendezvous
-        | Protocol::Rtmp
-        | Protocol::Moq
-        | Protocol::File => Err(protocol_not_available(protocol)),
+        Protocol::RtpFec | Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => {
+            Err(protocol_not_available(protocol))
+        }
     }
 }
 

@@ -201,7 +201,7 @@ impl ManagedFlow {
         }
     }
 
-    /// Closes the sockets of every source, and every output that listens, that the steps remove or replace.
+    /// Closes the sockets of every source, and every output that holds a port, that the steps remove or replace.
     fn vacate(&self, steps: &[Step], wanted: &FlowConfig) {
         for source in self.sources.iter().filter(|source| is_doomed_source(&source.config.name, steps, wanted)) {
             let slot = source.slot;
@@ -440,7 +440,7 @@ impl ManagedFlow {
                     }
                     output.counters = Some(Arc::clone(counters));
                     output.schedule_retry();
-                    if output.config.endpoint.listens() {
+                    if output.config.endpoint.holds_port() {
                         // Its port must be free before it can be opened again.
                         let slot = output.slot;
                         self.visit(move |flow, cx| flow.remove_output(cx, slot));
@@ -705,7 +705,7 @@ fn is_doomed_output(config: &OutputConfig, steps: &[Step], wanted: &FlowConfig) 
         | Step::Coalesce(_)
         | Step::Failover => false,
     });
-    is_named && config.endpoint.listens()
+    is_named && config.endpoint.holds_port()
 }
 
 fn lowest_free(taken: impl Iterator<Item = usize>) -> usize {

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::config::{FlowConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint};
 use super::supervisor::Message;
-use crate::adapters::srt::Side;
 use crate::adapters::{Driven, Host, HostPort, OpenError};
 use crate::units::FlowId;
 
@@ -129,12 +128,12 @@ impl OutputEndpoint {
         }
     }
 
-    /// Whether it waits for callers on a port of this machine.
+    /// Whether it holds a port of this machine that was asked for.
     #[must_use]
-    pub const fn listens(&self) -> bool {
+    pub const fn holds_port(&self) -> bool {
         match self {
             Self::Udp(_) | Self::Rtp(_) => false,
-            Self::Srt(srt) => matches!(srt.side, Side::Listener { .. }),
+            Self::Srt(srt) => srt.holds_port(),
         }
     }
 }

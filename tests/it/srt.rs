@@ -391,6 +391,48 @@ fn an_output_that_listens_is_changed_on_its_own_port_and_lets_in_whom_it_shall()
     assert!(event.contains("answer"), "{event}");
 }
 
+/// Whoever of the two begins, whoever sends; every other time encrypted.
+#[test]
+fn libsrt_is_met_in_a_rendezvous() {
+    if !installed("srt-live-transmit") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for (we_send, we_begin) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (rig, sink, feed) = (Rig::new(), Sink::new(V4), free_port());
+        let (ours, theirs) = (free_port(), free_port());
+        let secret = if we_begin { "&passphrase=a-secret-of-ours&pbkeylen=24" } else { "" };
+        let srt = |local: u16, peer: u16| {
+            format!("srt://127.0.0.1:{peer}?mode=rendezvous&port={local}&adapter=127.0.0.1&{}{secret}", latency())
+        };
+        let udp = format!("udp://127.0.0.1:{feed}");
+        let begin = || {
+            let ours = srt(ours, theirs);
+            rig.apply("f", if we_send { flow([udp.clone()], [ours]) } else { flow([ours], [sink.url()]) });
+        };
+        let context = format!("we send: {we_send}, we begin: {we_begin}");
+        if we_begin {
+            begin();
+            let_pass(Duration::from_secs(2));
+        }
+        let theirs = srt(theirs, ours);
+        let (from, to) = if we_send { (theirs, sink.url()) } else { (udp.clone(), theirs) };
+        let _peer = live_transmit(&from, &to, directory.path());
+        if !we_begin {
+            let_pass(Duration::from_secs(2));
+            begin();
+        }
+        rig.wait_event("f", &context, is_connected);
+        // It begins to read when it is connected, too.
+        wait_for_port(feed);
+        let mut packets = Feed::new(local(feed), TS).run_until(Duration::from_millis(1), 500);
+        packets = packets.run_until(Duration::from_millis(1), 1_000);
+        wait_until(&context, || sink.count() >= 900);
+        let report = sink.report(packets.made());
+        assert_eq!((report.duplicated, report.reordered, report.corrupt), (0, 0, 0), "{context}: {report:?}");
+    }
+}
+
 /// A name is looked up on the way in (strict), and by the resolver's threads (lenient).
 #[test]
 fn a_source_calls_by_name() {

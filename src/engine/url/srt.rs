@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
-use crate::adapters::srt::{EndpointConfig, Side};
+use crate::adapters::srt::{EndpointConfig, Local, Side};
 use crate::proto::srt::crypto::{CipherMode, KeyLength};
 use crate::proto::srt::{Bandwidth, CallerGroup, Config, GroupKind, GroupMember, PAYLOAD_MAX};
 use crate::units::Bitrate;
@@ -31,19 +31,53 @@ fn side(parts: &Parts<'_>, query: &mut Query<'_>) -> Result<Side, UrlError> {
     } else {
         HostPort { host: bare.parse().map_err(|_| parts.address_error("host missing or wrong"))?, port }
     };
-    let listens = match query.take("mode").as_deref() {
-        None => host.starts_with('@') || any(&address.host),
-        Some("listener" | "server") => true,
-        Some("caller" | "client") => false,
-        Some(other) => return Err(query.value_error("mode", other, "caller or listener")),
+    let mode = match query.take("mode").as_deref() {
+        None if host.starts_with('@') || any(&address.host) => Mode::Listener,
+        None => Mode::Caller,
+        Some("listener" | "server") => Mode::Listener,
+        Some("caller" | "client") => Mode::Caller,
+        Some("rendezvous") => Mode::Rendezvous,
+        Some(other) => return Err(query.value_error("mode", other, "caller, listener or rendezvous")),
     };
-    match (&address.host, listens) {
+    let local = local(query)?;
+    match (&address.host, mode) {
         (Host::Ip(ip), _) if ip.is_multicast() => Err(parts.address_error("SRT has no multicast")),
-        (Host::Name(_), true) => Err(parts.address_error("a listener has an address of this machine, or none")),
-        (host, false) if any(host) => Err(parts.address_error("a caller needs a host to call")),
-        (_, true) => Ok(Side::Listener { listen: address }),
-        (_, false) => Ok(Side::Caller { peer: address }),
+        (Host::Name(_), Mode::Listener) => {
+            Err(parts.address_error("a listener has an address of this machine, or none"))
+        }
+        (_, Mode::Listener) if local != Local::default() => {
+            Err(parts.address_error("a listener's own address and port stand before the ?"))
+        }
+        (_, Mode::Listener) => Ok(Side::Listener { listen: address }),
+        (host, Mode::Caller | Mode::Rendezvous) if any(host) => {
+            Err(parts.address_error("a caller needs a host to call"))
+        }
+        (_, Mode::Caller) => Ok(Side::Caller { peer: address, local }),
+        // As libsrt: from the port that is called, unless another is said.
+        (_, Mode::Rendezvous) => {
+            let local = if local.port == 0 { Local { port, ..local } } else { local };
+            Ok(Side::Rendezvous { peer: address, local })
+        }
     }
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Caller,
+    Listener,
+    Rendezvous,
+}
+
+/// Where to call from.
+fn local(query: &mut Query<'_>) -> Result<Local, UrlError> {
+    let ip = match query.take("adapter") {
+        None => None,
+        Some(text) => match text.parse() {
+            Ok(ip) => Some(ip),
+            Err(_) => return Err(query.value_error("adapter", &text, "an IP address of this machine")),
+        },
+    };
+    Ok(Local { port: query.number("port", 1, u64::from(u16::MAX))?.unwrap_or(0), ip })
 }
 
 /// `srt://HOST:PORT?type=backup&weight=2&nodes=HOST:PORT?weight=1,HOST:PORT`, or all of them among the nodes of
@@ -187,7 +221,8 @@ fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
     })
 }
 
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 31] = [
+    "adapter",
     "conntimeo",
     "cryptomode",
     "dscp",
@@ -210,6 +245,7 @@ const KEYS: [&str; 29] = [
     "pbkeylen",
     "peeridletimeo",
     "peerlatency",
+    "port",
     "rcvbuf",
     "rcvlatency",
     "sndbuf",
@@ -281,6 +317,20 @@ mod tests {
     }
 
     #[test]
+    fn whoever_calls_may_say_from_where() {
+        let local = |url: &str| match output(url).side {
+            Side::Caller { local, .. } | Side::Rendezvous { local, .. } => {
+                (local.port, local.ip.map(|ip| ip.to_string()))
+            }
+            side @ (Side::Group { .. } | Side::Listener { .. }) => unreachable!("{side:?}"),
+        };
+        assert_eq!(local("srt://10.0.0.1:9000"), (0, None));
+        assert_eq!(local("srt://10.0.0.1:9000?port=9001&adapter=10.0.0.2"), (9_001, Some("10.0.0.2".into())));
+        assert_eq!(local("srt://10.0.0.1:9000?mode=rendezvous"), (9_000, None));
+        assert_eq!(local("srt://example.net:9000?mode=rendezvous&port=9001"), (9_001, None));
+    }
+
+    #[test]
     fn a_passphrase_may_stand_in_a_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "a-secret-of-ours\n").unwrap();
@@ -293,7 +343,10 @@ mod tests {
         for (url, part) in [
             ("srt://239.1.1.1:9000", "no multicast"),
             ("srt://:9000?mode=caller", "a caller needs a host"),
-            ("srt://10.0.0.1:9000?mode=both", "caller or listener"),
+            ("srt://10.0.0.1:9000?mode=both", "caller, listener or rendezvous"),
+            ("srt://:9000?mode=rendezvous", "a host to call"),
+            ("srt://:9000?port=9001", "stand before the ?"),
+            ("srt://10.0.0.1:9000?adapter=eth0", "an IP address of this machine"),
             ("srt://10.0.0.1:9000?latency=200000", "0 to 30000"),
             ("srt://10.0.0.1:9000?tlpktdrop=maybe", "1 or 0"),
             ("srt://10.0.0.1:9000?passphrase=2short", "passphrase=*** is not allowed, write 10 to 79 bytes"),

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::connection::Settled;
+use super::crypto::{Crypto, Derivation, Kek, KeyLength};
 use super::error::Rejection;
+use super::filter;
 use super::group::GroupKind;
 use super::handshake::{
     Capabilities, Extension, Extensions, GROUP_BY_MESSAGES, GROUP_ID, Group, Handshake, SRT_VERSION, SRT_VERSION_MIN,
-    flags,
+    Stage, extension, flags,
 };
 use super::packet::HEADER_BYTES;
-use crate::units::Time;
+use crate::units::{Seq, Time};
 
 /// A peer's extensions, sorted.
 #[derive(Debug, Default)]
@@ -85,8 +87,153 @@ fn check_group(group: &Group) -> Result<(), Rejection> {
     if is_known { Ok(()) } else { Err(Rejection::GROUP) }
 }
 
+/// Writes a conclusion that asks: what we want, and our keys.
+pub(super) fn write_request(
+    handshake: Handshake,
+    config: &Config,
+    keys: Option<&(Crypto, Vec<u8>)>,
+    group: Option<Group>,
+    out: &mut Vec<u8>,
+) {
+    let stream_id = Some(&config.stream_id).filter(|id| !id.is_empty());
+    let has_more = stream_id.is_some() || config.packet_filter.is_some() || group.is_some();
+    let handshake = Handshake {
+        version: 5,
+        stage: Stage::Conclusion,
+        encryption: keys.map_or(0, |(crypto, _)| key_units(crypto.length())),
+        extension: extensions(keys.is_some(), has_more),
+        ..handshake
+    };
+    handshake.write(out);
+    Extension::Request(request(config)).write(out);
+    if let Some((_, announcement)) = keys {
+        Extension::KeyRequest(announcement).write(out);
+    }
+    if let Some(id) = stream_id {
+        Extension::StreamId(id.clone()).write(out);
+    }
+    if let Some(filter) = &config.packet_filter {
+        Extension::Filter(filter.to_string()).write(out);
+    }
+    if let Some(group) = group {
+        Extension::Group(group).write(out);
+    }
+}
+
+/// Writes a conclusion that answers.
+pub(super) fn write_response(
+    handshake: Handshake,
+    config: &Config,
+    taken: &Taken,
+    group: Option<Group>,
+    out: &mut Vec<u8>,
+) {
+    let handshake = Handshake {
+        version: 5,
+        stage: Stage::Conclusion,
+        encryption: taken.key_length.map_or(0, key_units),
+        extension: extensions(taken.key_length.is_some(), group.is_some() || taken.filter.is_some()),
+        ..handshake
+    };
+    handshake.write(out);
+    Extension::Response(respond(config, &taken.request)).write(out);
+    if let Some(announcement) = &taken.announcement {
+        Extension::KeyResponse(announcement).write(out);
+    }
+    if let Some(agreed) = &taken.filter {
+        Extension::Filter(agreed.config.to_string()).write(out);
+    }
+    if let Some(group) = group {
+        Extension::Group(group).write(out);
+    }
+}
+
+const fn extensions(has_keys: bool, has_more: bool) -> u16 {
+    extension::HANDSHAKE | if has_keys { extension::KEYS } else { 0 } | if has_more { extension::CONFIG } else { 0 }
+}
+
+/// A length of keys as handshakes give it.
+pub(super) const fn key_units(length: KeyLength) -> u16 {
+    (length.bytes() / 8) as u16
+}
+
+/// What is to become of somebody who asks and is not refused.
+pub(super) enum Verdict {
+    Take(Box<Taken>),
+    /// What his keys are wrapped with must be known first.
+    Needs(Derivation),
+}
+
+/// What was agreed on with somebody who asked.
+pub(super) struct Taken {
+    pub request: Capabilities,
+    pub filter: Option<filter::Agreed>,
+    pub crypto: Option<Crypto>,
+    pub key_length: Option<KeyLength>,
+    pub announcement: Option<Vec<u8>>,
+}
+
+/// Whether we can be what the other side asks for; with `kek`, if his keys need one.
+///
+/// # Errors
+/// What he shall be told.
+pub(super) fn take(config: &Config, wishes: &Wishes, kek: Option<Kek>) -> Result<Verdict, Rejection> {
+    let request = wishes.check()?;
+    let filter = filter::answer(config.packet_filter.as_ref(), wishes.filter.as_deref())?;
+    let crypto = match (&config.passphrase, &wishes.key_request) {
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => return Err(Rejection::UNSECURE),
+        (Some(passphrase), Some(announcement)) => {
+            let (cipher, refresh) = (Some(config.cipher), config.refresh());
+            let Some(kek) = kek else {
+                return Ok(Verdict::Needs(Derivation::answer(passphrase, cipher, announcement)?));
+            };
+            let mut crypto = Crypto::respond(passphrase, kek, cipher, refresh, announcement)?;
+            crypto.set_peer_version(request.version);
+            Some(crypto)
+        }
+    };
+    let key_length = crypto.as_ref().map(Crypto::length);
+    let announcement = wishes.key_request.clone();
+    Ok(Verdict::Take(Box::new(Taken { request, filter, crypto, key_length, announcement })))
+}
+
+/// Whether the answer to what we asked for is one: the outcome.
+///
+/// # Errors
+/// Why there will be no connection.
+pub(super) fn conclude(
+    config: &Config,
+    parties: Parties,
+    handshake: &Handshake,
+    wishes: &Wishes,
+    keys: &mut Option<(Crypto, Vec<u8>)>,
+) -> Result<Settled, Rejection> {
+    let response = wishes.response.ok_or(Rejection::ROGUE)?;
+    match (keys, wishes.key_response.as_deref()) {
+        (None, None) => {}
+        (None, Some(_)) => return Err(Rejection::UNSECURE),
+        (Some((crypto, _)), answer) => {
+            crypto.set_peer_version(response.version);
+            crypto.settle(answer)?;
+        }
+    }
+    let filter = filter::conclude(config.packet_filter.as_ref(), wishes.filter.as_deref())?;
+    let latencies = Latencies { receive: response.send_latency, send: response.receive_latency };
+    let settled = settle(config, parties, handshake, &response, latencies);
+    Ok(Settled { filter: filter.map(|agreed| agreed.settled), ..settled })
+}
+
+/// The outcome for the side that answered.
+pub(super) fn answered(config: &Config, parties: Parties, handshake: &Handshake, taken: &Taken) -> Settled {
+    let response = respond(config, &taken.request);
+    let latencies = Latencies { receive: response.receive_latency, send: response.send_latency };
+    let settled = settle(config, parties, handshake, &taken.request, latencies);
+    Settled { filter: taken.filter.as_ref().map(|agreed| agreed.settled), ..settled }
+}
+
 /// What we ask for.
-pub(super) fn request(config: &Config) -> Capabilities {
+fn request(config: &Config) -> Capabilities {
     Capabilities {
         version: SRT_VERSION,
         flags: our_flags(config),
@@ -96,7 +243,7 @@ pub(super) fn request(config: &Config) -> Capabilities {
 }
 
 /// What we answer to a request: of each wish the longer latency.
-pub(super) fn respond(config: &Config, request: &Capabilities) -> Capabilities {
+fn respond(config: &Config, request: &Capabilities) -> Capabilities {
     Capabilities {
         version: SRT_VERSION,
         flags: our_flags(config),
@@ -107,7 +254,7 @@ pub(super) fn respond(config: &Config, request: &Capabilities) -> Capabilities {
 
 /// Latencies as they hold for one side: what it receives with, and what its peer receives with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Latencies {
+struct Latencies {
     pub receive: Duration,
     pub send: Duration,
 }
@@ -118,19 +265,21 @@ pub(super) struct Parties {
     pub local_id: u32,
     pub peer: SocketAddr,
     pub epoch: Time,
+    /// Our first sequence number.
+    pub initial: Seq<31>,
     /// Arrival and timestamp of the peer's packet with its extension.
     pub base: (Time, u32),
 }
 
 /// The outcome, from what the peer announced.
-pub(super) fn settle(
+fn settle(
     config: &Config,
     parties: Parties,
     handshake: &Handshake,
     peer: &Capabilities,
     latencies: Latencies,
 ) -> Settled {
-    let Parties { local_id, peer: address, epoch, base: (base_arrival, base_timestamp) } = parties;
+    let Parties { local_id, peer: address, epoch, initial, base: (base_arrival, base_timestamp) } = parties;
     let ip_header = if address.is_ipv4() { 20 } else { 40 };
     let mtu = usize::from(config.mtu).min(handshake.mtu as usize);
     Settled {
@@ -138,7 +287,8 @@ pub(super) fn settle(
         peer_id: handshake.socket_id,
         peer: address,
         epoch,
-        initial: handshake.initial,
+        initial,
+        peer_initial: handshake.initial,
         receive_latency: latencies.receive,
         send_latency: latencies.send,
         too_late_drop: config.too_late_drop && peer.has(flags::TOO_LATE_DROP),

@@ -11,15 +11,16 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::agree::{self, Latencies, Parties, Wishes};
+use super::agree::{self, Parties, Wishes};
 use super::config::Config;
 use super::connection::{Connection, Settled, timestamp};
 use super::crypto::{Crypto, Derivation, Kek, KeyLength};
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
-use super::filter;
-use super::handshake::{Extension, GROUP_ID, Group, Handshake, Stage, extension};
+use super::handshake::{GROUP_ID, Group, Handshake, Stage, extension};
+use super::listener::TAKEOVER_SILENCE;
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
+use super::rendezvous::{Answer, Meeting, Step};
 use super::stats::{self, Totals};
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Transmit, WireHeader, Work};
@@ -48,6 +49,9 @@ pub struct Caller {
     /// Instead of one drawn by chance.
     pub(super) initial: Option<Seq<31>>,
     membership: Option<Membership>,
+    /// The other side calls as well.
+    meets: bool,
+    last_word: Option<LastWord>,
 }
 
 /// The group that a caller is a member of.
@@ -75,14 +79,50 @@ struct Attempt {
     epoch: Time,
     local_id: u32,
     initial: Seq<31>,
-    /// Given by the listener; `None` until it has answered.
-    cookie: Option<u32>,
+    approach: Approach,
     /// The keys, and how they are announced.
     crypto: Option<(Crypto, Vec<u8>)>,
     /// What the keys are to be wrapped with is being derived.
     is_deriving: bool,
+    /// A request of the other side of a rendezvous, whose keys need what is being derived.
+    heard: Option<Packet>,
     next_send: Time,
     deadline: Time,
+}
+
+#[derive(Debug)]
+enum Approach {
+    Call {
+        /// Given by the listener; `None` until it has answered.
+        cookie: Option<u32>,
+    },
+    Meet(Meeting),
+}
+
+/// What ends the handshake of a rendezvous on our side.
+#[derive(Debug)]
+struct LastWord {
+    body: Vec<u8>,
+    /// It is said again and again until something else comes back; `None` if only when asked for.
+    repeat_at: Option<Time>,
+}
+
+impl Attempt {
+    /// What is the same in all handshakes of the attempt, as an induction.
+    const fn handshake(&self, config: &Config, peer: SocketAddr) -> Handshake {
+        Handshake {
+            version: 4,
+            encryption: 0,
+            extension: extension::DATAGRAM,
+            initial: self.initial,
+            mtu: config.mtu as u32,
+            flow_window: config.flow_window,
+            stage: Stage::Induction,
+            socket_id: self.local_id,
+            cookie: 0,
+            peer_ip: peer.ip(),
+        }
+    }
 }
 
 impl Caller {
@@ -105,7 +145,20 @@ impl Caller {
             work: None,
             initial: None,
             membership: None,
+            meets: false,
+            last_word: None,
         }
+    }
+
+    /// Meets `peer`, who calls us as we call him (rendezvous): both from the ports that the other one calls.
+    #[must_use]
+    pub fn rendezvous(config: Config, peer: SocketAddr, pool: Pool, secret: [u8; 32]) -> Self {
+        Self { meets: true, ..Self::new(config, peer, pool, secret) }
+    }
+
+    /// When the answer that a rendezvous ends with is to be said again; `None` once it was heard.
+    fn answer_due(&self) -> Option<Time> {
+        self.last_word.as_ref().and_then(|word| word.repeat_at)
     }
 
     /// The same, with this first sequence number instead of one drawn by chance: for those who want to see it wrap.
@@ -154,16 +207,23 @@ impl Caller {
 
     fn call(&mut self, now: Time) {
         let drawn = Seq::new(self.entropy.word());
-        let initial = self.initial.unwrap_or(drawn);
+        let approach = if self.meets {
+            Approach::Meet(Meeting::new(self.entropy.word()))
+        } else {
+            Approach::Call { cookie: None }
+        };
+        // Whom we meet may not have been started yet (libsrt waits as long).
+        let times = if self.meets { MEETING_TAKES } else { 1 };
         self.state = State::Calling(Box::new(Attempt {
             epoch: self.membership.and_then(|membership| membership.epoch).unwrap_or(now),
             local_id: self.entropy.socket_id(),
-            initial,
-            cookie: None,
+            initial: self.initial.unwrap_or(drawn),
+            approach,
             crypto: None,
             is_deriving: false,
+            heard: None,
             next_send: now,
-            deadline: now + self.config.connect_timeout,
+            deadline: now + self.config.connect_timeout * times,
         }));
     }
 
@@ -174,101 +234,174 @@ impl Caller {
         if attempt.is_deriving {
             return;
         }
-        let mut handshake = Handshake {
-            version: 4,
-            encryption: 0,
-            extension: extension::DATAGRAM,
-            initial: attempt.initial,
-            mtu: u32::from(self.config.mtu),
-            flow_window: self.config.flow_window,
-            stage: Stage::Induction,
-            socket_id: attempt.local_id,
-            cookie: 0,
-            peer_ip: self.peer.ip(),
-        };
+        let base = attempt.handshake(&self.config, self.peer);
         let mut body = Vec::with_capacity(BODY_TYPICAL);
-        if let Some(cookie) = attempt.cookie {
-            handshake.version = 5;
-            handshake.stage = Stage::Conclusion;
-            handshake.cookie = cookie;
-            handshake.extension = extension::HANDSHAKE;
-            if let Some((crypto, _)) = &attempt.crypto {
-                handshake.extension |= extension::KEYS;
-                handshake.encryption = (crypto.length().bytes() / 8) as u16;
+        let keys = attempt.crypto.as_ref();
+        let destination = match &attempt.approach {
+            Approach::Call { cookie: None } => {
+                base.write(&mut body);
+                0
             }
-            let has_more = !self.config.stream_id.is_empty() || self.config.packet_filter.is_some();
-            if has_more || self.membership.is_some() {
-                handshake.extension |= extension::CONFIG;
+            Approach::Call { cookie: Some(cookie) } => {
+                let group = self.membership.map(|membership| membership.group);
+                agree::write_request(Handshake { cookie: *cookie, ..base }, &self.config, keys, group, &mut body);
+                0
             }
-            handshake.write(&mut body);
-            Extension::Request(agree::request(&self.config)).write(&mut body);
-            if let Some((_, announcement)) = &attempt.crypto {
-                Extension::KeyRequest(announcement).write(&mut body);
+            Approach::Meet(meeting) => {
+                meeting.write(base, &self.config, keys, &mut body);
+                meeting.destination()
             }
-            if !self.config.stream_id.is_empty() {
-                Extension::StreamId(self.config.stream_id.clone()).write(&mut body);
-            }
-            if let Some(filter) = &self.config.packet_filter {
-                Extension::Filter(filter.to_string()).write(&mut body);
-            }
-            if let Some(membership) = &self.membership {
-                Extension::Group(membership.group).write(&mut body);
-            }
-        } else {
-            handshake.write(&mut body);
-        }
-        let transmit = handshake_datagram(&self.pool, self.peer, (attempt.epoch, now), 0, &body);
-        self.transmits.extend(transmit);
+        };
+        let times = (attempt.epoch, now);
+        self.transmits.extend(handshake_datagram(&self.pool, self.peer, times, destination, &body));
     }
 
-    fn handle_handshake(&mut self, now: Time, header: &ControlHeader, datagram: &Packet) {
+    fn handle_handshake(&mut self, now: Time, header: &ControlHeader, datagram: &Packet, kek: Option<Kek>) {
         let State::Calling(attempt) = &mut self.state else { return };
         let Ok((handshake, extensions)) = Handshake::parse(&datagram[HEADER_BYTES..]) else {
             self.totals.malformed += 1;
             return;
         };
-        match (handshake.stage, attempt.cookie) {
-            (Stage::Induction, None) if handshake.version < 5 => self.fail(now, Ended::Refusing(Rejection::VERSION)),
-            (Stage::Induction, None) => {
-                attempt.cookie = Some(handshake.cookie);
+        let parties = Parties {
+            local_id: attempt.local_id,
+            peer: self.peer,
+            epoch: attempt.epoch,
+            initial: attempt.initial,
+            base: (datagram.meta.arrival, header.timestamp),
+        };
+        let base = attempt.handshake(&self.config, self.peer);
+        match (handshake.stage, &mut attempt.approach) {
+            (Stage::Rejected(rejection), _) => self.fail(now, Ended::Refused(rejection)),
+            (_, Approach::Meet(meeting)) => {
+                let (ours, heard) = ((&self.config, parties, base), (&handshake, extensions));
+                match meeting.handle(ours, heard, &mut attempt.crypto, kek) {
+                    Ok(step) => self.go_on(now, step, datagram),
+                    Err(rejection) => self.refuse(now, rejection),
+                }
+            }
+            (Stage::Induction, Approach::Call { cookie: None }) if handshake.version < 5 => {
+                self.fail(now, Ended::Refusing(Rejection::VERSION));
+            }
+            (Stage::Induction, Approach::Call { cookie: cookie @ None }) => {
+                *cookie = Some(handshake.cookie);
                 if self.config.passphrase.is_some() {
                     self.make_keys(KeyLength::of_bytes(usize::from(handshake.encryption) * 8));
                 }
                 self.knock(now);
             }
-            (Stage::Conclusion, Some(_)) => {
+            (Stage::Conclusion, Approach::Call { cookie: Some(_) }) => {
                 let settled = Wishes::of(extensions).and_then(|wishes| {
-                    let response = wishes.response.ok_or(Rejection::ROGUE)?;
-                    settle_keys(&mut attempt.crypto, wishes.key_response.as_deref(), response.version)?;
-                    let filter = filter::conclude(self.config.packet_filter.as_ref(), wishes.filter.as_deref())?;
+                    let keys = &mut attempt.crypto;
+                    let settled = agree::conclude(&self.config, parties, &handshake, &wishes, keys)?;
                     if let Some(membership) = &mut self.membership {
                         membership.settle(wishes.group.as_ref())?;
                     }
-                    let latencies = Latencies { receive: response.send_latency, send: response.receive_latency };
-                    let parties = Parties {
-                        local_id: attempt.local_id,
-                        peer: self.peer,
-                        epoch: attempt.epoch,
-                        base: (datagram.meta.arrival, header.timestamp),
-                    };
-                    let settled = agree::settle(&self.config, parties, &handshake, &response, latencies);
-                    Ok(Settled { filter: filter.map(|agreed| agreed.settled), ..settled })
+                    Ok(settled)
                 });
                 match settled {
                     Ok(settled) => {
                         let crypto = attempt.crypto.take().map(|keys| keys.0);
-                        let crypto = (crypto, self.entropy.child());
-                        let connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
-                        self.state = State::Connected(Box::new(connection));
-                        self.failures = 0;
+                        self.connect(now, settled, crypto);
                         self.note(Event::PeerConnected { peer: self.peer });
                     }
                     Err(rejection) => self.fail(now, Ended::Refusing(rejection)),
                 }
             }
-            (Stage::Rejected(rejection), _) => self.fail(now, Ended::Refused(rejection)),
             _ => self.totals.unexpected += 1,
         }
+    }
+
+    /// What follows from what a meeting heard in `datagram`.
+    fn go_on(&mut self, now: Time, step: Step, datagram: &Packet) {
+        let State::Calling(attempt) = &mut self.state else { return };
+        match step {
+            Step::Nothing => {}
+            Step::Speak => self.knock(now),
+            Step::MakeKeys(proposed) => {
+                self.make_keys(proposed);
+                self.knock(now);
+            }
+            Step::Derive(derivation) => {
+                if !attempt.is_deriving {
+                    attempt.is_deriving = true;
+                    attempt.heard = Some(datagram.clone());
+                    self.derive(derivation);
+                }
+            }
+            Step::Agreed(settled) => {
+                let mut body = Vec::with_capacity(BODY_TYPICAL);
+                let base = attempt.handshake(&self.config, self.peer);
+                if let Approach::Meet(meeting) = &attempt.approach {
+                    meeting.agreement(base, &mut body);
+                }
+                let crypto = attempt.crypto.take().map(|keys| keys.0);
+                self.connect(now, settled, crypto);
+                self.last_word = Some(LastWord { body, repeat_at: None });
+                self.speak_last(now);
+                self.note(Event::PeerConnected { peer: self.peer });
+            }
+            Step::Answered(answer) => {
+                let Answer { settled, crypto, body } = *answer;
+                self.connect(now, settled, crypto);
+                self.last_word = Some(LastWord { body, repeat_at: Some(now) });
+                self.speak_last(now);
+            }
+        }
+    }
+
+    fn connect(&mut self, now: Time, settled: Settled, crypto: Option<Crypto>) {
+        let crypto = (crypto, self.entropy.child());
+        let connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
+        self.state = State::Connected(Box::new(connection));
+        self.failures = 0;
+    }
+
+    /// Says again what ends the handshake on our side.
+    fn speak_last(&mut self, now: Time) {
+        let (State::Connected(connection), Some(word)) = (&self.state, &mut self.last_word) else { return };
+        if let Some(at) = &mut word.repeat_at {
+            *at = now + KNOCK_INTERVAL;
+        }
+        let Settled { epoch, peer_id, .. } = *connection.settled();
+        self.transmits.extend(handshake_datagram(&self.pool, self.peer, (epoch, now), peer_id, &word.body));
+    }
+
+    /// The other side of a rendezvous is not content with our answer, or has gone on.
+    fn handle_afterwards(&mut self, now: Time, header: &Header, datagram: &Packet) {
+        let is_handshake = matches!(header, Header::Control(header) if header.kind == ControlKind::Handshake);
+        let stage = if is_handshake {
+            Handshake::parse(&datagram[HEADER_BYTES..]).ok().map(|(handshake, _)| handshake.stage)
+        } else {
+            None
+        };
+        match (&self.state, stage) {
+            (_, Some(Stage::Conclusion)) => self.speak_last(now),
+            (State::Connected(connection), Some(Stage::WaveAHand)) => {
+                // It was started anew.
+                if now.since(connection.last_heard()) > TAKEOVER_SILENCE {
+                    self.fail(now, Ended::Silent);
+                }
+            }
+            (_, Some(_) | None) => {
+                if self.last_word.take_if(|word| word.repeat_at.is_some()).is_some() {
+                    self.note(Event::PeerConnected { peer: self.peer });
+                }
+            }
+        }
+    }
+
+    /// The other side of a rendezvous shall know why not.
+    fn refuse(&mut self, now: Time, rejection: Rejection) {
+        if let State::Calling(attempt) = &self.state
+            && let Approach::Meet(meeting) = &attempt.approach
+        {
+            let base = attempt.handshake(&self.config, self.peer);
+            let mut body = Vec::with_capacity(BODY_TYPICAL);
+            Handshake { version: 5, extension: 0, stage: Stage::Rejected(rejection), ..base }.write(&mut body);
+            let (times, to) = ((attempt.epoch, now), meeting.destination());
+            self.transmits.extend(handshake_datagram(&self.pool, self.peer, times, to, &body));
+        }
+        self.fail(now, Ended::Refusing(rejection));
     }
 
     /// Makes the keys for an attempt, or has made what it takes. `proposed` is the length that the peer would like.
@@ -281,18 +414,24 @@ impl Caller {
             return;
         }
         attempt.is_deriving = true;
-        self.derivations += 1;
         let derivation = Derivation::draw(passphrase, length, &mut self.entropy);
+        self.derive(derivation);
+    }
+
+    fn derive(&mut self, derivation: Derivation) {
+        self.derivations += 1;
         self.work = Some(Work::new(self.derivations, move || derivation.run()));
     }
 
     /// The attempt or the connection is over; there will be another one.
     fn fail(&mut self, now: Time, why: Ended) {
-        let was_connected = matches!(self.state, State::Connected(_));
+        let was_answering = self.last_word.take().is_some_and(|word| word.repeat_at.is_some());
+        let was_connected = matches!(self.state, State::Connected(_)) && !was_answering;
         if let State::Connected(connection) = &self.state {
             self.totals.add(connection);
         }
-        let wait = (REST_MIN * 2_u32.saturating_pow(self.failures)).min(REST_MAX);
+        let longest = if self.meets { REST_MIN } else { REST_MAX };
+        let wait = (REST_MIN * 2_u32.saturating_pow(self.failures)).min(longest);
         self.failures = (self.failures + 1).min(FAILURES_COUNTED);
         // Not all of those who lost one listener shall come back at the same moment.
         let jitter = wait / 4 * (self.entropy.word() >> 16) / (1 << 16);
@@ -327,9 +466,17 @@ impl Core for Caller {
             self.totals.malformed += 1;
             return;
         };
-        if datagram.peer != self.peer || self.local_id() != Some(header.destination()) {
+        // Whoever waves does not know our id.
+        let is_for_us = self.local_id() == Some(header.destination()) || (self.meets && header.destination() == 0);
+        if datagram.peer != self.peer || !is_for_us {
             self.totals.unexpected += 1;
             return;
+        }
+        if self.meets && matches!(self.state, State::Connected(_)) {
+            self.handle_afterwards(now, &header, &datagram.packet);
+            if matches!(header, Header::Control(header) if header.kind == ControlKind::Handshake) {
+                return;
+            }
         }
         if let State::Connected(connection) = &mut self.state {
             connection.handle(now, &header, datagram.packet);
@@ -337,7 +484,7 @@ impl Core for Caller {
         } else if let Header::Control(header) = header
             && header.kind == ControlKind::Handshake
         {
-            self.handle_handshake(now, &header, &datagram.packet);
+            self.handle_handshake(now, &header, &datagram.packet, None);
         } else {
             self.totals.unexpected += 1;
         }
@@ -351,6 +498,7 @@ impl Core for Caller {
     }
 
     fn handle_timeout(&mut self, now: Time) {
+        let is_answering = self.answer_due().is_some();
         match &mut self.state {
             State::Resting { until } if *until <= now => {
                 self.call(now);
@@ -358,6 +506,13 @@ impl Core for Caller {
             }
             State::Calling(attempt) if attempt.deadline <= now => self.fail(now, Ended::NoAnswer),
             State::Calling(attempt) if attempt.next_send <= now => self.knock(now),
+            State::Connected(connection) if is_answering => {
+                if now.since(connection.last_heard()) >= connection.idle_timeout() {
+                    self.fail(now, Ended::NoAnswer);
+                } else {
+                    self.speak_last(now);
+                }
+            }
             State::Connected(connection) => {
                 connection.handle_timeout(now);
                 self.look_for_the_end(now);
@@ -379,9 +534,11 @@ impl Core for Caller {
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
         let first = self.transmits.pop_front();
+        // Whoever asked and has not heard the answer would take anything else for it.
+        let is_answering = self.answer_due().is_some();
         first.or_else(|| match &mut self.state {
-            State::Connected(connection) => connection.poll_transmit(),
-            State::Resting { .. } | State::Calling(_) | State::Closed => None,
+            State::Connected(connection) if !is_answering => connection.poll_transmit(),
+            State::Connected(_) | State::Resting { .. } | State::Calling(_) | State::Closed => None,
         })
     }
 
@@ -402,22 +559,28 @@ impl Core for Caller {
 
     fn handle_done(&mut self, now: Time, done: Done) {
         let Ok(kek) = done.result.downcast::<Kek>() else { return };
+        let State::Calling(attempt) = &mut self.state else { return };
+        if done.id != self.derivations || !mem::take(&mut attempt.is_deriving) {
+            return;
+        }
+        if let Some(datagram) = attempt.heard.take() {
+            // It was read before.
+            if let Ok(Header::Control(header)) = Header::parse(&datagram) {
+                self.handle_handshake(now, &header, &datagram, Some(*kek));
+            }
+            return;
+        }
         let length = kek.length();
         self.kek = Some(*kek);
-        if let State::Calling(attempt) = &mut self.state
-            && mem::take(&mut attempt.is_deriving)
-            && done.id == self.derivations
-        {
-            self.make_keys(Some(length));
-            self.knock(now);
-        }
+        self.make_keys(Some(length));
+        self.knock(now);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
         match &self.state {
             State::Resting { until } => Some(*until),
             State::Calling(attempt) => Some(attempt.next_send.min(attempt.deadline)),
-            State::Connected(connection) => Some(connection.poll_timeout()),
+            State::Connected(connection) => self.answer_due().or_else(|| Some(connection.poll_timeout())),
             State::Closed => None,
         }
     }
@@ -449,18 +612,6 @@ impl Membership {
     }
 }
 
-/// Whether the listener took our keys, if there are any.
-fn settle_keys(crypto: &mut Option<(Crypto, Vec<u8>)>, answer: Option<&[u8]>, version: u32) -> Result<(), Rejection> {
-    match (crypto, answer) {
-        (None, None) => Ok(()),
-        (None, Some(_)) => Err(Rejection::UNSECURE),
-        (Some((crypto, _)), answer) => {
-            crypto.set_peer_version(version);
-            crypto.settle(answer)
-        }
-    }
-}
-
 /// A datagram that carries a handshake; `None` if the pool is at its bound.
 pub(super) fn handshake_datagram(
     pool: &Pool,
@@ -480,6 +631,8 @@ pub(super) fn handshake_datagram(
     })
 }
 
+/// A rendezvous may take so many times as long as a call (libsrt).
+const MEETING_TAKES: u32 = 10;
 /// As libsrt repeats its handshake.
 const KNOCK_INTERVAL: Duration = Duration::from_millis(250);
 /// Judgement: a listener that was started anew is found within half a second, one that is gone is not pestered.

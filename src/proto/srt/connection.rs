@@ -30,8 +30,10 @@ pub(super) struct Settled {
     pub peer: SocketAddr,
     /// Where timestamps of ours begin.
     pub epoch: Time,
-    /// First sequence number of both directions.
+    /// First sequence number of what we send.
     pub initial: Seq<31>,
+    /// First sequence number of what the peer sends; another than ours only after a rendezvous.
+    pub peer_initial: Seq<31>,
     pub receive_latency: Duration,
     pub send_latency: Duration,
     /// Both sides give up what is too late.
@@ -100,7 +102,7 @@ impl Connection {
         pool: Pool,
         (crypto, entropy): (Option<Crypto>, Entropy),
     ) -> Self {
-        let first = (1 << 31) | u64::from(settled.initial.value());
+        let [first, first_received] = [settled.initial, settled.peer_initial].map(extended);
         let arq = settled.filter.map_or(Arq::Always, |filter| filter.arq);
         let sender = send::Config {
             first,
@@ -114,7 +116,7 @@ impl Connection {
             bandwidth: config.bandwidth,
         };
         let receiver = receive::Config {
-            first,
+            first: first_received,
             latency: settled.receive_latency,
             base_arrival: settled.base_arrival,
             base_timestamp: settled.base_timestamp,
@@ -125,7 +127,9 @@ impl Connection {
             capacity: config.buffer_packets,
             payload_max: settled.payload_max,
         };
-        let filter = settled.filter.map(|filter| Filter::new(&filter, first, settled.payload_max, pool.clone()));
+        let filter = settled
+            .filter
+            .map(|filter| Filter::new(&filter, (first, first_received), settled.payload_max, pool.clone()));
         let overhead =
             crypto.as_ref().map_or(0, Crypto::overhead) + filter.as_ref().map_or(0, |_| filter::HEADER_BYTES);
         Self {
@@ -559,6 +563,11 @@ impl Connection {
 const fn member<'payload>(header: &DataHeader, sequence: u64, payload: &'payload [u8]) -> Member<'payload> {
     let DataHeader { message_number, in_order, timestamp, key, .. } = *header;
     Member { sequence, message_number, in_order, timestamp, key, payload }
+}
+
+/// A first sequence number, extended so that there is room below.
+pub(super) fn extended(initial: Seq<31>) -> u64 {
+    (1 << 31) | u64::from(initial.value())
 }
 
 /// When a packet came: what it waited for since is taken off the latency again at the peer.

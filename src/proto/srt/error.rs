@@ -24,6 +24,8 @@ impl Rejection {
     pub const CLOSE: Self = Self(1_007);
     /// Too old a version.
     pub const VERSION: Self = Self(1_008);
+    /// Both sides of a rendezvous drew the same cookie.
+    pub const RENDEZVOUS_COOKIE: Self = Self(1_009);
     /// Wrong passphrase.
     pub const BAD_SECRET: Self = Self(1_010);
     /// One side has a passphrase, the other has none.

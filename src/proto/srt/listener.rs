@@ -6,16 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::agree::{self, Latencies, Parties, Wishes};
+use super::agree::{self, Parties, Taken, Verdict, Wishes};
 use super::caller::{EVENTS_MAX, handshake_datagram};
 use super::config::Config;
-use super::connection::{Connection, Settled};
-use super::crypto::{Crypto, Derivation, Kek, KeyLength};
+use super::connection::Connection;
+use super::crypto::Kek;
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
-use super::filter;
 use super::group::{Group, GroupKind, Links};
-use super::handshake::{self, Capabilities, Extension, Extensions, Handshake, Stage, extension};
+use super::handshake::{self, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
 use super::waiting::Waiting;
@@ -71,22 +70,6 @@ struct Caller {
     is_ready: bool,
 }
 
-/// What is to become of a caller who is not refused.
-enum Judged {
-    Admitted(Box<Admitted>),
-    /// What his keys are wrapped with must be known first.
-    Needs(Derivation),
-}
-
-/// Somebody who may come in.
-struct Admitted {
-    request: Capabilities,
-    filter: Option<filter::Agreed>,
-    crypto: Option<Crypto>,
-    announcement: Option<Vec<u8>>,
-    group: Option<handshake::Group>,
-}
-
 impl Listener {
     /// Waits for callers. `secret` must be unpredictable.
     #[must_use]
@@ -128,7 +111,7 @@ impl Listener {
         let answer = Handshake {
             version: 5,
             // What length we would like keys to have.
-            encryption: self.config.key_length.filter(|_| self.config.passphrase.is_some()).map_or(0, key_units),
+            encryption: self.config.key_length.filter(|_| self.config.passphrase.is_some()).map_or(0, agree::key_units),
             extension: extension::MAGIC,
             mtu: u32::from(self.config.mtu),
             flow_window: self.config.flow_window,
@@ -160,10 +143,10 @@ impl Listener {
             return;
         }
         match self.judge(now, asked, extensions, kek) {
-            Ok(Judged::Admitted(admitted)) => {
-                self.accept(now, (datagram.packet.meta.arrival, header.timestamp), peer, asked, *admitted);
+            Ok((Verdict::Take(taken), group)) => {
+                self.accept(now, (datagram.packet.meta.arrival, header.timestamp), peer, asked, (*taken, group));
             }
-            Ok(Judged::Needs(derivation)) => {
+            Ok((Verdict::Needs(derivation), _)) => {
                 if let Some(id) = self.waiting.add(now, asked.socket_id, datagram) {
                     self.work.push_back(Work::new(id, move || derivation.run()));
                 } else {
@@ -182,20 +165,19 @@ impl Listener {
         }
     }
 
-    /// Whether a caller may come in; with `kek`, if his keys need one.
+    /// Whether a caller may come in, and into which group; with `kek`, if his keys need one.
     fn judge(
         &mut self,
         now: Time,
         asked: &Handshake,
         extensions: Extensions<'_>,
         kek: Option<Kek>,
-    ) -> Result<Judged, Rejection> {
+    ) -> Result<(Verdict, Option<handshake::Group>), Rejection> {
         if asked.version < 5 || asked.extension & extension::HANDSHAKE == 0 {
             return Err(Rejection::VERSION);
         }
         let wishes = Wishes::of(extensions)?;
-        let request = wishes.check()?;
-        let filter = filter::answer(self.config.packet_filter.as_ref(), wishes.filter.as_deref())?;
+        wishes.check()?;
         if !self.config.stream_id.is_empty() && !names(&wishes.stream_id, &self.config.stream_id) {
             return Err(Rejection::NOT_FOUND);
         }
@@ -215,21 +197,7 @@ impl Listener {
             }
         }
         // Last, as it is what costs.
-        let crypto = match (&self.config.passphrase, &wishes.key_request) {
-            (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => return Err(Rejection::UNSECURE),
-            (Some(passphrase), Some(announcement)) => {
-                let (cipher, refresh) = (Some(self.config.cipher), self.config.refresh());
-                let Some(kek) = kek else {
-                    return Ok(Judged::Needs(Derivation::answer(passphrase, cipher, announcement)?));
-                };
-                let mut crypto = Crypto::respond(passphrase, kek, cipher, refresh, announcement)?;
-                crypto.set_peer_version(request.version);
-                Some(crypto)
-            }
-        };
-        let announcement = wishes.key_request;
-        Ok(Judged::Admitted(Box::new(Admitted { request, filter, crypto, announcement, group: wishes.group })))
+        Ok((agree::take(&self.config, &wishes, kek)?, wishes.group))
     }
 
     /// Whether its group takes one more.
@@ -262,49 +230,31 @@ impl Listener {
         base: (Time, u32),
         peer: SocketAddr,
         asked: &Handshake,
-        Admitted { request, filter, crypto, announcement, group: asked_group }: Admitted,
+        (mut taken, asked_group): (Taken, Option<handshake::Group>),
     ) {
         let mut id = self.entropy.socket_id();
         while self.callers.contains_key(&id) {
             id = self.entropy.socket_id();
         }
-        let response = agree::respond(&self.config, &request);
-        let latencies = Latencies { receive: response.receive_latency, send: response.send_latency };
         let key = asked_group.map(|group| group.id);
         let epoch = key.and_then(|key| self.groups.get(&key)).map_or(now, Group::epoch);
-        let parties = Parties { local_id: id, peer, epoch, base };
-        let settled = agree::settle(&self.config, parties, asked, &request, latencies);
-        let settled = Settled { filter: filter.map(|agreed| agreed.settled), ..settled };
-        let mut body = Vec::new();
+        let parties = Parties { local_id: id, peer, epoch, initial: asked.initial, base };
+        let settled = agree::answered(&self.config, parties, asked, &taken);
         let answer = Handshake {
-            version: 5,
-            encryption: crypto.as_ref().map_or(0, |crypto| key_units(crypto.length())),
-            extension: extension::HANDSHAKE
-                | if crypto.is_some() { extension::KEYS } else { 0 }
-                | if key.is_some() || filter.is_some() { extension::CONFIG } else { 0 },
             mtu: asked.mtu.min(u32::from(self.config.mtu)),
             flow_window: self.config.flow_window,
             socket_id: id,
             peer_ip: peer.ip(),
             ..asked.clone()
         };
-        answer.write(&mut body);
-        Extension::Response(response).write(&mut body);
-        if let Some(announcement) = &announcement {
-            Extension::KeyResponse(announcement).write(&mut body);
-        }
-        if let Some(agreed) = &filter {
-            Extension::Filter(agreed.config.to_string()).write(&mut body);
-        }
-        let crypto = (crypto, self.entropy.child());
-        let mut connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
         if self.service == Service::Receive {
             self.keep_groups(|id, _| Some(id) == key);
         }
-        if let Some(asked_group) = &asked_group {
-            let answer = self.join(now, id, asked_group, &mut connection);
-            Extension::Group(answer).write(&mut body);
-        }
+        let crypto = (taken.crypto.take(), self.entropy.child());
+        let mut connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
+        let group = asked_group.map(|asked| self.join(now, id, &asked, &mut connection));
+        let mut body = Vec::new();
+        agree::write_response(answer, &self.config, &taken, group, &mut body);
         self.known.insert((peer, asked.socket_id), id);
         self.callers.insert(id, Caller { connection, group: key, answer: body.clone(), is_ready: false });
         // Unless it joins others its timestamp is the beginning of our clock.
@@ -534,14 +484,9 @@ fn names(given: &str, served: &str) -> bool {
     given == served || resource == Some(served)
 }
 
-/// A length as handshakes give it.
-const fn key_units(length: KeyLength) -> u16 {
-    (length.bytes() / 8) as u16
-}
-
 /// Handshakes answered at a time; whoever is not answered asks again.
 const ANSWERS_MAX: usize = 1_024;
 /// Whoever is refused calls again and again.
 const REFUSALS_TOLD_APART: Duration = Duration::from_secs(1);
 /// libsrt says something every second: a sender that was silent for longer may be replaced.
-const TAKEOVER_SILENCE: Duration = Duration::from_millis(1_500);
+pub(super) const TAKEOVER_SILENCE: Duration = Duration::from_millis(1_500);

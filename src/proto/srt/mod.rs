@@ -25,6 +25,7 @@ mod listener;
 mod missing;
 pub mod packet;
 mod receive;
+mod rendezvous;
 mod resend;
 mod send;
 mod stats;

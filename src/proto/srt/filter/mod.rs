@@ -47,14 +47,14 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// For a connection whose first packets have the extended number `first` and whose payloads have at most
-    /// `payload_max` bytes, those of repairs included.
-    pub(super) fn new(settled: &Settled, first: u64, payload_max: usize, pool: Pool) -> Self {
+    /// For a connection whose first packets, sent and received, have the extended numbers `first` and whose payloads have
+    /// at most `payload_max` bytes, those of repairs included.
+    pub(super) fn new(settled: &Settled, first: (u64, u64), payload_max: usize, pool: Pool) -> Self {
         let payload_max = payload_max.saturating_sub(HEADER_BYTES);
         Self {
             arq: settled.arq,
-            encoder: Encoder::new(settled, first, payload_max),
-            decoder: Decoder::new(settled, first, payload_max, pool),
+            encoder: Encoder::new(settled, first.0, payload_max),
+            decoder: Decoder::new(settled, first.1, payload_max, pool),
         }
     }
 }

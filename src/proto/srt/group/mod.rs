@@ -21,7 +21,7 @@ use arrayvec::ArrayVec;
 pub use self::caller::{CallerGroup, GroupMember};
 use self::sending::Sending;
 use super::config::Config;
-use super::connection::{Connection, Settled};
+use super::connection::{Connection, Settled, extended};
 use super::handshake;
 use super::packet::{ControlKind, Header};
 use super::receive::{self, Arrived, Data, Origin, Receiver};
@@ -298,7 +298,7 @@ fn merged(now: Time, settled: &Settled, config: &Config) -> Receiver {
 
 /// The first number of both directions, extended as connections do.
 fn first(settled: &Settled) -> u64 {
-    (1 << 31) | u64::from(settled.initial.value())
+    extended(settled.initial)
 }
 
 /// Connections of one group. Judgement: as many as a flow may have sources.
