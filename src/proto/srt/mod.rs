@@ -9,6 +9,8 @@ mod acks;
 mod agree;
 mod arrival;
 mod caller;
+#[cfg(test)]
+mod capture;
 #[cfg(any(test, fuzzing))]
 mod check;
 mod config;
