@@ -25,6 +25,8 @@ mod listener;
 mod missing;
 pub mod packet;
 mod receive;
+#[cfg(test)]
+mod replay;
 mod resend;
 mod send;
 mod stats;
