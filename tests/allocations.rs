@@ -16,7 +16,7 @@ fn nothing_is_allocated_for_a_packet_in_the_clear() {
 }
 
 #[test]
-fn nothing_is_allocated_for_an_encrypted_packet() {
+fn nothing_is_allocated_for_an_encrypted_packet_nor_for_new_keys() {
     for mode in [CipherMode::Ctr, CipherMode::Gcm] {
         check(&config(Some(mode)), None);
     }
@@ -62,6 +62,8 @@ fn config(mode: Option<CipherMode>) -> Config {
         passphrase: mode.map(|_| "thelocalmanager".parse().unwrap()),
         key_length: mode.map(|_| KeyLength::Aes256),
         cipher: mode.unwrap_or_default(),
+        key_refresh_packets: 500,
+        key_announce_packets: 100,
         ..Config::default()
     }
 }
