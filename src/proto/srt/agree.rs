@@ -254,7 +254,7 @@ fn respond(config: &Config, request: &Capabilities) -> Capabilities {
 
 /// Latencies as they hold for one side: what it receives with, and what its peer receives with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Latencies {
+pub(super) struct Latencies {
     pub receive: Duration,
     pub send: Duration,
 }
@@ -272,7 +272,7 @@ pub(super) struct Parties {
 }
 
 /// The outcome, from what the peer announced.
-fn settle(
+pub(super) fn settle(
     config: &Config,
     parties: Parties,
     handshake: &Handshake,

@@ -392,10 +392,12 @@ impl Core for Listener {
 
     fn handle_timeout(&mut self, now: Time) {
         self.now = now;
-        let due = |caller: &Caller| caller.connection.poll_timeout() <= now;
-        let due: Vec<u32> = self.callers.iter().filter(|(_, caller)| due(caller)).map(|(id, _)| *id).collect();
-        for id in due {
+        let is_due = |caller: &Caller| caller.connection.poll_timeout() <= now;
+        let mut from = 0;
+        // One after the other: a list of them would take memory for every packet.
+        while let Some((&id, _)) = self.callers.range(from..).find(|(_, caller)| is_due(caller)) {
             self.with(id, |connection| connection.handle_timeout(now));
+            from = id + 1;
         }
     }
 

@@ -10,6 +10,8 @@ mod acks;
 mod agree;
 mod arrival;
 mod caller;
+#[cfg(test)]
+mod capture;
 #[cfg(any(test, fuzzing))]
 mod check;
 mod config;
@@ -26,6 +28,8 @@ mod missing;
 pub mod packet;
 mod receive;
 mod rendezvous;
+#[cfg(test)]
+mod replay;
 mod resend;
 mod send;
 mod stats;

@@ -1,11 +1,10 @@
 //! Against libsrt's captures, and both ends against each other.
 //!
-//! The captures are excerpts: the caller's CONCLUSION, what was said about keys later, and a few data packets, each
-//! datagram behind its length in two bytes. The `kmrefresh200` ones have the packets on both sides of each change of
-//! keys, with `kmrefreshrate=200`. Their names end in libsrt's version.
+//! The captures are excerpts: the caller's CONCLUSION, what was said about keys later, and a few data packets. The
+//! `kmrefresh200` ones have the packets on both sides of each change of keys, with `kmrefreshrate=200`. Their names end
+//! in libsrt's version.
 
-use std::path::Path;
-
+use super::super::capture;
 use super::super::handshake::{Extension, Handshake};
 use super::super::packet::{ControlKind, DataHeader, Header};
 use super::*;
@@ -88,18 +87,6 @@ fn opens(to: &mut Crypto, sealed: &Sealed) -> bool {
     length == Some(4) && payload[..4] == sealed.header.sequence.value().to_be_bytes()
 }
 
-fn capture(name: &str) -> Vec<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/srt").join(format!("crypto-{name}.bin"));
-    let bytes = std::fs::read(path).unwrap();
-    let (mut rest, mut all) = (&bytes[..], Vec::new());
-    while let Some((length, after)) = rest.split_first_chunk() {
-        let (datagram, after) = after.split_at(usize::from(u16::from_be_bytes(*length)));
-        all.push(datagram.to_vec());
-        rest = after;
-    }
-    all
-}
-
 struct Replayed {
     crypto: Crypto,
     /// Keys of the data packets, in order.
@@ -111,8 +98,8 @@ struct Replayed {
 fn replay(name: &str, mode: Option<CipherMode>) -> Replayed {
     let mut crypto = None;
     let (mut keys, mut requests) = (Vec::new(), 0);
-    for mut datagram in capture(name) {
-        let (head, body) = datagram.split_at_mut(HEADER_BYTES);
+    for mut recorded in capture::read(&format!("crypto-{name}")) {
+        let (head, body) = recorded.bytes.split_at_mut(HEADER_BYTES);
         match (Header::parse(head).unwrap(), &mut crypto) {
             (Header::Control(header), None) if header.kind == ControlKind::Handshake => {
                 let mut extensions = Handshake::parse(body).unwrap().1;

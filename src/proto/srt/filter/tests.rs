@@ -1,10 +1,10 @@
 //! Encoder and decoder against each other, and against what libsrt recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::super::capture;
 use super::super::handshake::{Extension, Handshake};
 use super::super::missing::tests::Random;
 use super::super::packet::{ControlKind, DataHeader, HEADER_BYTES as PACKET_HEADER_BYTES, Header};
@@ -405,19 +405,11 @@ struct Capture {
 }
 
 impl Capture {
-    /// Each datagram comes as its length, the length of what is kept of it, and that; the rest is its last byte again.
     fn read() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/srt/fec-10x5-staircase-155.bin");
-        let bytes = std::fs::read(path).unwrap();
-        let mut rest = &bytes[..];
         let (mut texts, mut extender, mut packets) = (Vec::new(), None, Vec::new());
-        while let Some((&[a, b, c, d], after)) = rest.split_first_chunk() {
-            let [len, kept] = [[a, b], [c, d]].map(|length| usize::from(u16::from_be_bytes(length)));
-            let mut datagram = after[..kept].to_vec();
-            datagram.resize(len, after[kept - 1]);
-            rest = &after[kept..];
-            let body = datagram.split_off(PACKET_HEADER_BYTES);
-            match Header::parse(&datagram).unwrap() {
+        for mut recorded in capture::read("fec-10x5-staircase-155") {
+            let body = recorded.bytes.split_off(PACKET_HEADER_BYTES);
+            match Header::parse(&recorded.bytes).unwrap() {
                 Header::Control(header) => {
                     assert_eq!(header.kind, ControlKind::Handshake);
                     texts.extend(Handshake::parse(&body).unwrap().1.find_map(|extension| match extension {
