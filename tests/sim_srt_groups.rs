@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use fastrand::Rng;
+
 use anabranch::bus::{Meta, Packet, Pool, PoolLimits};
 use anabranch::proto::srt::crypto::KeyLength;
 use anabranch::proto::srt::handshake::{Extension, Group, Handshake, extension};
@@ -352,6 +354,41 @@ fn sequence_numbers_wrap_in_a_group_and_members_join_behind_the_wrap() {
         rig.path(0, dead());
         rig.send(2_000);
         assert_eq!(rig.finish(), whole(15_000), "{kind:?}");
+    }
+}
+
+#[test]
+fn while_one_member_is_well_nothing_is_lost_whatever_happens_to_the_others() {
+    for seed in 0..3 {
+        for kind in [GroupKind::Broadcast, GroupKind::Backup] {
+            for sends in BOTH {
+                let mut setup = Setup::new(seed, kind, sends, &[good(), path(20), path(40)]);
+                // Long enough to find, in a backup group, that the first and the second are dead.
+                setup.config.receive_latency = 5 * LATENCY;
+                setup.config.peer_latency = 5 * LATENCY;
+                let mut rig = Rig::new(&setup);
+                let mut rng = Rng::with_seed(seed);
+                for _ in 0..6 {
+                    let well = rng.usize(0..3);
+                    for n in 0..3 {
+                        let delay_ms = [5, 20, 40][n];
+                        // A member in use that answers is not given up, even if it loses half.
+                        let bad = if kind == GroupKind::Broadcast { 0.5 } else { 0.1 };
+                        let share = [1.0, 1.0, bad, 0.1, 0.0][rng.usize(0..5)];
+                        rig.path(n, if n == well { lossy(0.01, delay_ms) } else { lossy(share, delay_ms) });
+                    }
+                    // The well one may have been dead, and calls again after 8 s at the latest: until then all are well.
+                    rig.send(rng.usize(100..3_000));
+                    (0..3).for_each(|n| rig.path(n, lossy(0.01, [5, 20, 40][n])));
+                    rig.send(if rng.bool() { 500 } else { 10_000 });
+                    if rig.stats(rig.receiver).peers != Some(3) {
+                        rig.send(10_000);
+                    }
+                }
+                let made = rig.numbered.made();
+                assert_eq!(rig.finish(), whole(made), "seed {seed}, {kind:?}, {sends:?} sends: {:?}", rig.events);
+            }
+        }
     }
 }
 

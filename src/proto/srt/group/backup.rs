@@ -61,12 +61,12 @@ impl State {
     /// Main-backup, "Member State Transition".
     fn next(self, signs: &Signs) -> Self {
         let Signs { now, latency, .. } = *signs;
-        let initial = latency.max(STABILITY_MIN);
-        let is_probed = |since: Time| now.since(since) > initial + PROBE_MARGIN;
+        let is_probed = |since: Time| now.since(since) > latency.max(STABILITY_MIN) + PROBE_MARGIN;
         let is_fresh = matches!(self, Self::Fresh { since } if !is_probed(since));
         let RoundTrip { smoothed, variation } = signs.round_trip;
         let running = (smoothed * 2 + variation * 4).max(STABILITY_MIN).min(latency);
-        let timeout = if is_fresh { initial } else { running };
+        // libsrt grants a fresh one the whole latency; should that be dead, too, nothing would be left for a third.
+        let timeout = if is_fresh { (latency / 2).max(STABILITY_MIN) } else { running };
         if signs.waits > timeout || (signs.has_dropped && !is_fresh) {
             return match self {
                 Self::StandingBy | Self::Unstable { .. } => self,
