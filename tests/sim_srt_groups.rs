@@ -266,7 +266,7 @@ fn two_members_that_lose_a_tenth_each_lose_nothing_together() {
 
 #[test]
 fn a_member_dies_and_comes_back_and_the_stream_does_not_notice() {
-    for seed in 0..4 {
+    for seed in 0..2 {
         for kind in [GroupKind::Broadcast, GroupKind::Backup] {
             for sends in BOTH {
                 let mut rig = Rig::new(&Setup::new(seed, kind, sends, &[good(), path(12)]));
@@ -291,7 +291,7 @@ fn a_member_dies_and_comes_back_and_the_stream_does_not_notice() {
 
 #[test]
 fn members_of_very_different_length_lose_nothing_and_keep_their_time() {
-    for seed in 0..4 {
+    for seed in 0..2 {
         for sends in BOTH {
             let paths = [lossy(0.05, 5), lossy(0.05, 80)];
             let mut rig = Rig::new(&Setup::new(seed, GroupKind::Broadcast, sends, &paths));
@@ -359,7 +359,7 @@ fn sequence_numbers_wrap_in_a_group_and_members_join_behind_the_wrap() {
 
 #[test]
 fn while_one_member_is_well_nothing_is_lost_whatever_happens_to_the_others() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         for kind in [GroupKind::Broadcast, GroupKind::Backup] {
             for sends in BOTH {
                 let mut setup = Setup::new(seed, kind, sends, &[good(), path(20), path(40)]);
@@ -544,10 +544,8 @@ impl Replay {
             if header.kind == ControlKind::Handshake {
                 let body = transmit.payload.unwrap();
                 let (handshake, extensions) = Handshake::parse(&body).unwrap();
-                let group = extensions.filter_map(Result::ok).find_map(|extension| match extension {
-                    Extension::Group(group) => Some(group),
-                    _ => None,
-                });
+                let is_group = |extension| if let Extension::Group(group) = extension { Some(group) } else { None };
+                let group = extensions.filter_map(Result::ok).find_map(is_group);
                 assert_eq!(group.is_some(), handshake.extension == extension::HANDSHAKE | extension::CONFIG);
                 let answer = (handshake.cookie, handshake.socket_id, group);
                 self.callers.insert(transmit.to.unwrap().port(), answer);
