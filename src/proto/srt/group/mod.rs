@@ -303,3 +303,6 @@ fn first(settled: &Settled) -> u64 {
 
 /// Connections of one group. Judgement: as many as a flow may have sources.
 pub(super) const MEMBERS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;
