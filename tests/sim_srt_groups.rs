@@ -392,6 +392,34 @@ fn while_one_member_is_well_nothing_is_lost_whatever_happens_to_the_others() {
     }
 }
 
+/// The other member is on its way, but not connected, when the active one dies.
+#[test]
+fn a_backup_that_joins_after_the_active_one_died_sends_what_that_had_not_delivered() {
+    for sends in BOTH {
+        let mut setup = Setup::new(8, GroupKind::Backup, sends, &[good(), dead()]);
+        setup.config.receive_latency = 5 * LATENCY;
+        setup.config.peer_latency = 5 * LATENCY;
+        let until_connected = |dies_after: Option<usize>| {
+            let mut rig = Rig::new(&setup);
+            rig.path(1, good());
+            let mut sent = 0;
+            while rig.count(rig.sender, is_connected) < 2 {
+                if dies_after == Some(sent) {
+                    rig.path(0, dead());
+                }
+                rig.send(1);
+                sent += 1;
+            }
+            (rig, sent)
+        };
+        let (_, sent) = until_connected(None);
+        let (mut rig, _) = until_connected(Some(sent - 200));
+        rig.send(3_000);
+        let made = rig.numbered.made();
+        assert_eq!(rig.finish(), whole(made), "{sends:?} sends");
+    }
+}
+
 #[test]
 fn encrypted_members_have_keys_of_their_own() {
     for sends in BOTH {
