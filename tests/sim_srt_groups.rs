@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use fastrand::Rng;
+
 use anabranch::bus::{Meta, Packet, Pool, PoolLimits};
 use anabranch::proto::srt::crypto::KeyLength;
 use anabranch::proto::srt::handshake::{Extension, Group, Handshake, extension};
@@ -264,7 +266,7 @@ fn two_members_that_lose_a_tenth_each_lose_nothing_together() {
 
 #[test]
 fn a_member_dies_and_comes_back_and_the_stream_does_not_notice() {
-    for seed in 0..4 {
+    for seed in 0..2 {
         for kind in [GroupKind::Broadcast, GroupKind::Backup] {
             for sends in BOTH {
                 let mut rig = Rig::new(&Setup::new(seed, kind, sends, &[good(), path(12)]));
@@ -289,7 +291,7 @@ fn a_member_dies_and_comes_back_and_the_stream_does_not_notice() {
 
 #[test]
 fn members_of_very_different_length_lose_nothing_and_keep_their_time() {
-    for seed in 0..4 {
+    for seed in 0..2 {
         for sends in BOTH {
             let paths = [lossy(0.05, 5), lossy(0.05, 80)];
             let mut rig = Rig::new(&Setup::new(seed, GroupKind::Broadcast, sends, &paths));
@@ -352,6 +354,69 @@ fn sequence_numbers_wrap_in_a_group_and_members_join_behind_the_wrap() {
         rig.path(0, dead());
         rig.send(2_000);
         assert_eq!(rig.finish(), whole(15_000), "{kind:?}");
+    }
+}
+
+#[test]
+fn while_one_member_is_well_nothing_is_lost_whatever_happens_to_the_others() {
+    for seed in 0..2 {
+        for kind in [GroupKind::Broadcast, GroupKind::Backup] {
+            for sends in BOTH {
+                let mut setup = Setup::new(seed, kind, sends, &[good(), path(20), path(40)]);
+                // Long enough to find, in a backup group, that the first and the second are dead.
+                setup.config.receive_latency = 5 * LATENCY;
+                setup.config.peer_latency = 5 * LATENCY;
+                let mut rig = Rig::new(&setup);
+                let mut rng = Rng::with_seed(seed);
+                for _ in 0..6 {
+                    let well = rng.usize(0..3);
+                    for n in 0..3 {
+                        let delay_ms = [5, 20, 40][n];
+                        // A member in use that answers is not given up, even if it loses half.
+                        let bad = if kind == GroupKind::Broadcast { 0.5 } else { 0.1 };
+                        let share = [1.0, 1.0, bad, 0.1, 0.0][rng.usize(0..5)];
+                        rig.path(n, if n == well { lossy(0.01, delay_ms) } else { lossy(share, delay_ms) });
+                    }
+                    // The well one may have been dead, and calls again after 8 s at the latest: until then all are well.
+                    rig.send(rng.usize(100..3_000));
+                    (0..3).for_each(|n| rig.path(n, lossy(0.01, [5, 20, 40][n])));
+                    rig.send(if rng.bool() { 500 } else { 10_000 });
+                    if rig.stats(rig.receiver).peers != Some(3) {
+                        rig.send(10_000);
+                    }
+                }
+                let made = rig.numbered.made();
+                assert_eq!(rig.finish(), whole(made), "seed {seed}, {kind:?}, {sends:?} sends: {:?}", rig.events);
+            }
+        }
+    }
+}
+
+/// The other member is on its way, but not connected, when the active one dies.
+#[test]
+fn a_backup_that_joins_after_the_active_one_died_sends_what_that_had_not_delivered() {
+    for sends in BOTH {
+        let mut setup = Setup::new(8, GroupKind::Backup, sends, &[good(), dead()]);
+        setup.config.receive_latency = 5 * LATENCY;
+        setup.config.peer_latency = 5 * LATENCY;
+        let until_connected = |dies_after: Option<usize>| {
+            let mut rig = Rig::new(&setup);
+            rig.path(1, good());
+            let mut sent = 0;
+            while rig.count(rig.sender, is_connected) < 2 {
+                if dies_after == Some(sent) {
+                    rig.path(0, dead());
+                }
+                rig.send(1);
+                sent += 1;
+            }
+            (rig, sent)
+        };
+        let (_, sent) = until_connected(None);
+        let (mut rig, _) = until_connected(Some(sent - 200));
+        rig.send(3_000);
+        let made = rig.numbered.made();
+        assert_eq!(rig.finish(), whole(made), "{sends:?} sends");
     }
 }
 
@@ -507,9 +572,8 @@ impl Replay {
             if header.kind == ControlKind::Handshake {
                 let body = transmit.payload.unwrap();
                 let (handshake, extensions) = Handshake::parse(&body).unwrap();
-                let group = extensions
-                    .filter_map(Result::ok)
-                    .find_map(|extension| if let Extension::Group(group) = extension { Some(group) } else { None });
+                let is_group = |extension| if let Extension::Group(group) = extension { Some(group) } else { None };
+                let group = extensions.filter_map(Result::ok).find_map(is_group);
                 assert_eq!(group.is_some(), handshake.extension == extension::HANDSHAKE | extension::CONFIG);
                 let answer = (handshake.cookie, handshake.socket_id, group);
                 self.callers.insert(transmit.to.unwrap().port(), answer);

@@ -450,6 +450,29 @@ fn a_source_calls_by_name() {
 }
 
 #[test]
+fn a_group_over_two_ways_does_not_notice_that_one_is_cut() {
+    for kind in ["broadcast", "backup"] {
+        let (server, client) = (Rig::new(), Rig::new());
+        let (sink, listen, port) = (Sink::new(V4), local(free_port()), free_port());
+        let query = "latency=1000&peeridletimeo=2500";
+        server.apply("f", flow([srt(local(port), &format!("mode=listener&{query}"))], [sink.url()]));
+        let (first, second) = (bad_path(port, 0.0), bad_path(port, 0.0));
+        let group = format!("type={kind}&weight=2&nodes={}?weight=1&{query}", second.address);
+        client.apply("f", flow([udp(listen)], [srt(first.address, &group)]));
+        let connected = |rig: &Rig| rig.events("f").iter().filter(|event| is_connected(event)).count();
+        wait_until("both", || connected(&server) == 2 && connected(&client) == 2);
+        let feed = Feed::new(listen, TS).run(Duration::from_millis(1));
+        sink.wait(300);
+        drop(first);
+        let lost = |event: &EventKind| matches!(event, EventKind::PeerDisconnected { .. });
+        server.wait_event("f", "the silence", lost);
+        client.wait_event("f", "the silence", lost);
+        let made = feed.stop().made();
+        sink.assert_perfect(made);
+    }
+}
+
+#[test]
 fn a_stream_id_opens_only_its_own_flow() {
     let (server, clients) = (Rig::new(), Rig::new());
     let (sink, listen, port) = (Sink::new(V4), local(free_port()), free_port());

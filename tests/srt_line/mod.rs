@@ -162,6 +162,9 @@ impl End {
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
             self.core.handle_timeout(now);
         }
+        while let Some(work) = self.core.poll_work() {
+            self.core.handle_done(now, work.run());
+        }
         while let Some(transmit) = self.core.poll_transmit() {
             self.outbox.push((now, transmit));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::filter;
 use super::handshake::Handshake;
 use super::packet::{AckBody, DropBody, HEADER_BYTES, Header, LossRanges};
-use super::{Caller, Config, Listener, Service};
+use super::{Caller, CallerGroup, Config, GroupKind, GroupMember, Listener, Service};
 use crate::bus::{Meta, Pool, PoolLimits};
 use crate::proto::{Core, Datagram, Port, Transmit};
 use crate::units::Time;
@@ -35,7 +35,17 @@ pub fn check_any_path(script: &[u8]) {
         1 => "fec,cols:2,rows:-3,layout:even,arq:never",
         _ => "fec,cols:4,arq:always",
     });
-    let mut pair = Pair::new(filter.and_then(|text| text.parse().ok()));
+    check_path(Pair::new(filter.and_then(|text| text.parse().ok())), script);
+}
+
+/// The same for a group of two: what its first byte says is how it sends.
+pub fn check_any_group_path(script: &[u8]) {
+    if let Some((kind, script)) = script.split_first() {
+        check_path(Pair::of_groups(if kind % 2 == 0 { GroupKind::Broadcast } else { GroupKind::Backup }), script);
+    }
+}
+
+fn check_path(mut pair: Pair, script: &[u8]) {
     pair.run(Time::ZERO + Duration::from_millis(100), &mut std::iter::empty());
     let mut bytes = script.iter().copied();
     let mut now = Time::ZERO + Duration::from_millis(100);
@@ -59,10 +69,22 @@ struct Pair {
     released: Option<u64>,
 }
 
-const ADDRESSES: [([u8; 4], u16); 2] = [([192, 0, 2, 1], 1), ([192, 0, 2, 2], 2)];
+/// Of the caller and of the listener, as the other one knows them: one for each way between them.
+const ADDRESSES: [[([u8; 4], u16); 2]; 2] =
+    [[([192, 0, 2, 1], 1), ([198, 51, 100, 1], 1)], [([192, 0, 2, 2], 2), ([198, 51, 100, 2], 2)]];
 
 impl Pair {
     fn new(packet_filter: Option<filter::Config>) -> Self {
+        let caller = |config, pool| Box::new(Caller::new(config, ADDRESSES[1][0].into(), pool, [1; 32])) as _;
+        Self::with(packet_filter, caller)
+    }
+
+    fn of_groups(kind: GroupKind) -> Self {
+        let members = ADDRESSES[1].map(|address| GroupMember { peer: address.into(), weight: address.0[3].into() });
+        Self::with(None, |config, pool| Box::new(CallerGroup::new(config, kind, &members, &pool, [1; 32])))
+    }
+
+    fn with(packet_filter: Option<filter::Config>, caller: impl FnOnce(Config, Pool) -> Box<dyn Core>) -> Self {
         let pool = Pool::new(PoolLimits { small_max: 65_536, large_max: 0 });
         let config = Config {
             passphrase: "thelocalmanager".parse().ok(),
@@ -70,9 +92,8 @@ impl Pair {
             packet_filter,
             ..Config::default()
         };
-        let caller = Caller::new(config.clone(), ADDRESSES[1].into(), pool.clone(), [1; 32]);
-        let listener = Listener::new(config, Service::Receive, pool.clone(), [2; 32]);
-        Self { pool, cores: [Box::new(caller), Box::new(listener)], released: None }
+        let listener = Listener::new(config.clone(), Service::Receive, pool.clone(), [2; 32]);
+        Self { cores: [caller(config, pool.clone()), Box::new(listener)], pool, released: None }
     }
 
     fn send(&mut self, now: Time, len: usize) {
@@ -84,7 +105,7 @@ impl Pair {
     /// Something that neither of them sent, half of the time with the id of a real connection.
     fn invent(&mut self, now: Time, bytes: &[u8]) {
         for to in 0..2 {
-            self.deliver(now, to, bytes, SocketAddr::from(ADDRESSES[1 - to]));
+            self.deliver(now, to, bytes, SocketAddr::from(ADDRESSES[1 - to][0]));
         }
     }
 
@@ -121,7 +142,8 @@ impl Pair {
     fn carry(&mut self, now: Time, to: usize, transmit: &Transmit, fate: u8) {
         let mut bytes = transmit.header.to_vec();
         bytes.extend(transmit.payload.iter().flat_map(|payload| payload.iter()));
-        let peer = SocketAddr::from(ADDRESSES[1 - to]);
+        let is_second = transmit.to == Some(ADDRESSES[to][1].into());
+        let peer = SocketAddr::from(ADDRESSES[1 - to][usize::from(is_second)]);
         match fate {
             0..128 => {}
             128..176 => return,
@@ -157,6 +179,11 @@ mod tests {
         #[test]
         fn any_path_is_survived(script in prop::collection::vec(any::<u8>(), 0..600)) {
             check_any_path(&script);
+        }
+
+        #[test]
+        fn any_path_of_a_group_is_survived(script in prop::collection::vec(any::<u8>(), 1..600)) {
+            check_any_group_path(&script);
         }
 
         #[test]

@@ -201,9 +201,9 @@ impl Connection {
         self.payload_max
     }
 
-    /// Leaves what comes to a group, which is up to `received` and releases by `clock`, and has sent up to `sent`.
-    pub(super) fn join(&mut self, received: u64, clock: Tsbpd, sent: (u64, u32)) {
-        self.receiver.join(self.now, received, clock);
+    /// Leaves what comes to a group, which keeps it in `merged` and releases it by `clock`, and has sent up to `sent`.
+    pub(super) fn join(&mut self, merged: &receive::Receiver, clock: Tsbpd, sent: (u64, u32)) {
+        self.receiver.join(self.now, merged, clock);
         self.sender.join(sent.0, sent.1);
         self.passed = Some(VecDeque::new());
     }

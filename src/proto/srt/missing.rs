@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::{Range, RangeInclusive};
 
 /// One bit for each number of a window.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Bits {
     words: Box<[u64]>,
 }

@@ -26,7 +26,8 @@ use crate::units::{Seq, Time};
 #[derive(Debug)]
 pub(super) struct Receiver {
     config: Config,
-    tsbpd: Tsbpd,
+    /// The peer's clock as it is known now.
+    pub(super) tsbpd: Tsbpd,
     /// A power of two.
     slots: Box<[Option<Held>]>,
     /// Numbers of the window that nothing is expected for any more: held, or settled without a packet.
@@ -34,13 +35,13 @@ pub(super) struct Receiver {
     /// Numbers just before the window that were released: the rest came to nothing.
     released: Bits,
     /// The lowest number neither released nor given up.
-    start: u64,
+    pub(super) start: u64,
     /// The lowest number that is not present: what an ACK asks for next.
     contiguous: u64,
     /// When packets left last.
     released_at: Time,
     /// One more than the highest number heard of.
-    end: u64,
+    pub(super) end: u64,
     /// The same for what really came in a datagram: FEC and drop requests move only the other.
     wire_end: u64,
     /// The lowest number held, while there is one.
@@ -56,7 +57,7 @@ pub(super) struct Receiver {
     /// A number beyond the window that came while nothing was held.
     stray: Option<u64>,
     /// A group keeps the packets, and this receiver only sees to the reports: see [`Receiver::join`].
-    is_shared: bool,
+    pub(super) is_shared: bool,
     payload_average: u64,
     stats: Stats,
 }
@@ -450,18 +451,16 @@ impl Receiver {
         }
     }
 
-    /// Hands the packets over to a group, which releases them by `clock`: from now on this receiver is told what came
-    /// with [`Receiver::note`] and sees to the reports of its own link. It starts over at `first`.
-    pub(super) fn join(&mut self, now: Time, first: u64, clock: Tsbpd) {
+    /// Hands the packets over to a group, which keeps them in `merged` and releases them by `clock`: from now on this
+    /// receiver is told what came with [`Receiver::note`] and sees to the reports of its own link.
+    pub(super) fn join(&mut self, now: Time, merged: &Self, clock: Tsbpd) {
         self.is_shared = true;
         self.tsbpd = clock;
+        self.present = merged.present.clone();
+        let first = merged.start;
         (self.start, self.contiguous, self.first_held) = (first, first, first);
         (self.end, self.wire_end) = (first, first);
         self.acks = Acks::new(first, now);
-    }
-
-    pub(super) const fn is_shared(&self) -> bool {
-        self.is_shared
     }
 
     /// This packet came here, and `arrived` is what became of it in the group.
@@ -521,28 +520,9 @@ impl Receiver {
         self.extend_contiguous();
     }
 
-    /// The lowest number neither released nor given up.
-    pub(super) const fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// One more than the highest number heard of.
-    pub(super) const fn end(&self) -> u64 {
-        self.end
-    }
-
     /// Whether this number is not behind what came last on this link.
     pub(super) const fn is_ahead(&self, sequence: u64) -> bool {
         sequence >= self.wire_end
-    }
-
-    /// The peer's clock as it is known now.
-    pub(super) const fn clock(&self) -> Tsbpd {
-        self.tsbpd
-    }
-
-    pub(super) const fn set_clock(&mut self, clock: Tsbpd) {
-        self.tsbpd = clock;
     }
 
     /// What an ACK asks for next. A member of a group claims nothing that did not come this way, though the group may

@@ -57,7 +57,7 @@ fn of(connection: &Connection) -> Stats {
         ..Stats::default()
     };
     // What became of the packets is the group's to tell.
-    if connection.receiver.is_shared() { own } else { sum(own, &of_merged(&connection.receiver)) }
+    if connection.receiver.is_shared { own } else { sum(own, &of_merged(&connection.receiver)) }
 }
 
 /// What became of the packets that a receiver keeps.

@@ -61,12 +61,12 @@ impl State {
     /// Main-backup, "Member State Transition".
     fn next(self, signs: &Signs) -> Self {
         let Signs { now, latency, .. } = *signs;
-        let initial = latency.max(STABILITY_MIN);
-        let is_probed = |since: Time| now.since(since) > initial + PROBE_MARGIN;
+        let is_probed = |since: Time| now.since(since) > latency.max(STABILITY_MIN) + PROBE_MARGIN;
         let is_fresh = matches!(self, Self::Fresh { since } if !is_probed(since));
         let RoundTrip { smoothed, variation } = signs.round_trip;
         let running = (smoothed * 2 + variation * 4).max(STABILITY_MIN).min(latency);
-        let timeout = if is_fresh { initial } else { running };
+        // libsrt grants a fresh one the whole latency; should that be dead, too, nothing would be left for a third.
+        let timeout = if is_fresh { (latency / 2).max(STABILITY_MIN) } else { running };
         if signs.waits > timeout || (signs.has_dropped && !is_fresh) {
             return match self {
                 Self::StandingBy | Self::Unstable { .. } => self,
@@ -195,3 +195,77 @@ const PROBE_MARGIN: Duration = Duration::from_millis(50);
 
 /// Latencies that a member must be answered for until it counts as stable again.
 const WARY_LATENCIES: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATENCY: Duration = Duration::from_millis(400);
+
+    fn at(ms: u64) -> Time {
+        Time::ZERO + Duration::from_millis(ms)
+    }
+
+    /// `waits` ms for an answer, at `now` ms, over a link of 20 ms.
+    fn signs(now: u64, waits: u64) -> Signs {
+        let round_trip = RoundTrip { smoothed: Duration::from_millis(20), variation: Duration::from_millis(2) };
+        Signs { now: at(now), waits: Duration::from_millis(waits), has_dropped: false, latency: LATENCY, round_trip }
+    }
+
+    #[test]
+    fn a_stable_member_is_doubted_after_60_ms_or_two_round_trips_and_some() {
+        assert_eq!(State::Stable.next(&signs(100, 60)), State::Stable);
+        assert_eq!(State::Stable.next(&signs(100, 61)), State::Unstable { since: at(100) });
+        let slow = RoundTrip { smoothed: Duration::from_millis(100), variation: Duration::from_millis(10) };
+        let slow = |waits| Signs { round_trip: slow, ..signs(100, waits) };
+        assert_eq!(State::Stable.next(&slow(240)), State::Stable);
+        assert_eq!(State::Stable.next(&slow(241)), State::Unstable { since: at(100) });
+        // Never later than the latency.
+        let slower = RoundTrip { smoothed: LATENCY, variation: LATENCY };
+        let slower = Signs { round_trip: slower, ..signs(100, 401) };
+        assert_eq!(State::Stable.next(&slower), State::Unstable { since: at(100) });
+        let dropped = Signs { has_dropped: true, ..signs(100, 0) };
+        assert_eq!(State::Stable.next(&dropped), State::Unstable { since: at(100) });
+    }
+
+    #[test]
+    fn a_fresh_member_has_half_the_latency_to_answer_and_is_watched_for_all_of_it() {
+        let fresh = State::Fresh { since: at(0) };
+        assert_eq!(fresh.next(&signs(200, 200)), fresh);
+        assert_eq!(fresh.next(&signs(201, 201)), State::Unstable { since: at(201) });
+        assert_eq!(fresh.next(&signs(450, 5)), fresh);
+        assert_eq!(fresh.next(&signs(451, 5)), State::Stable);
+        // What it drops of the backlog is no fault of its own.
+        assert_eq!(fresh.next(&Signs { has_dropped: true, ..signs(200, 5) }), fresh);
+    }
+
+    #[test]
+    fn an_unstable_member_is_stable_when_it_was_answered_for_four_latencies() {
+        let unstable = State::Unstable { since: at(100) };
+        assert_eq!(unstable.next(&signs(200, 100)), unstable);
+        let wary = State::Wary { unstable_since: at(100), since: at(300) };
+        assert_eq!(unstable.next(&signs(300, 0)), wary);
+        assert_eq!(wary.next(&signs(400, 100)), unstable);
+        assert_eq!(wary.next(&signs(1_900, 0)), wary);
+        assert_eq!(wary.next(&signs(1_901, 0)), State::Stable);
+    }
+
+    #[test]
+    fn weight_counts_before_state_and_state_before_age() {
+        let member = |id, weight, state| Member {
+            id,
+            weight,
+            is_paused: false,
+            standing: Standing { state, ..Standing::default() },
+        };
+        let mut members = [
+            member(4, 1, State::Stable),
+            member(3, 2, State::StandingBy),
+            member(2, 2, State::Unstable { since: at(1) }),
+            member(1, 2, State::Stable),
+            member(0, 2, State::Stable),
+        ];
+        members.sort_by_key(Member::priority);
+        assert_eq!(members.map(|member| member.id), [0, 1, 2, 3, 4]);
+    }
+}

@@ -164,12 +164,12 @@ impl Group {
         if self.members.try_push(member).is_err() {
             return;
         }
-        let clock = self.merged.clock();
-        let is_first = self.merged.end() == first(link.settled()) || self.leader.is_some();
+        let clock = self.merged.tsbpd;
+        let is_first = self.merged.end == first(link.settled()) || self.leader.is_some();
         // Whoever comes back after all were gone may come by another way.
         let clock = if is_first { clock } else { clock.elsewhere() };
         self.leader.get_or_insert(id);
-        link.join(self.merged.end(), clock, self.sending.place());
+        link.join(&self.merged, clock, self.sending.place());
     }
 
     /// A connection is gone.
@@ -180,7 +180,7 @@ impl Group {
         }
         self.leader = self.members.first().map(|member| member.id);
         if let Some(link) = self.leader.and_then(|id| links.link(id)) {
-            link.receiver.set_clock(self.merged.clock().elsewhere());
+            link.receiver.tsbpd = self.merged.tsbpd.elsewhere();
         }
     }
 
@@ -200,7 +200,7 @@ impl Group {
                 }
             }
             Header::Control(header) if header.kind == ControlKind::AckAck && self.leader == Some(id) => {
-                self.merged.set_clock(link.receiver.clock());
+                self.merged.tsbpd = link.receiver.tsbpd;
             }
             Header::Control(_) => {}
         }
@@ -242,17 +242,17 @@ impl Group {
         let noted = data.noted();
         if let Some(member) = self.members.iter_mut().find(|member| member.id == id && member.is_paused) {
             member.is_paused = false;
-            link.receiver.resume(self.merged.end().min(noted.sequence));
+            link.receiver.resume(self.merged.end.min(noted.sequence));
         }
         if data.origin == Origin::Original && link.receiver.is_ahead(noted.sequence) {
             // In order here: should it fill a gap, then one of another link.
-            if noted.sequence < self.merged.end() {
+            if noted.sequence < self.merged.end {
                 data.origin = Origin::Rebuilt;
             }
         }
-        let before = self.merged.start();
+        let before = self.merged.start;
         let arrived = self.merged.handle_data(now, data);
-        if self.merged.start() != before {
+        if self.merged.start != before {
             self.keep_step(links);
         }
         if let Some(link) = links.link(id) {
@@ -269,7 +269,7 @@ impl Group {
 
     /// What is released or given up is over on every link.
     fn keep_step(&self, links: &mut impl Links) {
-        let start = self.merged.start();
+        let start = self.merged.start;
         for member in &self.members {
             if let Some(link) = links.link(member.id) {
                 link.receiver.follow(start);
@@ -303,3 +303,6 @@ fn first(settled: &Settled) -> u64 {
 
 /// Connections of one group. Judgement: as many as a flow may have sources.
 pub(super) const MEMBERS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -50,9 +50,10 @@ impl Sending {
         self.next
     }
 
-    /// The same with its message number.
-    pub(super) const fn place(&self) -> (u64, u32) {
-        (self.next, self.next_message_number)
+    /// Where a member begins that joins now, with its message number: at what it may have to send again.
+    pub(super) fn place(&self) -> (u64, u32) {
+        let kept = self.backlog.front();
+        kept.map_or((self.next, self.next_message_number), |kept| (kept.sequence, kept.message_number))
     }
 
     /// Sent for the first time, whatever the number of links.
