@@ -211,6 +211,33 @@ impl UdpSocket {
         Self::listen(address, None, &options.both_buffers())
     }
 
+    /// Binds `local` beside others on the same address, for talking with anyone, or with one `peer` whose datagrams then
+    /// come here only.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub(super) fn share(
+        local: SocketAddr,
+        peer: Option<SocketAddr>,
+        options: &SocketOptions,
+    ) -> Result<Self, OpenError> {
+        let open = Opening { address: local };
+        let socket = open.socket()?;
+        open.check("share", socket.set_reuse_address(true))?;
+        if local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            open.check("open", socket.set_only_v6(false))?;
+        }
+        if let Some(Interface::Name(name)) = &options.interface {
+            open.bind_device(&socket, name)?;
+        }
+        open.check("bind", socket.bind(&local.into()))?;
+        if let Some(peer) = peer {
+            open.check("connect", socket.connect(&peer.into()))?;
+        }
+        open.check("tune", system::tune_receiver(&socket))?;
+        open.finish(socket, &options.both_buffers(), peer.is_some())
+    }
+
     /// The address that it is bound to.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::config::{OUTPUTS_MAX, SOURCES_MAX};
 use super::event::{EndName, EventKind};
 use super::output::RunningOutput;
 use super::supervisor::Message;
-use crate::adapters::{Actor, Context, Driven, DriverEvent, SendFailure, SocketKey, clock};
+use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
 use crate::path::{Failover, failover};
 use crate::proto::{self, Done};
@@ -414,8 +414,7 @@ impl Pace {
     }
 }
 
-/// Media and control.
-const SOCKETS_EACH: u16 = 2;
+const SOCKETS_EACH: u16 = SOCKETS_MAX;
 const _: () = assert!((SOURCES_MAX + OUTPUTS_MAX) * (SOCKETS_EACH as usize) < u16::MAX as usize);
 
 #[cfg(test)]
