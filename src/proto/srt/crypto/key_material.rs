@@ -283,7 +283,7 @@ impl<'body> KeyResponse<'body> {
 }
 
 /// Everything before the salt.
-const FIXED_BYTES: usize = 16;
+pub(super) const FIXED_BYTES: usize = 16;
 /// Version 1, type 2 (key material), signature "HAI".
 const START: [u8; 3] = [0x12, 0x20, 0x29];
 const CIPHER: usize = 8;
@@ -432,6 +432,17 @@ mod tests {
         assert_eq!(KeyResponse::parse(&[0; 7]), Err(BadMaterial::Unaligned));
         assert_eq!(KeyResponse::parse(&[0; 8]), Ok(KeyResponse::Echo(&[0; 8])));
         assert_eq!(KeyResponse::parse(&[0; 108]), Err(BadMaterial::Contradictory));
+    }
+
+    /// Found by fuzzing: the message of the check itself, but for a bit of what is reserved.
+    #[test]
+    fn what_is_reserved_is_not_looked_at() {
+        let mut bytes = [0x12, 0x20, 0x29, 1, 0, 0, 0, 0, 2, 0, 2, 0, 0, 8, 4, 4].to_vec();
+        bytes.extend([0; SALT_BYTES]);
+        bytes.extend([0x86, 0xd4, 0x88, 0x2e, 0xc3, 0xc4, 0xf5, 0xb1, 0x5d, 0xca, 0x4c, 0x8c]);
+        bytes.extend([0xde, 0x5b, 0xcc, 0x2d, 0x48, 0x65, 0x2e, 0x31, 0x75, 0x60, 0x3d, 0x9e]);
+        assert!(KeyMaterial::parse(&bytes).is_ok());
+        check_any_bytes(&bytes);
     }
 
     proptest! {

@@ -370,8 +370,10 @@ pub(super) fn check_any_bytes(bytes: &[u8]) {
     let refresh = Refresh { every: 4, announce: 1 };
     let made = Crypto::initiate(&passphrase, kek, CipherMode::Ctr, refresh, &mut entropy);
     let Some((mut crypto, request)) = made else { return };
+    // What is reserved in front of the salt means nothing, and nobody vouches for it.
+    let is_ours = bytes.len() == request.len() && bytes.ends_with(&request[key_material::FIXED_BYTES..]);
     let answer = crypto.take_request(bytes);
-    assert!(!matches!(answer, Answer::Respond(_)) || bytes == request, "keys from nowhere");
+    assert!(!matches!(answer, Answer::Respond(_)) || is_ours, "keys from nowhere");
     crypto.handle_response(bytes);
-    assert!(crypto.settle(Some(bytes)).is_err() || bytes == request, "settled on nothing");
+    assert!(crypto.settle(Some(bytes)).is_err() || is_ours, "settled on nothing");
 }
