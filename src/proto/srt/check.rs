@@ -9,7 +9,7 @@ use super::handshake::Handshake;
 use super::packet::{AckBody, DropBody, HEADER_BYTES, Header, LossRanges};
 use super::{Caller, CallerGroup, Config, Front, GroupKind, GroupMember, Heard, Listener, Service};
 use crate::bus::{Meta, Pool, PoolLimits};
-use crate::proto::{Core, Datagram, Port, Transmit};
+use crate::proto::{Core, Datagram, Event, Port, Transmit};
 use crate::units::Time;
 
 /// Every parser reads or refuses `bytes`.
@@ -74,6 +74,9 @@ fn check_path(mut pair: Pair, script: &[u8]) {
 struct Pair {
     pool: Pool,
     cores: [Box<dyn Core>; 2],
+    /// Connections of the listener.
+    connected: usize,
+    /// The latest since there was none.
     released: Option<u64>,
 }
 
@@ -101,7 +104,7 @@ impl Pair {
             ..Config::default()
         };
         let listener = Listener::new(config.clone(), Service::Receive, pool.clone(), [2; 32]);
-        Self { cores: [caller(config, pool.clone()), Box::new(listener)], pool, released: None }
+        Self { cores: [caller(config, pool.clone()), Box::new(listener)], pool, connected: 0, released: None }
     }
 
     fn send(&mut self, now: Time, len: usize) {
@@ -134,7 +137,9 @@ impl Pair {
                     assert!(self.released < packet.meta.sequence, "out of order");
                     self.released = packet.meta.sequence;
                 }
-                while self.cores[from].poll_event().is_some() {}
+                while let Some(event) = self.cores[from].poll_event() {
+                    self.note(from, &event);
+                }
                 while let Some(work) = self.cores[from].poll_work() {
                     quiet = false;
                     self.cores[from].handle_done(now, work.run());
@@ -143,6 +148,21 @@ impl Pair {
             if quiet {
                 return;
             }
+        }
+    }
+
+    /// Numbers go on while there is any connection, and begin anew with the first.
+    fn note(&mut self, from: usize, event: &Event) {
+        if from == 0 {
+            return;
+        }
+        if let Event::PeerConnected { .. } = event {
+            if self.connected == 0 {
+                self.released = None;
+            }
+            self.connected += 1;
+        } else if let Event::PeerLost { .. } = event {
+            self.connected -= 1;
         }
     }
 
@@ -180,6 +200,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Found by fuzzing: both fall silent, the caller calls again, and numbers begin anew.
+    #[test]
+    fn a_second_connection_begins_with_a_number_of_its_own() {
+        check_any_path(include_bytes!("../../../fuzz/seeds/srt_path/reconnect"));
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
