@@ -23,5 +23,6 @@ mod process;
 mod proxy;
 mod rtp;
 mod srt;
+mod srt_gate;
 mod support;
 mod udp;

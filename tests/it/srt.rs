@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use anabranch::adapters::clock;
-use anabranch::engine::{Cause, EventKind, OutputStatus};
+use anabranch::engine::{Cause, EventKind};
 use anabranch::path::AllowList;
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
@@ -13,37 +13,36 @@ use crate::peers::{Peer, installed, wait_for_port};
 use crate::proxy::Proxy;
 use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, let_pass, perfect, udp, url_of, wait_until};
 
-const DELAY: Duration = Duration::from_millis(20);
-const LATENCY: Duration = Duration::from_millis(300);
+pub(crate) const DELAY: Duration = Duration::from_millis(20);
+pub(crate) const LATENCY: Duration = Duration::from_millis(300);
 /// One a millisecond: 10 Mb/s.
 const PACKETS: u64 = 2_000;
 /// Behind the packets that count, over a good path: a loss at the very end is noticed by nobody.
 const TAIL: u64 = 300;
 
-fn is_connected(event: &EventKind) -> bool {
+pub(crate) fn is_connected(event: &EventKind) -> bool {
     matches!(event, EventKind::PeerConnected { .. })
 }
 
-fn local(port: u16) -> SocketAddr {
+pub(crate) fn local(port: u16) -> SocketAddr {
     (V4, port).into()
 }
 
-fn srt(address: SocketAddr, query: &str) -> String {
+pub(crate) fn srt(address: SocketAddr, query: &str) -> String {
     url_of("srt", address, query)
 }
 
-fn bad_path(listener: u16, loss: f64) -> Proxy {
+pub(crate) fn bad_path(listener: u16, loss: f64) -> Proxy {
     let loss = Model::Random { share: loss };
     Proxy::two_way(local(listener), 7, link::Config { loss, delay: DELAY, ..link::Config::default() })
 }
 
-/// Feeds `to`, and asserts that all of it comes to `sink` whole, in order, and no sooner than it should.
-fn assert_whole(to: SocketAddr, sink: &Sink, proxy: &Proxy) {
-    let started = clock::now();
-    let mut feed = Feed::new(to, TS);
+/// Feeds on, and asserts that all of it comes to `sink` whole, in order, and no sooner than it should.
+pub(crate) fn assert_whole(mut feed: Feed, sink: &Sink, proxy: &Proxy) {
+    let (before, started) = (feed.made(), clock::now());
     feed.send();
     feed = feed.run_until(Duration::from_millis(1), 200);
-    sink.wait(1);
+    sink.wait(before + 1);
     let first = clock::now().since(started);
     assert!(first >= LATENCY + DELAY - Duration::from_millis(5), "released after {first:?}");
     feed = feed.run_until(Duration::from_millis(1), PACKETS);
@@ -57,7 +56,7 @@ fn assert_whole(to: SocketAddr, sink: &Sink, proxy: &Proxy) {
 }
 
 /// srt-live-transmit between UDP and SRT.
-fn live_transmit(from: &str, to: &str, directory: &std::path::Path) -> Peer {
+pub(crate) fn live_transmit(from: &str, to: &str, directory: &std::path::Path) -> Peer {
     // It looks at UDP every ten milliseconds, and a busy machine lets it wait for longer than its buffer lasts.
     let buffer = if from.starts_with("udp://") { "?rcvbuf=2000000" } else { "" };
     let from = format!("{from}{buffer}");
@@ -67,108 +66,8 @@ fn live_transmit(from: &str, to: &str, directory: &std::path::Path) -> Peer {
 /// Where nothing is asked for again, what is held up by a busy machine would count as lost.
 const ROOMY: &str = "latency=900";
 
-fn latency() -> String {
+pub(crate) fn latency() -> String {
     format!("latency={}", LATENCY.as_millis())
-}
-
-#[test]
-fn libsrt_listens_and_receives_what_we_send() {
-    if !installed("srt-live-transmit") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
-    let from = format!("srt://:{port}?mode=listener&{}", latency());
-    let _peer = live_transmit(&from, &sink.url(), directory.path());
-    wait_for_port(port);
-    // Clocks that began at different times must not be taken for one another.
-    let_pass(Duration::from_secs(5));
-    let proxy = bad_path(port, 0.05);
-    rig.apply("f", flow([udp(listen)], [srt(proxy.address, &latency())]));
-    rig.wait_event("f", "the connection", is_connected);
-    assert_whole(listen, &sink, &proxy);
-}
-
-#[test]
-fn libsrt_calls_and_sends_to_us() {
-    if !installed("srt-live-transmit") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
-    rig.apply("f", flow([srt(local(port), &format!("mode=listener&{}", latency()))], [sink.url()]));
-    let proxy = bad_path(port, 0.05);
-    let to = srt(proxy.address, &latency());
-    let _peer = live_transmit(&format!("udp://127.0.0.1:{feed}"), &to, directory.path());
-    wait_for_port(feed);
-    rig.wait_event("f", "the connection", is_connected);
-    assert_whole(local(feed), &sink, &proxy);
-    let source = rig.source("f", "s1");
-    assert!(source.recovered > 30, "{source:?}");
-    let figure = |name| source.details.iter().find(|figure| figure.0 == name).unwrap().1;
-    assert!(figure("pktRcvLoss") > 30.0 && figure("msRcvTsbPdDelay") == 300.0, "{source:?}");
-    assert!(source.round_trip.is_some_and(|span| span >= 2 * DELAY), "{source:?}");
-}
-
-#[test]
-fn libsrt_calls_and_receives_what_we_send() {
-    if !installed("srt-live-transmit") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
-    rig.apply("f", flow([udp(listen)], [srt(local(port), &format!("mode=listener&{}", latency()))]));
-    assert_eq!(rig.output("f", "o1").status, OutputStatus::Disconnected);
-    let proxy = bad_path(port, 0.05);
-    let _peer = live_transmit(&srt(proxy.address, &latency()), &sink.url(), directory.path());
-    rig.wait_event("f", "the connection", is_connected);
-    assert_whole(listen, &sink, &proxy);
-    assert_eq!(rig.output("f", "o1").status, OutputStatus::Connected);
-}
-
-#[test]
-fn libsrt_listens_and_sends_to_us() {
-    if !installed("srt-live-transmit") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
-    let to = format!("srt://:{port}?mode=listener&{}", latency());
-    let _peer = live_transmit(&format!("udp://127.0.0.1:{feed}"), &to, directory.path());
-    wait_for_port(port);
-    let_pass(Duration::from_secs(5));
-    let proxy = bad_path(port, 0.05);
-    rig.apply("f", flow([srt(proxy.address, &latency())], [sink.url()]));
-    rig.wait_event("f", "the connection", is_connected);
-    wait_for_port(feed);
-    assert_whole(local(feed), &sink, &proxy);
-}
-
-#[test]
-fn keys_of_all_lengths_are_understood_by_libsrt_and_change_in_flight() {
-    if !installed("srt-live-transmit") {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let secret = "passphrase=a-secret-of-ours&kmrefreshrate=400&kmpreannounce=100";
-    for key_length in [16, 24, 32] {
-        let query = format!("{secret}&pbkeylen={key_length}&{}", latency());
-        // There: encrypted by us, decrypted and encrypted again by libsrt, and back to us.
-        let (rig, sink) = (Rig::new(), Sink::new(V4));
-        let (listen, there, between, back) = (local(free_port()), free_port(), free_port(), free_port());
-        rig.apply("back", flow([srt(local(back), &format!("mode=listener&{query}"))], [sink.url()]));
-        let between = format!("udp://127.0.0.1:{between}");
-        let to = srt(local(back), &query);
-        let _second = live_transmit(&between, &to, directory.path());
-        let _first = live_transmit(&format!("srt://:{there}?mode=listener&{query}"), &between, directory.path());
-        wait_for_port(there);
-        rig.apply("there", flow([udp(listen)], [srt(local(there), &query)]));
-        rig.wait_event("there", "the connection", is_connected);
-        rig.wait_event("back", "the connection", is_connected);
-        let feed = Feed::new(listen, TS).run_until(Duration::from_millis(1), 2_000);
-        sink.wait(feed.made());
-        assert_eq!(sink.report(feed.made()), perfect(feed.made()), "{key_length} bytes");
-    }
 }
 
 #[test]
@@ -213,7 +112,7 @@ fn good_path(listener: u16) -> Proxy {
     Proxy::two_way(local(listener), 7, link::Config { delay: DELAY, ..link::Config::default() })
 }
 
-fn figure(details: &[(&'static str, f64)], name: &str) -> f64 {
+pub(crate) fn figure(details: &[(&'static str, f64)], name: &str) -> f64 {
     details.iter().find(|figure| figure.0 == name).unwrap().1
 }
 
@@ -540,7 +439,7 @@ fn libsrt_finds_its_flow_by_stream_id() {
     let _peer = live_transmit(&format!("udp://127.0.0.1:{feed}"), &to, directory.path());
     wait_for_port(feed);
     rig.wait_event("f", "the connection", is_connected);
-    assert_whole(local(feed), &sink, &proxy);
+    assert_whole(Feed::new(local(feed), TS), &sink, &proxy);
 }
 
 #[test]
