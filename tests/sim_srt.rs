@@ -439,6 +439,39 @@ fn a_wrong_passphrase_is_refused_with_the_reason_and_the_listener_lives_on() {
     }
 }
 
+/// As libsrt's does that does not insist on a passphrase: it takes itself for connected, and only the caller knows better.
+#[test]
+fn a_listener_whose_answer_is_not_taken_is_told_at_once() {
+    let pool = Pool::new(PoolLimits::default());
+    let config = encrypted(KeyLength::Aes128, CipherMode::Ctr);
+    let listener = Listener::new(config.clone(), Service::Receive, pool.clone(), [1; 32]);
+    let mut cores: [Box<dyn Core>; 2] = [Box::new(caller(14, config)), Box::new(listener)];
+    let addresses: [SocketAddr; 2] = [CALLER.into(), LISTENER.into()];
+    let now = Time::ZERO + Duration::from_secs(1);
+    cores[0].handle_timeout(now);
+    for from in [0, 1].repeat(8) {
+        while let Some(transmit) = cores[from].poll_transmit() {
+            let mut bytes = transmit.header.to_vec();
+            bytes.extend(transmit.payload.iter().flat_map(|payload| payload.iter()));
+            // The end of the only long answer, the keys that come back.
+            if from == 1 && bytes.len() > 100 {
+                *bytes.last_mut().unwrap() ^= 1;
+            }
+            let packet = pool.copy(&bytes, Meta { arrival: now, ..Meta::default() }).unwrap();
+            cores[1 - from].handle_datagram(now, Datagram { port: Port::Media, peer: addresses[from], packet });
+        }
+        while let Some(work) = cores[from].poll_work() {
+            cores[from].handle_done(now, work.run());
+        }
+    }
+    let events = cores.map(|mut core| std::iter::from_fn(|| core.poll_event()).collect::<Vec<_>>());
+    assert!(
+        matches!(events[0][..], [Event::PeerRefused { why, .. }] if why.refusal.is_some_and(|told| told.1 == 1_010)),
+        "{events:?}"
+    );
+    assert!(matches!(events[1][..], [Event::PeerConnected { .. }, Event::PeerLost { .. }]), "{events:?}");
+}
+
 #[test]
 fn a_hundred_thousand_callers_who_never_come_back_leave_nothing() {
     let pool = Pool::new(PoolLimits::default());

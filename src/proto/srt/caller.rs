@@ -276,7 +276,7 @@ impl Caller {
                 let (ours, heard) = ((&self.config, parties, base), (&handshake, extensions));
                 match meeting.handle(ours, heard, &mut attempt.crypto, kek) {
                     Ok(step) => self.go_on(now, step, datagram),
-                    Err(rejection) => self.refuse(now, rejection),
+                    Err(rejection) => self.refuse(now, rejection, handshake.socket_id),
                 }
             }
             (Stage::Induction, Approach::Call { cookie: None }) if handshake.version < 5 => {
@@ -304,7 +304,7 @@ impl Caller {
                         self.connect(now, settled, crypto);
                         self.note(Event::PeerConnected { peer: self.peer });
                     }
-                    Err(rejection) => self.fail(now, Ended::Refusing(rejection)),
+                    Err(rejection) => self.refuse(now, rejection, handshake.socket_id),
                 }
             }
             _ => self.totals.unexpected += 1,
@@ -390,16 +390,22 @@ impl Caller {
         }
     }
 
-    /// The other side of a rendezvous shall know why not.
-    fn refuse(&mut self, now: Time, rejection: Rejection) {
-        if let State::Calling(attempt) = &self.state
-            && let Approach::Meet(meeting) = &attempt.approach
-        {
-            let base = attempt.handshake(&self.config, self.peer);
-            let mut body = Vec::with_capacity(BODY_TYPICAL);
-            Handshake { version: 5, extension: 0, stage: Stage::Rejected(rejection), ..base }.write(&mut body);
-            let (times, to) = ((attempt.epoch, now), meeting.destination());
-            self.transmits.extend(handshake_datagram(&self.pool, self.peer, times, to, &body));
+    /// The peer, of this id, shall know that there is no connection.
+    fn refuse(&mut self, now: Time, rejection: Rejection, peer_id: u32) {
+        if let State::Calling(attempt) = &self.state {
+            let times = (attempt.epoch, now);
+            self.transmits.extend(match &attempt.approach {
+                // A listener that has answered takes us for connected, and libsrt's waits for five seconds.
+                Approach::Call { .. } => {
+                    control_datagram(&self.pool, self.peer, times, (ControlKind::Shutdown, peer_id), &[0; 4])
+                }
+                Approach::Meet(meeting) => {
+                    let base = attempt.handshake(&self.config, self.peer);
+                    let mut body = Vec::with_capacity(BODY_TYPICAL);
+                    Handshake { version: 5, extension: 0, stage: Stage::Rejected(rejection), ..base }.write(&mut body);
+                    handshake_datagram(&self.pool, self.peer, times, meeting.destination(), &body)
+                }
+            });
         }
         self.fail(now, Ended::Refusing(rejection));
     }
@@ -616,19 +622,23 @@ impl Membership {
 pub(super) fn handshake_datagram(
     pool: &Pool,
     to: SocketAddr,
-    (epoch, now): (Time, Time),
+    times: (Time, Time),
     destination: u32,
     body: &[u8],
 ) -> Option<Transmit> {
-    let header =
-        ControlHeader { kind: ControlKind::Handshake, information: 0, timestamp: timestamp(epoch, now), destination };
-    let payload = pool.copy(body, Meta::default())?;
-    Some(Transmit {
-        port: Port::Control,
-        to: Some(to),
-        header: WireHeader::from(header.bytes()),
-        payload: Some(payload),
-    })
+    control_datagram(pool, to, times, (ControlKind::Handshake, destination), body)
+}
+
+fn control_datagram(
+    pool: &Pool,
+    to: SocketAddr,
+    (epoch, now): (Time, Time),
+    (kind, destination): (ControlKind, u32),
+    body: &[u8],
+) -> Option<Transmit> {
+    let header = ControlHeader { kind, information: 0, timestamp: timestamp(epoch, now), destination };
+    let (header, payload) = (WireHeader::from(header.bytes()), pool.copy(body, Meta::default())?);
+    Some(Transmit { port: Port::Control, to: Some(to), header, payload: Some(payload) })
 }
 
 /// A rendezvous may take so many times as long as a call (libsrt).
