@@ -116,7 +116,7 @@ impl Core for Generator {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        Some(self.start.map_or(Time::ZERO, |start| self.due(start, self.position)))
+        Some(self.start.map_or(Time::ZERO, |start| self.due(start, self.position).max(self.now + REST)))
     }
 
     fn stats(&self) -> Stats {
@@ -320,6 +320,8 @@ fn saturating(value: u128) -> u64 {
 /// How late a call may be and still be caught up with. Judgement: longer than any scheduling hiccup, shorter than what
 /// would flood a receiver.
 pub const LATE_MAX: Duration = Duration::from_millis(500);
+/// Above 42 Mb/s packets come several at a time, because a timer for each would cost more than the packet.
+const REST: Duration = Duration::from_micros(250);
 
 /// Slowest stream: below it PSI and PCR would fill the stream (PCR every fifth, tables every sixth slot).
 pub const RATE_MIN: Bitrate = Bitrate::from_bps(250_000);
@@ -369,10 +371,11 @@ mod tests {
             let mut generator = generator(bps, ts_packets);
             let (mut now, mut bits) = (Time::ZERO, 0);
             let end = Time::ZERO + Duration::from_secs(10);
+            let last = end - Duration::from_nanos(1);
             while now < end {
                 generator.handle_timeout(now);
                 bits += drain(&mut generator).iter().map(|packet| packet.len() as u64 * 8).sum::<u64>();
-                now = generator.poll_timeout().unwrap();
+                now = if now < last { generator.poll_timeout().unwrap().min(last) } else { end };
             }
             let packet_bits = ts_packets as u64 * 1_504;
             assert_eq!(bits, (bps * 10).div_ceil(packet_bits) * packet_bits, "{bps}");
