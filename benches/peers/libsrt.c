@@ -2,6 +2,8 @@
  *
  * libsrt send PORT SRT-PORT [PASSPHRASE]      UDP in, calls with SRT
  * libsrt receive SRT-PORT PORT [PASSPHRASE]   waits for a caller, UDP out
+ * libsrt make MBPS SRT-PORT [PASSPHRASE]      what it sends comes from nowhere, every millisecond
+ * libsrt take SRT-PORT - [PASSPHRASE]         what it receives goes nowhere; tells packets and drops each second
  */
 #include <arpa/inet.h>
 #include <srt.h>
@@ -9,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static void check(int result, const char *what)
@@ -44,39 +47,92 @@ static SRTSOCKET new_socket(const char *passphrase)
     return socket;
 }
 
-int main(int count, char **args)
+static void make(SRTSOCKET srt, long mbps)
 {
-    if (count < 4)
-        return 2;
-    const char *passphrase = count > 4 ? args[4] : NULL;
-    int is_sender = strcmp(args[1], "send") == 0;
-    struct sockaddr_in udp_address = loopback(args[is_sender ? 2 : 3]);
-    struct sockaddr_in srt_address = loopback(args[is_sender ? 3 : 2]);
+    char packet[1316] = {0x47};
+    struct timespec next;
+    double due = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &next);
+    for (;;) {
+        if ((next.tv_nsec += 1000000) >= 1000000000) {
+            next.tv_nsec -= 1000000000;
+            next.tv_sec++;
+        }
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &next, NULL);
+        for (due += mbps * 1000.0 / 8 / sizeof packet; due >= 1; due--)
+            check(srt_sendmsg2(srt, packet, sizeof packet, NULL), "send");
+    }
+}
+
+static void take(SRTSOCKET srt)
+{
+    char packet[2048];
+    time_t last = time(NULL);
+
+    for (;;) {
+        check(srt_recvmsg2(srt, packet, sizeof packet, NULL), "receive");
+        if (time(NULL) != last) {
+            SRT_TRACEBSTATS stats;
+            last = time(NULL);
+            check(srt_bstats(srt, &stats, 0), "statistics");
+            fprintf(stderr, "%ld %d\n", (long)stats.pktRecvTotal, stats.pktRcvDropTotal);
+        }
+    }
+}
+
+static void relay_to_srt(struct sockaddr_in from, SRTSOCKET srt)
+{
     int udp = socket(AF_INET, SOCK_DGRAM, 0), size = 8 << 20;
     char packet[2048];
 
-    setsockopt(udp, SOL_SOCKET, is_sender ? SO_RCVBUF : SO_SNDBUF, &size, sizeof size);
-    check(srt_startup(), "startup");
-    SRTSOCKET srt = new_socket(passphrase);
-    if (is_sender) {
-        if (bind(udp, (struct sockaddr *)&udp_address, sizeof udp_address) < 0)
-            return 1;
-        check(srt_connect(srt, (struct sockaddr *)&srt_address, sizeof srt_address), "connect");
-        for (;;) {
-            ssize_t bytes = recv(udp, packet, sizeof packet, 0);
-            check(bytes < 0 ? 0 : srt_sendmsg2(srt, packet, bytes, NULL), "send");
-        }
-    }
-    if (connect(udp, (struct sockaddr *)&udp_address, sizeof udp_address) < 0)
-        return 1;
-    check(srt_bind(srt, (struct sockaddr *)&srt_address, sizeof srt_address), "bind");
-    check(srt_listen(srt, 1), "listen");
-    SRTSOCKET caller = srt_accept(srt, NULL, NULL);
-    check(caller, "accept");
+    setsockopt(udp, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    if (bind(udp, (struct sockaddr *)&from, sizeof from) < 0)
+        exit(1);
     for (;;) {
-        int bytes = srt_recvmsg2(caller, packet, sizeof packet, NULL);
+        ssize_t bytes = recv(udp, packet, sizeof packet, 0);
+        check(bytes < 0 ? 0 : srt_sendmsg2(srt, packet, bytes, NULL), "send");
+    }
+}
+
+static void relay_to_udp(SRTSOCKET srt, struct sockaddr_in to)
+{
+    int udp = socket(AF_INET, SOCK_DGRAM, 0), size = 8 << 20;
+    char packet[2048];
+
+    setsockopt(udp, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    if (connect(udp, (struct sockaddr *)&to, sizeof to) < 0)
+        exit(1);
+    for (;;) {
+        int bytes = srt_recvmsg2(srt, packet, sizeof packet, NULL);
         check(bytes, "receive");
         if (send(udp, packet, bytes, 0) < 0)
             perror("send");
     }
+}
+
+int main(int count, char **args)
+{
+    if (count < 4)
+        return 2;
+    const char *role = args[1], *passphrase = count > 4 ? args[4] : NULL;
+    int calls = !strcmp(role, "send") || !strcmp(role, "make");
+    struct sockaddr_in peer = loopback(args[calls ? 3 : 2]);
+
+    check(srt_startup(), "startup");
+    SRTSOCKET srt = new_socket(passphrase);
+    if (calls) {
+        check(srt_connect(srt, (struct sockaddr *)&peer, sizeof peer), "connect");
+    } else {
+        check(srt_bind(srt, (struct sockaddr *)&peer, sizeof peer), "bind");
+        check(srt_listen(srt, 1), "listen");
+        check(srt = srt_accept(srt, NULL, NULL), "accept");
+    }
+    if (!strcmp(role, "make"))
+        make(srt, atol(args[2]));
+    if (!strcmp(role, "take"))
+        take(srt);
+    if (calls)
+        relay_to_srt(loopback(args[2]), srt);
+    relay_to_udp(srt, loopback(args[3]));
 }

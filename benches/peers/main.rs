@@ -7,6 +7,7 @@ mod child;
 mod feed;
 mod gate;
 mod histogram;
+mod line;
 mod path;
 mod peer;
 mod raw;
@@ -34,7 +35,7 @@ bench-peers [OPTIONS]: CPU, loss and latency of this engine beside its peers, on
 
   --only NAME        only this scenario (may be repeated): fan50 fan50-coalesce 400x4 100x20 1to1 flows200
                      srt-send-20 srt-send-100 srt-send-100-aes srt-send-400 srt-receive-20 srt-receive-100
-                     srt-receive-100-aes srt-receive-400 srt-gate idle
+                     srt-receive-100-aes srt-receive-400 srt-line srt-gate idle
   --peer NAME        only this peer (may be repeated): raw raw-gso4 anabranch anabranch-coalesce ffmpeg ffmpeg-remux
                      gstreamer socat libsrt srt-live-transmit
   --runs N           repeat N times, interleaved (A B C A B C), and take medians; default 3
@@ -146,6 +147,7 @@ const fn srt_scenario(name: &'static str, end: End, rate_mbps: u64, encrypted: b
 
 const FLOWS: &str = "flows200";
 const IDLE: &str = "idle";
+const LINE: &str = "srt-line";
 const GATE: &str = "srt-gate";
 
 fn main() -> ExitCode {
@@ -179,6 +181,7 @@ fn bench(args: &[String]) -> ExitCode {
         outcome.print();
         outcomes.push(outcome);
     }
+    let line = if wanted(LINE) { line::run(&options) } else { Vec::new() };
     let gate = if wanted(GATE) { gate::run(&options) } else { Vec::new() };
     if wanted(IDLE) {
         let outcome = run_idle(&options);
@@ -195,7 +198,8 @@ fn bench(args: &[String]) -> ExitCode {
             "feed_burst_us": options.feed_burst_us,
             "subject_cpu": options.subject_cpu(),
         });
-        let all = json!({"machine": machine, "options": chosen, "scenarios": scenarios, "srt_gate": gate});
+        let all =
+            json!({"machine": machine, "options": chosen, "scenarios": scenarios, "srt_line": line, "srt_gate": gate});
         std::fs::write(path, format!("{all:#}\n")).unwrap();
     }
     // A peer that fails is its own business; the engine failing is ours.
@@ -354,7 +358,7 @@ fn options(args: &[String]) -> Result<Options, String> {
 }
 
 fn scenario_names() -> Vec<&'static str> {
-    SCENARIOS.iter().map(|scenario| scenario.name).chain([GATE, IDLE]).collect()
+    SCENARIOS.iter().map(|scenario| scenario.name).chain([LINE, GATE, IDLE]).collect()
 }
 
 fn one_of(name: &str, value: String, known: &[&str]) -> Result<String, String> {

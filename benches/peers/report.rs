@@ -146,7 +146,7 @@ impl Outcome {
 }
 
 /// Median of each figure over the runs, or the worst where a median would hide something.
-fn summary(runs: &[Sample]) -> Sample {
+pub(crate) fn summary(runs: &[Sample]) -> Sample {
     let names = runs.first().map(|run| run.keys().copied().collect::<Vec<_>>()).unwrap_or_default();
     let figure = |name| {
         let mut values: Vec<f64> = runs.iter().filter_map(|run| run.get(name).copied()).collect();

@@ -17,27 +17,28 @@ const UP_MAX: Duration = Duration::from_secs(10);
 const IDLE_SETTLE: Duration = Duration::from_secs(1);
 const IDLE_SPAN: Duration = Duration::from_secs(5);
 
-struct Service {
-    process: Measured,
+/// The engine, up.
+pub(crate) struct Service {
+    pub(crate) process: Measured,
     address: SocketAddrV4,
     up_after_ns: u64,
 }
 
 /// `serve` with one flow for each input, started.
 pub(crate) fn start_flows(options: &Options, inputs: &[u16], outputs: &[u16]) -> Result<Measured, String> {
-    let service = start(options)?;
+    let service = Service::start(options, options.subject_cpu())?;
     let per_flow = outputs.len() / inputs.len();
-    for (index, (input, outputs)) in inputs.iter().zip(outputs.chunks(per_flow)).enumerate() {
-        start_flow(service.address, index, *input, outputs)?;
+    for (input, outputs) in inputs.iter().zip(outputs.chunks(per_flow)) {
+        service.start_flow(&url(*input), outputs.iter().map(|port| url(*port)))?;
     }
     Ok(service.process)
 }
 
 /// How fast it is up, and what it uses when nothing comes.
 pub(crate) fn idle(options: &Options) -> Result<Sample, String> {
-    let service = start(options)?;
+    let service = Service::start(options, options.subject_cpu())?;
     let ports = child::free_ports(2).map_err(|error| error.to_string())?;
-    start_flow(service.address, 0, ports[0], &ports[1..])?;
+    service.start_flow(&url(ports[0]), [url(ports[1])])?;
     sys::sleep(IDLE_SETTLE);
     let before = service.process.usage().ok_or("it ended")?;
     sys::sleep(IDLE_SPAN);
@@ -51,52 +52,61 @@ pub(crate) fn idle(options: &Options) -> Result<Sample, String> {
     ]))
 }
 
-fn start(options: &Options) -> Result<Service, String> {
-    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let address = free_address().map_err(|error| error.to_string())?;
-    let mut command = Command::new(&options.programs.anabranch);
-    command.args(["serve", "--listen", &address.to_string(), "--db"]).arg(folder.path().join("anabranch.db"));
-    command.current_dir(folder.path());
-    let started_ns = sys::monotonic_ns();
-    let mut process = Measured::start(command, options.subject_cpu()).map_err(|error| error.to_string())?;
-    process.keep(folder);
-    let until = started_ns + u64::try_from(UP_MAX.as_nanos()).unwrap_or(u64::MAX);
-    while sys::monotonic_ns() < until {
-        if request(address, "GET", "/health", None).is_ok_and(|(status, _)| status == 200) {
-            return Ok(Service { process, address, up_after_ns: sys::monotonic_ns() - started_ns });
+impl Service {
+    pub(crate) fn start(options: &Options, cpu: Option<usize>) -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let address = free_address().map_err(|error| error.to_string())?;
+        let mut command = Command::new(&options.programs.anabranch);
+        command.args(["serve", "--listen", &address.to_string(), "--db"]).arg(folder.path().join("anabranch.db"));
+        command.current_dir(folder.path());
+        let started_ns = sys::monotonic_ns();
+        let mut process = Measured::start(command, cpu).map_err(|error| error.to_string())?;
+        process.keep(folder);
+        let until = started_ns + u64::try_from(UP_MAX.as_nanos()).unwrap_or(u64::MAX);
+        while sys::monotonic_ns() < until {
+            if request(address, "GET", "/health", None).is_ok_and(|(status, _)| status == 200) {
+                return Ok(Self { process, address, up_after_ns: sys::monotonic_ns() - started_ns });
+            }
+            if process.has_ended() {
+                return Err(format!("serve ended: {}", process.complaint()));
+            }
+            sys::sleep(Duration::from_millis(1));
         }
-        if process.has_ended() {
-            return Err(format!("serve ended: {}", process.complaint()));
-        }
-        sys::sleep(Duration::from_millis(1));
+        Err(format!("no 200 on /health within {} s: {}", UP_MAX.as_secs(), process.complaint()))
     }
-    Err(format!("no 200 on /health within {} s: {}", UP_MAX.as_secs(), process.complaint()))
+
+    /// Makes a flow, starts it and says its id.
+    pub(crate) fn start_flow(&self, source: &str, outputs: impl IntoIterator<Item = String>) -> Result<String, String> {
+        let outputs = outputs.into_iter().enumerate().map(|(at, url)| json!({"name": format!("out{at}"), "url": url}));
+        let flow = json!({
+            "name": format!("bench {source}"),
+            "sources": [{"name": "in", "url": source}],
+            "outputs": outputs.collect::<Vec<_>>(),
+        });
+        let made = call(self.address, "POST", "/v1/flows", Some(&flow), 201)?;
+        let id = made["id"].as_str().ok_or_else(|| format!("a flow without id: {made}"))?;
+        call(self.address, "POST", &format!("/v1/flows/{id}/start"), None, 200)?;
+        Ok(id.into())
+    }
+
+    /// The process, and how to ask it for the metrics of a flow.
+    pub(crate) fn into_parts(self) -> (Measured, impl Fn(&str) -> Result<Value, String>) {
+        let address = self.address;
+        (self.process, move |flow| call(address, "GET", &format!("/v1/flows/{flow}/metrics"), None, 200))
+    }
+}
+
+fn call(address: SocketAddrV4, method: &str, path: &str, body: Option<&Value>, wanted: u16) -> Result<Value, String> {
+    let (status, answer) = request(address, method, path, body).map_err(|error| format!("{method} {path}: {error}"))?;
+    if status != wanted {
+        return Err(format!("{method} {path}: {status} instead of {wanted}: {answer}"));
+    }
+    serde_json::from_str(&answer).map_err(|error| format!("{method} {path}: {error}: {answer}"))
 }
 
 fn free_address() -> std::io::Result<SocketAddrV4> {
     let listener = TcpListener::bind(sys::loopback(0))?;
     Ok(sys::loopback(listener.local_addr()?.port()))
-}
-
-fn start_flow(address: SocketAddrV4, index: usize, input: u16, outputs: &[u16]) -> Result<(), String> {
-    let outputs = outputs.iter().enumerate().map(|(at, &port)| json!({"name": format!("out{at}"), "url": url(port)}));
-    let flow = json!({
-        "name": format!("bench{index}"),
-        "sources": [{"name": "in", "url": url(input)}],
-        "outputs": outputs.collect::<Vec<_>>(),
-    });
-    let made = call(address, "/v1/flows", Some(&flow), 201)?;
-    let id = made["id"].as_str().ok_or_else(|| format!("a flow without id: {made}"))?;
-    call(address, &format!("/v1/flows/{id}/start"), None, 200)?;
-    Ok(())
-}
-
-fn call(address: SocketAddrV4, path: &str, body: Option<&Value>, wanted: u16) -> Result<Value, String> {
-    let (status, answer) = request(address, "POST", path, body).map_err(|error| format!("POST {path}: {error}"))?;
-    if status != wanted {
-        return Err(format!("POST {path}: {status} instead of {wanted}: {answer}"));
-    }
-    serde_json::from_str(&answer).map_err(|error| format!("POST {path}: {error}: {answer}"))
 }
 
 fn request(address: SocketAddrV4, method: &str, path: &str, body: Option<&Value>) -> std::io::Result<(u16, String)> {
