@@ -7,7 +7,7 @@ use std::time::Duration;
 use anabranch::bus::{Meta, Pool, PoolLimits};
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
 use anabranch::proto::srt::{Bandwidth, Caller, Config, Listener, PAYLOAD_MAX, Service};
-use anabranch::proto::{Core, Datagram, Event, Port, Stats};
+use anabranch::proto::{Core, Datagram, Event, Port, Stats, Tuning};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
 use anabranch::sim::net::{Clock, Network, Node, NodeId};
@@ -518,5 +518,75 @@ fn one_side_of_a_rendezvous_that_starts_anew_is_met_again() {
         rig.send(100, PERIOD);
         let report = rig.finish();
         assert_eq!((report.received, report.reordered), (200 + TAIL, 0), "seed {seed}: {report:?}");
+    }
+}
+
+#[test]
+fn a_rate_changes_while_packets_flow_and_for_connections_to_come() {
+    for sends in [Sends::Caller, Sends::Listener] {
+        let mut rig = Rig::new(3, sends, caller(3, config()), config());
+        let tuned = |bps| Config { bandwidth: Bandwidth::Max(Bitrate::from_bps(bps)), ..config() };
+        let tune = |rig: &mut Rig, config: Config| rig.network.tune(rig.now, rig.sender, Tuning::Srt(config.tuning()));
+        // 256 packets at once, of 1,360 bytes with their headers.
+        let burst = |rig: &mut Rig| {
+            let before = rig.figures("pktSentUnique").1;
+            rig.send(256, Duration::ZERO);
+            rig.idle(Duration::from_millis(100));
+            let sent = rig.figures("pktSentUnique").1 - before;
+            rig.idle(Duration::from_secs(2));
+            sent
+        };
+        assert_eq!(burst(&mut rig), 256.0, "{sends:?}: no limit");
+        tune(&mut rig, tuned(8_000_000));
+        let sent = burst(&mut rig);
+        assert!((70.0..80.0).contains(&sent), "{sends:?}: {sent} in 100 ms of 8 Mb/s");
+        // What waits goes at the new rate, too, and at once.
+        rig.send(256, Duration::ZERO);
+        tune(&mut rig, config());
+        let before = rig.figures("pktSentUnique").1;
+        rig.idle(Duration::from_micros(1));
+        assert!(rig.figures("pktSentUnique").1 - before > 250.0, "{sends:?}");
+        rig.idle(Duration::from_secs(1));
+        assert_eq!(rig.check.report(768).lost, 0, "{sends:?}");
+        assert!(rig.events.iter().all(|event| matches!(event, Event::PeerConnected { .. })), "{:?}", rig.events);
+        // Another connection.
+        tune(&mut rig, tuned(8_000_000));
+        rig.links(link::Config { loss: Model::Random { share: 1.0 }, ..link::Config::default() });
+        rig.idle(Duration::from_secs(10));
+        rig.links(link::Config { delay: DELAY, ..link::Config::default() });
+        rig.idle(Duration::from_secs(10));
+        let connected = rig.events.iter().filter(|event| matches!(event, Event::PeerConnected { .. })).count();
+        assert_eq!(connected, 4, "{sends:?}: {:?}", rig.events);
+        let sent = burst(&mut rig);
+        assert!((70.0..80.0).contains(&sent), "{sends:?}: {sent} in 100 ms of 8 Mb/s, on the next connection");
+    }
+}
+
+#[test]
+fn patience_with_a_silent_peer_changes_on_the_connection_that_there_is() {
+    for (tuned, lives) in [(Duration::from_secs(20), true), (Duration::from_secs(1), false)] {
+        let mut rig = Rig::new(4, Sends::Caller, caller(4, config()), config());
+        let tuning = Tuning::Srt(Config { idle_timeout: tuned, ..config() }.tuning());
+        rig.network.tune(rig.now, rig.sender, tuning);
+        rig.network.tune(rig.now, rig.receiver, tuning);
+        rig.links(link::Config { loss: Model::Random { share: 1.0 }, ..link::Config::default() });
+        // As it is, five seconds.
+        rig.idle(if lives { Duration::from_secs(15) } else { Duration::from_secs(3) });
+        let lost = rig.events.iter().filter(|event| matches!(event, Event::PeerLost { .. })).count();
+        assert_eq!(lost, if lives { 0 } else { 2 }, "{tuned:?}: {:?}", rig.events);
+    }
+}
+
+#[test]
+fn nothing_is_lost_when_keys_are_told_to_change_more_often() {
+    let config = encrypted(KeyLength::Aes256, CipherMode::Gcm);
+    for sends in [Sends::Caller, Sends::Listener] {
+        let mut rig = Rig::new(6, sends, caller(6, config.clone()), config.clone());
+        rig.send(1_000, PERIOD);
+        let often = Config { key_refresh_packets: 150, key_announce_packets: 70, ..config.clone() };
+        rig.network.tune(rig.now, rig.sender, Tuning::Srt(often.tuning()));
+        rig.send(2_000, PERIOD);
+        assert_eq!(rig.finish(), whole(3_000), "{sends:?}");
+        assert_eq!(rig.figures("pktRcvUndecrypt").0, 0.0, "{sends:?}");
     }
 }

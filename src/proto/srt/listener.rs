@@ -19,7 +19,7 @@ use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
 use super::waiting::Waiting;
 use crate::bus::{Packet, Pool};
-use crate::proto::{Core, Datagram, Detail, Done, Event, Stats, Transmit, Work};
+use crate::proto::{Core, Datagram, Detail, Done, Event, Stats, Transmit, Tuning, Work};
 use crate::units::Time;
 
 /// What a listener does with those who call.
@@ -398,6 +398,16 @@ impl Core for Listener {
         while let Some((&id, _)) = self.callers.range(from..).find(|(_, caller)| is_due(caller)) {
             self.with(id, |connection| connection.handle_timeout(now));
             from = id + 1;
+        }
+    }
+
+    fn handle_tuning(&mut self, now: Time, tuning: &Tuning) {
+        let Tuning::Srt(tuning) = tuning;
+        self.now = now;
+        self.config.tune(tuning);
+        let ids: Vec<u32> = self.callers.keys().copied().collect();
+        for id in ids {
+            self.with(id, |connection| connection.tune(now, tuning));
         }
     }
 

@@ -39,7 +39,7 @@ mod waiting;
 pub use caller::Caller;
 #[cfg(any(test, fuzzing))]
 pub use check::{check_any_bytes, check_any_group_path, check_any_path};
-pub use config::{Config, PAYLOAD_LIVE, PAYLOAD_MAX};
+pub use config::{Config, PAYLOAD_LIVE, PAYLOAD_MAX, Tuning};
 pub use congestion::Bandwidth;
 pub use group::{CallerGroup, GroupKind, GroupMember};
 pub use listener::{Listener, Service};
