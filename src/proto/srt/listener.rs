@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::access::names;
 use super::agree::{self, Parties, Taken, Verdict, Wishes};
 use super::caller::{EVENTS_MAX, handshake_datagram};
 use super::config::Config;
@@ -14,7 +15,7 @@ use super::cookies::Cookies;
 use super::crypto::Kek;
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
-use super::front::{induction, names};
+use super::front::induction;
 use super::group::{Group, GroupKind, Links};
 use super::handshake::{self, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};

@@ -6,6 +6,7 @@
 //! [`Caller`], [`CallerGroup`] and [`Listener`] are the cores. All end in connections, whose halves are `send` and
 //! `receive`.
 
+pub mod access;
 mod acks;
 mod agree;
 mod arrival;
@@ -43,6 +44,6 @@ pub use caller::Caller;
 pub use check::{check_any_bytes, check_any_group_path, check_any_path};
 pub use config::{Config, PAYLOAD_LIVE, PAYLOAD_MAX, Tuning};
 pub use congestion::Bandwidth;
-pub use front::{Front, Heard, names};
+pub use front::{Front, Heard};
 pub use group::{CallerGroup, GroupKind, GroupMember};
 pub use listener::{Listener, Service};
