@@ -68,3 +68,32 @@ impl fmt::Debug for Gate {
         f.write_str(if self.0.is_some() { "Gate(..)" } else { "Gate" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_replace_only_what_they_name() {
+        let own = Config {
+            passphrase: "thelocalmanager".parse().ok(),
+            peer_latency: Duration::from_millis(500),
+            ..Config::default()
+        };
+        assert_eq!(Terms::default().apply(&own), own);
+        let passphrase: Option<Passphrase> = "another-secret".parse().ok();
+        let terms = Terms { passphrase: passphrase.clone(), latency: None };
+        assert_eq!(terms.apply(&own), Config { passphrase, ..own.clone() });
+        let latency = Duration::from_millis(80);
+        let terms = Terms { passphrase: None, latency: Some(latency) };
+        assert_eq!(terms.apply(&own), Config { receive_latency: latency, peer_latency: latency, ..own });
+    }
+
+    #[test]
+    fn where_nobody_asks_everybody_comes_in_as_configured() {
+        let peer = SocketAddr::from(([192, 0, 2, 1], 9));
+        let applicant = Applicant { peer, stream_id: "", access: None, version: 0x01_05_05, is_encrypted: false };
+        assert_eq!(Gate::default().ask(&applicant), Ok(Terms::default()));
+        assert_eq!(Gate::new(|_| Err(Rejection::FORBIDDEN)).ask(&applicant), Err(Rejection::FORBIDDEN));
+    }
+}
