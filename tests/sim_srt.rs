@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anabranch::bus::{Meta, Pool, PoolLimits};
+use anabranch::proto::srt::access::names;
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength, Passphrase};
 use anabranch::proto::srt::error::Rejection;
-use anabranch::proto::srt::{Applicant, Bandwidth, Caller, Config, Listener, PAYLOAD_MAX, Service, Terms};
+use anabranch::proto::srt::{
+    Applicant, Bandwidth, Caller, Config, Front, Heard, Listener, PAYLOAD_MAX, Service, Terms,
+};
 use anabranch::proto::{Core, Datagram, Event, Port, Stats, Tuning};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
@@ -724,6 +727,47 @@ fn a_gate_is_asked_once_while_keys_are_derived_however_often_a_caller_asks() {
     works.into_iter().for_each(|work| listener.handle_done(now, work.run()));
     assert_eq!(listener.stats().peers, Some(1));
     assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+/// The front answers whoever knocks, and the gate of the listener behind it whoever brings the cookie back.
+#[test]
+fn a_gate_decides_behind_a_front_as_well() {
+    let pool = Pool::new(PoolLimits::default());
+    let front = Front::new(pool.clone(), [9; 32]);
+    for (user, code) in [("anna", None), ("otto", Some(1_403))] {
+        let listener = listener(37, Sends::Caller, Config { stream_id: "news".into(), ..config() });
+        let mut listener = listener.behind([9; 32]).with_gate(|applicant| {
+            let user = applicant.access.and_then(|access| access.user());
+            if user == Some("anna") { Ok(Terms::default()) } else { Err(Rejection::FORBIDDEN) }
+        });
+        let mut caller = caller(37, Config { stream_id: format!("#!::u={user},r=news"), ..config() });
+        caller.handle_timeout(Time::ZERO);
+        let mut wanted = 0;
+        while let Some(transmit) = caller.poll_transmit() {
+            let bytes = [&transmit.header[..], transmit.payload.as_deref().unwrap_or_default()].concat();
+            let packet = pool.copy(&bytes, Meta::default()).unwrap();
+            let datagram = Datagram { port: Port::Media, peer: CALLER.into(), packet };
+            match front.handle(Time::ZERO, &datagram) {
+                Heard::Answer(answer) => {
+                    let packet = answer.payload.clone().unwrap();
+                    let bytes = [&answer.header[..], &packet[..]].concat();
+                    let packet = pool.copy(&bytes, Meta::default()).unwrap();
+                    caller.handle_datagram(Time::ZERO, Datagram { port: Port::Media, peer: LISTENER.into(), packet });
+                }
+                Heard::Wanted(stream_id) => {
+                    assert!(names(&stream_id, "news"));
+                    wanted += 1;
+                    listener.handle_datagram(Time::ZERO, datagram);
+                }
+                Heard::Nothing => {}
+            }
+        }
+        carry(Time::ZERO, &mut listener, LISTENER.into(), &mut caller);
+        let told = std::iter::from_fn(|| caller.poll_event()).collect::<Vec<_>>();
+        let told: Vec<u32> = refusals(&told).into_iter().map(|(_, code)| code).collect();
+        assert_eq!((wanted, told), (1, Vec::from_iter(code)), "{user}");
+        assert_eq!(listener.stats().peers, Some(u32::from(code.is_none())), "{user}");
+    }
 }
 
 /// Brings each datagram of `from` twice.

@@ -544,6 +544,23 @@ fn libsrt_finds_its_flow_by_stream_id() {
 }
 
 #[test]
+fn libsrt_is_told_that_a_stream_is_not_here() {
+    if !installed("srt-live-transmit") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, port) = (Rig::new(), free_port());
+    rig.apply("f", flow([srt(local(port), "mode=listener&streamid=main")], [Sink::new(V4).url()]));
+    let arguments = format!("-v -loglevel:note udp://:{} {}", free_port(), srt(local(port), "streamid=chess"));
+    let _peer = Peer::start("srt-live-transmit", &arguments, directory.path());
+    // So libsrt calls whatever comes from access_control.h; a code that it does not know is an unknown error.
+    wait_until("the reason", || {
+        let log = std::fs::read_to_string(directory.path().join("srt-live-transmit.log")).unwrap_or_default();
+        log.contains("Application-defined rejection reason")
+    });
+}
+
+#[test]
 fn a_stream_id_opens_only_its_own_flow() {
     let (server, clients) = (Rig::new(), Rig::new());
     let (sink, listen, port) = (Sink::new(V4), local(free_port()), free_port());
