@@ -2,12 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anabranch::bus::{Meta, Pool, PoolLimits};
-use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
-use anabranch::proto::srt::{Bandwidth, Caller, Config, Listener, PAYLOAD_MAX, Service};
-use anabranch::proto::{Core, Datagram, Event, Port, Stats};
+use anabranch::proto::srt::access::names;
+use anabranch::proto::srt::crypto::{CipherMode, KeyLength, Passphrase};
+use anabranch::proto::srt::error::Rejection;
+use anabranch::proto::srt::{
+    Applicant, Bandwidth, Caller, Config, Front, Heard, Listener, PAYLOAD_MAX, Service, Terms,
+};
+use anabranch::proto::{Core, Datagram, Event, Port, Stats, Tuning};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
 use anabranch::sim::net::{Clock, Network, Node, NodeId};
@@ -48,9 +54,11 @@ impl Rig {
     }
 
     fn with_clock(seed: u64, sends: Sends, caller: Caller, listener: Config, listeners_clock: Clock) -> Self {
+        Self::with_listener(seed, sends, caller, self::listener(seed, sends, listener), listeners_clock)
+    }
+
+    fn with_listener(seed: u64, sends: Sends, caller: Caller, listener: Listener, listeners_clock: Clock) -> Self {
         let mut network = Network::new(seed);
-        let service = if sends == Sends::Caller { Service::Receive } else { Service::Send { callers_max: 4 } };
-        let listener = Listener::new(listener, service, network.pool().clone(), [seed as u8 ^ 0x55; 32]);
         let caller = network.add(Node::new(caller).bind(Port::Media, CALLER.into()));
         let listener = network.add(Node::new(listener).bind(Port::Media, LISTENER.into()).with_clock(listeners_clock));
         let (sender, receiver) = if sends == Sends::Caller { (caller, listener) } else { (listener, caller) };
@@ -166,6 +174,20 @@ fn encrypted(length: KeyLength, cipher: CipherMode) -> Config {
 fn caller(seed: u64, config: Config) -> Caller {
     let pool = Pool::new(PoolLimits::default());
     Caller::new(config, SocketAddr::from(LISTENER), pool, [seed as u8; 32])
+}
+
+fn listener(seed: u64, sends: Sends, config: Config) -> Listener {
+    let service = if sends == Sends::Caller { Service::Receive } else { Service::Send { callers_max: 4 } };
+    Listener::new(config, service, Pool::new(PoolLimits::default()), [seed as u8 ^ 0x55; 32])
+}
+
+/// Why there was no connection, as either side says it.
+fn refusals(events: &[Event]) -> Vec<(&'static str, u32)> {
+    let refusal = |event: &Event| match event {
+        Event::PeerRefused { why, .. } => why.refusal,
+        Event::PeerConnected { .. } | Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended => None,
+    };
+    events.iter().filter_map(refusal).collect()
 }
 
 /// All of `made`, and of what the end added.
@@ -405,10 +427,7 @@ fn filters_that_do_not_go_together_are_refused_on_either_side() {
         let config = |text: &str| if text.is_empty() { no_filter.clone() } else { filtered(text, no_filter.clone()) };
         let mut rig = Rig::new(17, Sends::Caller, caller(17, config(ours)), config(theirs));
         rig.idle(Duration::from_secs(1));
-        let refusals = rig.events.iter().filter(|event| match event {
-            Event::PeerRefused { why, .. } => why.refusal.is_some_and(|refusal| refusal.1 == 1_014),
-            Event::PeerConnected { .. } | Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended => false,
-        });
+        let refusals = refusals(&rig.events).into_iter().filter(|(_, code)| *code == 1_014);
         assert_eq!(refusals.count() >= 2, is_refused, "{ours} {theirs}: {:?}", rig.events);
         assert_eq!(rig.received().peers == Some(1), !is_refused, "{ours} {theirs}");
     }
@@ -427,15 +446,8 @@ fn a_wrong_passphrase_is_refused_with_the_reason_and_the_listener_lives_on() {
     ] {
         let mut rig = Rig::new(13, Sends::Caller, caller(13, ours), theirs);
         rig.idle(Duration::from_secs(1));
-        let codes: Vec<_> = rig
-            .events
-            .iter()
-            .filter_map(|event| match event {
-                Event::PeerRefused { why, .. } => why.refusal.map(|refusal| refusal.1),
-                Event::PeerConnected { .. } | Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended => None,
-            })
-            .collect();
-        assert!(codes.len() >= 2 && codes.iter().all(|given| *given == code), "{code}: {:?}", rig.events);
+        let refusals = refusals(&rig.events);
+        assert!(refusals.len() >= 2 && refusals.iter().all(|(_, given)| *given == code), "{code}: {:?}", rig.events);
     }
 }
 
@@ -551,5 +563,254 @@ fn one_side_of_a_rendezvous_that_starts_anew_is_met_again() {
         rig.send(100, PERIOD);
         let report = rig.finish();
         assert_eq!((report.received, report.reordered), (200 + TAIL, 0), "seed {seed}: {report:?}");
+    }
+}
+
+#[test]
+fn a_rate_changes_while_packets_flow_and_for_connections_to_come() {
+    for sends in [Sends::Caller, Sends::Listener] {
+        let mut rig = Rig::new(3, sends, caller(3, config()), config());
+        let tuned = |bps| Config { bandwidth: Bandwidth::Max(Bitrate::from_bps(bps)), ..config() };
+        let tune = |rig: &mut Rig, config: Config| rig.network.tune(rig.now, rig.sender, Tuning::Srt(config.tuning()));
+        // 256 packets at once, of 1,360 bytes with their headers.
+        let burst = |rig: &mut Rig| {
+            let before = rig.figures("pktSentUnique").1;
+            rig.send(256, Duration::ZERO);
+            rig.idle(Duration::from_millis(100));
+            let sent = rig.figures("pktSentUnique").1 - before;
+            rig.idle(Duration::from_secs(2));
+            sent
+        };
+        assert_eq!(burst(&mut rig), 256.0, "{sends:?}: no limit");
+        tune(&mut rig, tuned(8_000_000));
+        let sent = burst(&mut rig);
+        assert!((70.0..80.0).contains(&sent), "{sends:?}: {sent} in 100 ms of 8 Mb/s");
+        // What waits goes at the new rate, too, and at once.
+        rig.send(256, Duration::ZERO);
+        tune(&mut rig, config());
+        let before = rig.figures("pktSentUnique").1;
+        rig.idle(Duration::from_micros(1));
+        assert!(rig.figures("pktSentUnique").1 - before > 250.0, "{sends:?}");
+        rig.idle(Duration::from_secs(1));
+        assert_eq!(rig.check.report(768).lost, 0, "{sends:?}");
+        assert!(rig.events.iter().all(|event| matches!(event, Event::PeerConnected { .. })), "{:?}", rig.events);
+        // Another connection.
+        tune(&mut rig, tuned(8_000_000));
+        rig.links(link::Config { loss: Model::Random { share: 1.0 }, ..link::Config::default() });
+        rig.idle(Duration::from_secs(10));
+        rig.links(link::Config { delay: DELAY, ..link::Config::default() });
+        rig.idle(Duration::from_secs(10));
+        let connected = rig.events.iter().filter(|event| matches!(event, Event::PeerConnected { .. })).count();
+        assert_eq!(connected, 4, "{sends:?}: {:?}", rig.events);
+        let sent = burst(&mut rig);
+        assert!((70.0..80.0).contains(&sent), "{sends:?}: {sent} in 100 ms of 8 Mb/s, on the next connection");
+    }
+}
+
+#[test]
+fn patience_with_a_silent_peer_changes_on_the_connection_that_there_is() {
+    for (tuned, lives) in [(Duration::from_secs(20), true), (Duration::from_secs(1), false)] {
+        let mut rig = Rig::new(4, Sends::Caller, caller(4, config()), config());
+        let tuning = Tuning::Srt(Config { idle_timeout: tuned, ..config() }.tuning());
+        rig.network.tune(rig.now, rig.sender, tuning);
+        rig.network.tune(rig.now, rig.receiver, tuning);
+        rig.links(link::Config { loss: Model::Random { share: 1.0 }, ..link::Config::default() });
+        // As it is, five seconds.
+        rig.idle(if lives { Duration::from_secs(15) } else { Duration::from_secs(3) });
+        let lost = rig.events.iter().filter(|event| matches!(event, Event::PeerLost { .. })).count();
+        assert_eq!(lost, if lives { 0 } else { 2 }, "{tuned:?}: {:?}", rig.events);
+    }
+}
+
+#[test]
+fn nothing_is_lost_when_keys_are_told_to_change_more_often() {
+    let config = encrypted(KeyLength::Aes256, CipherMode::Gcm);
+    for sends in [Sends::Caller, Sends::Listener] {
+        let mut rig = Rig::new(6, sends, caller(6, config.clone()), config.clone());
+        rig.send(1_000, PERIOD);
+        let often = Config { key_refresh_packets: 150, key_announce_packets: 70, ..config.clone() };
+        rig.network.tune(rig.now, rig.sender, Tuning::Srt(often.tuning()));
+        rig.send(2_000, PERIOD);
+        assert_eq!(rig.finish(), whole(3_000), "{sends:?}");
+        assert_eq!(rig.figures("pktRcvUndecrypt").0, 0.0, "{sends:?}");
+    }
+}
+
+fn passphrase(name: &str) -> Option<Passphrase> {
+    Some(format!("the-secret-of-{name}").parse().unwrap())
+}
+
+/// Lets in those who want one of two streams, each on its own terms.
+fn two_streams(applicant: &Applicant<'_>) -> Result<Terms, Rejection> {
+    match applicant.access.and_then(|access| access.resource()) {
+        Some(name @ "news") => Ok(Terms { passphrase: passphrase(name), latency: Some(3 * LATENCY) }),
+        Some(name @ "sports") => Ok(Terms { passphrase: passphrase(name), latency: None }),
+        Some(_) => Err(Rejection::NOT_FOUND),
+        None => Err(Rejection::BAD_REQUEST),
+    }
+}
+
+#[test]
+fn each_stream_of_a_gate_has_its_own_passphrase_and_latency() {
+    for sends in [Sends::Caller, Sends::Listener] {
+        for (name, latency) in [("news", 3 * LATENCY), ("sports", LATENCY)] {
+            let asked = Arc::new(AtomicU32::new(0));
+            let count = Arc::clone(&asked);
+            let listener = listener(31, sends, config()).with_gate(move |applicant| {
+                count.fetch_add(1, Ordering::Relaxed);
+                two_streams(applicant)
+            });
+            let stream_id = format!("#!::u=anna,r={name},m=publish");
+            let caller = caller(31, Config { passphrase: passphrase(name), stream_id, ..config() });
+            let mut rig = Rig::with_listener(31, sends, caller, listener, Clock::default());
+            rig.links(link::Config { delay: DELAY, loss: Model::Random { share: 0.02 }, ..link::Config::default() });
+            rig.send(1_000, PERIOD);
+            assert_eq!(rig.finish(), whole(1_000), "{sends:?} {name}");
+            let (least, most) = rig.took.unwrap();
+            assert!(least >= latency && most < latency + 2 * DELAY, "{sends:?} {name}: {least:?} {most:?}");
+            assert_eq!(asked.load(Ordering::Relaxed), 1);
+        }
+    }
+}
+
+#[test]
+fn whoever_has_not_the_passphrase_of_his_stream_is_refused() {
+    for (stream_id, passphrase, code) in [
+        ("#!::r=news", passphrase("sports"), 1_010),
+        ("#!::r=news", None, 1_011),
+        ("#!::r=chess", passphrase("news"), 1_404),
+        ("news", passphrase("news"), 1_400),
+    ] {
+        let caller = caller(32, Config { passphrase, stream_id: stream_id.into(), ..config() });
+        let listener = listener(32, Sends::Caller, config()).with_gate(two_streams);
+        let mut rig = Rig::with_listener(32, Sends::Caller, caller, listener, Clock::default());
+        rig.idle(Duration::from_secs(1));
+        let refusals = refusals(&rig.events);
+        assert!(refusals.len() >= 2 && refusals.iter().all(|(_, given)| *given == code), "{code}: {:?}", rig.events);
+    }
+}
+
+#[test]
+fn a_caller_is_told_the_code_with_which_a_gate_refuses_him() {
+    for (rejection, code) in
+        [(Rejection::new(2_042), 2_042), (Rejection::FORBIDDEN, 1_403), (Rejection::UNKNOWN_KEY, 1_001)]
+    {
+        let listener = listener(33, Sends::Caller, config()).with_gate(move |applicant| {
+            assert_eq!((applicant.peer, applicant.stream_id), (CALLER.into(), "chess"));
+            assert_eq!((applicant.version, applicant.is_encrypted, applicant.access), (0x01_05_05, true, None));
+            Err(rejection)
+        });
+        let ours = Config { passphrase: passphrase("chess"), stream_id: "chess".into(), ..config() };
+        let mut rig = Rig::with_listener(33, Sends::Caller, caller(33, ours), listener, Clock::default());
+        rig.idle(Duration::from_secs(1));
+        let refusals = refusals(&rig.events);
+        assert!(
+            refusals.contains(&("the peer refused", code)) && refusals.contains(&("refused", code)),
+            "{refusals:?}"
+        );
+        assert!(rig.events.iter().all(|event| matches!(event, Event::PeerRefused { .. })), "{:?}", rig.events);
+    }
+}
+
+/// Whose connection has fallen silent makes room for others, but not for those who may not come in.
+#[test]
+fn nobody_loses_his_place_to_one_whom_a_gate_refuses() {
+    for (stream_id, is_lost) in [("anna", true), ("nobody", false)] {
+        let listener = listener(34, Sends::Caller, config()).with_gate(|applicant| match applicant.stream_id {
+            "nobody" => Err(Rejection::FORBIDDEN),
+            _ => Ok(Terms::default()),
+        });
+        let mut rig = Rig::with_listener(34, Sends::Caller, caller(34, config()), listener, Clock::default());
+        rig.links(link::Config { loss: Model::Random { share: 1.0 }, ..link::Config::default() });
+        rig.idle(Duration::from_secs(2));
+        let other = caller(35, Config { stream_id: stream_id.into(), ..config() });
+        let address = ([192, 0, 2, 3], 40_000);
+        rig.network.add(Node::new(other).bind(Port::Media, address.into()));
+        rig.idle(Duration::from_secs(1));
+        let lost =
+            rig.events.iter().any(|event| matches!(event, Event::PeerLost { peer, .. } if *peer == CALLER.into()));
+        assert_eq!(lost, is_lost, "{:?}", rig.events);
+        assert_eq!(refusals(&rig.events).is_empty(), is_lost, "{:?}", rig.events);
+    }
+}
+
+#[test]
+fn a_gate_is_asked_once_while_keys_are_derived_however_often_a_caller_asks() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let mut listener = listener(36, Sends::Caller, config()).with_gate(move |applicant| {
+        count.fetch_add(1, Ordering::Relaxed);
+        two_streams(applicant)
+    });
+    let stream_id = "#!::r=news".into();
+    let mut caller = caller(36, Config { passphrase: passphrase("news"), stream_id, ..config() });
+    let mut works = Vec::new();
+    for turn in 0..10 {
+        let now = Time::ZERO + Duration::from_millis(100 * turn);
+        caller.handle_timeout(now);
+        while let Some(work) = caller.poll_work() {
+            caller.handle_done(now, work.run());
+        }
+        carry(now, &mut caller, CALLER.into(), &mut listener);
+        carry(now, &mut listener, LISTENER.into(), &mut caller);
+        works.extend(listener.poll_work());
+    }
+    assert_eq!((asked.load(Ordering::Relaxed), works.len()), (1, 1));
+    let now = Time::ZERO + Duration::from_secs(1);
+    works.into_iter().for_each(|work| listener.handle_done(now, work.run()));
+    assert_eq!(listener.stats().peers, Some(1));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+/// The front answers whoever knocks, and the gate of the listener behind it whoever brings the cookie back.
+#[test]
+fn a_gate_decides_behind_a_front_as_well() {
+    let pool = Pool::new(PoolLimits::default());
+    let front = Front::new(pool.clone(), [9; 32]);
+    for (user, code) in [("anna", None), ("otto", Some(1_403))] {
+        let listener = listener(37, Sends::Caller, Config { stream_id: "news".into(), ..config() });
+        let mut listener = listener.behind([9; 32]).with_gate(|applicant| {
+            let user = applicant.access.and_then(|access| access.user());
+            if user == Some("anna") { Ok(Terms::default()) } else { Err(Rejection::FORBIDDEN) }
+        });
+        let mut caller = caller(37, Config { stream_id: format!("#!::u={user},r=news"), ..config() });
+        caller.handle_timeout(Time::ZERO);
+        let mut wanted = 0;
+        while let Some(transmit) = caller.poll_transmit() {
+            let bytes = [&transmit.header[..], transmit.payload.as_deref().unwrap_or_default()].concat();
+            let packet = pool.copy(&bytes, Meta::default()).unwrap();
+            let datagram = Datagram { port: Port::Media, peer: CALLER.into(), packet };
+            match front.handle(Time::ZERO, &datagram) {
+                Heard::Answer(answer) => {
+                    let packet = answer.payload.clone().unwrap();
+                    let bytes = [&answer.header[..], &packet[..]].concat();
+                    let packet = pool.copy(&bytes, Meta::default()).unwrap();
+                    caller.handle_datagram(Time::ZERO, Datagram { port: Port::Media, peer: LISTENER.into(), packet });
+                }
+                Heard::Wanted(stream_id) => {
+                    assert!(names(&stream_id, "news"));
+                    wanted += 1;
+                    listener.handle_datagram(Time::ZERO, datagram);
+                }
+                Heard::Nothing => {}
+            }
+        }
+        carry(Time::ZERO, &mut listener, LISTENER.into(), &mut caller);
+        let told = std::iter::from_fn(|| caller.poll_event()).collect::<Vec<_>>();
+        let told: Vec<u32> = refusals(&told).into_iter().map(|(_, code)| code).collect();
+        assert_eq!((wanted, told), (1, Vec::from_iter(code)), "{user}");
+        assert_eq!(listener.stats().peers, Some(u32::from(code.is_none())), "{user}");
+    }
+}
+
+/// Brings each datagram of `from` twice.
+fn carry(now: Time, from: &mut dyn Core, address: SocketAddr, to: &mut dyn Core) {
+    let pool = Pool::new(PoolLimits::default());
+    while let Some(transmit) = from.poll_transmit() {
+        let bytes = [&transmit.header[..], transmit.payload.as_deref().unwrap_or_default()].concat();
+        for _ in 0..2 {
+            let packet = pool.copy(&bytes, Meta::default()).unwrap();
+            to.handle_datagram(now, Datagram { port: Port::Media, peer: address, packet });
+        }
     }
 }

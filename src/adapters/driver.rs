@@ -21,7 +21,7 @@ use super::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::path::{AllowList, Limiter};
-use crate::proto::{self, Core, Datagram, Done, Port, Transmit};
+use crate::proto::{self, Core, Datagram, Done, Port, Transmit, Tuning};
 use crate::units::Time;
 
 /// A core on its sockets, as the engine sees it, whatever its protocol.
@@ -52,6 +52,9 @@ pub trait Driven: Send {
 
     /// What was done elsewhere, as it asked for.
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet));
+
+    /// Goes on with other settings.
+    fn tune(&mut self, cx: &mut Context<'_>, tuning: &Tuning, sink: &mut dyn FnMut(Packet));
 
     /// The end: tells the peer, where the protocol has a word for it. The sockets close with the driver.
     fn close(&mut self, cx: &mut Context<'_>);
@@ -537,6 +540,11 @@ impl<C: Core + Send> Driven for Driver<C> {
             (Ok(_), None) => {}
             (Err(result), _) => self.core.handle_done(cx.now, Done { id: done.id, result }),
         }
+        self.drain(cx, sink);
+    }
+
+    fn tune(&mut self, cx: &mut Context<'_>, tuning: &Tuning, sink: &mut dyn FnMut(Packet)) {
+        self.core.handle_tuning(cx.now, tuning);
         self.drain(cx, sink);
     }
 

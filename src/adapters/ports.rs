@@ -18,8 +18,9 @@ use super::background::Remote;
 use super::clock;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::{Meta, Pool};
+use crate::proto::srt::access::names;
 use crate::proto::srt::error::Rejection;
-use crate::proto::srt::{Front, Heard, names};
+use crate::proto::srt::{Front, Heard};
 use crate::proto::{Datagram, Done, Port as CorePort, Transmit};
 
 /// The shared ports of an engine.

@@ -7,7 +7,7 @@ use super::host::HostPort;
 use super::ports::Ports;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::Pool;
-use crate::proto::srt::{Caller, CallerGroup, Config, GroupKind, GroupMember, Listener, Service};
+use crate::proto::srt::{Caller, CallerGroup, Config, GroupKind, GroupMember, Listener, Service, Tuning};
 
 /// One end of SRT connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +81,18 @@ impl EndpointConfig {
             Side::Group { first, .. } => first,
             Side::Listener { listen } => listen,
         }
+    }
+
+    /// What of it may change while it is open.
+    #[must_use]
+    pub const fn tuning(&self) -> Tuning {
+        self.connection.tuning()
+    }
+
+    /// Whether all that differs between the two is what may change while it is open.
+    #[must_use]
+    pub fn differs_in_tuning_only(&self, other: &Self) -> bool {
+        Self { connection: self.connection.clone().tuned(&other.tuning()), ..self.clone() } == *other
     }
 
     /// Opens a source; `address` is what ours was looked up to.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::config::{FlowConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig};
 use super::error::{ApplyError, Cause, Field};
+use crate::proto::Tuning;
 use crate::units::{OutputName, SourceName};
 
 /// One change between what runs and what is wanted. Indexes are those of the wanted configuration. Whatever no step
@@ -24,6 +25,10 @@ pub enum Step {
     ReplaceOutput(usize),
     /// Change how long an output may hold packets back.
     Coalesce(usize),
+    /// Change settings of a source that may change while it is open.
+    TuneSource(usize, Tuning),
+    /// Change settings of an output that may change while it is open.
+    TuneOutput(usize, Tuning),
     /// Change how the active source is chosen.
     Failover,
 }
@@ -40,7 +45,7 @@ pub fn diff(running: Option<&FlowConfig>, wanted: &FlowConfig) -> Vec<Step> {
     steps.extend(gone.map(|old| Step::RemoveOutput(old.name.clone())));
     // Outputs first: every one of them gets a new source's first packet.
     for (index, new) in wanted.outputs.iter().enumerate() {
-        steps.extend(output_step(outputs.iter().find(|old| old.name == new.name), new, index));
+        steps.extend(output_steps(outputs.iter().find(|old| old.name == new.name), new, index));
     }
     for (index, new) in wanted.sources.iter().enumerate() {
         steps.extend(source_step(sources.iter().find(|old| old.name == new.name), new, index));
@@ -63,19 +68,25 @@ fn source_step(old: Option<&SourceConfig>, new: &SourceConfig, index: usize) -> 
     match old {
         None => Some(Step::AddSource(index)),
         Some(old) if old == new => None,
-        Some(_) => Some(Step::ReplaceSource(index)),
+        Some(old) => {
+            let tuning = new.endpoint.tuning_from(&old.endpoint);
+            let tuning = tuning.filter(|_| SourceConfig { endpoint: new.endpoint.clone(), ..old.clone() } == *new);
+            Some(tuning.map_or(Step::ReplaceSource(index), |tuning| Step::TuneSource(index, tuning)))
+        }
     }
 }
 
-fn output_step(old: Option<&OutputConfig>, new: &OutputConfig, index: usize) -> Option<Step> {
+fn output_steps(old: Option<&OutputConfig>, new: &OutputConfig, index: usize) -> Vec<Step> {
     let Some(old) = old else {
-        return Some(Step::AddOutput(index));
+        return vec![Step::AddOutput(index)];
     };
-    if old == new {
-        return None;
+    let tuning = new.endpoint.tuning_from(&old.endpoint);
+    let endpoint = if tuning.is_some() { &new.endpoint } else { &old.endpoint };
+    if *new != (OutputConfig { coalesce: new.coalesce, endpoint: endpoint.clone(), ..old.clone() }) {
+        return vec![Step::ReplaceOutput(index)];
     }
-    let differs_only_in_coalesce = OutputConfig { coalesce: new.coalesce, ..old.clone() } == *new;
-    Some(if differs_only_in_coalesce { Step::Coalesce(index) } else { Step::ReplaceOutput(index) })
+    let coalesce = (old.coalesce != new.coalesce).then_some(Step::Coalesce(index));
+    coalesce.into_iter().chain(tuning.map(|tuning| Step::TuneOutput(index, tuning))).collect()
 }
 
 /// Whether a wanted configuration can be one at all.
@@ -126,18 +137,26 @@ mod tests {
     use crate::path::AllowList;
 
     fn source(name: u8, port: u16) -> SourceConfig {
+        source_at(name, &format!("udp://127.0.0.1:{port}"))
+    }
+
+    fn output(name: u8, port: u16, coalesce_ms: u64) -> OutputConfig {
+        output_at(name, &format!("udp://127.0.0.1:{port}"), coalesce_ms)
+    }
+
+    fn source_at(name: u8, url: &str) -> SourceConfig {
         SourceConfig {
             name: format!("s{name}").parse().unwrap(),
-            endpoint: url::parse_source(&format!("udp://127.0.0.1:{port}")).unwrap(),
+            endpoint: url::parse_source(url).unwrap(),
             allow: AllowList::default(),
             limit: None,
         }
     }
 
-    fn output(name: u8, port: u16, coalesce_ms: u64) -> OutputConfig {
+    fn output_at(name: u8, url: &str, coalesce_ms: u64) -> OutputConfig {
         OutputConfig {
             name: format!("o{name}").parse().unwrap(),
-            endpoint: url::parse_output(&format!("udp://127.0.0.1:{port}")).unwrap().endpoint,
+            endpoint: url::parse_output(url).unwrap().endpoint,
             enabled: true,
             coalesce: Duration::from_millis(coalesce_ms),
             limit: None,
@@ -158,11 +177,11 @@ mod tests {
                 Step::RemoveOutput(name) => result.outputs.retain(|output| output.name != *name),
                 Step::AddSource(index) => result.sources.push(wanted.sources[*index].clone()),
                 Step::AddOutput(index) => result.outputs.push(wanted.outputs[*index].clone()),
-                Step::ReplaceSource(index) => {
+                Step::ReplaceSource(index) | Step::TuneSource(index, _) => {
                     let new = &wanted.sources[*index];
                     result.sources.iter_mut().find(|source| source.name == new.name).unwrap().clone_from(new);
                 }
-                Step::ReplaceOutput(index) | Step::Coalesce(index) => {
+                Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::TuneOutput(index, _) => {
                     let new = &wanted.outputs[*index];
                     result.outputs.iter_mut().find(|output| output.name == new.name).unwrap().clone_from(new);
                 }
@@ -175,14 +194,27 @@ mod tests {
     }
 
     fn flows() -> impl Strategy<Value = FlowConfig> {
-        let sources = prop::collection::btree_map(0..4_u8, 1..4_u16, 1..4);
-        let outputs = prop::collection::btree_map(0..6_u8, (1..4_u16, 0..2_u64), 0..6);
+        let sources = prop::collection::btree_map(0..4_u8, urls(), 1..4);
+        let outputs = prop::collection::btree_map(0..6_u8, (urls(), 0..2_u64), 0..6);
         (sources, outputs).prop_map(|(sources, outputs)| {
             flow(
-                sources.into_iter().map(|(name, port)| source(name, port)).collect(),
-                outputs.into_iter().map(|(name, (port, coalesce_ms))| output(name, port, coalesce_ms)).collect(),
+                sources.into_iter().map(|(name, url)| source_at(name, &url)).collect(),
+                outputs.into_iter().map(|(name, (url, coalesce_ms))| output_at(name, &url, coalesce_ms)).collect(),
             )
         })
+    }
+
+    fn urls() -> impl Strategy<Value = String> {
+        let udp = (1..4_u16).prop_map(|port| format!("udp://127.0.0.1:{port}"));
+        let srt = (1..3_u16, 1..3_u8, 1..3_u8, 1..3_u8).prop_map(|(port, latency, loss, rate)| {
+            format!("srt://127.0.0.1:{port}?latency={latency}&lossmaxttl={loss}&maxbw={rate}000")
+        });
+        prop_oneof![udp, srt]
+    }
+
+    /// All that counts of two ends that differ: whether one may become the other while it is open.
+    fn is_opened_anew(steps: &[Step]) -> bool {
+        steps.iter().any(|step| matches!(step, Step::ReplaceSource(_) | Step::ReplaceOutput(_)))
     }
 
     proptest! {
@@ -205,6 +237,56 @@ mod tests {
         let held = flow(vec![source(0, 1)], vec![output(0, 1, 0), output(1, 2, 2)]);
         assert_eq!(diff(Some(&before), &moved), [Step::ReplaceOutput(1)]);
         assert_eq!(diff(Some(&before), &held), [Step::Coalesce(1)]);
+    }
+
+    #[test]
+    fn what_srt_can_change_on_a_connection_opens_nothing_anew() {
+        let plain = "srt://127.0.0.1:1";
+        let of = |url: &str| flow(vec![source_at(0, url)], vec![output_at(0, url, 0)]);
+        let steps = |query: &str| diff(Some(&of(plain)), &of(&format!("{plain}?{query}")));
+        for live in [
+            "maxbw=1000000",
+            "maxbw=0&inputbw=1000000&oheadbw=40",
+            "lossmaxttl=7",
+            "peeridletimeo=9000",
+            "conntimeo=900",
+            "kmrefreshrate=5000&kmpreannounce=900",
+        ] {
+            let steps = steps(live);
+            assert!(matches!(steps[..], [Step::TuneOutput(0, _), Step::TuneSource(0, _)]), "{live}: {steps:?}");
+        }
+        for anew in [
+            "latency=300",
+            "passphrase=a-secret-of-ours",
+            "streamid=a",
+            "mode=listener",
+            "port=7",
+            "cryptomode=2",
+            "packetfilter=fec",
+            "mss=1400",
+            "payloadsize=1000",
+            "tlpktdrop=0",
+            "nakreport=0",
+            "dscp=46",
+        ] {
+            assert_eq!(steps(anew), [Step::ReplaceOutput(0), Step::ReplaceSource(0)], "{anew}");
+            assert!(is_opened_anew(&steps(&format!("{anew}&maxbw=1000000"))), "{anew}, and the rate");
+        }
+    }
+
+    #[test]
+    fn what_is_no_setting_of_the_protocol_still_opens_anew() {
+        let srt = |rate: u32| output_at(0, &format!("srt://127.0.0.1:1?maxbw={rate}"), 0);
+        let one = |output: OutputConfig| flow(vec![source(0, 1)], vec![output]);
+        let before = one(srt(1_000));
+        let held = OutputConfig { coalesce: Duration::from_millis(2), ..srt(2_000) };
+        let steps = diff(Some(&before), &one(held));
+        assert!(matches!(steps[..], [Step::Coalesce(0), Step::TuneOutput(0, _)]), "{steps:?}");
+        let disabled = OutputConfig { enabled: false, ..srt(2_000) };
+        assert_eq!(diff(Some(&before), &one(disabled)), [Step::ReplaceOutput(0)]);
+        let allow = AllowList::new(vec!["10.0.0.0/8".parse().unwrap()]).unwrap();
+        let fenced = OutputConfig { allow, ..srt(2_000) };
+        assert_eq!(diff(Some(&before), &one(fenced)), [Step::ReplaceOutput(0)]);
     }
 
     #[test]

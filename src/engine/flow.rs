@@ -16,7 +16,7 @@ use super::supervisor::Message;
 use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
 use crate::path::{Failover, failover};
-use crate::proto::{self, Done};
+use crate::proto::{self, Done, Tuning};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
 /// The part of a flow that lives on a worker.
@@ -131,6 +131,18 @@ impl RunningFlow {
     pub(super) fn set_coalesce(&mut self, slot: OutputSlot, coalesce: Duration) {
         if let Some(Some(output)) = self.outputs.get_mut(usize::from(slot.0)) {
             output.coalesce = coalesce;
+        }
+    }
+
+    /// A source goes on with other settings.
+    pub(super) fn tune_source(&mut self, cx: &mut Context<'_>, slot: SourceSlot, tuning: &Tuning) {
+        self.run_source(cx, slot, |driver, cx, sink| driver.tune(cx, tuning, sink));
+    }
+
+    /// An output goes on with other settings.
+    pub(super) fn tune_output(&mut self, cx: &mut Context<'_>, slot: OutputSlot, tuning: &Tuning) {
+        if let Some(Some(output)) = self.outputs.get_mut(usize::from(slot.0)) {
+            output.driver.tune(cx, tuning, &mut |_packet| {});
         }
     }
 

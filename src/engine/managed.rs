@@ -199,7 +199,12 @@ impl ManagedFlow {
             Step::AddOutput(index) | Step::ReplaceOutput(index) => {
                 Some(output::open(&wanted.config.outputs[index], &wanted.addresses, &self.pool))
             }
-            Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Coalesce(_) | Step::Failover => None,
+            Step::RemoveSource(_)
+            | Step::RemoveOutput(_)
+            | Step::Coalesce(_)
+            | Step::TuneSource(..)
+            | Step::TuneOutput(..)
+            | Step::Failover => None,
         }
     }
 
@@ -270,6 +275,22 @@ impl ManagedFlow {
                     output.config = config.clone();
                     let (slot, coalesce) = (output.slot, config.coalesce);
                     self.visit(move |flow, _cx| flow.set_coalesce(slot, coalesce));
+                }
+            }
+            Step::TuneSource(index, tuning) => {
+                let config = &wanted.sources[*index];
+                if let Some(source) = self.sources.iter_mut().find(|source| source.config.name == config.name) {
+                    source.config = config.clone();
+                    let (slot, tuning) = (source.slot, *tuning);
+                    self.visit(move |flow, cx| flow.tune_source(cx, slot, &tuning));
+                }
+            }
+            Step::TuneOutput(index, tuning) => {
+                let config = &wanted.outputs[*index];
+                if let Some(output) = self.outputs.iter_mut().find(|output| output.config.name == config.name) {
+                    output.config = config.clone();
+                    let (slot, tuning) = (output.slot, *tuning);
+                    self.visit(move |flow, cx| flow.tune_output(cx, slot, &tuning));
                 }
             }
             Step::Failover => {
@@ -693,6 +714,8 @@ fn is_doomed_source(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> b
         | Step::AddOutput(_)
         | Step::ReplaceOutput(_)
         | Step::Coalesce(_)
+        | Step::TuneSource(..)
+        | Step::TuneOutput(..)
         | Step::Failover => false,
     })
 }
@@ -706,6 +729,8 @@ fn is_doomed_output(config: &OutputConfig, steps: &[Step], wanted: &FlowConfig) 
         | Step::AddOutput(_)
         | Step::ReplaceSource(_)
         | Step::Coalesce(_)
+        | Step::TuneSource(..)
+        | Step::TuneOutput(..)
         | Step::Failover => false,
     });
     is_named && config.endpoint.holds_port()
@@ -719,8 +744,10 @@ fn lowest_free(taken: impl Iterator<Item = usize>) -> usize {
 /// The part of the flow that a step is about.
 const fn field(step: &Step) -> Field {
     match *step {
-        Step::AddSource(index) | Step::ReplaceSource(index) => Field::Source(index),
-        Step::AddOutput(index) | Step::ReplaceOutput(index) | Step::Coalesce(index) => Field::Output(index),
+        Step::AddSource(index) | Step::ReplaceSource(index) | Step::TuneSource(index, _) => Field::Source(index),
+        Step::AddOutput(index) | Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::TuneOutput(index, _) => {
+            Field::Output(index)
+        }
         Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Failover => Field::Flow,
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::config::{OutputConfig, OutputEndpoint};
 use super::resolver::{Addresses, Opened};
+use crate::adapters::srt::EndpointConfig;
 use crate::adapters::{Admission, Context, Driven, OpenError, clock};
 use crate::bus::{LocalCursor, Pool, Publisher};
 use crate::path::Limiter;
+use crate::proto::Tuning;
 use crate::units::{OutputName, Time};
 
 /// Opens what the configuration asks for, at the address that its name was looked up to.
@@ -44,6 +46,20 @@ impl OutputEndpoint {
             Self::Srt(_) => "srt",
         }
     }
+
+    /// What of it may change while it is open, if that is all that differs from `other`, and something does.
+    #[must_use]
+    pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {
+        match (self, other) {
+            (Self::Srt(new), Self::Srt(old)) => srt_tuning(new, old),
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_), _) => None,
+        }
+    }
+}
+
+/// See [`OutputEndpoint::tuning_from`]; the same for sources.
+pub(super) fn srt_tuning(new: &EndpointConfig, old: &EndpointConfig) -> Option<Tuning> {
+    (new != old && old.differs_in_tuning_only(new)).then(|| Tuning::Srt(new.tuning()))
 }
 
 /// An output of a running flow. Its queue is the ring: it reads when it may send, and not before.

@@ -1,12 +1,13 @@
 //! Opens the adapter of a source.
 
 use super::config::{SourceConfig, SourceEndpoint};
+use super::output::srt_tuning;
 use super::resolver::{Addresses, Opened};
 use crate::adapters::{Admission, Driven, Driver, Ports, clock};
 use crate::bus::Pool;
 use crate::path::Limiter;
-use crate::proto::Surroundings;
 use crate::proto::mpegts::Generator;
+use crate::proto::{Surroundings, Tuning};
 
 /// Opens what the configuration asks for, at the address that its name was looked up to; it listens from now on, but is
 /// read only once it is on a worker.
@@ -38,6 +39,15 @@ impl SourceEndpoint {
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
             Self::Test(_) => "test",
+        }
+    }
+
+    /// What of it may change while it is open, if that is all that differs from `other`, and something does.
+    #[must_use]
+    pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {
+        match (self, other) {
+            (Self::Srt(new), Self::Srt(old)) => srt_tuning(new, old),
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Test(_), _) => None,
         }
     }
 }

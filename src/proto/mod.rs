@@ -32,6 +32,9 @@ pub trait Core {
     /// `now` reached what [`Core::poll_timeout`] said. Calling it early is harmless.
     fn handle_timeout(&mut self, now: Time);
 
+    /// Settings that it shall go on with. Those of another protocol are not for it.
+    fn handle_tuning(&mut self, _now: Time, _tuning: &Tuning) {}
+
     /// The end: what the peer should know of it is left in [`Core::poll_transmit`].
     fn handle_close(&mut self, _now: Time) {}
 
@@ -67,6 +70,15 @@ pub trait Core {
     /// Lends the figures that this protocol's users know it by, under their names and always in the same order. A core
     /// without any does nothing.
     fn visit_details(&self, _visit: &mut dyn FnMut(&[Detail])) {}
+}
+
+/// Settings that a running core takes on without anything being opened anew, by protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tuning {
+    /// Of SRT, for the connections that there are and those to come.
+    #[cfg(feature = "srt")]
+    Srt(srt::Tuning),
 }
 
 /// Work that takes so long that packets should not wait for it.

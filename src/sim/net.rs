@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::link::{self, Link};
 use crate::bus::{Meta, Packet, Pool, PoolLimits};
-use crate::proto::{Core, Datagram, Done, Event, Port, Transmit};
+use crate::proto::{Core, Datagram, Done, Event, Port, Transmit, Tuning};
 use crate::units::Time;
 
 /// Names a node of the network it was added to.
@@ -181,6 +181,11 @@ impl Network {
         self.enqueue(at.max(self.now), node, Input::Packet(packet));
     }
 
+    /// Has a node go on with other settings, at a moment to come. One in the past means now.
+    pub fn tune(&mut self, at: Time, node: NodeId, tuning: Tuning) {
+        self.enqueue(at.max(self.now), node, Input::Tuning(tuning));
+    }
+
     /// Lets happen whatever happens up to `end`, and stops the clock there.
     ///
     /// # Panics
@@ -280,6 +285,7 @@ impl Network {
             }
             Input::Timeout => node.core.handle_timeout(local),
             Input::Done(done) => node.core.handle_done(local, done),
+            Input::Tuning(tuning) => node.core.handle_tuning(local, &tuning),
         }
         self.drain(id);
     }
@@ -373,6 +379,7 @@ enum Input {
     Packet(Packet),
     Timeout,
     Done(Done),
+    Tuning(Tuning),
 }
 
 impl Input {
@@ -382,6 +389,7 @@ impl Input {
             Self::Packet(_) => 1,
             Self::Timeout => 2,
             Self::Done(_) => 3,
+            Self::Tuning(_) => 4,
         }
     }
 }

@@ -102,6 +102,27 @@ fn a_running_flow_can_be_changed() {
 }
 
 #[test]
+fn a_rate_of_srt_changes_and_nobody_is_disconnected() {
+    let (_directory, server) = server();
+    let port = free_port();
+    let waits = format!("srt://127.0.0.1:{port}?mode=listener");
+    let mut sends = flow(free_port());
+    sends["outputs"][0] = json!({ "name": "one", "url": waits });
+    let mut receives = flow(free_port());
+    receives["sources"][0] = json!({ "name": "main", "url": format!("srt://127.0.0.1:{port}") });
+    let (sends, _receives) = (started(&server, &sends), started(&server, &receives));
+    let metrics = format!("{sends}/metrics");
+    let rate = |json: Value| json["output_metrics"][0]["srt"]["mbpsMaxBW"].as_f64();
+    server.wait_until(&metrics, |answer| rate(answer.json()).is_some());
+    let changed = server.put(&format!("{sends}/outputs/one"), &json!({ "url": format!("{waits}&maxbw=1000000") }));
+    assert_eq!(changed.status, 200, "{changed:?}");
+    server.wait_until(&metrics, |answer| rate(answer.json()) == Some(8.0));
+    let events = server.get("/v1/events").json().to_string();
+    assert_eq!(events.matches("peer_connected").count(), 2, "{events}");
+    assert!(!events.contains("peer_disconnected"), "{events}");
+}
+
+#[test]
 fn an_answer_changed_and_sent_back_is_the_new_flow() {
     let (_directory, server) = server();
     let path = started(&server, &flow(free_port()));

@@ -23,7 +23,7 @@ use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::rendezvous::{Answer, Meeting, Step};
 use super::stats::{self, Totals};
 use crate::bus::{Meta, Packet, Pool};
-use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Transmit, WireHeader, Work};
+use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Transmit, Tuning, WireHeader, Work};
 use crate::units::{Seq, Time};
 
 /// A caller as a core.
@@ -524,6 +524,20 @@ impl Core for Caller {
                 self.look_for_the_end(now);
             }
             State::Resting { .. } | State::Calling(_) | State::Closed => {}
+        }
+    }
+
+    fn handle_tuning(&mut self, now: Time, tuning: &Tuning) {
+        let Tuning::Srt(tuning) = tuning;
+        self.config.tune(tuning);
+        match &mut self.state {
+            State::Connected(connection) => connection.tune(now, tuning),
+            State::Calling(attempt) => {
+                if let Some((crypto, _)) = &mut attempt.crypto {
+                    crypto.set_refresh(tuning.refresh());
+                }
+            }
+            State::Resting { .. } | State::Closed => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::access::AccessControl;
 use super::error::Rejection;
 use super::filter;
 use super::handshake::Handshake;
@@ -22,6 +23,10 @@ pub fn check_any_bytes(bytes: &[u8]) {
     }
     if let Ok(Header::Data(header)) = Header::parse(bytes) {
         assert_eq!(header.bytes()[..], bytes[..HEADER_BYTES]);
+    }
+    if let Some(access) = std::str::from_utf8(bytes).ok().and_then(AccessControl::parse) {
+        assert!(access.pairs().count() <= bytes.len());
+        let _ = (access.kind(), access.mode(), access.resource());
     }
     super::crypto::check_any_bytes(bytes);
     let pool = Pool::new(PoolLimits { small_max: 8, large_max: 0 });

@@ -84,7 +84,74 @@ impl Default for Config {
     }
 }
 
+/// What of a [`Config`] may change while a connection lives: what the peer was told nothing of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// As in [`Config::bandwidth`].
+    pub bandwidth: Bandwidth,
+    /// As in [`Config::send_drop_delay`].
+    pub send_drop_delay: Option<Duration>,
+    /// As in [`Config::reorder_max`].
+    pub reorder_max: u32,
+    /// As in [`Config::connect_timeout`]; a handshake that is under way keeps to the one it began with.
+    pub connect_timeout: Duration,
+    /// As in [`Config::idle_timeout`].
+    pub idle_timeout: Duration,
+    /// As in [`Config::key_refresh_packets`]; a key that was used for longer already changes as soon as may be.
+    pub key_refresh_packets: u64,
+    /// As in [`Config::key_announce_packets`].
+    pub key_announce_packets: u64,
+}
+
 impl Config {
+    /// What of it may change while a connection lives.
+    #[must_use]
+    pub const fn tuning(&self) -> Tuning {
+        Tuning {
+            bandwidth: self.bandwidth,
+            send_drop_delay: self.send_drop_delay,
+            reorder_max: self.reorder_max,
+            connect_timeout: self.connect_timeout,
+            idle_timeout: self.idle_timeout,
+            key_refresh_packets: self.key_refresh_packets,
+            key_announce_packets: self.key_announce_packets,
+        }
+    }
+
+    /// The same with another tuning.
+    #[must_use]
+    pub fn tuned(self, tuning: &Tuning) -> Self {
+        let Tuning {
+            bandwidth,
+            send_drop_delay,
+            reorder_max,
+            connect_timeout,
+            idle_timeout,
+            key_refresh_packets,
+            key_announce_packets,
+        } = *tuning;
+        Self {
+            bandwidth,
+            send_drop_delay,
+            reorder_max,
+            connect_timeout,
+            idle_timeout,
+            key_refresh_packets,
+            key_announce_packets,
+            ..self
+        }
+    }
+
+    pub(super) fn tune(&mut self, tuning: &Tuning) {
+        *self = std::mem::take(self).tuned(tuning);
+    }
+
+    pub(super) fn refresh(&self) -> Refresh {
+        self.tuning().refresh()
+    }
+}
+
+impl Tuning {
     pub(super) fn refresh(&self) -> Refresh {
         let every = self.key_refresh_packets;
         // Half of the span at most, or the next key would be announced before this one is old (libsrt).

@@ -66,7 +66,6 @@ impl Pacer {
     }
 
     /// Changes the rate from now on.
-    #[allow(dead_code, reason = "live changes of a running connection will call it")]
     pub(super) fn set_bandwidth(&mut self, now: Time, bandwidth: Bandwidth) {
         if !matches!((self.bandwidth, bandwidth), (Bandwidth::Estimated { .. }, Bandwidth::Estimated { .. })) {
             self.estimate = Estimate::default();

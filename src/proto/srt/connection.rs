@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::config::Config;
+use super::config::{Config, Tuning};
 use super::crypto::Crypto;
 use super::entropy::Entropy;
 use super::error::Ended;
@@ -211,6 +211,19 @@ impl Connection {
     /// What came and is for the group to take.
     pub(super) fn take_passed(&mut self) -> Option<Data> {
         self.passed.as_mut()?.pop_front()
+    }
+
+    /// Goes on with these settings.
+    pub(super) fn tune(&mut self, now: Time, tuning: &Tuning) {
+        self.now = now;
+        let Tuning { bandwidth, send_drop_delay, reorder_max, idle_timeout, .. } = *tuning;
+        self.sender.set_bandwidth(now, bandwidth);
+        self.sender.set_drop_delay(send_drop_delay);
+        self.receiver.set_reorder_max(reorder_max);
+        self.idle_timeout = idle_timeout;
+        if let Some(crypto) = &mut self.crypto {
+            crypto.set_refresh(tuning.refresh());
+        }
     }
 
     /// Ends it.

@@ -100,12 +100,3 @@ pub(super) fn induction(
         ..asked.clone()
     }
 }
-
-/// Whether a caller's stream id is, or names as its resource, the one that is served. `#!::r=news,u=anna` is the form of
-/// libsrt's access control guidelines.
-#[must_use]
-pub fn names(given: &str, served: &str) -> bool {
-    let resource =
-        given.strip_prefix("#!::").and_then(|pairs| pairs.split(',').find_map(|pair| pair.strip_prefix("r=")));
-    given == served || resource == Some(served)
-}

@@ -145,7 +145,7 @@ impl Stage {
             0 => Self::WaveAHand,
             CONCLUSION => Self::Conclusion,
             AGREEMENT => Self::Agreement,
-            1_000.. if number < 0x8000_0000 => Self::Rejected(Rejection::new(number)),
+            1_000.. if number < 0x8000_0000 => Self::Rejected(Rejection::of_wire(number)),
             _ => Self::Unknown(number),
         }
     }
@@ -156,7 +156,7 @@ impl Stage {
             Self::WaveAHand => 0,
             Self::Conclusion => CONCLUSION,
             Self::Agreement => AGREEMENT,
-            Self::Rejected(rejection) => rejection.code(),
+            Self::Rejected(rejection) => rejection.wire(),
             Self::Unknown(number) => number,
         }
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::access::{AccessControl, names};
 use super::agree::{self, Parties, Taken, Verdict, Wishes};
 use super::caller::{EVENTS_MAX, handshake_datagram};
 use super::config::Config;
@@ -14,14 +15,15 @@ use super::cookies::Cookies;
 use super::crypto::Kek;
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
-use super::front::{induction, names};
+use super::front::induction;
+use super::gate::{Applicant, Gate, Terms};
 use super::group::{Group, GroupKind, Links};
 use super::handshake::{self, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::stats::{self, Totals};
 use super::waiting::Waiting;
 use crate::bus::{Packet, Pool};
-use crate::proto::{Core, Datagram, Detail, Done, Event, Stats, Transmit, Work};
+use crate::proto::{Core, Datagram, Detail, Done, Event, Stats, Transmit, Tuning, Work};
 use crate::units::Time;
 
 /// What a listener does with those who call.
@@ -41,6 +43,7 @@ pub enum Service {
 pub struct Listener {
     config: Config,
     service: Service,
+    gate: Gate,
     pool: Pool,
     entropy: Entropy,
     cookies: Cookies,
@@ -73,6 +76,15 @@ struct Caller {
     is_ready: bool,
 }
 
+/// What came of looking at a caller's wishes.
+struct Admitted {
+    verdict: Verdict,
+    group: Option<handshake::Group>,
+    terms: Terms,
+    /// Ours on these terms.
+    config: Config,
+}
+
 impl Listener {
     /// Waits for callers. `secret` must be unpredictable.
     #[must_use]
@@ -81,6 +93,7 @@ impl Listener {
         Self {
             config,
             service,
+            gate: Gate::default(),
             pool,
             cookies: Cookies::new(entropy.secret()),
             entropy,
@@ -102,6 +115,24 @@ impl Listener {
     #[must_use]
     pub fn behind(mut self, front: [u8; 32]) -> Self {
         self.cookies = Cookies::new(front);
+        self
+    }
+
+    /// The same with a gate: `decide` says who comes in, and on which terms.
+    ///
+    /// It is asked about every caller who has brought back his cookie, speaks as we do, and names the configuration's
+    /// stream id if there is one; before keys are derived, and before anybody makes room for him. As a caller repeats
+    /// himself until he is answered, it is asked again only if its refusal got lost or too many waited for their keys;
+    /// but whoever was not let in may call again, and each member of a group calls. Whoever it lets in may still have
+    /// the wrong passphrase, or find no room.
+    ///
+    /// It runs wherever the listener does, between packets: it must be quick, and neither wait for anything nor panic.
+    #[must_use]
+    pub fn with_gate(
+        mut self,
+        decide: impl FnMut(&Applicant<'_>) -> Result<Terms, Rejection> + Send + 'static,
+    ) -> Self {
+        self.gate = Gate::new(decide);
         self
     }
 
@@ -132,23 +163,25 @@ impl Listener {
         header: &ControlHeader,
         datagram: &Datagram,
         (asked, extensions): (&Handshake, Extensions<'_>),
-        kek: Option<Kek>,
+        derived: Option<(Kek, Terms)>,
     ) {
         let peer = datagram.peer;
         if let Some(caller) = self.known.get(&(peer, asked.socket_id)).and_then(|id| self.callers.get(id)) {
             let answer = caller.answer.clone();
             return self.answer(now, peer, asked.socket_id, &answer);
         }
-        if !self.cookies.knows(now, peer, asked.cookie) {
+        let is_again = derived.is_none() && self.waiting.holds(now, asked.socket_id, peer);
+        if is_again || !self.cookies.knows(now, peer, asked.cookie) {
             self.totals.unexpected += 1;
             return;
         }
-        match self.judge(now, asked, extensions, kek) {
-            Ok((Verdict::Take(taken), group)) => {
-                self.accept(now, (datagram.packet.meta.arrival, header.timestamp), peer, asked, (*taken, group));
+        match self.judge(now, peer, asked, extensions, derived) {
+            Ok(Admitted { verdict: Verdict::Take(taken), group, config, .. }) => {
+                let base = (datagram.packet.meta.arrival, header.timestamp);
+                self.accept(now, base, peer, asked, &config, (*taken, group));
             }
-            Ok((Verdict::Needs(derivation), _)) => {
-                if let Some(id) = self.waiting.add(now, asked.socket_id, datagram) {
+            Ok(Admitted { verdict: Verdict::Needs(derivation), terms, .. }) => {
+                if let Some(id) = self.waiting.add(now, asked.socket_id, datagram, terms) {
                     self.work.push_back(Work::new(id, move || derivation.run()));
                 } else {
                     self.totals.unexpected += 1;
@@ -166,22 +199,28 @@ impl Listener {
         }
     }
 
-    /// Whether a caller may come in, and into which group; with `kek`, if his keys need one.
+    /// Whether a caller may come in, and how; `derived` is what came of it before, if his keys needed something.
     fn judge(
         &mut self,
         now: Time,
+        peer: SocketAddr,
         asked: &Handshake,
         extensions: Extensions<'_>,
-        kek: Option<Kek>,
-    ) -> Result<(Verdict, Option<handshake::Group>), Rejection> {
+        derived: Option<(Kek, Terms)>,
+    ) -> Result<Admitted, Rejection> {
         if asked.version < 5 || asked.extension & extension::HANDSHAKE == 0 {
             return Err(Rejection::VERSION);
         }
         let wishes = Wishes::of(extensions)?;
-        wishes.check()?;
+        let request = wishes.check()?;
         if !self.config.stream_id.is_empty() && !names(&wishes.stream_id, &self.config.stream_id) {
             return Err(Rejection::NOT_FOUND);
         }
+        let (kek, terms) = match derived {
+            Some((kek, terms)) => (Some(kek), terms),
+            // Before anybody has to make room for him.
+            None => (None, self.gate.ask(&applicant(peer, &wishes, request.version))?),
+        };
         if let Some(group) = &wishes.group {
             self.judge_member(now, group)?;
         }
@@ -197,8 +236,9 @@ impl Listener {
                 }
             }
         }
+        let config = terms.apply(&self.config);
         // Last, as it is what costs.
-        Ok((agree::take(&self.config, &wishes, kek)?, wishes.group))
+        Ok(Admitted { verdict: agree::take(&config, &wishes, kek)?, group: wishes.group, terms, config })
     }
 
     /// Whether its group takes one more.
@@ -231,6 +271,7 @@ impl Listener {
         base: (Time, u32),
         peer: SocketAddr,
         asked: &Handshake,
+        config: &Config,
         (mut taken, asked_group): (Taken, Option<handshake::Group>),
     ) {
         let mut id = self.entropy.socket_id();
@@ -240,10 +281,10 @@ impl Listener {
         let key = asked_group.map(|group| group.id);
         let epoch = key.and_then(|key| self.groups.get(&key)).map_or(now, Group::epoch);
         let parties = Parties { local_id: id, peer, epoch, initial: asked.initial, base };
-        let settled = agree::answered(&self.config, parties, asked, &taken);
+        let settled = agree::answered(config, parties, asked, &taken);
         let answer = Handshake {
-            mtu: asked.mtu.min(u32::from(self.config.mtu)),
-            flow_window: self.config.flow_window,
+            mtu: asked.mtu.min(u32::from(config.mtu)),
+            flow_window: config.flow_window,
             socket_id: id,
             peer_ip: peer.ip(),
             ..asked.clone()
@@ -252,10 +293,10 @@ impl Listener {
             self.keep_groups(|id, _| Some(id) == key);
         }
         let crypto = (taken.crypto.take(), self.entropy.child());
-        let mut connection = Connection::new(now, settled, &self.config, self.pool.clone(), crypto);
+        let mut connection = Connection::new(now, settled, config, self.pool.clone(), crypto);
         let group = asked_group.map(|asked| self.join(now, id, &asked, &mut connection));
         let mut body = Vec::new();
-        agree::write_response(answer, &self.config, &taken, group, &mut body);
+        agree::write_response(answer, config, &taken, group, &mut body);
         self.known.insert((peer, asked.socket_id), id);
         self.callers.insert(id, Caller { connection, group: key, answer: body.clone(), is_ready: false });
         // Unless it joins others its timestamp is the beginning of our clock.
@@ -330,6 +371,12 @@ impl Listener {
     }
 }
 
+fn applicant<'a>(peer: SocketAddr, wishes: &'a Wishes, version: u32) -> Applicant<'a> {
+    let stream_id = wishes.stream_id.as_str();
+    let access = AccessControl::parse(stream_id);
+    Applicant { peer, stream_id, access, version, is_encrypted: wishes.key_request.is_some() }
+}
+
 impl Links for BTreeMap<u32, Caller> {
     fn link(&mut self, id: u32) -> Option<&mut Connection> {
         Some(&mut self.get_mut(&id)?.connection)
@@ -392,6 +439,16 @@ impl Core for Listener {
         }
     }
 
+    fn handle_tuning(&mut self, now: Time, tuning: &Tuning) {
+        let Tuning::Srt(tuning) = tuning;
+        self.now = now;
+        self.config.tune(tuning);
+        let ids: Vec<u32> = self.callers.keys().copied().collect();
+        for id in ids {
+            self.with(id, |connection| connection.tune(now, tuning));
+        }
+    }
+
     fn handle_close(&mut self, now: Time) {
         let ids: Vec<u32> = self.callers.keys().copied().collect();
         for id in ids {
@@ -435,12 +492,14 @@ impl Core for Listener {
     }
 
     fn handle_done(&mut self, now: Time, done: Done) {
-        let (Some(datagram), Ok(kek)) = (self.waiting.take(done.id), done.result.downcast::<Kek>()) else { return };
+        let (Some((datagram, terms)), Ok(kek)) = (self.waiting.take(done.id), done.result.downcast::<Kek>()) else {
+            return;
+        };
         // It was read before.
         if let Ok(Header::Control(header)) = Header::parse(&datagram.packet)
             && let Ok(asked) = Handshake::parse(&datagram.packet[HEADER_BYTES..])
         {
-            self.handle_conclusion(now, &header, &datagram, (&asked.0, asked.1), Some(*kek));
+            self.handle_conclusion(now, &header, &datagram, (&asked.0, asked.1), Some((*kek, terms)));
         }
     }
 

@@ -238,6 +238,14 @@ impl Tolerance {
         }
     }
 
+    /// Changes the most; what waits for longer than that is reported sooner.
+    pub(super) fn set_max(&mut self, packets_max: u32) {
+        self.packets_max = packets_max.min(TOLERANCE_MAX);
+        self.packets = self.packets.min(self.packets_max);
+        let latest = self.arrivals + 1 + u64::from(self.packets_max);
+        self.waiting.iter_mut().for_each(|(_, report_at)| *report_at = latest.min(*report_at));
+    }
+
     /// In packets.
     pub(super) const fn packets(&self) -> u32 {
         self.packets
@@ -448,6 +456,25 @@ pub(super) mod tests {
             tolerance.in_order();
         }
         assert_eq!(tolerance.packets(), 0);
+    }
+
+    #[test]
+    fn less_tolerance_is_for_gaps_that_wait_too() {
+        let mut tolerance = Tolerance::new(20);
+        tolerance.belated(1, 15);
+        assert!(!tolerance.gap(&(10..12)));
+        tolerance.set_max(2);
+        assert_eq!(tolerance.packets(), 2);
+        tolerance.arrived();
+        tolerance.arrived();
+        assert_eq!(tolerance.poll_report(), None);
+        tolerance.arrived();
+        assert_eq!(tolerance.poll_report(), Some(10..12));
+        tolerance.set_max(0);
+        assert!(tolerance.gap(&(20..21)));
+        tolerance.set_max(9);
+        tolerance.belated(2, 7);
+        assert_eq!(tolerance.packets(), 7, "and it may grow again");
     }
 
     #[test]

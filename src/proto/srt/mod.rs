@@ -6,6 +6,7 @@
 //! [`Caller`], [`CallerGroup`] and [`Listener`] are the cores. All end in connections, whose halves are `send` and
 //! `receive`.
 
+pub mod access;
 mod acks;
 mod agree;
 mod arrival;
@@ -23,6 +24,7 @@ mod entropy;
 pub mod error;
 pub mod filter;
 mod front;
+mod gate;
 mod group;
 pub mod handshake;
 mod listener;
@@ -41,8 +43,9 @@ mod waiting;
 pub use caller::Caller;
 #[cfg(any(test, fuzzing))]
 pub use check::{check_any_bytes, check_any_group_path, check_any_path};
-pub use config::{Config, PAYLOAD_LIVE, PAYLOAD_MAX};
+pub use config::{Config, PAYLOAD_LIVE, PAYLOAD_MAX, Tuning};
 pub use congestion::Bandwidth;
-pub use front::{Front, Heard, names};
+pub use front::{Front, Heard};
+pub use gate::{Applicant, Terms};
 pub use group::{CallerGroup, GroupKind, GroupMember};
 pub use listener::{Listener, Service};

@@ -428,6 +428,11 @@ impl Receiver {
         self.contiguous
     }
 
+    /// Changes how many packets a gap may wait for reordering.
+    pub(super) fn set_reorder_max(&mut self, packets: u32) {
+        self.tolerance.set_max(packets);
+    }
+
     /// Smoothed round-trip time and its variation; a guess until the first ACKACK.
     pub(super) const fn round_trip(&self) -> (Duration, Duration) {
         (self.round_trip.smoothed(), self.round_trip.variation())

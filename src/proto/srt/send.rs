@@ -44,6 +44,16 @@ pub(super) struct Config {
     pub bandwidth: Bandwidth,
 }
 
+impl Config {
+    /// Ages at which a packet is dropped, and at which it makes room for a new one.
+    fn drop_ages(&self) -> [Duration; 2] {
+        let drop_delay = self.drop_delay.filter(|_| self.too_late_drop);
+        [LATE_MIN, Duration::ZERO].map(|least| {
+            drop_delay.map_or(Duration::MAX, |delay| self.latency.saturating_add(delay).max(least) + REACTION)
+        })
+    }
+}
+
 #[cfg(test)]
 impl Config {
     /// What two sides of defaults agree on (libsrt 1.5), with a window as large as this side's buffer.
@@ -202,10 +212,7 @@ impl Sender {
     /// A sender that has sent nothing.
     pub(super) fn new(config: Config, now: Time) -> Self {
         let capacity = config.capacity.clamp(CAPACITY_MIN, CAPACITY_MAX).next_power_of_two();
-        let drop_delay = config.drop_delay.filter(|_| config.too_late_drop);
-        let age = |least: Duration| {
-            drop_delay.map_or(Duration::MAX, |delay| config.latency.saturating_add(delay).max(least) + REACTION)
-        };
+        let [late_after, useless_after] = config.drop_ages();
         let mut sender = Self {
             buffer: VecDeque::new(),
             oldest: config.first,
@@ -216,8 +223,8 @@ impl Sender {
             flow_window: config.flow_window,
             round_trip: ROUND_TRIP_UNKNOWN,
             resend_after: Duration::ZERO,
-            late_after: age(LATE_MIN),
-            useless_after: age(Duration::ZERO),
+            late_after,
+            useless_after,
             blind_from: now,
             reports: ReportBudget { left: 0, until: now },
             drop_requests: VecDeque::with_capacity(DROP_REQUESTS_MAX),
@@ -396,10 +403,15 @@ impl Sender {
     }
 
     /// Changes the rate from now on.
-    #[allow(dead_code, reason = "live changes of a running connection will call it")]
     pub(super) fn set_bandwidth(&mut self, now: Time, bandwidth: Bandwidth) {
         self.config.bandwidth = bandwidth;
         self.pacer.set_bandwidth(now, bandwidth);
+    }
+
+    /// Changes how late a packet may be before it is dropped, those that wait already included.
+    pub(super) fn set_drop_delay(&mut self, drop_delay: Option<Duration>) {
+        self.config.drop_delay = drop_delay;
+        [self.late_after, self.useless_after] = self.config.drop_ages();
     }
 
     /// `now` reached [`Sender::poll_timeout`]; [`Sender::poll`] may then have something. Calling it early is harmless.
@@ -769,6 +781,19 @@ mod tests {
         assert_eq!(dropped_after(delayed), Some(3_521));
         assert_eq!(dropped_after(Config { drop_delay: None, ..config() }), None);
         assert_eq!(dropped_after(Config { too_late_drop: false, ..config() }), None);
+    }
+
+    #[test]
+    fn another_drop_delay_is_for_packets_that_wait_already() {
+        let mut rig = Rig::with(Config { drop_delay: None, ..config() }, 1);
+        rig.sender.handle_timeout(ms(5_000));
+        assert_eq!(rig.sender.stats().dropped.packets, 0);
+        rig.sender.set_drop_delay(Some(Duration::from_millis(6_000)));
+        rig.sender.handle_timeout(ms(6_000));
+        assert_eq!(rig.sender.stats().dropped.packets, 0);
+        rig.sender.set_drop_delay(Some(Duration::ZERO));
+        rig.sender.handle_timeout(ms(6_001));
+        assert_eq!(rig.sender.stats().dropped.packets, 1);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Callers whose keys are being derived. Each costs half a millisecond of somebody's time, so nobody gets many.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::gate::Terms;
 use crate::proto::Datagram;
 use crate::units::Time;
 
@@ -22,26 +23,32 @@ struct Conclusion {
     /// The caller's own.
     socket_id: u32,
     datagram: Datagram,
+    /// What he shall get.
+    terms: Terms,
 }
 
 impl Waiting {
-    /// Keeps a conclusion until its keys are there, and names it; `None` if it waits already, or too many do.
-    pub(super) fn add(&mut self, now: Time, socket_id: u32, datagram: &Datagram) -> Option<u64> {
+    /// Whether this caller's conclusion waits already.
+    pub(super) fn holds(&mut self, now: Time, socket_id: u32, peer: SocketAddr) -> bool {
         self.conclusions.retain(|_, waiting| now.since(waiting.since) < KEPT);
-        let is_known = |waiting: &Conclusion| waiting.socket_id == socket_id && waiting.datagram.peer == datagram.peer;
-        if self.conclusions.len() >= CONCLUSIONS_MAX || self.conclusions.values().any(is_known) {
+        self.conclusions.values().any(|waiting| waiting.socket_id == socket_id && waiting.datagram.peer == peer)
+    }
+
+    /// Keeps a conclusion until its keys are there, and names it; `None` if it waits already, or too many do.
+    pub(super) fn add(&mut self, now: Time, socket_id: u32, datagram: &Datagram, terms: Terms) -> Option<u64> {
+        if self.holds(now, socket_id, datagram.peer) || self.conclusions.len() >= CONCLUSIONS_MAX {
             return None;
         }
         self.charge(now, datagram.peer.ip())?;
         let id = self.next_id;
         self.next_id += 1;
-        self.conclusions.insert(id, Conclusion { since: now, socket_id, datagram: datagram.clone() });
+        self.conclusions.insert(id, Conclusion { since: now, socket_id, datagram: datagram.clone(), terms });
         Some(id)
     }
 
-    /// The conclusion of this name.
-    pub(super) fn take(&mut self, id: u64) -> Option<Datagram> {
-        self.conclusions.remove(&id).map(|waiting| waiting.datagram)
+    /// The conclusion of this name, and what its sender shall get.
+    pub(super) fn take(&mut self, id: u64) -> Option<(Datagram, Terms)> {
+        self.conclusions.remove(&id).map(|waiting| (waiting.datagram, waiting.terms))
     }
 
     /// `None` if this address has had its share.
@@ -75,13 +82,18 @@ mod tests {
     #[test]
     fn a_conclusion_that_comes_again_waits_once() {
         let mut waiting = Waiting::default();
-        assert_eq!(waiting.add(ms(0), 1, &from(1)), Some(0));
-        assert_eq!(waiting.add(ms(250), 1, &from(1)), None);
-        assert_eq!(waiting.add(ms(250), 2, &from(1)), Some(1), "another socket");
-        assert_eq!(waiting.take(0).map(|datagram| datagram.peer), Some(from(1).peer));
+        assert_eq!(waiting.add(ms(0), 1, &from(1), Terms::default()), Some(0));
+        assert_eq!(waiting.add(ms(250), 1, &from(1), Terms::default()), None);
+        assert!(waiting.holds(ms(250), 1, from(1).peer) && !waiting.holds(ms(250), 2, from(1).peer));
+        assert_eq!(waiting.add(ms(250), 2, &from(1), Terms::default()), Some(1), "another socket");
+        assert_eq!(waiting.take(0).map(|(datagram, _)| datagram.peer), Some(from(1).peer));
         assert!(waiting.take(0).is_none());
-        assert_eq!(waiting.add(ms(300), 1, &from(1)), Some(2));
-        assert_eq!(waiting.add(ms(3_300), 1, &from(1)), Some(3), "whoever was forgotten is not waited for");
+        assert_eq!(waiting.add(ms(300), 1, &from(1), Terms::default()), Some(2));
+        assert_eq!(
+            waiting.add(ms(3_300), 1, &from(1), Terms::default()),
+            Some(3),
+            "whoever was forgotten is not waited for"
+        );
     }
 
     #[test]
@@ -89,15 +101,16 @@ mod tests {
         let mut waiting = Waiting::default();
         let mut taken = 0;
         for n in 0..10_000 {
-            if let Some(id) = waiting.add(ms(n / 20), n as u32, &from(1)) {
+            if let Some(id) = waiting.add(ms(n / 20), n as u32, &from(1), Terms::default()) {
                 waiting.take(id);
                 taken += 1;
             }
         }
         assert_eq!(taken, PER_SPAN_MAX);
-        assert!(waiting.add(ms(600), 1, &from(2)).is_some(), "another address");
-        assert!(waiting.add(ms(1_600), 1, &from(1)).is_some(), "a second later");
-        let many = (0..1_000).filter(|n| waiting.add(ms(1_700), *n, &from(*n as u8)).is_some()).count();
+        assert!(waiting.add(ms(600), 1, &from(2), Terms::default()).is_some(), "another address");
+        assert!(waiting.add(ms(1_600), 1, &from(1), Terms::default()).is_some(), "a second later");
+        let many =
+            (0..1_000).filter(|n| waiting.add(ms(1_700), *n, &from(*n as u8), Terms::default()).is_some()).count();
         assert!(many < CONCLUSIONS_MAX && waiting.conclusions.len() == CONCLUSIONS_MAX, "{many}");
     }
 

@@ -183,6 +183,11 @@ impl Crypto {
         self.receiving.expect(form);
     }
 
+    /// Changes when keys change. One that is announced already is waited for as `refresh` says.
+    pub const fn set_refresh(&mut self, refresh: Refresh) {
+        self.sending.set_refresh(refresh);
+    }
+
     /// How long the keys are that we send with.
     #[must_use]
     pub const fn length(&self) -> KeyLength {

@@ -47,6 +47,8 @@ pub(super) struct Sending {
     next: Option<Key>,
     /// Packets sealed with the current key.
     sealed: u64,
+    /// How many they were when the next key was announced.
+    announced_after: u64,
     announcement: Option<Announcement>,
     changes: u64,
 }
@@ -78,9 +80,14 @@ impl Sending {
             in_use: flag,
             next: None,
             sealed: 0,
+            announced_after: 0,
             announcement: None,
             changes: 0,
         })
+    }
+
+    pub(super) const fn set_refresh(&mut self, refresh: Refresh) {
+        self.refresh = refresh.within_bounds();
     }
 
     pub(super) const fn set_form(&mut self, form: GcmForm) {
@@ -132,7 +139,9 @@ impl Sending {
         let is_confirmed = self.announcement.as_ref().is_none_or(|announcement| announcement.is_confirmed);
         // libsrt changes the key whether or not the peer has the new one. Waiting for it costs nothing, but not for
         // ever: sequence numbers must not come again under the same key.
-        if self.sealed < self.refresh.every || (!is_confirmed && self.sealed < 2 * self.refresh.every) {
+        // Counted from the announcement, which is later than `refresh` has it if that has changed meanwhile.
+        let change_after = (self.announced_after + self.refresh.announce).min(EVERY_MAX);
+        if self.sealed < change_after || (!is_confirmed && self.sealed < change_after + self.refresh.every) {
             return;
         }
         let Some(next) = self.next.take() else { return };
@@ -156,6 +165,7 @@ impl Sending {
         };
         let Some(material) = KeyMaterial::wrap(&keys, self.mode, &self.kek) else { return };
         self.next = Key::new(self.mode, key, &self.kek);
+        self.announced_after = self.sealed;
         self.announcement = Some(Announcement { material, is_confirmed: false, tries: 0, due: now });
     }
 

@@ -238,6 +238,41 @@ fn keys_change_where_libsrt_changes_them() {
 }
 
 #[test]
+fn keys_change_by_new_numbers_and_never_before_the_peer_has_been_told() {
+    let announced_and_changed = |after: u32, refresh: Refresh, is_answered: bool| {
+        let (mut caller, mut listener) = pair(KeyLength::Aes128, CipherMode::Ctr, Refresh { every: 200, announce: 50 });
+        let (mut announced, mut changed) = (0, 0);
+        for number in 1..=1_000 {
+            let before = caller.in_use();
+            let sealed = seal(&mut caller, at(0), number);
+            assert!(!is_answered || opens(&mut listener, &sealed), "{number}");
+            if let Some(request) = caller.poll_announcement(at(0), ROUND_TRIP).filter(|_| announced == 0) {
+                announced = number;
+                let answer = listener.handle_request(&request).unwrap();
+                if is_answered {
+                    caller.handle_response(&answer);
+                }
+            }
+            if caller.in_use() != before {
+                changed = number;
+                break;
+            }
+            if number == after {
+                caller.set_refresh(refresh);
+            }
+        }
+        (announced, changed)
+    };
+    let sooner = Refresh { every: 20, announce: 5 };
+    let later = Refresh { every: 500, announce: 100 };
+    assert_eq!(announced_and_changed(7, sooner, true), (15, 20));
+    assert_eq!(announced_and_changed(120, sooner, true), (121, 126), "as soon as may be");
+    assert_eq!(announced_and_changed(120, sooner, false), (121, 146), "and without an answer a whole key later");
+    assert_eq!(announced_and_changed(120, later, true), (400, 500));
+    assert_eq!(announced_and_changed(170, later, true), (150, 400), "an announced one waits for the new numbers");
+}
+
+#[test]
 fn an_announcement_is_sent_until_it_is_answered_and_the_key_waits_for_that() {
     let (mut caller, mut listener) = pair(KeyLength::Aes256, CipherMode::Gcm, SMALL);
     let mut number = 0;

@@ -11,7 +11,7 @@ use crate::proto::srt::connection::Connection;
 use crate::proto::srt::entropy::Entropy;
 use crate::proto::srt::packet::Header;
 use crate::proto::srt::{handshake, stats};
-use crate::proto::{Core, Datagram, Detail, Done, Event, Stats, Transmit, Work};
+use crate::proto::{Core, Datagram, Detail, Done, Event, Stats, Transmit, Tuning, Work};
 use crate::units::{Seq, Time};
 
 /// Whom a group calls.
@@ -181,6 +181,13 @@ impl Core for CallerGroup {
             caller.handle_timeout(now);
             self.reconcile(id as u32);
         }
+    }
+
+    fn handle_tuning(&mut self, now: Time, tuning: &Tuning) {
+        self.now = now;
+        let Tuning::Srt(settings) = tuning;
+        self.config.tune(settings);
+        self.callers.iter_mut().for_each(|caller| caller.handle_tuning(now, tuning));
     }
 
     fn handle_close(&mut self, now: Time) {
