@@ -23,6 +23,6 @@ mod process;
 mod proxy;
 mod rtp;
 mod srt;
-mod srt_gate;
+mod srt_peers;
 mod support;
 mod udp;

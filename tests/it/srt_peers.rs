@@ -1,4 +1,4 @@
-//! The gate: SRT with libsrt on the other end, each side calling and each sending, over a path that takes its time and
+//! SRT with libsrt on the other end, each side calling and each sending, over a path that takes its time and
 //! loses. What has to come out is told in `srt::assert_whole`.
 
 use std::net::SocketAddr;
