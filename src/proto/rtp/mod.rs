@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod header;
 mod ntp;
+mod numbering;
 mod random;
 mod receiver;
 mod reorder;
