@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::worker::SocketKey;
 use crate::proto::{Done, Work};
 
-/// Brings what was done back to the actor and the socket that it was for.
+/// Brings what was done to the actor and the socket that it is for, unless too much waits there.
 pub(super) type Deliver = Arc<dyn Fn(usize, SocketKey, Done) + Send + Sync>;
 
 /// The thread, once there was something to do; it ends with the worker.
@@ -15,6 +15,21 @@ pub(super) struct Background {
     name: String,
     deliver: Deliver,
     jobs: Option<SyncSender<Job>>,
+}
+
+/// Reaches a socket of an actor from anywhere.
+#[derive(Clone)]
+pub(super) struct Remote {
+    deliver: Deliver,
+    actor: usize,
+    socket: SocketKey,
+}
+
+impl Remote {
+    /// Hands `done` to the actor, if it is still there and not too much waits for its worker.
+    pub(super) fn deliver(&self, done: Done) {
+        (self.deliver)(self.actor, self.socket, done);
+    }
 }
 
 struct Job {
@@ -36,6 +51,11 @@ impl Background {
         if let Some(jobs) = &self.jobs {
             let _ = jobs.try_send(Job { actor, socket, work });
         }
+    }
+
+    /// Reaches a socket of an actor from anywhere.
+    pub(super) fn remote(&self, actor: usize, socket: SocketKey) -> Remote {
+        Remote { deliver: Arc::clone(&self.deliver), actor, socket }
     }
 
     fn start(&self) -> Option<SyncSender<Job>> {

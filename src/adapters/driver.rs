@@ -13,8 +13,10 @@ use arrayvec::ArrayVec;
 use mio::Interest;
 
 use super::counters::Counters;
+use super::guests::{GUESTS_MAX, Guests};
 use super::io::Sent;
-use super::socket::{Granted, UdpSocket};
+use super::ports::{Seat, Visitor};
+use super::socket::{Granted, SocketOptions, UdpSocket};
 use super::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
@@ -124,6 +126,9 @@ pub struct Driver<C> {
     listens: bool,
     media: Option<Endpoint>,
     control: Option<Endpoint>,
+    /// What the worker knows the driver by.
+    first: SocketKey,
+    guests: Option<Guests>,
     admission: Admission,
     /// Who sent last and was found on the allow-list.
     last_allowed: Option<IpAddr>,
@@ -146,8 +151,8 @@ enum Role {
 }
 
 #[derive(Debug)]
-struct Endpoint {
-    socket: UdpSocket,
+pub(super) struct Endpoint {
+    pub(super) socket: UdpSocket,
     key: SocketKey,
     /// What the worker tells about this socket now.
     interest: Option<Interest>,
@@ -173,6 +178,12 @@ impl<C: Core + Send> Driver<C> {
         Self::new(core, Role::Source, media, control, admission)
     }
 
+    /// A source that gets its callers from a port that it shares with others.
+    #[must_use]
+    pub(super) fn guest_house(core: C, seat: Seat, socket: SocketOptions, admission: Admission) -> Self {
+        Self { guests: Some(Guests::new(seat, socket)), ..Self::new(core, Role::Source, None, None, admission) }
+    }
+
     /// An output that sends on `media`, and exchanges reports on `control`.
     #[must_use]
     pub fn output(core: C, media: UdpSocket, control: Option<UdpSocket>, limiter: Option<Limiter>) -> Self {
@@ -187,13 +198,15 @@ impl<C: Core + Send> Driver<C> {
     }
 
     fn new(core: C, role: Role, media: Option<UdpSocket>, control: Option<UdpSocket>, admission: Admission) -> Self {
-        let endpoint = |socket| Endpoint { socket, key: SocketKey(0), interest: None };
+        let endpoint = |socket| Endpoint::new(socket, SocketKey(0));
         Self {
             core,
             role,
             listens: role == Role::Source,
             media: media.map(endpoint),
             control: control.map(endpoint),
+            first: SocketKey(0),
+            guests: None,
             admission,
             last_allowed: None,
             pending: Vec::with_capacity(PENDING_TYPICAL),
@@ -207,15 +220,16 @@ impl<C: Core + Send> Driver<C> {
     }
 
     /// Takes datagrams in from one port.
-    fn receive(&mut self, cx: &mut Context<'_>, port: Port, sink: &mut dyn FnMut(Packet)) {
-        let Self { core, role, media, control, admission, last_allowed, abuse_seen, events, counters, .. } = self;
-        let Some(endpoint) = (match port {
-            Port::Media => media,
-            Port::Control => control,
-        }) else {
-            return;
-        };
+    fn receive(&mut self, cx: &mut Context<'_>, from: From, sink: &mut dyn FnMut(Packet)) {
         let now = cx.now;
+        let Self { core, role, media, control, guests, admission, last_allowed, abuse_seen, events, counters, .. } =
+            self;
+        let (endpoint, port) = match from {
+            From::Media => (media.as_mut(), Port::Media),
+            From::Control => (control.as_mut(), Port::Control),
+            From::Guest(at) => (guests.as_mut().and_then(|guests| guests.hear(at, now)), Port::Media),
+        };
+        let Some(endpoint) = endpoint else { return };
         let mut tally = Tally::default();
         for _ in 0..BATCHES_PER_TURN {
             let received = cx.io.receive(&mut endpoint.socket, cx.pool, now, &mut |peer, packet| {
@@ -262,12 +276,13 @@ impl<C: Core + Send> Driver<C> {
             }
             self.flush(cx);
         }
-        if let Some(media) = &self.media {
-            while let Some(work) = self.core.poll_work() {
-                cx.offload(media.key, work);
-            }
+        while let Some(work) = self.core.poll_work() {
+            cx.offload(self.first, work);
         }
         while let Some(event) = self.core.poll_event() {
+            if let (Some(guests), proto::Event::PeerLost { peer, .. }) = (&mut self.guests, event) {
+                guests.remove(peer);
+            }
             note(DriverEvent::Core(event), &mut self.events, &self.counters);
         }
         self.counters.core.set(&self.core.stats());
@@ -280,6 +295,12 @@ impl<C: Core + Send> Driver<C> {
     /// Hands what is pending to the kernel until it takes no more.
     fn flush(&mut self, cx: &mut Context<'_>) {
         let mut pending = mem::take(&mut self.pending);
+        if let Some(guests) = &mut self.guests {
+            guests.send(cx, &pending);
+            pending.clear();
+            self.pending = pending;
+            return;
+        }
         let mut done = 0;
         let mut refusals = 0;
         let mut tally = Tally::default();
@@ -384,7 +405,11 @@ impl<C: Core + Send> Driver<C> {
 }
 
 impl Endpoint {
-    fn listen_for(&mut self, cx: &Context<'_>, interest: Option<Interest>) -> io::Result<()> {
+    pub(super) const fn new(socket: UdpSocket, key: SocketKey) -> Self {
+        Self { socket, key, interest: None }
+    }
+
+    pub(super) fn listen_for(&mut self, cx: &Context<'_>, interest: Option<Interest>) -> io::Result<()> {
         if self.interest == interest {
             return Ok(());
         }
@@ -402,6 +427,10 @@ impl Endpoint {
 impl<C: Core + Send> Driven for Driver<C> {
     fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()> {
         self.counters.core.set(&self.core.stats());
+        self.first = first;
+        if let Some(guests) = &mut self.guests {
+            guests.attach(first, cx.remote(first));
+        }
         for (index, endpoint) in [&mut self.media, &mut self.control].into_iter().enumerate() {
             let Some(endpoint) = endpoint else { continue };
             endpoint.key = SocketKey(first.0 + index as u16);
@@ -416,13 +445,15 @@ impl<C: Core + Send> Driven for Driver<C> {
     fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
         let is_control = self.control.as_ref().is_some_and(|control| control.key == socket);
         if is_control {
-            self.receive(cx, Port::Control, sink);
+            self.receive(cx, From::Control, sink);
+        } else if self.guests.is_some() {
+            self.receive(cx, From::Guest(usize::from(socket.0 - self.first.0 - OWN_SOCKETS)), sink);
         } else {
             if self.blocked {
                 self.unblock(cx);
             }
             if self.listens {
-                self.receive(cx, Port::Media, sink);
+                self.receive(cx, From::Media, sink);
             }
         }
         self.drain(cx, sink);
@@ -460,13 +491,17 @@ impl<C: Core + Send> Driven for Driver<C> {
     }
 
     fn rest(&mut self, cx: &mut Context<'_>) {
-        if let Some(media) = &mut self.media {
-            let _ = media.listen_for(cx, None);
+        for endpoint in self.media.iter_mut().chain(self.guests.iter_mut().flat_map(Guests::endpoints)) {
+            let _ = endpoint.listen_for(cx, None);
         }
     }
 
     fn collect(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
-        self.receive(cx, Port::Media, sink);
+        if self.guests.is_some() {
+            (0..GUESTS_MAX).for_each(|at| self.receive(cx, From::Guest(at), sink));
+        } else {
+            self.receive(cx, From::Media, sink);
+        }
         if self.core.poll_timeout().is_some_and(|due| due <= cx.now) {
             self.core.handle_timeout(cx.now);
         }
@@ -477,16 +512,31 @@ impl<C: Core + Send> Driven for Driver<C> {
         if self.blocked {
             return;
         }
-        if let Some(media) = &mut self.media
-            && media.listen_for(cx, Some(Interest::READABLE)).is_err()
-        {
-            // The system has no room for another watch now: looked at again after everybody's turn.
-            cx.call_again(media.key);
+        for endpoint in self.media.iter_mut().chain(self.guests.iter_mut().flat_map(Guests::endpoints)) {
+            if endpoint.listen_for(cx, Some(Interest::READABLE)).is_err() {
+                // The system has no room for another watch now: looked at again after everybody's turn.
+                cx.call_again(endpoint.key);
+            }
         }
     }
 
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet)) {
-        self.core.handle_done(cx.now, done);
+        match (done.result.downcast::<Visitor>(), &mut self.guests) {
+            (Ok(visitor), Some(guests)) => {
+                let Visitor { datagram } = *visitor;
+                let refusal =
+                    admit(&self.admission, &mut self.last_allowed, self.role, cx.now, datagram.peer, &datagram.packet);
+                match refusal {
+                    Refusal::None if guests.welcome(cx, datagram.peer) => self.core.handle_datagram(cx.now, datagram),
+                    // He asks again.
+                    Refusal::None => self.counters.no_buffer.add(1),
+                    Refusal::Address => self.counters.not_allowed.add(1),
+                    Refusal::Rate(_) => self.counters.over_limit.add(1),
+                }
+            }
+            (Ok(_), None) => {}
+            (Err(result), _) => self.core.handle_done(cx.now, Done { id: done.id, result }),
+        }
         self.drain(cx, sink);
     }
 
@@ -523,6 +573,14 @@ impl<C: Core + Send> Driven for Driver<C> {
     fn buffers(&self) -> Option<(Granted, Granted)> {
         self.media.as_ref().map(|media| (media.socket.receive_buffer(), media.socket.send_buffer()))
     }
+}
+
+/// Which socket to take datagrams in from.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    Media,
+    Control,
+    Guest(usize),
 }
 
 /// Why a datagram is not let in.
@@ -619,6 +677,10 @@ impl SendFailure {
     }
 }
 
+/// Media and control.
+pub(super) const OWN_SOCKETS: u16 = 2;
+/// Sockets that a driver may have, and numbers of them.
+pub const SOCKETS_MAX: u16 = OWN_SOCKETS + GUESTS_MAX as u16;
 /// Receive calls per turn: a source with more than that waiting lets the others have theirs first.
 const BATCHES_PER_TURN: usize = 4;
 /// Packets per turn: a coalesced datagram may carry dozens.

@@ -141,13 +141,7 @@ impl UdpSocket {
             // Several programs on one machine may listen to one group.
             open.check("share", socket.set_reuse_address(true))?;
         }
-        if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            open.check("open", socket.set_only_v6(false))?;
-        }
-        if let Some(Interface::Name(name)) = &options.interface {
-            open.bind_device(&socket, name)?;
-        }
-        open.check("bind", socket.bind(&address.into()))?;
+        open.bind(&socket, options)?;
         if address.ip().is_multicast() {
             open.join(&socket, multicast_source, options.interface.as_ref())?;
         }
@@ -211,6 +205,27 @@ impl UdpSocket {
         Self::listen(address, None, &options.both_buffers())
     }
 
+    /// Binds `local` beside others on the same address, for talking with anyone, or with one `peer` whose datagrams then
+    /// come here only.
+    ///
+    /// # Errors
+    /// What the system refused.
+    pub(super) fn share(
+        local: SocketAddr,
+        peer: Option<SocketAddr>,
+        options: &SocketOptions,
+    ) -> Result<Self, OpenError> {
+        let open = Opening { address: local };
+        let socket = open.socket()?;
+        open.check("share", socket.set_reuse_address(true))?;
+        open.bind(&socket, options)?;
+        if let Some(peer) = peer {
+            open.check("connect", socket.connect(&peer.into()))?;
+        }
+        open.check("tune", system::tune_receiver(&socket))?;
+        open.finish(socket, &options.both_buffers(), peer.is_some())
+    }
+
     /// The address that it is bound to.
     ///
     /// # Errors
@@ -263,6 +278,17 @@ impl Opening {
         let socket = self.check("open a socket for", socket)?;
         self.check("open a socket for", socket.set_nonblocking(true))?;
         Ok(socket)
+    }
+
+    /// Binds the address, on the interface of that name if one is given.
+    fn bind(&self, socket: &Socket, options: &SocketOptions) -> Result<(), OpenError> {
+        if self.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            self.check("open", socket.set_only_v6(false))?;
+        }
+        if let Some(Interface::Name(name)) = &options.interface {
+            self.bind_device(socket, name)?;
+        }
+        self.check("bind", socket.bind(&self.address.into()))
     }
 
     fn bind_device(&self, socket: &Socket, name: &str) -> Result<(), OpenError> {

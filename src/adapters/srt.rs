@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::driver::{Admission, Driven, Driver};
 use super::host::HostPort;
+use super::ports::Ports;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::Pool;
 use crate::proto::srt::{Caller, CallerGroup, Config, GroupKind, GroupMember, Listener, Service};
@@ -89,9 +90,17 @@ impl EndpointConfig {
     pub fn open_source(
         &self,
         address: SocketAddr,
-        pool: &Pool,
+        (pool, ports): (&Pool, &Ports),
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
+        let stream_id = &self.connection.stream_id;
+        if matches!(self.side, Side::Listener { .. }) && !stream_id.is_empty() {
+            // Others may have other streams on the same port.
+            let seat = ports.join(address, stream_id, pool, &self.socket)?;
+            let (config, secret) = (self.connection.clone(), secret(address)?);
+            let core = Listener::new(config, Service::Receive, pool.clone(), secret).behind(seat.secret());
+            return Ok(Box::new(Driver::guest_house(core, seat, self.socket.clone(), admission)));
+        }
         self.open(address, pool, Service::Receive, admission)
     }
 
@@ -115,12 +124,7 @@ impl EndpointConfig {
         service: Service,
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| OpenError::System {
-            action: "draw random numbers for",
-            address: address.to_string(),
-            problem: error.to_string(),
-        })?;
+        let secret = secret(address)?;
         let config = self.connection.clone();
         Ok(match &self.side {
             Side::Caller { local, .. } => {
@@ -154,6 +158,16 @@ impl Local {
 /// The unspecified address of the family of `like`.
 const fn any(like: SocketAddr) -> IpAddr {
     if like.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
+}
+
+fn secret(address: SocketAddr) -> Result<[u8; 32], OpenError> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| OpenError::System {
+        action: "draw random numbers for",
+        address: address.to_string(),
+        problem: error.to_string(),
+    })?;
+    Ok(secret)
 }
 
 fn connection<C: crate::proto::Core + Send + 'static>(

@@ -15,7 +15,7 @@ use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::alarm::Alarm;
-use super::background::{Background, Deliver};
+use super::background::{Background, Deliver, Remote};
 use super::clock;
 use super::io::{Io, IoKind};
 use crate::bus::Pool;
@@ -83,6 +83,11 @@ impl Context<'_> {
         self.background.take(self.actor, socket, work);
     }
 
+    /// Reaches [`Actor::handle_done`] from anywhere.
+    pub(super) fn remote(&self, socket: SocketKey) -> Remote {
+        self.background.remote(self.actor, socket)
+    }
+
     /// Asks for another [`Actor::handle_ready`] after all others had their turn.
     pub fn call_again(&mut self, socket: SocketKey) {
         self.again.insert((self.actor, socket));
@@ -109,7 +114,7 @@ impl<A: Actor> Worker<A> {
         let commands = Commands { sender, waker };
         let back = commands.clone();
         let deliver: Deliver = Arc::new(move |actor, socket, done| {
-            back.send(Command::Call(Box::new(move |state| {
+            back.try_send(Command::Call(Box::new(move |state| {
                 state.visit(actor, |actor: &mut A, cx| actor.handle_done(cx, socket, done));
             })));
         });
@@ -188,6 +193,13 @@ impl<A: Actor> Commands<A> {
 }
 
 impl<A> Commands<A> {
+    /// Drops the command if too many wait.
+    fn try_send(&self, command: Command<A>) {
+        if self.sender.try_send(command).is_ok() {
+            let _ = self.waker.wake();
+        }
+    }
+
     fn send(&self, command: Command<A>) {
         if self.sender.send(command).is_ok() {
             // Fails only when the poll is gone, and then the command's answer says so.

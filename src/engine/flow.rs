@@ -13,7 +13,7 @@ use super::config::{OUTPUTS_MAX, SOURCES_MAX};
 use super::event::{EndName, EventKind};
 use super::output::RunningOutput;
 use super::supervisor::Message;
-use crate::adapters::{Actor, Context, Driven, DriverEvent, SendFailure, SocketKey, clock};
+use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
 use crate::path::{Failover, failover};
 use crate::proto::{self, Done};
@@ -366,8 +366,8 @@ impl Pace {
     const LONGEST: Duration = Duration::from_millis(10);
     /// A rest that gathers less than this is none. With [`Pace::ALWAYS`] that is 8,000 packets or 84 Mb/s.
     const WORTH_PACKETS: f64 = 3.36;
-    /// A longer one is not needed.
-    const ENOUGH_PACKETS: f64 = 8.0;
+    /// A longer one is not needed, and would send longer bursts: these are 42 kB.
+    const ENOUGH_PACKETS: f64 = 32.0;
     const WINDOW: Duration = Duration::from_millis(20);
 
     /// Counts `packets`; true if the source shall rest now. `patience` is that of the source, and that of the outputs if
@@ -414,8 +414,7 @@ impl Pace {
     }
 }
 
-/// Media and control.
-const SOCKETS_EACH: u16 = 2;
+const SOCKETS_EACH: u16 = SOCKETS_MAX;
 const _: () = assert!((SOURCES_MAX + OUTPUTS_MAX) * (SOCKETS_EACH as usize) < u16::MAX as usize);
 
 #[cfg(test)]
@@ -432,7 +431,7 @@ mod tests {
         assert_eq!(Pace::rest_for(8_100.0, (none, Some(none))), Pace::ALWAYS);
         assert_eq!(Pace::rest_for(2_000.0, (none, Some(2 * MS))), 2 * MS);
         assert_eq!(Pace::rest_for(1_000.0, (none, Some(2 * MS))), none, "two packets are not worth it");
-        assert_eq!(Pace::rest_for(16_000.0, (none, Some(2 * MS))), MS / 2, "eight are enough");
+        assert_eq!(Pace::rest_for(64_000.0, (none, Some(2 * MS))), MS / 2, "32 are enough");
         assert_eq!(Pace::rest_for(2_000.0, (2 * MS, Some(none))), 2 * MS);
         assert_eq!(Pace::rest_for(100.0, (none, Some(1_000 * MS))), none, "never long enough to be taken for silence");
     }

@@ -16,7 +16,7 @@ use super::status::{FlowStatus, OutputStatus, SourceStatus};
 use super::supervisor::{Message, Mode, Wanted};
 use super::{output, source};
 use crate::adapters::clock;
-use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, Host, OpenError};
+use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, Host, OpenError, Ports};
 use crate::bus::{Pool, Publisher, Subscribe};
 use crate::path::failover;
 use crate::units::{Bitrate, FlowId, OutputName, SourceName, Time};
@@ -26,6 +26,7 @@ pub(super) struct ManagedFlow {
     commands: Commands<RunningFlow>,
     key: ActorKey,
     pool: Pool,
+    ports: Ports,
     subscribe: Subscribe,
     counters: Arc<FlowCounters>,
     started: Time,
@@ -72,7 +73,7 @@ impl ManagedFlow {
         id: FlowId,
         wanted: &FlowConfig,
         (worker, commands): (usize, Commands<RunningFlow>),
-        pool: Pool,
+        (pool, ports): (Pool, Ports),
         ring_packets: usize,
         supervisor: SyncSender<Message>,
         resolver: Resolver,
@@ -98,6 +99,7 @@ impl ManagedFlow {
             commands,
             key,
             pool,
+            ports,
             subscribe,
             counters,
             started,
@@ -192,7 +194,7 @@ impl ManagedFlow {
     fn open_for(&self, step: &Step, wanted: &Wanted) -> Option<Opened> {
         match *step {
             Step::AddSource(index) | Step::ReplaceSource(index) => {
-                Some(source::open(&wanted.config.sources[index], &wanted.addresses, &self.pool))
+                Some(source::open(&wanted.config.sources[index], &wanted.addresses, (&self.pool, &self.ports)))
             }
             Step::AddOutput(index) | Step::ReplaceOutput(index) => {
                 Some(output::open(&wanted.config.outputs[index], &wanted.addresses, &self.pool))
@@ -217,7 +219,8 @@ impl ManagedFlow {
     fn reopen_vacated(&mut self, steps: &[Step], wanted: &FlowConfig, tell: Tell<'_>) {
         for index in 0..self.sources.len() {
             if is_doomed_source(&self.sources[index].config.name, steps, wanted) {
-                let opened = source::open(&self.sources[index].config, &Addresses::default(), &self.pool);
+                let opened =
+                    source::open(&self.sources[index].config, &Addresses::default(), (&self.pool, &self.ports));
                 // If somebody else has taken the port in between, this tells.
                 self.place_source(index, opened, tell);
             }
@@ -403,7 +406,7 @@ impl ManagedFlow {
             let source = &self.sources[at];
             let called = source.config.endpoint.called();
             if matches!(source.state, State::LookingUp) && called.is_some_and(|called| called.host == host) {
-                let opened = source::open(&source.config, &addresses, &self.pool);
+                let opened = source::open(&source.config, &addresses, (&self.pool, &self.ports));
                 self.place_source(at, opened, tell);
             }
         }
@@ -426,7 +429,7 @@ impl ManagedFlow {
     pub(super) fn retry(&mut self, now: Time, tell: Tell<'_>) {
         for at in 0..self.sources.len() {
             if self.sources[at].take_retry(now) {
-                let opened = source::open(&self.sources[at].config, &Addresses::default(), &self.pool);
+                let opened = source::open(&self.sources[at].config, &Addresses::default(), (&self.pool, &self.ports));
                 self.place_source(at, opened, tell);
             }
         }

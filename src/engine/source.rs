@@ -2,7 +2,7 @@
 
 use super::config::{SourceConfig, SourceEndpoint};
 use super::resolver::{Addresses, Opened};
-use crate::adapters::{Admission, Driven, Driver, clock};
+use crate::adapters::{Admission, Driven, Driver, Ports, clock};
 use crate::bus::Pool;
 use crate::path::Limiter;
 use crate::proto::Surroundings;
@@ -10,7 +10,7 @@ use crate::proto::mpegts::Generator;
 
 /// Opens what the configuration asks for, at the address that its name was looked up to; it listens from now on, but is
 /// read only once it is on a worker.
-pub(super) fn open(config: &SourceConfig, addresses: &Addresses, pool: &Pool) -> Opened {
+pub(super) fn open(config: &SourceConfig, addresses: &Addresses, (pool, ports): (&Pool, &Ports)) -> Opened {
     let now = clock::now();
     let limiter = config.limit.map(|limit| Limiter::new(limit, now));
     let admission = Admission { allow: config.allow.clone(), limiter };
@@ -19,7 +19,7 @@ pub(super) fn open(config: &SourceConfig, addresses: &Addresses, pool: &Pool) ->
         SourceEndpoint::Rtp(rtp) => rtp.open(pool, admission).map(|driver| Box::new(driver) as Box<dyn Driven>),
         SourceEndpoint::Srt(srt) => match addresses.find(srt.address()) {
             None => return Opened::Nameless(srt.address().host.to_string()),
-            Some(address) => address.and_then(|address| srt.open_source(address, pool, admission)),
+            Some(address) => address.and_then(|address| srt.open_source(address, (pool, ports), admission)),
         },
         SourceEndpoint::Test(test) => {
             let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: clock::unix_ns_at_zero() };

@@ -20,7 +20,7 @@ use super::flow::RunningFlow;
 use super::managed::ManagedFlow;
 use super::resolver::{Addresses, Resolver};
 use super::stats::FlowSnapshot;
-use crate::adapters::{Commands, IoKind, OpenError, Worker, clock, raise_descriptor_limit};
+use crate::adapters::{Commands, IoKind, OpenError, Ports, Worker, clock, raise_descriptor_limit};
 use crate::bus::{Pool, PoolLimits, PoolUse, Subscribe};
 use crate::units::{FlowId, OutputName, Time};
 
@@ -140,6 +140,7 @@ impl Engine {
             flows: Arc::clone(&flows),
             config: config.clone(),
             pool: pool.clone(),
+            ports: Ports::default(),
             resolver: Resolver::start(inbox.clone())?,
             inbox: inbox.clone(),
             crashed: BTreeMap::new(),
@@ -255,6 +256,7 @@ struct Supervisor {
     flows: Flows,
     config: EngineConfig,
     pool: Pool,
+    ports: Ports,
     inbox: SyncSender<Message>,
     resolver: Resolver,
     /// Flows that a fault of ours ended, to be started again.
@@ -333,7 +335,7 @@ impl Supervisor {
             id.clone(),
             &wanted.config,
             self.least_busy_worker(),
-            self.pool.clone(),
+            (self.pool.clone(), self.ports.clone()),
             self.config.ring_packets,
             self.inbox.clone(),
             self.resolver.clone(),

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::error::Rejection;
 use super::filter;
 use super::handshake::Handshake;
 use super::packet::{AckBody, DropBody, HEADER_BYTES, Header, LossRanges};
-use super::{Caller, CallerGroup, Config, GroupKind, GroupMember, Listener, Service};
+use super::{Caller, CallerGroup, Config, Front, GroupKind, GroupMember, Heard, Listener, Service};
 use crate::bus::{Meta, Pool, PoolLimits};
 use crate::proto::{Core, Datagram, Port, Transmit};
 use crate::units::Time;
@@ -23,6 +24,13 @@ pub fn check_any_bytes(bytes: &[u8]) {
         assert_eq!(header.bytes()[..], bytes[..HEADER_BYTES]);
     }
     super::crypto::check_any_bytes(bytes);
+    let pool = Pool::new(PoolLimits { small_max: 8, large_max: 0 });
+    if let Some(packet) = pool.copy(bytes, Meta::default()) {
+        let datagram = Datagram { port: Port::Media, peer: SocketAddr::from(ADDRESSES[0][0]), packet };
+        let front = Front::new(pool, [1; 32]);
+        assert!(!matches!(front.handle(Time::ZERO, &datagram), Heard::Wanted(_)), "a cookie from nowhere");
+        let _ = front.refuse(Time::ZERO, &datagram, Rejection::NOT_FOUND);
+    }
     filter::check_any_bytes(bytes);
 }
 

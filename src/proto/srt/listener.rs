@@ -3,16 +3,18 @@
 //! Until a caller has brought back its cookie nothing is kept of it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::agree::{self, Parties, Taken, Verdict, Wishes};
 use super::caller::{EVENTS_MAX, handshake_datagram};
 use super::config::Config;
 use super::connection::Connection;
+use super::cookies::Cookies;
 use super::crypto::Kek;
 use super::entropy::Entropy;
 use super::error::{Ended, Rejection};
+use super::front::{induction, names};
 use super::group::{Group, GroupKind, Links};
 use super::handshake::{self, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
@@ -41,6 +43,7 @@ pub struct Listener {
     service: Service,
     pool: Pool,
     entropy: Entropy,
+    cookies: Cookies,
     callers: BTreeMap<u32, Caller>,
     /// By address and the caller's own socket id, for handshakes that come again.
     known: BTreeMap<(SocketAddr, u32), u32>,
@@ -74,11 +77,13 @@ impl Listener {
     /// Waits for callers. `secret` must be unpredictable.
     #[must_use]
     pub fn new(config: Config, service: Service, pool: Pool, secret: [u8; 32]) -> Self {
+        let mut entropy = Entropy::new(secret);
         Self {
             config,
             service,
             pool,
-            entropy: Entropy::new(secret),
+            cookies: Cookies::new(entropy.secret()),
+            entropy,
             callers: BTreeMap::new(),
             known: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -91,6 +96,13 @@ impl Listener {
             work: VecDeque::new(),
             now: Time::ZERO,
         }
+    }
+
+    /// The same behind a [`Front`](super::Front) with this secret, which sends callers on.
+    #[must_use]
+    pub fn behind(mut self, front: [u8; 32]) -> Self {
+        self.cookies = Cookies::new(front);
+        self
     }
 
     fn handle_handshake(&mut self, now: Time, header: &ControlHeader, datagram: &Datagram) {
@@ -108,17 +120,7 @@ impl Listener {
     }
 
     fn answer_induction(&mut self, now: Time, peer: SocketAddr, asked: &Handshake) {
-        let answer = Handshake {
-            version: 5,
-            // What length we would like keys to have.
-            encryption: self.config.key_length.filter(|_| self.config.passphrase.is_some()).map_or(0, agree::key_units),
-            extension: extension::MAGIC,
-            mtu: u32::from(self.config.mtu),
-            flow_window: self.config.flow_window,
-            cookie: self.cookie(now, peer, 0),
-            peer_ip: peer.ip(),
-            ..asked.clone()
-        };
+        let answer = induction(&self.config, &self.cookies, now, peer, asked);
         let mut body = Vec::new();
         answer.write(&mut body);
         self.answer(now, peer, asked.socket_id, &body);
@@ -137,8 +139,7 @@ impl Listener {
             let answer = caller.answer.clone();
             return self.answer(now, peer, asked.socket_id, &answer);
         }
-        let is_ours = [0, 1].into_iter().any(|age| self.cookie(now, peer, age) == asked.cookie);
-        if !is_ours {
+        if !self.cookies.knows(now, peer, asked.cookie) {
             self.totals.unexpected += 1;
             return;
         }
@@ -291,16 +292,6 @@ impl Listener {
             let epoch = self.known.get(&(peer, destination)).and_then(|id| self.callers.get(id));
             let epoch = epoch.map_or(now, |caller| caller.connection.settled().epoch);
             self.transmits.extend(handshake_datagram(&self.pool, peer, (epoch, now), destination, body));
-        }
-    }
-
-    /// Belongs to the caller's address and the minute, `age` minutes ago.
-    fn cookie(&self, now: Time, peer: SocketAddr, age: u64) -> u32 {
-        let minute = (now.as_ns() / 60_000_000_000).wrapping_sub(age).to_be_bytes();
-        let port = peer.port().to_be_bytes();
-        match peer.ip() {
-            IpAddr::V4(ip) => self.entropy.tag(&[b"cookie", &ip.octets(), &port, &minute]),
-            IpAddr::V6(ip) => self.entropy.tag(&[b"cookie", &ip.octets(), &port, &minute]),
         }
     }
 
@@ -476,14 +467,6 @@ impl Core for Listener {
             (Service::Receive | Service::Send { .. }, _) => visit(&stats::libsrt(connections)),
         }
     }
-}
-
-/// Whether a caller's stream id is, or names as its resource, the one that is served here. `#!::r=news,u=anna` is the
-/// form of libsrt's access control guidelines.
-fn names(given: &str, served: &str) -> bool {
-    let resource =
-        given.strip_prefix("#!::").and_then(|pairs| pairs.split(',').find_map(|pair| pair.strip_prefix("r=")));
-    given == served || resource == Some(served)
 }
 
 /// Handshakes answered at a time; whoever is not answered asks again.
