@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anabranch::bus::{Meta, Pool, PoolLimits};
+use anabranch::proto::rtp::{HEADER_BYTES, HeaderMode, Over, SenderConfig};
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
 use anabranch::proto::srt::{Bandwidth, Caller, Config, Listener, PAYLOAD_MAX, Service};
-use anabranch::proto::{Core, Datagram, Event, Port, Stats};
+use anabranch::proto::{Core, Datagram, Event, Port, Stats, Surroundings};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
-use anabranch::sim::net::{Clock, Network, Node, NodeId};
+use anabranch::sim::net::{Clock, Delivery, Network, Node, NodeId};
 use anabranch::sim::traffic::{Check, Numbered, Report};
 use anabranch::units::{Bitrate, Seq, Time};
 
@@ -519,4 +520,114 @@ fn one_side_of_a_rendezvous_that_starts_anew_is_met_again() {
         let report = rig.finish();
         assert_eq!((report.received, report.reordered), (200 + TAIL, 0), "seed {seed}: {report:?}");
     }
+}
+
+/// Two who carry RTP, and the numbers and timestamps that came of it.
+struct RtpRig {
+    rig: Rig,
+    came: Vec<(u64, u32)>,
+}
+
+impl RtpRig {
+    /// Whoever calls sends.
+    fn new(seed: u64, header: HeaderMode) -> Self {
+        let mut network = Network::new(seed);
+        let pool = network.pool().clone();
+        let listener = Listener::new(carrying(), Service::Receive, pool.clone(), [seed as u8 ^ 0x55; 32]);
+        let sender = SenderConfig { header, payload_bytes_max: PAYLOAD_MAX - HEADER_BYTES, ..SenderConfig::default() };
+        let surroundings = Surroundings { pool, seed, unix_ns_at_zero: 0 };
+        let caller = Over::new(caller(seed, carrying()), &sender, &surroundings);
+        let listener = Over::new(listener, &SenderConfig::default(), &surroundings);
+        let caller = network.add(Node::new(caller).bind(Port::Media, CALLER.into()));
+        let listener = network.add(Node::new(listener).bind(Port::Media, LISTENER.into()));
+        let mut rig = Self { rig: Rig::between(network, caller, listener), came: Vec::new() };
+        rig.loss(0.0);
+        rig.idle(Duration::from_secs(1));
+        rig
+    }
+
+    fn loss(&mut self, share: f64) {
+        let loss = Model::Random { share };
+        self.rig.links(link::Config { loss, delay: DELAY, ..link::Config::default() });
+    }
+
+    fn idle(&mut self, span: Duration) {
+        self.rig.now += span;
+        self.rig.network.run_until(self.rig.now);
+        for Delivery { packet, .. } in self.rig.network.take_packets(self.rig.receiver) {
+            self.rig.check.handle(&packet);
+            self.came.push((packet.meta.sequence.unwrap(), packet.meta.rtp_timestamp.unwrap()));
+        }
+        self.rig.collect();
+    }
+
+    /// With numbers and timestamps that say how many were made.
+    fn send(&mut self, packets: usize) {
+        for _ in 0..packets {
+            let made = self.rig.numbered.made();
+            let mut packet = self.rig.numbered.packet(self.rig.network.pool(), self.rig.now).unwrap();
+            packet.meta.sequence = Some(FIRST_NUMBER + made);
+            packet.meta.rtp_timestamp = Some(made as u32);
+            self.rig.network.send(self.rig.now, self.rig.sender, packet);
+            self.idle(PERIOD);
+        }
+    }
+
+    /// What became of what was made, once it is all there or lost.
+    fn finish(&mut self) -> Report {
+        self.loss(0.0);
+        self.send(TAIL as usize);
+        self.idle(Duration::from_secs(2));
+        let told = |event: &Event| matches!(event, Event::Restarted { .. } | Event::PeerLost { .. });
+        assert!(!self.rig.events.iter().any(told), "{:?}", self.rig.events);
+        assert!(self.came.is_sorted(), "{:?}", self.came);
+        let Stats { malformed, unexpected, .. } = self.rig.received();
+        assert_eq!((malformed, unexpected), (0, 0));
+        self.rig.check.report(self.rig.numbered.made())
+    }
+}
+
+/// 16 bits wrap after some more.
+const FIRST_NUMBER: u64 = 65_000;
+
+/// Room for headers, and nothing is cut.
+fn carrying() -> Config {
+    Config { payload_max: PAYLOAD_MAX, cut: false, ..config() }
+}
+
+#[test]
+fn rtp_in_srt_keeps_its_numbers_over_loss_and_wrap() {
+    for seed in 0..4 {
+        for header in [HeaderMode::Keep, HeaderMode::New] {
+            let mut rig = RtpRig::new(seed, header);
+            // Until the round trip is known, what is lost twice is asked for again too late.
+            rig.send(300);
+            rig.loss(0.05);
+            rig.send(1_200);
+            assert_eq!(rig.finish(), whole(1_500), "seed {seed}, {header:?}");
+            let (first, first_timestamp) = rig.came[0];
+            for (number, (sequence, timestamp)) in rig.came.iter().enumerate() {
+                assert_eq!(*sequence, first + number as u64, "seed {seed}, {header:?}");
+                let ticks = timestamp.wrapping_sub(first_timestamp);
+                let expected = if header == HeaderMode::Keep { number as f64 } else { number as f64 * 94.77 };
+                assert!((f64::from(ticks) - expected).abs() <= 1.0, "seed {seed}, {header:?}: {number} at {ticks}");
+            }
+            let is_kept = (first % 65_536, first_timestamp) == (FIRST_NUMBER, 0);
+            assert_eq!(is_kept, header == HeaderMode::Keep, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_srt_loses_is_a_gap_in_the_numbers_of_rtp_and_no_restart() {
+    let mut rig = RtpRig::new(3, HeaderMode::Keep);
+    rig.send(1_000);
+    rig.loss(1.0);
+    rig.send(3_900);
+    rig.loss(0.0);
+    rig.send(1_000);
+    let report = rig.finish();
+    assert!(report.lost > 2_900, "{report:?}");
+    let [first, last] = [rig.came[0].0, rig.came[rig.came.len() - 1].0];
+    assert_eq!(last - first + 1, report.received + report.lost);
 }
