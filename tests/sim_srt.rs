@@ -522,6 +522,106 @@ fn one_side_of_a_rendezvous_that_starts_anew_is_met_again() {
     }
 }
 
+/// A listener that sends to eight callers, the first of them behind a link of half the rate.
+struct Crowd {
+    network: Network,
+    listener: NodeId,
+    callers: Vec<NodeId>,
+    checks: Vec<Check>,
+    numbered: Numbered,
+    now: Time,
+    events: Vec<Event>,
+}
+
+impl Crowd {
+    fn new(served: Config, narrow: link::Config) -> Self {
+        let mut network = Network::new(17);
+        let pool = network.pool().clone();
+        let service = Service::Send { callers_max: 16 };
+        let listener = Listener::new(served, service, pool, [0x55; 32]);
+        let listener = network.add(Node::new(listener).bind(Port::Media, LISTENER.into()));
+        let good = link::Config { delay: DELAY, ..link::Config::default() };
+        let callers: Vec<NodeId> = (0..8)
+            .map(|n: u16| {
+                let address = SocketAddr::from(([198, 51, 100, 1 + n as u8], 40_000 + n));
+                let id = network.add(Node::new(caller(u64::from(n), config())).bind(Port::Media, address));
+                network.link(listener, id, if n == 0 { narrow } else { good });
+                network.link(id, listener, good);
+                id
+            })
+            .collect();
+        let (checks, numbered) = (vec![Check::default(); callers.len()], Numbered::new(1_316));
+        let mut crowd = Self { network, listener, callers, checks, numbered, now: Time::ZERO, events: Vec::new() };
+        crowd.idle(Duration::from_secs(1));
+        crowd
+    }
+
+    fn idle(&mut self, span: Duration) {
+        self.now += span;
+        self.network.run_until(self.now);
+        self.events.extend(self.network.take_events(self.listener).into_iter().map(|(_, event)| event));
+        for (caller, check) in self.callers.iter().zip(&mut self.checks) {
+            let packets = self.network.take_packets(*caller);
+            packets.iter().for_each(|delivery| check.handle(&delivery.packet));
+        }
+    }
+
+    fn send(&mut self, span: Duration) {
+        for _ in 0..span.div_duration_f64(PERIOD) as u64 {
+            let packet = self.numbered.packet(self.network.pool(), self.now).unwrap();
+            self.network.send(self.now, self.listener, packet);
+            self.idle(PERIOD);
+        }
+    }
+
+    /// Sends for eight seconds, and says what the listener told of connections since they all came.
+    fn run(mut self) -> Vec<Event> {
+        self.events.clear();
+        self.send(Duration::from_secs(8));
+        // A goodbye waits in the queue of the link as all else does.
+        self.idle(Duration::from_secs(4));
+        let (told, made) = (self.events, self.numbered.made());
+        for check in &self.checks[1..] {
+            assert_eq!(check.report(made), Report { received: made, ..Report::default() }, "{told:?}");
+        }
+        assert!(self.checks[0].report(made).lost > made / 10, "{told:?}");
+        told
+    }
+}
+
+/// A link with a long queue, where packets are too late; and one with a short one, but a limit to what is sent again.
+fn half_the_rate() -> [(link::Config, Bandwidth); 2] {
+    let (delay, bandwidth) = (DELAY, Some(Bitrate::from_bps(5_000_000)));
+    let narrow = |queue| link::Config { delay, bandwidth, queue, ..link::Config::default() };
+    [
+        (narrow(Duration::from_secs(2)), Bandwidth::Unlimited),
+        (narrow(Duration::from_millis(100)), Bandwidth::Max(Bitrate::from_bps(12_000_000))),
+    ]
+}
+
+#[test]
+fn a_caller_who_cannot_keep_up_is_sent_away_and_hurts_nobody() {
+    for (narrow, bandwidth) in half_the_rate() {
+        let slow_timeout = Duration::from_secs(3);
+        let told = Crowd::new(Config { slow_timeout, bandwidth, ..config() }, narrow).run();
+        let first = SocketAddr::from(([198, 51, 100, 1], 40_000));
+        let Some((Event::PeerLost { peer, why }, again)) = told.split_first() else {
+            unreachable!("the slow one is lost: {told:?}")
+        };
+        assert_eq!((*peer, why.reason), (first, "could not keep up: raise latency or lower the rate"));
+        // He was told, and may call again.
+        assert_eq!(again, [Event::PeerConnected { peer: first }]);
+    }
+}
+
+#[test]
+fn nobody_is_sent_away_if_that_is_not_wanted() {
+    for (narrow, bandwidth) in half_the_rate() {
+        let told = Crowd::new(Config { slow_timeout: Duration::ZERO, bandwidth, ..config() }, narrow).run();
+        assert_eq!(told, []);
+    }
+}
+
 /// Two who carry RTP, and the numbers and timestamps that came of it.
 struct RtpRig {
     rig: Rig,

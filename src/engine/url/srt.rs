@@ -165,6 +165,7 @@ fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
     }
     config.connect_timeout = ms(query.number("conntimeo", 100, 60_000)?).unwrap_or(config.connect_timeout);
     config.idle_timeout = ms(query.number("peeridletimeo", 500, 60_000)?).unwrap_or(config.idle_timeout);
+    config.slow_timeout = ms(query.number("slowtimeout", 0, SLOW_MS_MAX)?).unwrap_or(config.slow_timeout);
     config.bandwidth = bandwidth(query)?;
     encryption(query, &mut config)?;
     Ok(config)
@@ -243,7 +244,7 @@ fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
     })
 }
 
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "adapter",
     "conntimeo",
     "cryptomode",
@@ -272,6 +273,7 @@ const KEYS: [&str; 33] = [
     "port",
     "rcvbuf",
     "rcvlatency",
+    "slowtimeout",
     "sndbuf",
     "streamid",
     "tlpktdrop",
@@ -280,6 +282,8 @@ const KEYS: [&str; 33] = [
 ];
 /// Half a minute; ffmpeg counts microseconds, and a pasted 200000 shall not become minutes.
 const LATENCY_MS_MAX: u64 = 30_000;
+/// An hour: longer is for ever, which is zero.
+const SLOW_MS_MAX: u64 = 3_600_000;
 const STREAM_ID_BYTES_MAX: usize = 512;
 const BYTES_PER_SECOND_MAX: u64 = 12_500_000_000;
 
@@ -331,6 +335,14 @@ mod tests {
         assert_eq!(output("srt://:9000?payload=rtp").payload, new);
         let kept = Payload::Rtp(sender(HeaderMode::Keep, 1_000));
         assert_eq!(output("srt://10.0.0.1:9000?payload=rtp&header=keep&payloadsize=1000").payload, kept);
+    }
+
+    #[test]
+    fn slow_callers_are_sent_away_after_ten_seconds_unless_said_otherwise() {
+        for (url, seconds) in [("srt://:9000", 10), ("srt://:9000?slowtimeout=0", 0), ("srt://:1?slowtimeout=3000", 3)]
+        {
+            assert_eq!(output(url).connection.slow_timeout, Duration::from_secs(seconds));
+        }
     }
 
     #[test]
@@ -392,6 +404,7 @@ mod tests {
             ("srt://10.0.0.1:9000?payload=flv", "ts or rtp"),
             ("srt://10.0.0.1:9000?header=keep", "only with payload=rtp"),
             ("srt://10.0.0.1:9000?payload=rtp&header=old", "keep or new"),
+            ("srt://:9000?slowtimeout=never", "0 to 3600000"),
             ("srt://10.0.0.1:9000?packetfilter=rs,k:10", "fec is the only filter there is"),
             ("srt://10.0.0.1:9000?packetfilter=fec,cols:1", "cols must be from 2 to 255"),
             ("srt://10.0.0.1:9000?packetfilter=fec,cols:10,rows:-1", "rows must be from 1 to 255, or"),

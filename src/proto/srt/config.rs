@@ -56,6 +56,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Silence after which the peer is given up (`peeridletimeo`).
     pub idle_timeout: Duration,
+    /// How long a listener that sends puts up with a caller for whom it drops packets in every second, as they are too
+    /// late or there is no room; zero for ever.
+    pub slow_timeout: Duration,
 }
 
 impl Default for Config {
@@ -84,6 +87,7 @@ impl Default for Config {
             buffer_packets: 8_192,
             connect_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(5),
+            slow_timeout: Duration::from_secs(10),
         }
     }
 }

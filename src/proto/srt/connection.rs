@@ -242,6 +242,18 @@ impl Connection {
         self.control(ControlKind::Shutdown, 0, |_| ());
     }
 
+    /// The goodbye, instead of all that waits: for whoever does not drain any more.
+    pub(super) fn farewell(&mut self, now: Time) -> Option<Transmit> {
+        self.control.clear();
+        self.close(now);
+        self.control.pop_back()
+    }
+
+    /// Packets that the peer never gets as they were too late, or there was no room for them.
+    pub(super) const fn dropped(&self) -> u64 {
+        self.sender.dropped() + self.counts.overflow
+    }
+
     /// The next datagram to send: reports first, as they are short and others wait for them.
     pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
         self.write_reports();

@@ -34,6 +34,7 @@ mod rendezvous;
 mod replay;
 mod resend;
 mod send;
+mod slow;
 mod stats;
 mod tsbpd;
 mod waiting;
