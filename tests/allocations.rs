@@ -1,4 +1,5 @@
-//! That SRT's cores take no memory for each packet: everything they need they have after a while, or take from the pool.
+//! That SRT's cores, and RTP over them, take no memory for each packet: everything they need they have after a while, or
+//! take from the pool.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod srt_line;
@@ -6,8 +7,12 @@ mod srt_line;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use anabranch::bus::{Meta, Packet, Pool, PoolLimits};
+use anabranch::proto::rtp::{Over, SenderConfig};
 use anabranch::proto::srt::Config;
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
+use anabranch::proto::{Core, Datagram, Event, Stats, Surroundings, Transmit};
+use anabranch::units::Time;
 use srt_line::{Line, PACKETS, Traffic};
 
 #[test]
@@ -32,6 +37,56 @@ fn nothing_is_allocated_for_a_packet_with_a_packet_filter() {
     let config = Config { packet_filter: Some("fec,cols:10,rows:5".parse().unwrap()), ..config(None) };
     check(&config, None);
     check(&config, Some(50));
+}
+
+/// Of SRT itself the others tell.
+#[test]
+fn nothing_is_allocated_for_headers_put_before_packets_and_taken_off() {
+    let pool = Pool::new(PoolLimits::default());
+    let surroundings = Surroundings { pool: pool.clone(), seed: 1, unix_ns_at_zero: 0 };
+    let mut over = Over::new(Mirror::default(), &SenderConfig::default(), &surroundings);
+    let mut there_and_back = |packets: u64| {
+        let mut came = 0;
+        for n in 0..packets {
+            let arrival = Time::from_ns(n * 1_000_000);
+            over.handle_packet(arrival, &pool.copy(&[0x47; 1_316], Meta { arrival, ..Meta::default() }).unwrap());
+            came += u64::from(over.poll_packet().is_some_and(|packet| packet.len() == 1_316));
+        }
+        came
+    };
+    there_and_back(100);
+    let before = allocations();
+    assert_eq!(there_and_back(1_000), 1_000);
+    assert_eq!(allocations() - before, 0);
+}
+
+/// Releases what it was to send.
+#[derive(Default)]
+struct Mirror {
+    packet: Option<Packet>,
+}
+
+impl Core for Mirror {
+    fn handle_datagram(&mut self, _now: Time, _datagram: Datagram) {}
+    fn handle_packet(&mut self, _now: Time, packet: &Packet) {
+        self.packet = Some(packet.clone());
+    }
+    fn handle_timeout(&mut self, _now: Time) {}
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        None
+    }
+    fn poll_packet(&mut self) -> Option<Packet> {
+        self.packet.take()
+    }
+    fn poll_event(&mut self) -> Option<Event> {
+        None
+    }
+    fn poll_timeout(&self) -> Option<Time> {
+        None
+    }
+    fn stats(&self) -> Stats {
+        Stats::default()
+    }
 }
 
 /// Neither side allocates, whoever called, and however many packets come at a time.

@@ -7,16 +7,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anabranch::bus::{Meta, Pool, PoolLimits};
+use anabranch::proto::rtp::{HEADER_BYTES, HeaderMode, Over, SenderConfig};
 use anabranch::proto::srt::access::names;
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength, Passphrase};
 use anabranch::proto::srt::error::Rejection;
 use anabranch::proto::srt::{
     Applicant, Bandwidth, Caller, Config, Front, Heard, Listener, PAYLOAD_MAX, Service, Terms,
 };
-use anabranch::proto::{Core, Datagram, Event, Port, Stats, Tuning};
+use anabranch::proto::{Core, Datagram, Event, Port, Stats, Surroundings, Tuning};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
-use anabranch::sim::net::{Clock, Network, Node, NodeId};
+use anabranch::sim::net::{Clock, Delivery, Network, Node, NodeId};
 use anabranch::sim::traffic::{Check, Numbered, Report};
 use anabranch::units::{Bitrate, Seq, Time};
 
@@ -813,4 +814,214 @@ fn carry(now: Time, from: &mut dyn Core, address: SocketAddr, to: &mut dyn Core)
             to.handle_datagram(now, Datagram { port: Port::Media, peer: address, packet });
         }
     }
+}
+
+/// A listener that sends to eight callers, the first of them behind a link of half the rate.
+struct Crowd {
+    network: Network,
+    listener: NodeId,
+    callers: Vec<NodeId>,
+    checks: Vec<Check>,
+    numbered: Numbered,
+    now: Time,
+    events: Vec<Event>,
+}
+
+impl Crowd {
+    fn new(served: Config, narrow: link::Config) -> Self {
+        let mut network = Network::new(17);
+        let pool = network.pool().clone();
+        let service = Service::Send { callers_max: 16 };
+        let listener = Listener::new(served, service, pool, [0x55; 32]);
+        let listener = network.add(Node::new(listener).bind(Port::Media, LISTENER.into()));
+        let good = link::Config { delay: DELAY, ..link::Config::default() };
+        let callers: Vec<NodeId> = (0..8)
+            .map(|n: u16| {
+                let address = SocketAddr::from(([198, 51, 100, 1 + n as u8], 40_000 + n));
+                let id = network.add(Node::new(caller(u64::from(n), config())).bind(Port::Media, address));
+                network.link(listener, id, if n == 0 { narrow } else { good });
+                network.link(id, listener, good);
+                id
+            })
+            .collect();
+        let (checks, numbered) = (vec![Check::default(); callers.len()], Numbered::new(1_316));
+        let mut crowd = Self { network, listener, callers, checks, numbered, now: Time::ZERO, events: Vec::new() };
+        crowd.idle(Duration::from_secs(1));
+        crowd
+    }
+
+    fn idle(&mut self, span: Duration) {
+        self.now += span;
+        self.network.run_until(self.now);
+        self.events.extend(self.network.take_events(self.listener).into_iter().map(|(_, event)| event));
+        for (caller, check) in self.callers.iter().zip(&mut self.checks) {
+            let packets = self.network.take_packets(*caller);
+            packets.iter().for_each(|delivery| check.handle(&delivery.packet));
+        }
+    }
+
+    fn send(&mut self, span: Duration) {
+        for _ in 0..span.div_duration_f64(PERIOD) as u64 {
+            let packet = self.numbered.packet(self.network.pool(), self.now).unwrap();
+            self.network.send(self.now, self.listener, packet);
+            self.idle(PERIOD);
+        }
+    }
+
+    /// Sends for eight seconds, and says what the listener told of connections since they all came.
+    fn run(mut self) -> Vec<Event> {
+        self.events.clear();
+        self.send(Duration::from_secs(8));
+        // A goodbye waits in the queue of the link as all else does.
+        self.idle(Duration::from_secs(4));
+        let (told, made) = (self.events, self.numbered.made());
+        for check in &self.checks[1..] {
+            assert_eq!(check.report(made), Report { received: made, ..Report::default() }, "{told:?}");
+        }
+        assert!(self.checks[0].report(made).lost > made / 10, "{told:?}");
+        told
+    }
+}
+
+/// A link with a long queue, where packets are too late; and one with a short one, but a limit to what is sent again.
+fn half_the_rate() -> [(link::Config, Bandwidth); 2] {
+    let (delay, bandwidth) = (DELAY, Some(Bitrate::from_bps(5_000_000)));
+    let narrow = |queue| link::Config { delay, bandwidth, queue, ..link::Config::default() };
+    [
+        (narrow(Duration::from_secs(2)), Bandwidth::Unlimited),
+        (narrow(Duration::from_millis(100)), Bandwidth::Max(Bitrate::from_bps(12_000_000))),
+    ]
+}
+
+#[test]
+fn a_caller_who_cannot_keep_up_is_sent_away_and_hurts_nobody() {
+    for (narrow, bandwidth) in half_the_rate() {
+        let slow_timeout = Duration::from_secs(3);
+        let told = Crowd::new(Config { slow_timeout, bandwidth, ..config() }, narrow).run();
+        let first = SocketAddr::from(([198, 51, 100, 1], 40_000));
+        let Some((Event::PeerLost { peer, why }, again)) = told.split_first() else {
+            unreachable!("the slow one is lost: {told:?}")
+        };
+        assert_eq!((*peer, why.reason), (first, "could not keep up: raise latency or lower the rate"));
+        // He was told, and may call again.
+        assert_eq!(again, [Event::PeerConnected { peer: first }]);
+    }
+}
+
+#[test]
+fn nobody_is_sent_away_if_that_is_not_wanted() {
+    for (narrow, bandwidth) in half_the_rate() {
+        let told = Crowd::new(Config { slow_timeout: Duration::ZERO, bandwidth, ..config() }, narrow).run();
+        assert_eq!(told, []);
+    }
+}
+
+/// Two who carry RTP, and the numbers and timestamps that came of it.
+struct RtpRig {
+    rig: Rig,
+    came: Vec<(u64, u32)>,
+}
+
+impl RtpRig {
+    /// Whoever calls sends.
+    fn new(seed: u64, header: HeaderMode) -> Self {
+        let mut network = Network::new(seed);
+        let pool = network.pool().clone();
+        let listener = Listener::new(carrying(), Service::Receive, pool.clone(), [seed as u8 ^ 0x55; 32]);
+        let sender = SenderConfig { header, payload_bytes_max: PAYLOAD_MAX - HEADER_BYTES, ..SenderConfig::default() };
+        let surroundings = Surroundings { pool, seed, unix_ns_at_zero: 0 };
+        let caller = Over::new(caller(seed, carrying()), &sender, &surroundings);
+        let listener = Over::new(listener, &SenderConfig::default(), &surroundings);
+        let caller = network.add(Node::new(caller).bind(Port::Media, CALLER.into()));
+        let listener = network.add(Node::new(listener).bind(Port::Media, LISTENER.into()));
+        let mut rig = Self { rig: Rig::between(network, caller, listener), came: Vec::new() };
+        rig.loss(0.0);
+        rig.idle(Duration::from_secs(1));
+        rig
+    }
+
+    fn loss(&mut self, share: f64) {
+        let loss = Model::Random { share };
+        self.rig.links(link::Config { loss, delay: DELAY, ..link::Config::default() });
+    }
+
+    fn idle(&mut self, span: Duration) {
+        self.rig.now += span;
+        self.rig.network.run_until(self.rig.now);
+        for Delivery { packet, .. } in self.rig.network.take_packets(self.rig.receiver) {
+            self.rig.check.handle(&packet);
+            self.came.push((packet.meta.sequence.unwrap(), packet.meta.rtp_timestamp.unwrap()));
+        }
+        self.rig.collect();
+    }
+
+    /// With numbers and timestamps that say how many were made.
+    fn send(&mut self, packets: usize) {
+        for _ in 0..packets {
+            let made = self.rig.numbered.made();
+            let mut packet = self.rig.numbered.packet(self.rig.network.pool(), self.rig.now).unwrap();
+            packet.meta.sequence = Some(FIRST_NUMBER + made);
+            packet.meta.rtp_timestamp = Some(made as u32);
+            self.rig.network.send(self.rig.now, self.rig.sender, packet);
+            self.idle(PERIOD);
+        }
+    }
+
+    /// What became of what was made, once it is all there or lost.
+    fn finish(&mut self) -> Report {
+        self.loss(0.0);
+        self.send(TAIL as usize);
+        self.idle(Duration::from_secs(2));
+        let told = |event: &Event| matches!(event, Event::Restarted { .. } | Event::PeerLost { .. });
+        assert!(!self.rig.events.iter().any(told), "{:?}", self.rig.events);
+        assert!(self.came.is_sorted(), "{:?}", self.came);
+        let Stats { malformed, unexpected, .. } = self.rig.received();
+        assert_eq!((malformed, unexpected), (0, 0));
+        self.rig.check.report(self.rig.numbered.made())
+    }
+}
+
+/// 16 bits wrap after some more.
+const FIRST_NUMBER: u64 = 65_000;
+
+/// Room for headers, and nothing is cut.
+fn carrying() -> Config {
+    Config { payload_max: PAYLOAD_MAX, cut: false, ..config() }
+}
+
+#[test]
+fn rtp_in_srt_keeps_its_numbers_over_loss_and_wrap() {
+    for seed in 0..4 {
+        for header in [HeaderMode::Keep, HeaderMode::New] {
+            let mut rig = RtpRig::new(seed, header);
+            // Until the round trip is known, what is lost twice is asked for again too late.
+            rig.send(300);
+            rig.loss(0.05);
+            rig.send(1_200);
+            assert_eq!(rig.finish(), whole(1_500), "seed {seed}, {header:?}");
+            let (first, first_timestamp) = rig.came[0];
+            for (number, (sequence, timestamp)) in rig.came.iter().enumerate() {
+                assert_eq!(*sequence, first + number as u64, "seed {seed}, {header:?}");
+                let ticks = timestamp.wrapping_sub(first_timestamp);
+                let expected = if header == HeaderMode::Keep { number as f64 } else { number as f64 * 94.77 };
+                assert!((f64::from(ticks) - expected).abs() <= 1.0, "seed {seed}, {header:?}: {number} at {ticks}");
+            }
+            let is_kept = (first % 65_536, first_timestamp) == (FIRST_NUMBER, 0);
+            assert_eq!(is_kept, header == HeaderMode::Keep, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn what_srt_loses_is_a_gap_in_the_numbers_of_rtp_and_no_restart() {
+    let mut rig = RtpRig::new(3, HeaderMode::Keep);
+    rig.send(1_000);
+    rig.loss(1.0);
+    rig.send(3_900);
+    rig.loss(0.0);
+    rig.send(1_000);
+    let report = rig.finish();
+    assert!(report.lost > 2_900, "{report:?}");
+    let [first, last] = [rig.came[0].0, rig.came[rig.came.len() - 1].0];
+    assert_eq!(last - first + 1, report.received + report.lost);
 }

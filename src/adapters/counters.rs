@@ -82,6 +82,7 @@ pub struct CoreCounters {
     unexpected: Counter,
     no_buffer: Counter,
     overflow: Counter,
+    too_long: Counter,
     not_connected: Counter,
     /// Plus one; zero for a protocol without connections.
     peers: Counter,
@@ -104,6 +105,7 @@ impl CoreCounters {
         self.unexpected.set(stats.unexpected);
         self.no_buffer.set(stats.no_buffer);
         self.overflow.set(stats.overflow);
+        self.too_long.set(stats.too_long);
         self.not_connected.set(stats.not_connected);
         self.peers.set(stats.peers.map_or(0, |peers| u64::from(peers) + 1));
         self.jitter_ns.set(nanos(stats.jitter));
@@ -125,6 +127,7 @@ impl CoreCounters {
             unexpected: self.unexpected.value(),
             no_buffer: self.no_buffer.value(),
             overflow: self.overflow.value(),
+            too_long: self.too_long.value(),
             not_connected: self.not_connected.value(),
             peers: self.peers.value().checked_sub(1).map(|peers| peers as u32),
             jitter: Duration::from_nanos(self.jitter_ns.value()),

@@ -66,7 +66,7 @@ impl OutputConfig {
     }
 }
 
-fn surroundings(pool: &Pool) -> Surroundings {
+pub(super) fn surroundings(pool: &Pool) -> Surroundings {
     Surroundings { pool: pool.clone(), seed: fastrand::u64(..), unix_ns_at_zero: clock::unix_ns_at_zero() }
 }
 

@@ -4,9 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::driver::{Admission, Driven, Driver};
 use super::host::HostPort;
-use super::ports::Ports;
+use super::ports::{Ports, Seat};
+use super::rtp::surroundings;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::Pool;
+use crate::proto::Core;
+use crate::proto::rtp::{HEADER_BYTES, Over, SenderConfig};
 use crate::proto::srt::{Caller, CallerGroup, Config, GroupKind, GroupMember, Listener, Service, Tuning};
 
 /// One end of SRT connections.
@@ -16,6 +19,8 @@ pub struct EndpointConfig {
     pub side: Side,
     /// Latency, stream id, limits.
     pub connection: Config,
+    /// What its packets carry.
+    pub payload: Payload,
     /// Interface, TTL, DSCP and buffers.
     pub socket: SocketOptions,
 }
@@ -51,6 +56,16 @@ pub enum Side {
         /// As a destination, so that everything that names one is looked at alike.
         listen: HostPort,
     },
+}
+
+/// What the packets of a connection carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// The bytes as they are on the bus.
+    #[default]
+    Bytes,
+    /// One RTP packet each, whose header is taken off, or made as said here. Payloads are cut for it to fit.
+    Rtp(SenderConfig),
 }
 
 /// An address of this machine; what is unspecified is left to the system.
@@ -109,9 +124,10 @@ impl EndpointConfig {
         if matches!(self.side, Side::Listener { .. }) && !stream_id.is_empty() {
             // Others may have other streams on the same port.
             let seat = ports.join(address, stream_id, pool, &self.socket)?;
-            let (config, secret) = (self.connection.clone(), secret(address)?);
+            let (config, secret) = (self.connection(address), secret(address)?);
             let core = Listener::new(config, Service::Receive, pool.clone(), secret).behind(seat.secret());
-            return Ok(Box::new(Driver::guest_house(core, seat, self.socket.clone(), admission)));
+            let place = Place::Guests(seat, self.socket.clone());
+            return Ok(self.driven(core, place, pool, (admission, address)));
         }
         self.open(address, pool, Service::Receive, admission)
     }
@@ -137,26 +153,61 @@ impl EndpointConfig {
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
         let secret = secret(address)?;
-        let config = self.connection.clone();
+        let config = self.connection(address);
+        let place = |socket| match service {
+            Service::Receive => Place::Source(socket),
+            Service::Send { .. } => Place::Output(socket),
+        };
+        let rest = (admission, address);
         Ok(match &self.side {
             Side::Caller { local, .. } => {
                 let socket = UdpSocket::call(address, local.to_socket(address), &self.socket)?;
-                connection(service, Caller::new(config, address, pool.clone(), secret), socket, admission)
+                self.driven(Caller::new(config, address, pool.clone(), secret), place(socket), pool, rest)
             }
             Side::Rendezvous { local, .. } => {
                 let socket = UdpSocket::call(address, local.to_socket(address), &self.socket)?;
-                connection(service, Caller::rendezvous(config, address, pool.clone(), secret), socket, admission)
+                self.driven(Caller::rendezvous(config, address, pool.clone(), secret), place(socket), pool, rest)
             }
             Side::Group { kind, members, .. } => {
                 // Each is reached by whichever way the system has to it.
                 let socket = UdpSocket::serve(SocketAddr::new(any(address), 0), &self.socket)?;
-                connection(service, CallerGroup::new(config, *kind, members, pool, secret), socket, admission)
+                self.driven(CallerGroup::new(config, *kind, members, pool, secret), place(socket), pool, rest)
             }
             Side::Listener { .. } => {
                 let socket = UdpSocket::serve(address, &self.socket)?;
-                connection(service, Listener::new(config, service, pool.clone(), secret), socket, admission)
+                self.driven(Listener::new(config, service, pool.clone(), secret), place(socket), pool, rest)
             }
         })
+    }
+
+    fn connection(&self, address: SocketAddr) -> Config {
+        match self.payload {
+            Payload::Bytes => self.connection.clone(),
+            // Half of an RTP packet is none.
+            Payload::Rtp(_) => Config { payload_max: self.room(address), cut: false, ..self.connection.clone() },
+        }
+    }
+
+    /// Bytes in a packet, whatever a caller may want of a filter.
+    fn room(&self, address: SocketAddr) -> usize {
+        let may_filter = self.connection.packet_filter.is_some() || matches!(self.side, Side::Listener { .. });
+        self.connection.room(address.is_ipv4(), may_filter)
+    }
+
+    /// Runs a core there, below RTP if that is what its packets carry.
+    fn driven<C: Core + Send + 'static>(
+        &self,
+        core: C,
+        place: Place,
+        pool: &Pool,
+        (admission, address): (Admission, SocketAddr),
+    ) -> Box<dyn Driven> {
+        let Payload::Rtp(sender) = &self.payload else {
+            return place.drive(core, admission);
+        };
+        let payload_bytes_max = sender.payload_bytes_max.min(self.room(address) - HEADER_BYTES);
+        let sender = SenderConfig { payload_bytes_max, ..sender.clone() };
+        place.drive(Over::new(core, &sender, &surroundings(pool)), admission)
     }
 }
 
@@ -172,6 +223,24 @@ const fn any(like: SocketAddr) -> IpAddr {
     if like.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
 }
 
+/// Where a core has its peers from.
+enum Place {
+    Source(UdpSocket),
+    Output(UdpSocket),
+    /// A port that it shares with other sources.
+    Guests(Seat, SocketOptions),
+}
+
+impl Place {
+    fn drive<C: Core + Send + 'static>(self, core: C, admission: Admission) -> Box<dyn Driven> {
+        Box::new(match self {
+            Self::Source(socket) => Driver::source(core, Some(socket), None, admission),
+            Self::Output(socket) => Driver::conversation(core, socket, admission),
+            Self::Guests(seat, options) => Driver::guest_house(core, seat, options, admission),
+        })
+    }
+}
+
 fn secret(address: SocketAddr) -> Result<[u8; 32], OpenError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(|error| OpenError::System {
@@ -180,18 +249,6 @@ fn secret(address: SocketAddr) -> Result<[u8; 32], OpenError> {
         problem: error.to_string(),
     })?;
     Ok(secret)
-}
-
-fn connection<C: crate::proto::Core + Send + 'static>(
-    service: Service,
-    core: C,
-    socket: UdpSocket,
-    admission: Admission,
-) -> Box<dyn Driven> {
-    Box::new(match service {
-        Service::Receive => Driver::source(core, Some(socket), None, admission),
-        Service::Send { .. } => Driver::conversation(core, socket, admission),
-    })
 }
 
 /// Callers that one output serves. Judgement: as many as a flow may have outputs.

@@ -278,7 +278,8 @@ fn srt_source(source: &Source, side: srt::Side) -> Result<SourceEndpoint, Proble
     let latency = source.min_latency.or(source.max_latency).map(|ms| ms.value());
     let mut connection = srt_connection(latency, source.decryption.as_ref(), "decryption")?;
     connection.stream_id = source.stream_id.clone().unwrap_or_default();
-    let endpoint = srt::EndpointConfig { side, connection, socket: SocketOptions::default() };
+    let (payload, socket) = (srt::Payload::default(), SocketOptions::default());
+    let endpoint = srt::EndpointConfig { side, connection, payload, socket };
     Ok(SourceEndpoint::Srt(Box::new(endpoint)))
 }
 
@@ -440,7 +441,8 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
 fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Problem> {
     let latency = output.min_latency.or(output.max_latency).map(|ms| ms.value());
     let connection = srt_connection(latency, output.encryption.as_ref(), "encryption")?;
-    let endpoint = srt::EndpointConfig { side, connection, socket: SocketOptions::default() };
+    let (payload, socket) = (srt::Payload::default(), SocketOptions::default());
+    let endpoint = srt::EndpointConfig { side, connection, payload, socket };
     Ok(OutputEndpoint::Srt(Box::new(endpoint)))
 }
 

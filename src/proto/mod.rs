@@ -260,6 +260,8 @@ pub struct Stats {
     pub no_buffer: u64,
     /// Packets dropped because the core's own queue was full.
     pub overflow: u64,
+    /// Packets longer than a peer takes, where they must not be cut; outputs only.
+    pub too_long: u64,
     /// Packets that nobody was connected to take; outputs only.
     pub not_connected: u64,
     /// Who is connected, where the protocol has connections.

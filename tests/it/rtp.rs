@@ -11,18 +11,19 @@ use crate::proxy::Proxy;
 use crate::support::{Feed, Rig, Sink, TS, V4, V6, flow, free_port, udp, url_of, wait_until};
 
 /// Sends RTP by hand: numbered payload under any header.
-struct RtpFeed {
+pub(crate) struct RtpFeed {
     feed: Feed,
     ssrc: u32,
     sequence: u32,
 }
 
 impl RtpFeed {
-    fn new(target: SocketAddr, ssrc: u32, sequence: u32) -> Self {
+    pub(crate) fn new(target: SocketAddr, ssrc: u32, sequence: u32) -> Self {
         Self { feed: Feed::new(target, TS), ssrc, sequence }
     }
 
-    fn send(&mut self) {
+    /// Says what it sent.
+    pub(crate) fn send(&mut self) -> Vec<u8> {
         let header = Header {
             marker: false,
             payload_type: 33,
@@ -33,6 +34,7 @@ impl RtpFeed {
         self.sequence += 1;
         let datagram = [&header.to_bytes()[..], &self.feed.next()].concat();
         self.feed.socket.send(&datagram).unwrap();
+        datagram
     }
 }
 
@@ -118,7 +120,7 @@ fn a_sender_that_starts_over_is_followed_without_a_loss() {
     let mut sender = RtpFeed::new(listen, 5, 100);
     for (ssrc, sequence) in [(5, 100), (6, 40_000), (6, 100), (5, 65_530)] {
         (sender.ssrc, sender.sequence) = (ssrc, sequence);
-        (0..100).for_each(|_| sender.send());
+        (0..100).for_each(|_| _ = sender.send());
         sink.wait(sender.feed.made());
     }
     sink.assert_perfect(400);

@@ -6,11 +6,13 @@ use std::time::Duration;
 use anabranch::adapters::clock;
 use anabranch::engine::{Cause, EventKind};
 use anabranch::path::AllowList;
+use anabranch::proto::rtp::{Header, RtpPacket};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
 
 use crate::peers::{Peer, installed, wait_for_port};
 use crate::proxy::Proxy;
+use crate::rtp::RtpFeed;
 use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, let_pass, perfect, udp, url_of, wait_until};
 
 pub(crate) const DELAY: Duration = Duration::from_millis(20);
@@ -576,4 +578,90 @@ fn settings_change_on_the_connection_that_there_is() {
             assert_eq!(events.iter().filter(|event| is_connected(event)).count(), 1, "{events:?}");
         }
     }
+}
+
+/// Over an output that listens, and over a source that shares its port; the numbers wrap on the way.
+#[test]
+fn rtp_goes_through_srt_with_every_byte_number_and_timestamp() {
+    let (listens, calls) = ("mode=listener&latency=400&payload=rtp", "latency=400&payload=rtp");
+    for (output, source) in [
+        (format!("{listens}&header=keep"), calls.into()),
+        (format!("{calls}&header=keep&streamid=news"), format!("{listens}&streamid=news")),
+    ] {
+        let (sender, receiver, sink) = (Rig::new(), Rig::new(), Sink::keeping(V4));
+        let (listen, port) = (local(free_port()), local(free_port()));
+        let sends = flow([url_of("rtp", listen, "")], [srt(port, &output)]);
+        let receives = flow([srt(port, &source)], [url_of("rtp", sink.address, "header=keep")]);
+        if output.contains("listener") {
+            sender.apply("f", sends);
+            receiver.apply("f", receives);
+        } else {
+            receiver.apply("f", receives);
+            sender.apply("f", sends);
+        }
+        sender.wait_event("f", "the connection", is_connected);
+        receiver.wait_event("f", "the connection", is_connected);
+        let mut feed = RtpFeed::new(listen, 5, 65_400);
+        let pace = |feed: &mut RtpFeed| {
+            let_pass(Duration::from_millis(1));
+            feed.send()
+        };
+        let sent: Vec<Vec<u8>> = (0..300).map(|_| pace(&mut feed)).collect();
+        sink.wait(300);
+        let came = sink.kept();
+        assert_eq!(came.len(), 300, "{output}");
+        for (came, sent) in came.iter().zip(&sent) {
+            let [came, sent] = [came, sent].map(|datagram| RtpPacket::parse(datagram).unwrap());
+            assert_eq!(came.payload(), sent.payload(), "{output}");
+            assert_eq!(came.header, Header { ssrc: came.header.ssrc, ..sent.header }, "{output}");
+        }
+        let source = receiver.source("f", "s1");
+        assert_eq!((source.packets, source.drops.malformed, source.lost), (300, 0, 0), "{output}");
+        assert_eq!(source.bytes, 300 * TS as u64, "payload, without headers");
+    }
+}
+
+/// Who does not take the header off gets it, new and of a transport stream; and who expects one counts what has none.
+#[test]
+fn rtp_in_srt_is_seen_by_whoever_does_not_ask_for_it() {
+    let (server, client) = (Rig::new(), Rig::new());
+    let (raw, listen) = (Sink::keeping(V4), local(free_port()));
+    let (carried, bare) = (local(free_port()), local(free_port()));
+    let outputs = [srt(carried, "mode=listener&latency=50&payload=rtp"), srt(bare, "mode=listener&latency=50")];
+    server.apply("f", flow([udp(listen)], outputs));
+    client.apply("raw", flow([srt(carried, "latency=50")], [raw.url()]));
+    client.apply("strict", flow([srt(bare, "latency=50&payload=rtp")], [Sink::new(V4).url()]));
+    client.wait_event("raw", "the connection", is_connected);
+    client.wait_event("strict", "the connection", is_connected);
+    wait_until("both", || server.events("f").iter().filter(|event| is_connected(event)).count() == 2);
+    let feed = Feed::new(listen, TS).run_until(Duration::from_millis(1), 200);
+    raw.wait(feed.made());
+    let headers: Vec<Header> = raw.kept().iter().map(|packet| RtpPacket::parse(packet).unwrap().header).collect();
+    assert!(headers.iter().all(|header| header.payload_type == 33 && header.ssrc == headers[0].ssrc));
+    assert!(headers.windows(2).all(|pair| pair[0].sequence.add(1) == pair[1].sequence));
+    assert!(raw.kept().iter().all(|packet| packet.len() == 12 + TS));
+    wait_until("what is no RTP", || client.source("strict", "s1").drops.malformed == 200);
+    assert_eq!(client.source("strict", "s1").packets, 0);
+}
+
+/// From us to libsrt, which sees the headers, and on to us, who take them off.
+#[test]
+fn rtp_goes_through_srt_by_way_of_libsrt() {
+    if !installed("srt-live-transmit") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, sink, listen) = (Rig::new(), Sink::new(V4), local(free_port()));
+    let (there, back) = (free_port(), free_port());
+    rig.apply("back", flow([srt(local(back), "mode=listener&latency=400&payload=rtp")], [sink.url()]));
+    // Longer than its default for what it sends.
+    let to = srt(local(back), "latency=400&payloadsize=1456");
+    let _peer = live_transmit(&format!("srt://:{there}?mode=listener&latency=400"), &to, directory.path());
+    rig.wait_event("back", "the connection", is_connected);
+    wait_for_port(there);
+    rig.apply("there", flow([udp(listen)], [srt(local(there), "latency=400&payload=rtp")]));
+    rig.wait_event("there", "the connection", is_connected);
+    let feed = Feed::new(listen, TS).run_until(Duration::from_millis(1), 1_000);
+    sink.assert_perfect(feed.made());
+    assert_eq!(rig.source("back", "s1").bytes, feed.made() * TS as u64);
 }

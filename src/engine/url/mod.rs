@@ -352,13 +352,17 @@ impl Query<'_> {
         }
         config.ssrc = self.number("ssrc", 0, u64::from(u32::MAX))?;
         config.payload_bytes_max = self.number("pkt_size", 188, 65_495)?.unwrap_or(config.payload_bytes_max);
-        match self.take("header").as_deref() {
-            None => {}
-            Some("keep") => config.header = HeaderMode::Keep,
-            Some("new") => config.header = HeaderMode::New,
-            Some(other) => return Err(self.value_error("header", other, "keep or new")),
-        }
+        config.header = self.rtp_header()?;
         Ok(config)
+    }
+
+    fn rtp_header(&mut self) -> Result<HeaderMode, UrlError> {
+        match self.take("header").as_deref() {
+            None => Ok(HeaderMode::default()),
+            Some("keep") => Ok(HeaderMode::Keep),
+            Some("new") => Ok(HeaderMode::New),
+            Some(other) => Err(self.value_error("header", other, "keep or new")),
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
-use crate::adapters::srt::{EndpointConfig, Local, Side};
+use crate::adapters::srt::{EndpointConfig, Local, Payload, Side};
+use crate::proto::rtp::SenderConfig;
 use crate::proto::srt::crypto::{CipherMode, KeyLength};
 use crate::proto::srt::{Bandwidth, CallerGroup, Config, GroupKind, GroupMember, PAYLOAD_MAX};
 use crate::units::Bitrate;
@@ -18,7 +19,9 @@ pub(super) fn parse(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
             None => side(parts, &mut query)?,
         },
     };
-    Ok(EndpointConfig { side, connection: connection(&mut query)?, socket: query.socket_options()? })
+    let connection = connection(&mut query)?;
+    let payload = payload(&mut query, &connection)?;
+    Ok(EndpointConfig { side, connection, payload, socket: query.socket_options()? })
 }
 
 /// Without a host it listens, with one it calls, unless `mode` says otherwise.
@@ -162,9 +165,29 @@ fn connection(query: &mut Query<'_>) -> Result<Config, UrlError> {
     }
     config.connect_timeout = ms(query.number("conntimeo", 100, 60_000)?).unwrap_or(config.connect_timeout);
     config.idle_timeout = ms(query.number("peeridletimeo", 500, 60_000)?).unwrap_or(config.idle_timeout);
+    config.slow_timeout = ms(query.number("slowtimeout", 0, SLOW_MS_MAX)?).unwrap_or(config.slow_timeout);
     config.bandwidth = bandwidth(query)?;
     encryption(query, &mut config)?;
     Ok(config)
+}
+
+/// `payloadsize` is without the RTP header.
+fn payload(query: &mut Query<'_>, connection: &Config) -> Result<Payload, UrlError> {
+    match query.take("payload").as_deref() {
+        Some("rtp") => {
+            let header = query.rtp_header()?;
+            Ok(Payload::Rtp(SenderConfig {
+                header,
+                payload_bytes_max: connection.payload_max,
+                ..SenderConfig::default()
+            }))
+        }
+        None | Some("ts") => match query.take("header") {
+            None => Ok(Payload::Bytes),
+            Some(header) => Err(query.value_error("header", &header, "it only with payload=rtp")),
+        },
+        Some(other) => Err(query.value_error("payload", other, "ts or rtp")),
+    }
 }
 
 fn encryption(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlError> {
@@ -221,12 +244,13 @@ fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
     })
 }
 
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 34] = [
     "adapter",
     "conntimeo",
     "cryptomode",
     "dscp",
     "groupconnect",
+    "header",
     "iface",
     "inputbw",
     "kmpreannounce",
@@ -241,6 +265,7 @@ const KEYS: [&str; 31] = [
     "oheadbw",
     "packetfilter",
     "passphrase",
+    "payload",
     "payloadsize",
     "pbkeylen",
     "peeridletimeo",
@@ -248,6 +273,7 @@ const KEYS: [&str; 31] = [
     "port",
     "rcvbuf",
     "rcvlatency",
+    "slowtimeout",
     "sndbuf",
     "streamid",
     "tlpktdrop",
@@ -256,6 +282,8 @@ const KEYS: [&str; 31] = [
 ];
 /// Half a minute; ffmpeg counts microseconds, and a pasted 200000 shall not become minutes.
 const LATENCY_MS_MAX: u64 = 30_000;
+/// An hour: longer is for ever, which is zero.
+const SLOW_MS_MAX: u64 = 3_600_000;
 const STREAM_ID_BYTES_MAX: usize = 512;
 const BYTES_PER_SECOND_MAX: u64 = 12_500_000_000;
 
@@ -264,6 +292,7 @@ mod tests {
     use super::*;
     use crate::engine::url::{parse_output, parse_source};
     use crate::engine::{OutputEndpoint, SourceEndpoint};
+    use crate::proto::rtp::HeaderMode;
 
     fn output(url: &str) -> EndpointConfig {
         let OutputEndpoint::Srt(srt) = parse_output(url).unwrap().endpoint else { unreachable!("an SRT output") };
@@ -294,6 +323,26 @@ mod tests {
             assert_eq!(config.connection.packet_filter, filter.parse().ok());
         }
         assert_eq!(output("srt://10.0.0.1:9000?packetfilter=").connection.packet_filter, None);
+    }
+
+    #[test]
+    fn packets_carry_rtp_if_it_is_said() {
+        for url in ["srt://:9000", "srt://:9000?payload=ts"] {
+            assert_eq!(output(url).payload, Payload::Bytes);
+        }
+        let sender = |header, payload_bytes_max| SenderConfig { header, payload_bytes_max, ..SenderConfig::default() };
+        let new = Payload::Rtp(sender(HeaderMode::New, 1_316));
+        assert_eq!(output("srt://:9000?payload=rtp").payload, new);
+        let kept = Payload::Rtp(sender(HeaderMode::Keep, 1_000));
+        assert_eq!(output("srt://10.0.0.1:9000?payload=rtp&header=keep&payloadsize=1000").payload, kept);
+    }
+
+    #[test]
+    fn slow_callers_are_sent_away_after_ten_seconds_unless_said_otherwise() {
+        for (url, seconds) in [("srt://:9000", 10), ("srt://:9000?slowtimeout=0", 0), ("srt://:1?slowtimeout=3000", 3)]
+        {
+            assert_eq!(output(url).connection.slow_timeout, Duration::from_secs(seconds));
+        }
     }
 
     #[test]
@@ -352,6 +401,10 @@ mod tests {
             ("srt://10.0.0.1:9000?passphrase=2short", "passphrase=*** is not allowed, write 10 to 79 bytes"),
             ("srt://10.0.0.1:9000?passphrase=env:ANABRANCH_NO_SUCH_VARIABLE", "env:NAME"),
             ("srt://10.0.0.1:9000?nosuch=1", "unknown key"),
+            ("srt://10.0.0.1:9000?payload=flv", "ts or rtp"),
+            ("srt://10.0.0.1:9000?header=keep", "only with payload=rtp"),
+            ("srt://10.0.0.1:9000?payload=rtp&header=old", "keep or new"),
+            ("srt://:9000?slowtimeout=never", "0 to 3600000"),
             ("srt://10.0.0.1:9000?packetfilter=rs,k:10", "fec is the only filter there is"),
             ("srt://10.0.0.1:9000?packetfilter=fec,cols:1", "cols must be from 2 to 255"),
             ("srt://10.0.0.1:9000?packetfilter=fec,cols:10,rows:-1", "rows must be from 1 to 255, or"),

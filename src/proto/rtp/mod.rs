@@ -1,12 +1,14 @@
 //! RTP and RTCP (RFC 3550), as they carry a transport stream (RFC 2250, SMPTE ST 2022-2).
 //!
-//! [`Receiver`] and [`Sender`] are the cores. Below them, [`RtpPacket`] and [`Header`] read and write the media,
-//! [`rtcp`] the reports about it, and [`Reorder`] puts packets in order.
+//! [`Receiver`] and [`Sender`] are the cores, and [`Over`] has RTP carried by another one. Below them, [`RtpPacket`] and
+//! [`Header`] read and write the media, [`rtcp`] the reports about it, and [`Reorder`] puts packets in order.
 
 mod config;
 mod error;
 mod header;
 mod ntp;
+mod numbering;
+mod over;
 mod random;
 mod receiver;
 mod reorder;
@@ -19,6 +21,7 @@ mod tests;
 pub use config::{HeaderMode, PAYLOAD_TYPE_MP2T, PayloadTypes, ReceiverConfig, SenderConfig};
 pub use error::ParseError;
 pub use header::{HEADER_BYTES, Header, RtpPacket, check_any_bytes};
+pub use over::Over;
 pub use receiver::Receiver;
 pub use reorder::{Insertion, Reorder};
 pub use sender::Sender;

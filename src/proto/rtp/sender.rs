@@ -2,16 +2,15 @@
 
 use std::collections::VecDeque;
 
-use super::config::{HeaderMode, SenderConfig};
-use super::header::Header;
+use super::config::SenderConfig;
 use super::ntp;
+use super::numbering::{Numbering, ticks_at};
 use super::random::Random;
 use super::receiver::report_interval;
 use super::rtcp::{Compound, CompoundWriter, ReportBlocks, Rtcp, SenderInfo};
 use crate::bus::{Meta, Packet, Pool};
-use crate::proto::mpegts::{SYNC_BYTE, TS_PACKET_BYTES};
 use crate::proto::{Core, Datagram, Event, Port, Stats, Surroundings, Transmit, WireHeader};
-use crate::units::{Seq, Ticks90k, Time};
+use crate::units::{Seq, Time};
 
 /// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second.
 ///
@@ -23,10 +22,7 @@ pub struct Sender {
     pool: Pool,
     unix_ns_at_zero: u64,
     random: Random,
-    ssrc: u32,
-    next_sequence: Seq<16>,
-    /// What a timestamp of our own adds to the arrival (RFC 3550 5.1: random).
-    timestamp_offset: u32,
+    numbering: Numbering,
     /// Timestamp and arrival of the latest packet: how the two clocks relate.
     latest: (u32, Time),
     media: VecDeque<Outgoing>,
@@ -46,12 +42,10 @@ impl Sender {
     pub fn new(config: SenderConfig, surroundings: &Surroundings) -> Self {
         let mut random = Random::new(surroundings.seed);
         Self {
-            ssrc: config.ssrc.unwrap_or_else(|| random.next() as u32),
+            numbering: Numbering::new(&config, &mut random),
             config,
             pool: surroundings.pool.clone(),
             unix_ns_at_zero: surroundings.unix_ns_at_zero,
-            next_sequence: Seq::new(random.next() as u32),
-            timestamp_offset: random.next() as u32,
             random,
             latest: (0, Time::ZERO),
             media: VecDeque::new(),
@@ -61,20 +55,6 @@ impl Sender {
             sent_at_report: Sent::default(),
             report_at: None,
             stats: Stats::default(),
-        }
-    }
-
-    fn enqueue(&mut self, sequence: Seq<16>, timestamp: u32, payload: Packet) {
-        self.next_sequence = sequence.add(1);
-        self.sent.packets = self.sent.packets.wrapping_add(1);
-        self.sent.octets = self.sent.octets.wrapping_add(payload.len() as u32);
-        self.media.push_back(Outgoing { sequence, timestamp, payload });
-    }
-
-    fn timestamp(&self, meta: &Meta) -> u32 {
-        match meta.rtp_timestamp {
-            Some(timestamp) if self.config.header == HeaderMode::Keep => timestamp,
-            _ => ticks_at(meta.arrival).wrapping_add(self.timestamp_offset),
         }
     }
 
@@ -90,12 +70,12 @@ impl Sender {
                 packets: self.sent.packets,
                 octets: self.sent.octets,
             };
-            compound.sender_report(self.ssrc, &info, &[])
+            compound.sender_report(self.numbering.ssrc(), &info, &[])
         } else {
-            compound.receiver_report(self.ssrc, &[])
+            compound.receiver_report(self.numbering.ssrc(), &[])
         };
         self.sent_at_report = self.sent;
-        compound.cname(self.ssrc, &self.config.cname)
+        compound.cname(self.numbering.ssrc(), &self.config.cname)
     }
 
     fn report(&mut self, now: Time) {
@@ -120,7 +100,7 @@ impl Sender {
     /// What a receiver says about us: loss, and the round trip from when our report left until its answer came, less
     /// the time it kept it (RFC 3550 6.4.1).
     fn handle_reports(&mut self, arrival: Time, reports: ReportBlocks<'_>) {
-        for block in reports.iter().filter(|block| block.ssrc == self.ssrc) {
+        for block in reports.iter().filter(|block| block.ssrc == self.numbering.ssrc()) {
             self.stats.peer_fraction_lost = Some(block.fraction_lost);
             let arrival = ntp::middle(ntp::ntp_at(self.unix_ns_at_zero, arrival));
             let round_trip = arrival.wrapping_sub(block.last_sr).wrapping_sub(block.since_last_sr);
@@ -154,24 +134,18 @@ impl Core for Sender {
             self.stats.overflow += 1;
             return;
         }
-        let timestamp = self.timestamp(&packet.meta);
+        let timestamp = self.numbering.timestamp(&packet.meta);
         self.latest = (timestamp, packet.meta.arrival);
         if self.report_at.is_none() {
             self.report(now);
         }
         self.stats.received += 1;
-        let kept = packet.meta.sequence.filter(|_| self.config.header == HeaderMode::Keep);
-        let part_bytes = part_bytes(packet, self.config.payload_bytes_max);
-        if let Some(sequence) = kept {
-            self.enqueue(Seq::new(sequence as u32), timestamp, packet.clone());
-        } else if packet.len() <= part_bytes {
-            self.enqueue(self.next_sequence, timestamp, packet.clone());
-        } else {
-            for start in (0..packet.len()).step_by(part_bytes) {
-                let part = packet.slice(start..packet.len().min(start + part_bytes));
-                self.enqueue(self.next_sequence, timestamp, part);
-            }
-        }
+        let Self { numbering, sent, media, .. } = self;
+        numbering.number(packet, |sequence, payload| {
+            sent.packets = sent.packets.wrapping_add(1);
+            sent.octets = sent.octets.wrapping_add(payload.len() as u32);
+            media.push_back(Outgoing { sequence, timestamp, payload });
+        });
     }
 
     fn handle_timeout(&mut self, now: Time) {
@@ -182,7 +156,7 @@ impl Core for Sender {
 
     /// A last report with BYE (RFC 3550 6.6), behind what was handed in before.
     fn handle_close(&mut self, now: Time) {
-        let goodbye = self.compound(now).goodbye(self.ssrc);
+        let goodbye = self.compound(now).goodbye(self.numbering.ssrc());
         self.goodbye = self.control_packet(now, goodbye);
         self.report_at = None;
     }
@@ -194,9 +168,7 @@ impl Core for Sender {
         let Some(Outgoing { sequence, timestamp, payload }) = self.media.pop_front() else {
             return self.goodbye.take().map(control_transmit);
         };
-        let payload_type = self.config.payload_type;
-        let header = Header { marker: false, payload_type, sequence, timestamp, ssrc: self.ssrc };
-        let header = WireHeader::from_iter(header.to_bytes());
+        let header = WireHeader::from_iter(self.numbering.header(sequence, timestamp).to_bytes());
         Some(Transmit { port: Port::Media, to: None, header, payload: Some(payload) })
     }
 
@@ -234,16 +206,6 @@ struct Sent {
 
 const fn control_transmit(compound: Packet) -> Transmit {
     Transmit { port: Port::Control, to: None, header: WireHeader::new_const(), payload: Some(compound) }
-}
-
-/// Bytes in one datagram when `packet` has to be cut: whole TS packets if it is a transport stream.
-fn part_bytes(packet: &Packet, payload_bytes_max: usize) -> usize {
-    let is_ts = packet.first() == Some(&SYNC_BYTE) && packet.len().is_multiple_of(TS_PACKET_BYTES);
-    if is_ts { (payload_bytes_max / TS_PACKET_BYTES).max(1) * TS_PACKET_BYTES } else { payload_bytes_max.max(1) }
-}
-
-const fn ticks_at(time: Time) -> u32 {
-    Ticks90k::from_span(time.since(Time::ZERO)).0 as u32
 }
 
 /// Packets that may wait for whoever drains the core; parts of one packet may exceed it. Whoever runs it drains after

@@ -280,7 +280,6 @@ pub(super) fn settle(
     latencies: Latencies,
 ) -> Settled {
     let Parties { local_id, peer: address, epoch, initial, base: (base_arrival, base_timestamp) } = parties;
-    let ip_header = if address.is_ipv4() { 20 } else { 40 };
     let mtu = usize::from(config.mtu).min(handshake.mtu as usize);
     Settled {
         local_id,
@@ -297,8 +296,14 @@ pub(super) fn settle(
         base_timestamp,
         flow_window: handshake.flow_window.max(FLOW_WINDOW_MIN),
         filter: None,
-        payload_max: mtu.saturating_sub(ip_header + UDP_HEADER_BYTES + HEADER_BYTES).max(PAYLOAD_MIN),
+        payload_max: payload_max(mtu, address.is_ipv4()),
     }
+}
+
+/// What an IP packet of so many bytes leaves for the payload.
+pub(super) fn payload_max(mtu: usize, is_ipv4: bool) -> usize {
+    let ip_header = if is_ipv4 { 20 } else { 40 };
+    mtu.saturating_sub(ip_header + UDP_HEADER_BYTES + HEADER_BYTES).max(PAYLOAD_MIN)
 }
 
 fn our_flags(config: &Config) -> u32 {

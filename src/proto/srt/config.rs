@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::agree;
 use super::congestion::Bandwidth;
-use super::crypto::{CipherMode, KeyLength, Passphrase, Refresh};
+use super::crypto::{CipherMode, KeyLength, Passphrase, Refresh, TAG_BYTES};
 use super::filter;
 
 /// What one side wants; the handshake settles what both get.
@@ -45,6 +46,8 @@ pub struct Config {
     pub mtu: u16,
     /// Longest payload of a packet that we make (`payloadsize`).
     pub payload_max: usize,
+    /// Whether packets that are longer than a peer takes are cut; if not, that peer does not get them.
+    pub cut: bool,
     /// Packets that may be in flight (`fc`).
     pub flow_window: u32,
     /// Packets in the send and in the receive buffer.
@@ -53,6 +56,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Silence after which the peer is given up (`peeridletimeo`).
     pub idle_timeout: Duration,
+    /// How long a listener that sends puts up with a caller for whom it drops packets in every second, as they are too
+    /// late or there is no room; zero for ever.
+    pub slow_timeout: Duration,
 }
 
 impl Default for Config {
@@ -76,10 +82,12 @@ impl Default for Config {
             packet_filter: None,
             mtu: 1_500,
             payload_max: PAYLOAD_LIVE,
+            cut: true,
             flow_window: 25_600,
             buffer_packets: 8_192,
             connect_timeout: Duration::from_secs(3),
             idle_timeout: Duration::from_secs(5),
+            slow_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -144,6 +152,16 @@ impl Config {
 
     pub(super) fn tune(&mut self, tuning: &Tuning) {
         *self = std::mem::take(self).tuned(tuning);
+    }
+
+    /// Bytes that a packet surely has room for, if the peer's MTU is no less than ours; `may_filter` if there may be a
+    /// packet filter.
+    #[must_use]
+    pub fn room(&self, is_ipv4: bool, may_filter: bool) -> usize {
+        let is_sealed = self.passphrase.is_some() && self.cipher == CipherMode::Gcm;
+        let tag = if is_sealed { TAG_BYTES } else { 0 };
+        let filter = if may_filter { filter::HEADER_BYTES } else { 0 };
+        agree::payload_max(usize::from(self.mtu), is_ipv4).min(PAYLOAD_MAX) - tag - filter
     }
 
     pub(super) fn refresh(&self) -> Refresh {

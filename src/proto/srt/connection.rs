@@ -55,6 +55,7 @@ pub(super) struct Settled {
 pub(super) struct Connection {
     settled: Settled,
     payload_max: usize,
+    cut: bool,
     idle_timeout: Duration,
     pub(super) sender: send::Sender,
     pub(super) receiver: receive::Receiver,
@@ -89,6 +90,8 @@ pub(super) struct Counts {
     pub no_buffer: u64,
     /// Packets that the send buffer refused.
     pub overflow: u64,
+    /// Packets that the peer does not take and that must not be cut.
+    pub too_long: u64,
     /// Packets that the filter added, and the bytes of their payloads.
     pub repairs_sent: u64,
     pub repair_bytes_sent: u64,
@@ -135,6 +138,7 @@ impl Connection {
         Self {
             settled,
             payload_max: config.payload_max.min(settled.payload_max - overhead),
+            cut: config.cut,
             idle_timeout: config.idle_timeout,
             sender: send::Sender::new(sender, now),
             receiver: receive::Receiver::new(receiver, now),
@@ -176,12 +180,16 @@ impl Connection {
         }
     }
 
-    /// A packet to send; cut if it is longer than the peer takes.
+    /// A packet to send; cut, or left out, if it is longer than the peer takes.
     pub(super) fn send(&mut self, now: Time, packet: &Packet) {
         self.now = now;
         let origin = origin(now, packet);
         if packet.len() <= self.payload_max {
             self.push(origin, packet.clone());
+            return;
+        }
+        if !self.cut {
+            self.counts.too_long += 1;
             return;
         }
         for start in (0..packet.len()).step_by(self.payload_max) {
@@ -245,6 +253,18 @@ impl Connection {
     pub(super) fn close(&mut self, now: Time) {
         self.now = now;
         self.control(ControlKind::Shutdown, 0, |_| ());
+    }
+
+    /// The goodbye, instead of all that waits: for whoever does not drain any more.
+    pub(super) fn farewell(&mut self, now: Time) -> Option<Transmit> {
+        self.control.clear();
+        self.close(now);
+        self.control.pop_back()
+    }
+
+    /// Packets that the peer never gets as they were too late, or there was no room for them.
+    pub(super) const fn dropped(&self) -> u64 {
+        self.sender.dropped() + self.counts.overflow
     }
 
     /// The next datagram to send: reports first, as they are short and others wait for them.

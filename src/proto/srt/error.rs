@@ -152,6 +152,8 @@ pub enum Ended {
     Refusing(Rejection),
     /// A member of a backup group that did not answer as it should for too long.
     Unstable,
+    /// A caller for whom packets had to be dropped for too long.
+    Slow,
 }
 
 impl From<Ended> for PeerEnd {
@@ -160,6 +162,7 @@ impl From<Ended> for PeerEnd {
             Ended::ByPeer => ("the peer closed the connection", None),
             Ended::Silent => ("the peer fell silent", None),
             Ended::NoAnswer => ("nobody answered: check address and port", None),
+            Ended::Slow => ("could not keep up: raise latency or lower the rate", None),
             Ended::Unstable => ("the link was unstable for too long", None),
             Ended::Refused(rejection) => (rejection.reason(), Some(("the peer refused", rejection.code()))),
             Ended::Refusing(rejection) => (rejection.reason(), Some(("refused", rejection.code()))),

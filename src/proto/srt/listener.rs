@@ -20,6 +20,7 @@ use super::gate::{Applicant, Gate, Terms};
 use super::group::{Group, GroupKind, Links};
 use super::handshake::{self, Extensions, Handshake, Stage, extension};
 use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
+use super::slow::{self, Watch};
 use super::stats::{self, Totals};
 use super::waiting::Waiting;
 use crate::bus::{Packet, Pool};
@@ -58,6 +59,8 @@ pub struct Listener {
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     next_refusal_told: Time,
+    /// Looks for callers who cannot keep up.
+    watch: Watch,
     totals: Totals,
     /// Conclusions that wait for what their keys are wrapped with.
     waiting: Waiting,
@@ -74,6 +77,7 @@ struct Caller {
     /// The answer to its conclusion, should that come again.
     answer: Vec<u8>,
     is_ready: bool,
+    slow: slow::Record,
 }
 
 /// What came of looking at a caller's wishes.
@@ -91,6 +95,7 @@ impl Listener {
     pub fn new(config: Config, service: Service, pool: Pool, secret: [u8; 32]) -> Self {
         let mut entropy = Entropy::new(secret);
         Self {
+            watch: Watch::new(config.slow_timeout),
             config,
             service,
             gate: Gate::default(),
@@ -298,7 +303,10 @@ impl Listener {
         let mut body = Vec::new();
         agree::write_response(answer, config, &taken, group, &mut body);
         self.known.insert((peer, asked.socket_id), id);
-        self.callers.insert(id, Caller { connection, group: key, answer: body.clone(), is_ready: false });
+        self.callers.insert(
+            id,
+            Caller { connection, group: key, answer: body.clone(), is_ready: false, slow: slow::Record::default() },
+        );
         // Unless it joins others its timestamp is the beginning of our clock.
         self.answer(now, peer, asked.socket_id, &body);
         self.note(Event::PeerConnected { peer });
@@ -348,6 +356,23 @@ impl Listener {
             }
         }
         self.note(Event::PeerLost { peer, why: why.into() });
+    }
+
+    /// Sends away whoever cannot keep up.
+    fn dismiss_slow(&mut self, now: Time, passed: Duration) {
+        let Self { callers, watch, .. } = self;
+        let is_slow = |caller: &mut Caller| {
+            let (dropped, heard) = (caller.connection.dropped(), caller.connection.last_heard());
+            watch.is_slow(passed, dropped, now.since(heard), &mut caller.slow)
+        };
+        let slow: Vec<u32> = callers.iter_mut().filter_map(|(id, caller)| is_slow(caller).then_some(*id)).collect();
+        for id in slow {
+            let farewell = self.callers.get_mut(&id).and_then(|caller| caller.connection.farewell(now));
+            if self.transmits.len() < ANSWERS_MAX {
+                self.transmits.extend(farewell);
+            }
+            self.remove(id, Ended::Slow);
+        }
     }
 
     fn note(&mut self, event: Event) {
@@ -415,6 +440,9 @@ impl Core for Listener {
         self.now = now;
         if self.callers.is_empty() {
             self.totals.not_connected += 1;
+        }
+        if let Some(passed) = self.watch.due(now) {
+            self.dismiss_slow(now, passed);
         }
         self.groups.values_mut().for_each(|group| group.send(now, packet, &mut self.callers));
         for (id, caller) in &mut self.callers {

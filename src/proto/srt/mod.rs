@@ -36,6 +36,7 @@ mod rendezvous;
 mod replay;
 mod resend;
 mod send;
+mod slow;
 mod stats;
 mod tsbpd;
 mod waiting;

@@ -54,6 +54,7 @@ fn of(connection: &Connection) -> Stats {
         unexpected: counts.unexpected,
         no_buffer: counts.no_buffer + filter.no_buffer,
         overflow: counts.overflow,
+        too_long: counts.too_long,
         ..Stats::default()
     };
     // What became of the packets is the group's to tell.
@@ -87,6 +88,7 @@ pub(super) fn sum(left: Stats, right: &Stats) -> Stats {
         unexpected: left.unexpected + right.unexpected,
         no_buffer: left.no_buffer + right.no_buffer,
         overflow: left.overflow + right.overflow,
+        too_long: left.too_long + right.too_long,
         ..left
     }
 }

@@ -18,6 +18,7 @@ pub(super) struct Sending {
     /// What was sent over the active member of a backup group and is not known to have come, in order and without holes.
     backlog: VecDeque<Kept>,
     capacity: usize,
+    cut: bool,
     /// Age at which nobody waits for a packet any more.
     keep_for: Duration,
     sent: Count,
@@ -40,6 +41,7 @@ impl Sending {
             next_message_number: 1,
             backlog: VecDeque::new(),
             capacity: config.buffer_packets,
+            cut: config.cut,
             keep_for: latency.saturating_add(REACTION),
             sent: Count { packets: 0, bytes: 0 },
         }
@@ -89,12 +91,16 @@ impl Sending {
 }
 
 impl Group {
-    /// A packet to send; cut if it is longer than any member takes.
+    /// A packet to send; cut, or left out, if it is longer than any member takes.
     pub(in crate::proto::srt) fn send(&mut self, now: Time, packet: &Packet, links: &mut impl Links) {
         let longest = |link: &mut Connection| link.payload_max();
         let Some(payload_max) = self.members().filter_map(|id| links.link(id).map(longest)).min() else { return };
         if packet.len() <= payload_max {
             return self.send_piece(now, packet.clone(), links);
+        }
+        if !self.sending.cut {
+            self.past.too_long += 1;
+            return;
         }
         for start in (0..packet.len()).step_by(payload_max) {
             self.send_piece(now, packet.slice(start..packet.len().min(start + payload_max)), links);
