@@ -107,7 +107,7 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
                 receiver: query.rtp_receiver()?,
             }))
         }
-        "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse(&parts)?))),
+        "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse_source(&parts)?))),
         "test" => parts.test_source().map(SourceEndpoint::Test),
         _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://, test:" }),
     }
@@ -143,7 +143,7 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             Ok(OutputUrl { endpoint, coalesce })
         }
         "srt" => {
-            let endpoint = OutputEndpoint::Srt(Box::new(srt::parse(&parts)?));
+            let endpoint = OutputEndpoint::Srt(Box::new(srt::parse_output(&parts)?));
             Ok(OutputUrl { endpoint, coalesce: None })
         }
         "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),

@@ -10,8 +10,25 @@ use crate::proto::srt::crypto::{CipherMode, KeyLength};
 use crate::proto::srt::{Bandwidth, CallerGroup, Config, GroupKind, GroupMember, PAYLOAD_MAX};
 use crate::units::Bitrate;
 
-pub(super) fn parse(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
+pub(super) fn parse_source(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
     let mut query = parts.query(&KEYS)?;
+    match ["header", "slowtimeout"].into_iter().find_map(|key| Some((key, query.take(key)?))) {
+        Some((key, value)) => Err(query.value_error(key, &value, "it only on outputs")),
+        None => parse(parts, query),
+    }
+}
+
+pub(super) fn parse_output(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
+    parse(parts, parts.query(&KEYS)?)
+}
+
+fn parse(parts: &Parts<'_>, mut query: Query<'_>) -> Result<EndpointConfig, UrlError> {
+    // What URLs for libsrt say, and what is always so here.
+    for (key, only) in [("transtype", "live"), ("enforcedencryption", "1")] {
+        if let Some(value) = query.take(key).filter(|value| value != only) {
+            return Err(query.value_error(key, &value, &format!("{only}: there is nothing else here")));
+        }
+    }
     let side = match query.take("type") {
         Some(kind) => group(parts, &mut query, &kind)?,
         None => match ["nodes", "weight"].into_iter().find_map(|key| Some((key, query.take(key)?))) {
@@ -244,11 +261,12 @@ fn bandwidth(query: &mut Query<'_>) -> Result<Bandwidth, UrlError> {
     })
 }
 
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 36] = [
     "adapter",
     "conntimeo",
     "cryptomode",
     "dscp",
+    "enforcedencryption",
     "groupconnect",
     "header",
     "iface",
@@ -277,6 +295,7 @@ const KEYS: [&str; 34] = [
     "sndbuf",
     "streamid",
     "tlpktdrop",
+    "transtype",
     "type",
     "weight",
 ];
@@ -323,6 +342,23 @@ mod tests {
             assert_eq!(config.connection.packet_filter, filter.parse().ok());
         }
         assert_eq!(output("srt://10.0.0.1:9000?packetfilter=").connection.packet_filter, None);
+    }
+
+    #[test]
+    fn what_is_always_so_may_be_said() {
+        assert_eq!(output("srt://:9000?transtype=live&enforcedencryption=1"), output("srt://:9000"));
+        for wrong in ["transtype=file", "enforcedencryption=0"] {
+            let error = parse_output(&format!("srt://:9000?{wrong}")).unwrap_err().to_string();
+            assert!(error.contains("nothing else here"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_sending_is_no_key_of_a_source() {
+        for key in ["slowtimeout=0", "payload=rtp&header=keep"] {
+            let error = parse_source(&format!("srt://:9000?{key}")).unwrap_err().to_string();
+            assert!(error.contains("only on outputs"), "{error}");
+        }
     }
 
     #[test]
