@@ -1025,3 +1025,16 @@ fn what_srt_loses_is_a_gap_in_the_numbers_of_rtp_and_no_restart() {
     let [first, last] = [rig.came[0].0, rig.came[rig.came.len() - 1].0];
     assert_eq!(last - first + 1, report.received + report.lost);
 }
+
+/// Seeds that once lost a packet: it was asked for again as late as the longest path would allow.
+#[test]
+fn what_gets_lost_before_the_round_trip_is_known_is_asked_for_again_in_time() {
+    for seed in [2, 23, 52, 60, 72, 120] {
+        for sends in [Sends::Caller, Sends::Listener] {
+            let mut rig = Rig::new(seed, sends, caller(seed, config()), config());
+            rig.links(link::Config { delay: DELAY, loss: Model::Random { share: 0.05 }, ..link::Config::default() });
+            rig.send(400, PERIOD);
+            assert_eq!(rig.finish(), whole(400), "seed {seed}, {sends:?} sends");
+        }
+    }
+}

@@ -337,6 +337,8 @@ impl Receiver {
             // Two clock reads may be equal.
             let round_trip = arrival.since(sent).max(Duration::from_micros(1));
             self.round_trip.insert(round_trip);
+            // Before the first answer the wait was for as long as one may take on a long path.
+            self.nak_at = self.nak_at.min(arrival + self.round_trip.nak_interval());
             self.tsbpd.measure(timestamp, arrival, round_trip);
         }
     }
