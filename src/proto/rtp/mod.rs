@@ -18,6 +18,7 @@ mod tests;
 
 pub use config::{HeaderMode, PAYLOAD_TYPE_MP2T, PayloadTypes, ReceiverConfig, SenderConfig};
 pub use error::ParseError;
+pub(in crate::proto) use header::VERSION;
 pub use header::{HEADER_BYTES, Header, RtpPacket, check_any_bytes};
 pub use receiver::Receiver;
 pub use reorder::{Insertion, Reorder};
