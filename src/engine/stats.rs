@@ -36,7 +36,7 @@ pub struct SourceSnapshot {
     pub status: SourceStatus,
     /// Why it is in error.
     pub error: Option<String>,
-    /// `udp`, `rtp`, `test`.
+    /// `udp`, `rtp`, `rtp-fec`, `srt`, `test`.
     pub protocol: &'static str,
     /// Whether the flow uses this one now.
     pub selected: bool,

@@ -1,4 +1,4 @@
-//! Source and output URLs: `udp://`, `rtp://`, `srt://`, `test:`.
+//! Source and output URLs: `udp://`, `rtp://`, `rtp-fec://`, `srt://`, `test:`.
 
 mod srt;
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint};
 use crate::adapters::{Host, HostPort, Interface, SocketOptions, rtp, udp};
+use crate::proto::fec::{Matrix, MatrixError};
 use crate::proto::mpegts::generator;
 use crate::proto::rtp::{HeaderMode, PayloadTypes, ReceiverConfig, SenderConfig};
 use crate::units::{Bitrate, DataSize};
@@ -98,18 +99,18 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
                 socket: query.socket_options()?,
             }))
         }
-        "rtp" => {
-            let mut query = parts.query(&["iface", "pt", "rcvbuf", "reorder", "source"])?;
+        "rtp" | "rtp-fec" => {
+            let mut query = parts.query(&["fec", "iface", "pt", "rcvbuf", "reorder", "source"])?;
             Ok(SourceEndpoint::Rtp(rtp::SourceConfig {
                 listen: parts.listen()?,
                 multicast_source: query.multicast_source(parts.listen()?)?,
                 socket: query.socket_options()?,
-                receiver: query.rtp_receiver()?,
+                receiver: query.rtp_receiver(parts.scheme == "rtp-fec")?,
             }))
         }
         "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse(&parts)?))),
         "test" => parts.test_source().map(SourceEndpoint::Test),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://, test:" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://, test:" }),
     }
 }
 
@@ -131,13 +132,12 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             });
             Ok(OutputUrl { endpoint, coalesce })
         }
-        "rtp" => {
-            let mut query =
-                parts.query(&["coalesce", "dscp", "header", "iface", "pkt_size", "pt", "sndbuf", "ssrc", "ttl"])?;
+        "rtp" | "rtp-fec" => {
+            let mut query = parts.query(RTP_OUTPUT_KEYS)?;
             let coalesce = query.coalesce()?;
             let endpoint = OutputEndpoint::Rtp(rtp::OutputConfig {
                 destination: parts.host_port()?,
-                sender: query.rtp_sender()?,
+                sender: query.rtp_sender(parts.scheme == "rtp-fec")?,
                 socket: query.socket_options()?,
             });
             Ok(OutputUrl { endpoint, coalesce })
@@ -147,7 +147,7 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             Ok(OutputUrl { endpoint, coalesce: None })
         }
         "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://" }),
     }
 }
 
@@ -165,6 +165,9 @@ pub fn without_secrets(url: &str) -> String {
 /// What stands in place of a secret.
 pub const HIDDEN: &str = "***";
 const SECRET_KEYS: [&str; 1] = ["passphrase"];
+
+const RTP_OUTPUT_KEYS: &[&str] =
+    &["coalesce", "dscp", "fec", "header", "iface", "pkt_size", "pt", "sndbuf", "ssrc", "ttl"];
 
 /// A URL taken apart.
 struct Parts<'url> {
@@ -328,8 +331,13 @@ impl Query<'_> {
             .ok_or_else(|| self.value_error("coalesce", &value, "a time from 0 to 100ms, as 2ms"))
     }
 
-    fn rtp_receiver(&mut self) -> Result<ReceiverConfig, UrlError> {
-        let mut config = ReceiverConfig::default();
+    fn rtp_receiver(&mut self, fec: bool) -> Result<ReceiverConfig, UrlError> {
+        let mut config = ReceiverConfig { fec, ..ReceiverConfig::default() };
+        match self.switch("fec")? {
+            Some(false) if fec => return Err(self.value_error("fec", "off", "rtp:// if there shall be none")),
+            Some(switch) => config.fec = switch,
+            None => {}
+        }
         match self.take("pt").as_deref() {
             None => {}
             Some("any") => config.payload_types = PayloadTypes::Any,
@@ -340,13 +348,18 @@ impl Query<'_> {
             }
         }
         if let Some(window_ms) = self.number("reorder", 0, 10_000)? {
-            config.reorder_window = Duration::from_millis(window_ms);
+            config.reorder_window = Some(Duration::from_millis(window_ms));
         }
         Ok(config)
     }
 
-    fn rtp_sender(&mut self) -> Result<SenderConfig, UrlError> {
-        let mut config = SenderConfig::default();
+    fn rtp_sender(&mut self, fec: bool) -> Result<SenderConfig, UrlError> {
+        let mut config = if fec { SenderConfig::with_fec(Matrix::DEFAULT) } else { SenderConfig::default() };
+        if let Some(matrix) = self.take("fec") {
+            config = SenderConfig::with_fec(matrix.parse().map_err(|error: MatrixError| {
+                self.value_error("fec", &matrix, &format!("8x4, 8x4,columns or 8,rows: {error}"))
+            })?);
+        }
         if let Some(payload_type) = self.number("pt", 0, 127)? {
             config.payload_type = payload_type;
         }
@@ -416,6 +429,40 @@ mod tests {
         assert_eq!(text("test:bars"), "test:bars: test: can only be a source");
         assert_eq!(text("udp://1.2.3.4:1?ttl=1&ttl=2"), "udp://1.2.3.4:1?ttl=1&ttl=2: key ttl is given twice");
         assert!(text("gopher://x:1").contains("unknown scheme"));
+    }
+
+    #[test]
+    fn fec_is_asked_for_by_key_or_scheme() {
+        let source = |url: &str| match parse_source(url) {
+            Ok(SourceEndpoint::Rtp(config)) => Ok((config.receiver.fec, config.receiver.reorder_window)),
+            Ok(_) => unreachable!("an RTP source"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(source("rtp://:5000"), Ok((false, None)));
+        assert_eq!(source("rtp://:5000?fec=on&reorder=80"), Ok((true, Some(Duration::from_millis(80)))));
+        assert_eq!(source("rtp-fec://:5000"), Ok((true, None)));
+        assert!(source("rtp-fec://:5000?fec=off").unwrap_err().contains("rtp://"));
+        assert!(source("rtp://:5000?fec=8x4").unwrap_err().contains("1 or 0"));
+        let output = |url: &str| match parse_output(url).map(|output| output.endpoint) {
+            Ok(OutputEndpoint::Rtp(config)) => {
+                Ok((config.sender.fec.map(|matrix| matrix.to_string()), config.sender.payload_bytes_max))
+            }
+            Ok(_) => unreachable!("an RTP output"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(output("rtp://10.0.0.1:5000"), Ok((None, 1_456)));
+        assert_eq!(output("rtp-fec://10.0.0.1:5000"), Ok((Some("8x4".into()), 1_440)));
+        assert_eq!(output("rtp://10.0.0.1:5000?fec=10x10"), Ok((Some("10x10".into()), 1_440)));
+        assert_eq!(
+            output("rtp://10.0.0.1:5000?fec=5x20,columns&pkt_size=1316"),
+            Ok((Some("5x20,columns".into()), 1_316))
+        );
+        assert_eq!(output("rtp://10.0.0.1:5000?fec=12%2Crows"), Ok((Some("12,rows".into()), 1_440)));
+        assert_eq!(
+            output("rtp://10.0.0.1:5000?fec=20x20").unwrap_err(),
+            "rtp://10.0.0.1:5000?fec=20x20: fec=20x20 is not allowed, write 8x4, 8x4,columns or 8,rows: \
+             columns times rows must be at most 100"
+        );
     }
 
     #[test]

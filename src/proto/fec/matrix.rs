@@ -26,7 +26,7 @@ pub enum Protection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MatrixError {
     /// Neither `LxD`, nor `LxD,columns`, nor `L,rows`.
-    #[error("write columns x rows, as 8x4, or 8x4,columns or 8,rows for only one of them")]
+    #[error("it is columns x rows")]
     Syntax,
     /// Too few or too many columns.
     #[error("there must be 4 to 20 columns; without rows being sent, 1 to 20")]

@@ -9,8 +9,9 @@ use super::random::Random;
 use super::receiver::report_interval;
 use super::rtcp::{Compound, CompoundWriter, ReportBlocks, Rtcp, SenderInfo};
 use crate::bus::{Meta, Packet, Pool};
+use crate::proto::fec::{Direction, Encoder, FecPacket};
 use crate::proto::mpegts::{SYNC_BYTE, TS_PACKET_BYTES};
-use crate::proto::{Core, Datagram, Event, Port, Stats, Surroundings, Transmit, WireHeader};
+use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader};
 use crate::units::{Seq, Ticks90k, Time};
 
 /// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second.
@@ -29,7 +30,11 @@ pub struct Sender {
     timestamp_offset: u32,
     /// Timestamp and arrival of the latest packet: how the two clocks relate.
     latest: (u32, Time),
-    media: VecDeque<Outgoing>,
+    /// FEC packets stand here, too.
+    media: VecDeque<Transmit>,
+    fec: Option<Encoder>,
+    /// FEC packets of columns and rows so far.
+    fec_sent: [u64; 2],
     control: VecDeque<Packet>,
     /// Goes when nothing else is left.
     goodbye: Option<Packet>,
@@ -45,6 +50,7 @@ impl Sender {
     #[must_use]
     pub fn new(config: SenderConfig, surroundings: &Surroundings) -> Self {
         let mut random = Random::new(surroundings.seed);
+        let fec = config.fec.map(|matrix| Encoder::new(matrix, surroundings.pool.clone(), random.next()));
         Self {
             ssrc: config.ssrc.unwrap_or_else(|| random.next() as u32),
             config,
@@ -55,6 +61,8 @@ impl Sender {
             random,
             latest: (0, Time::ZERO),
             media: VecDeque::new(),
+            fec,
+            fec_sent: [0; 2],
             control: VecDeque::new(),
             goodbye: None,
             sent: Sent::default(),
@@ -68,7 +76,31 @@ impl Sender {
         self.next_sequence = sequence.add(1);
         self.sent.packets = self.sent.packets.wrapping_add(1);
         self.sent.octets = self.sent.octets.wrapping_add(payload.len() as u32);
-        self.media.push_back(Outgoing { sequence, timestamp, payload });
+        let header =
+            Header { marker: false, payload_type: self.config.payload_type, sequence, timestamp, ssrc: self.ssrc };
+        let header = header.to_bytes();
+        if let Some(fec) = &mut self.fec {
+            fec.handle(&header, &payload);
+        }
+        self.media.push_back(Transmit {
+            port: Port::Media,
+            to: None,
+            header: WireHeader::from_iter(header),
+            payload: Some(payload),
+        });
+        self.enqueue_fec();
+    }
+
+    /// What the encoder made goes behind the packet that it made it of.
+    fn enqueue_fec(&mut self) {
+        while let Some(FecPacket { direction, packet }) = self.fec.as_mut().and_then(Encoder::poll) {
+            self.fec_sent[direction as usize] += 1;
+            let port = match direction {
+                Direction::Column => Port::FecColumns,
+                Direction::Row => Port::FecRows,
+            };
+            self.media.push_back(Transmit { port, to: None, header: WireHeader::new_const(), payload: Some(packet) });
+        }
     }
 
     fn timestamp(&self, meta: &Meta) -> u32 {
@@ -134,7 +166,7 @@ impl Sender {
 
 impl Core for Sender {
     fn handle_datagram(&mut self, _now: Time, datagram: Datagram) {
-        if datagram.port == Port::Media {
+        if datagram.port != Port::Control {
             self.stats.unexpected += 1;
             return;
         }
@@ -180,8 +212,12 @@ impl Core for Sender {
         }
     }
 
-    /// A last report with BYE (RFC 3550 6.6), behind what was handed in before.
+    /// What is left of FEC, and a last report with BYE (RFC 3550 6.6), behind what was handed in before.
     fn handle_close(&mut self, now: Time) {
+        if let Some(fec) = &mut self.fec {
+            fec.finish();
+            self.enqueue_fec();
+        }
         let goodbye = self.compound(now).goodbye(self.ssrc);
         self.goodbye = self.control_packet(now, goodbye);
         self.report_at = None;
@@ -191,13 +227,7 @@ impl Core for Sender {
         if let Some(report) = self.control.pop_front() {
             return Some(control_transmit(report));
         }
-        let Some(Outgoing { sequence, timestamp, payload }) = self.media.pop_front() else {
-            return self.goodbye.take().map(control_transmit);
-        };
-        let payload_type = self.config.payload_type;
-        let header = Header { marker: false, payload_type, sequence, timestamp, ssrc: self.ssrc };
-        let header = WireHeader::from_iter(header.to_bytes());
-        Some(Transmit { port: Port::Media, to: None, header, payload: Some(payload) })
+        self.media.pop_front().or_else(|| self.goodbye.take().map(control_transmit))
     }
 
     fn poll_packet(&mut self) -> Option<Packet> {
@@ -213,16 +243,21 @@ impl Core for Sender {
     }
 
     fn stats(&self) -> Stats {
-        self.stats
+        let no_buffer = self.stats.no_buffer + self.fec.as_ref().map_or(0, Encoder::no_buffer);
+        Stats { no_buffer, ..self.stats }
     }
-}
 
-/// A datagram that waits for its header.
-#[derive(Debug)]
-struct Outgoing {
-    sequence: Seq<16>,
-    timestamp: u32,
-    payload: Packet,
+    fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
+        if let Some(fec) = &self.fec {
+            let [columns, rows] = self.fec_sent;
+            visit(&[
+                ("columns_sent", columns as f64),
+                ("rows_sent", rows as f64),
+                ("matrix_columns", fec.matrix().columns().into()),
+                ("matrix_rows", fec.matrix().rows().into()),
+            ]);
+        }
+    }
 }
 
 /// What went out since the start, wrapping (RFC 3550 6.4.1).
@@ -246,7 +281,7 @@ const fn ticks_at(time: Time) -> u32 {
     Ticks90k::from_span(time.since(Time::ZERO)).0 as u32
 }
 
-/// Packets that may wait for whoever drains the core; parts of one packet may exceed it. Whoever runs it drains after
+/// Packets that may wait for whoever drains the core; parts of one packet, and FEC packets of them, may exceed it. Whoever runs it drains after
 /// every batch, which is shorter.
 const QUEUE_MAX: usize = 1_024;
 
