@@ -334,7 +334,9 @@ impl<C: Core + Send> Driver<C> {
             let kind = error.kind();
             if port != Port::Media {
                 // A report that does not get out is followed by the next one, and FEC may be wanted by nobody.
-                done += if kind == io::ErrorKind::Interrupted { 0 } else { concerned };
+                let unsent = if kind == io::ErrorKind::Interrupted { 0 } else { concerned };
+                self.counters.fec_unsent.add(if port == Port::Control { 0 } else { unsent as u64 });
+                done += unsent;
                 continue;
             }
             if kind == io::ErrorKind::WouldBlock {

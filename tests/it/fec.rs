@@ -34,11 +34,12 @@ fn lost_packets_come_back_between_us() {
     let feed = Feed::new(listen, TS).run_until(Duration::from_micros(300), PACKETS);
     wait_until("the last packet", || fan.passed() == feed.made());
     receivers.check(&rig, &fan);
+    // All rows, and all columns but those of the last matrix. They are looked at from time to time.
+    wait_until("the figures", || {
+        let details: BTreeMap<_, _> = rig.output("out", "o1").details.into_iter().collect();
+        (details["rows_sent"], details["columns_sent"]) == (PACKETS as f64 / 8.0, PACKETS as f64 / 4.0 - 8.0)
+    });
     let output = rig.output("out", "o1");
-    let details: BTreeMap<_, _> = output.details.iter().copied().collect();
-    // All rows, and all columns but those of the last matrix, and what had not been looked at.
-    assert!((details["rows_sent"] - PACKETS as f64 / 8.0).abs() < 200.0, "{details:?}");
-    assert!((details["columns_sent"] - PACKETS as f64 / 4.0).abs() < 400.0, "{details:?}");
     assert_eq!((output.protocol, output.packets), ("rtp-fec", PACKETS));
     // What came without loss is what was sent.
     assert_eq!(receivers.good.count(), PACKETS);
@@ -170,6 +171,7 @@ fn fec_is_no_burden_to_whoever_does_not_want_it() {
     sink.assert_perfect(500);
     let output = rig.output("out", "o1");
     assert_eq!((output.packets, output.disconnections), (500, 0), "{output:?}");
+    assert!(output.drops.fec > 0, "{output:?}");
     assert_eq!(rig.source("in", "s1").details, []);
 }
 
