@@ -1,18 +1,20 @@
-//! That SRT's cores, and RTP over them, take no memory for each packet: everything they need they have after a while, or
-//! take from the pool.
+//! That SRT's cores, RTP over them and those of FEC take no memory for each packet: everything they need they have after a
+//! while, or take from the pool.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod srt_line;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ops::Range;
 
 use anabranch::bus::{Meta, Packet, Pool, PoolLimits};
-use anabranch::proto::rtp::{Over, SenderConfig};
+use anabranch::proto::fec::{Decoder, Encoder, Matrix};
+use anabranch::proto::rtp::{self, Over, SenderConfig};
 use anabranch::proto::srt::Config;
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
 use anabranch::proto::{Core, Datagram, Event, Stats, Surroundings, Transmit};
-use anabranch::units::Time;
+use anabranch::units::{Seq, Time};
 use srt_line::{Line, PACKETS, Traffic};
 
 #[test]
@@ -87,6 +89,38 @@ impl Core for Mirror {
     fn stats(&self) -> Stats {
         Stats::default()
     }
+}
+
+#[test]
+fn nothing_is_allocated_for_fec_made_and_used() {
+    let pool = Pool::new(PoolLimits::default());
+    let mut encoder = Encoder::new(Matrix::DEFAULT, pool.clone(), 1);
+    let mut decoder = Decoder::new(pool.clone());
+    let mut recovered = 0;
+    let mut round = |numbers: Range<u64>| {
+        for n in numbers {
+            let header = rtp::Header { sequence: Seq::new(n as u32), ..rtp::Header::default() }.to_bytes();
+            let payload = [n as u8; 188];
+            let mut buffer = pool.take(200).unwrap();
+            buffer[..12].copy_from_slice(&header);
+            buffer[12..200].copy_from_slice(&payload);
+            encoder.handle(&header, &payload);
+            if n % 17 != 5 {
+                decoder.handle_media(Time::ZERO, n, &Packet::new(buffer, 0..200, Meta::default()));
+            }
+            while let Some(fec) = encoder.poll() {
+                decoder.handle_fec(Time::ZERO, fec.packet);
+            }
+            while decoder.poll_recovered().is_some() {
+                recovered += 1;
+            }
+        }
+    };
+    round(100_000..102_000);
+    let before = allocations();
+    round(102_000..110_000);
+    assert_eq!(allocations(), before);
+    assert!(recovered > 500, "{recovered}");
 }
 
 /// Neither side allocates, whoever called, and however many packets come at a time.

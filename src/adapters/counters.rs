@@ -37,6 +37,8 @@ pub struct Counters {
     pub too_long: Counter,
     /// Datagrams refused by the system for another reason.
     pub other: Counter,
+    /// FEC packets that the system did not take.
+    pub fec_unsent: Counter,
     /// Times the system began to refuse.
     pub disconnections: Counter,
     /// 1 while the system refuses.

@@ -26,7 +26,7 @@ use crate::units::Time;
 
 /// A core on its sockets, as the engine sees it, whatever its protocol.
 pub trait Driven: Send {
-    /// Registers the sockets with the worker: `first` names the media socket, the number after it the control socket.
+    /// Registers the sockets with the worker: `first` names the media socket, the numbers after it those of the other ports.
     ///
     /// # Errors
     /// What the system refused.
@@ -129,6 +129,8 @@ pub struct Driver<C> {
     listens: bool,
     media: Option<Endpoint>,
     control: Option<Endpoint>,
+    /// For columns and rows of forward error correction.
+    fec: [Option<Endpoint>; 2],
     /// What the worker knows the driver by.
     first: SocketKey,
     guests: Option<Guests>,
@@ -200,6 +202,12 @@ impl<C: Core + Send> Driver<C> {
         Self { listens: true, ..Self::new(core, Role::Output, Some(media), None, admission) }
     }
 
+    /// With sockets for columns and rows of forward error correction.
+    #[must_use]
+    pub fn with_fec(self, columns: UdpSocket, rows: UdpSocket) -> Self {
+        Self { fec: [columns, rows].map(|socket| Some(Endpoint::new(socket, SocketKey(0)))), ..self }
+    }
+
     fn new(core: C, role: Role, media: Option<UdpSocket>, control: Option<UdpSocket>, admission: Admission) -> Self {
         let endpoint = |socket| Endpoint::new(socket, SocketKey(0));
         Self {
@@ -208,6 +216,7 @@ impl<C: Core + Send> Driver<C> {
             listens: role == Role::Source,
             media: media.map(endpoint),
             control: control.map(endpoint),
+            fec: [None, None],
             first: SocketKey(0),
             guests: None,
             admission,
@@ -225,11 +234,13 @@ impl<C: Core + Send> Driver<C> {
     /// Takes datagrams in from one port.
     fn receive(&mut self, cx: &mut Context<'_>, from: From, sink: &mut dyn FnMut(Packet)) {
         let now = cx.now;
-        let Self { core, role, media, control, guests, admission, last_allowed, abuse_seen, events, counters, .. } =
-            self;
+        let Self { core, role, media, control, fec, guests, .. } = self;
+        let Self { admission, last_allowed, abuse_seen, events, counters, .. } = self;
         let (endpoint, port) = match from {
             From::Media => (media.as_mut(), Port::Media),
             From::Control => (control.as_mut(), Port::Control),
+            From::FecColumns => (fec[0].as_mut(), Port::FecColumns),
+            From::FecRows => (fec[1].as_mut(), Port::FecRows),
             From::Guest(at) => (guests.as_mut().and_then(|guests| guests.hear(at, now)), Port::Media),
         };
         let Some(endpoint) = endpoint else { return };
@@ -324,9 +335,11 @@ impl<C: Core + Send> Driver<C> {
             refusals = if count > 0 { 0 } else { refusals };
             let Some((error, concerned)) = error else { continue };
             let kind = error.kind();
-            if port == Port::Control {
-                // A report that does not get out is followed by the next one.
-                done += if kind == io::ErrorKind::Interrupted { 0 } else { concerned };
+            if port != Port::Media {
+                // A report that does not get out is followed by the next one, and FEC may be wanted by nobody.
+                let unsent = if kind == io::ErrorKind::Interrupted { 0 } else { concerned };
+                self.counters.fec_unsent.add(if port == Port::Control { 0 } else { unsent as u64 });
+                done += unsent;
                 continue;
             }
             if kind == io::ErrorKind::WouldBlock {
@@ -361,6 +374,8 @@ impl<C: Core + Send> Driver<C> {
             Port::Media => self.media.as_mut(),
             // A protocol with one port has its reports leave by that.
             Port::Control => self.control.as_mut().or(self.media.as_mut()),
+            Port::FecColumns => self.fec[0].as_mut(),
+            Port::FecRows => self.fec[1].as_mut(),
         }
     }
 
@@ -434,10 +449,11 @@ impl<C: Core + Send> Driven for Driver<C> {
         if let Some(guests) = &mut self.guests {
             guests.attach(first, cx.remote(first));
         }
-        for (index, endpoint) in [&mut self.media, &mut self.control].into_iter().enumerate() {
+        let [columns, rows] = &mut self.fec;
+        for (port, endpoint) in Port::ALL.into_iter().zip([&mut self.media, &mut self.control, columns, rows]) {
             let Some(endpoint) = endpoint else { continue };
-            endpoint.key = SocketKey(first.0 + index as u16);
-            if self.listens || index == 1 {
+            endpoint.key = SocketKey(first.0 + port as u16);
+            if self.listens || port == Port::Control {
                 cx.io.prepare(&endpoint.socket);
                 endpoint.listen_for(cx, Some(Interest::READABLE))?;
             }
@@ -446,9 +462,13 @@ impl<C: Core + Send> Driven for Driver<C> {
     }
 
     fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
-        let is_control = self.control.as_ref().is_some_and(|control| control.key == socket);
-        if is_control {
+        let is = |endpoint: &Option<Endpoint>| endpoint.as_ref().is_some_and(|endpoint| endpoint.key == socket);
+        if is(&self.control) {
             self.receive(cx, From::Control, sink);
+        } else if is(&self.fec[0]) {
+            self.receive(cx, From::FecColumns, sink);
+        } else if is(&self.fec[1]) {
+            self.receive(cx, From::FecRows, sink);
         } else if self.guests.is_some() {
             self.receive(cx, From::Guest(usize::from(socket.0 - self.first.0 - OWN_SOCKETS)), sink);
         } else {
@@ -494,7 +514,7 @@ impl<C: Core + Send> Driven for Driver<C> {
     }
 
     fn rest(&mut self, cx: &mut Context<'_>) {
-        for endpoint in self.media.iter_mut().chain(self.guests.iter_mut().flat_map(Guests::endpoints)) {
+        for endpoint in media_endpoints(&mut self.media, &mut self.fec, &mut self.guests) {
             let _ = endpoint.listen_for(cx, None);
         }
     }
@@ -504,6 +524,8 @@ impl<C: Core + Send> Driven for Driver<C> {
             (0..GUESTS_MAX).for_each(|at| self.receive(cx, From::Guest(at), sink));
         } else {
             self.receive(cx, From::Media, sink);
+            self.receive(cx, From::FecColumns, sink);
+            self.receive(cx, From::FecRows, sink);
         }
         if self.core.poll_timeout().is_some_and(|due| due <= cx.now) {
             self.core.handle_timeout(cx.now);
@@ -515,7 +537,7 @@ impl<C: Core + Send> Driven for Driver<C> {
         if self.blocked {
             return;
         }
-        for endpoint in self.media.iter_mut().chain(self.guests.iter_mut().flat_map(Guests::endpoints)) {
+        for endpoint in media_endpoints(&mut self.media, &mut self.fec, &mut self.guests) {
             if endpoint.listen_for(cx, Some(Interest::READABLE)).is_err() {
                 // The system has no room for another watch now: looked at again after everybody's turn.
                 cx.call_again(endpoint.key);
@@ -588,7 +610,19 @@ impl<C: Core + Send> Driven for Driver<C> {
 enum From {
     Media,
     Control,
+    FecColumns,
+    FecRows,
     Guest(usize),
+}
+
+/// What brings media, or helps to.
+fn media_endpoints<'driver>(
+    media: &'driver mut Option<Endpoint>,
+    fec: &'driver mut [Option<Endpoint>; 2],
+    guests: &'driver mut Option<Guests>,
+) -> impl Iterator<Item = &'driver mut Endpoint> {
+    let guests = guests.iter_mut().flat_map(Guests::endpoints);
+    media.iter_mut().chain(fec.iter_mut().flatten()).chain(guests)
 }
 
 /// Why a datagram is not let in.
@@ -685,8 +719,8 @@ impl SendFailure {
     }
 }
 
-/// Media and control.
-pub(super) const OWN_SOCKETS: u16 = 2;
+/// Media, control, and two for FEC.
+pub(super) const OWN_SOCKETS: u16 = Port::ALL.len() as u16;
 /// Sockets that a driver may have, and numbers of them.
 pub const SOCKETS_MAX: u16 = OWN_SOCKETS + GUESTS_MAX as u16;
 /// Receive calls per turn: a source with more than that waiting lets the others have theirs first.

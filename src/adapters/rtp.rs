@@ -1,4 +1,5 @@
-//! RTP source and output: media on a port, RTCP on the next one (RFC 3550 11).
+//! RTP source and output: media on a port, RTCP on the next one (RFC 3550 11), FEC of columns and rows two and four after
+//! it (SMPTE ST 2022-1).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,7 +21,7 @@ pub struct SourceConfig {
     pub multicast_source: Option<IpAddr>,
     /// Interface and buffers.
     pub socket: SocketOptions,
-    /// Payload type, SSRC, reorder window.
+    /// Payload type, SSRC, reorder window, FEC.
     pub receiver: ReceiverConfig,
 }
 
@@ -31,25 +32,26 @@ pub struct OutputConfig {
     pub destination: HostPort,
     /// Interface, TTL, DSCP and buffers.
     pub socket: SocketOptions,
-    /// Payload type, SSRC, header kept or new.
+    /// Payload type, SSRC, header kept or new, FEC.
     pub sender: SenderConfig,
 }
 
 impl SourceConfig {
-    /// Binds both ports and joins the group.
+    /// Binds the ports and joins the group.
     ///
     /// # Errors
     /// What the system refused, with the address.
     pub fn open(&self, pool: &Pool, admission: Admission) -> Result<Driver<Receiver>, OpenError> {
-        let media = UdpSocket::listen(self.listen, self.multicast_source, &self.socket)?;
-        let control = UdpSocket::listen(next_port(self.listen)?, self.multicast_source, &self.socket)?;
+        let listen =
+            |distance| UdpSocket::listen(port_after(self.listen, distance)?, self.multicast_source, &self.socket);
         let receiver = Receiver::new(self.receiver.clone(), &surroundings(pool));
-        Ok(Driver::source(receiver, Some(media), Some(control), admission))
+        let driver = Driver::source(receiver, Some(listen(0)?), Some(listen(CONTROL)?), admission);
+        Ok(if self.receiver.fec { driver.with_fec(listen(FEC_COLUMNS)?, listen(FEC_ROWS)?) } else { driver })
     }
 }
 
 impl OutputConfig {
-    /// Connects both sockets to `destination`, which is what ours was looked up to.
+    /// Connects the sockets to `destination`, which is what ours was looked up to.
     ///
     /// # Errors
     /// What the system refused, with the address.
@@ -59,10 +61,11 @@ impl OutputConfig {
         pool: &Pool,
         limiter: Option<Limiter>,
     ) -> Result<Driver<Sender>, OpenError> {
-        let media = UdpSocket::connect(destination, &self.socket)?;
-        let control = UdpSocket::connect(next_port(destination)?, &self.socket)?;
+        let connect = |distance| UdpSocket::connect(port_after(destination, distance)?, &self.socket);
         let sender = Sender::new(self.sender.clone(), &surroundings(pool));
-        Ok(Driver::output(sender, media, Some(control), limiter))
+        let driver = Driver::output(sender, connect(0)?, Some(connect(CONTROL)?), limiter);
+        let has_fec = self.sender.fec.is_some();
+        Ok(if has_fec { driver.with_fec(connect(FEC_COLUMNS)?, connect(FEC_ROWS)?) } else { driver })
     }
 }
 
@@ -70,7 +73,12 @@ pub(super) fn surroundings(pool: &Pool) -> Surroundings {
     Surroundings { pool: pool.clone(), seed: fastrand::u64(..), unix_ns_at_zero: clock::unix_ns_at_zero() }
 }
 
-fn next_port(address: SocketAddr) -> Result<SocketAddr, OpenError> {
-    let port = address.port().checked_add(1).ok_or(OpenError::NoControlPort)?;
+fn port_after(address: SocketAddr, distance: u16) -> Result<SocketAddr, OpenError> {
+    let port = address.port().checked_add(distance).ok_or(OpenError::NoControlPort)?;
     Ok(SocketAddr::new(address.ip(), port))
 }
+
+/// How far after the media's port the others are.
+const CONTROL: u16 = 1;
+const FEC_COLUMNS: u16 = 2;
+const FEC_ROWS: u16 = 4;

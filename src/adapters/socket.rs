@@ -88,8 +88,8 @@ pub enum OpenError {
         /// The name.
         name: String,
     },
-    /// The port has no successor for RTCP.
-    #[error("port 65535 leaves no port for RTCP: choose a lower one")]
+    /// The port has no successors for RTCP and FEC.
+    #[error("the port leaves none behind it for RTCP (one) and FEC (four): choose a lower one")]
     NoControlPort,
     /// The system refused something else.
     #[error("cannot {action} {address}: {problem}")]

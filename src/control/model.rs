@@ -171,7 +171,7 @@ pub enum Protocol {
     Rtp,
     /// The built-in test signal, as a source.
     Test,
-    /// RTP with ST 2022-1 FEC; not available in this version.
+    /// RTP with FEC of columns and rows, SMPTE ST 2022-1.
     RtpFec,
     /// RIST; not available in this version.
     Rist,

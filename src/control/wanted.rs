@@ -12,6 +12,7 @@ use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
 use crate::engine::url::{UrlError, parse_output, parse_source};
 use crate::engine::{FailoverConfig, FlowConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint};
 use crate::path::{AllowList, Cidr, limit};
+use crate::proto::fec::Matrix;
 use crate::proto::rtp::{ReceiverConfig, SenderConfig};
 use crate::proto::srt::Config;
 use crate::proto::srt::crypto::{KeyLength, PassphraseError};
@@ -183,6 +184,7 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
     };
     let protocol = match &endpoint {
         SourceEndpoint::Udp(_) => Protocol::Udp,
+        SourceEndpoint::Rtp(rtp) if rtp.receiver.fec => Protocol::RtpFec,
         SourceEndpoint::Rtp(_) => Protocol::Rtp,
         SourceEndpoint::Srt(srt) => srt_protocol(srt),
         SourceEndpoint::Test(_) => Protocol::Test,
@@ -224,12 +226,13 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             let listen = listen_address(source, protocol)?;
             Ok(SourceEndpoint::Udp(udp::SourceConfig { listen, multicast_source: None, socket: socket() }))
         }
-        Protocol::Rtp => {
+        Protocol::Rtp | Protocol::RtpFec => {
             let listen = listen_address(source, protocol)?;
-            let mut receiver = ReceiverConfig::default();
-            if let Some(latency) = source.max_latency {
-                receiver.reorder_window = Duration::from_millis(latency.value());
-            }
+            let receiver = ReceiverConfig {
+                fec: protocol == Protocol::RtpFec,
+                reorder_window: source.max_latency.map(|latency| Duration::from_millis(latency.value())),
+                ..ReceiverConfig::default()
+            };
             Ok(SourceEndpoint::Rtp(rtp::SourceConfig { listen, multicast_source: None, socket: socket(), receiver }))
         }
         Protocol::Test => {
@@ -256,9 +259,7 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             };
             srt_source(source, srt::Side::Rendezvous { peer, local })
         }
-        Protocol::RtpFec | Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => {
-            Err(protocol_not_available(protocol))
-        }
+        Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
 }
 
@@ -342,6 +343,7 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
     };
     let protocol = match &endpoint {
         OutputEndpoint::Udp(_) => Protocol::Udp,
+        OutputEndpoint::Rtp(rtp) if rtp.sender.fec.is_some() => Protocol::RtpFec,
         OutputEndpoint::Rtp(_) => Protocol::Rtp,
         OutputEndpoint::Srt(srt) => srt_protocol(srt),
     };
@@ -412,6 +414,12 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             sender: SenderConfig::default(),
             socket: socket(),
         })),
+        // Another matrix can be chosen in a url.
+        Protocol::RtpFec => Ok(OutputEndpoint::Rtp(rtp::OutputConfig {
+            destination: destination()?,
+            sender: SenderConfig::with_fec(Matrix::DEFAULT),
+            socket: socket(),
+        })),
         Protocol::Test => {
             Err(Problem::at("protocol", Code::NotApplicable, "test can only be a source: choose udp or rtp"))
         }
@@ -432,9 +440,7 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             };
             srt_output(output, srt::Side::Listener { listen })
         }
-        Protocol::RtpFec | Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => {
-            Err(protocol_not_available(protocol))
-        }
+        Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
 }
 
@@ -513,7 +519,8 @@ fn check_latencies(min_ms: Option<u64>, max_ms: Option<u64>) -> Result<(), Probl
 fn check_scheme(url: &str) -> Result<(), Problem> {
     let scheme = url.split_once(':').map_or("", |parts| parts.0);
     if ["rist", "rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
-        let message = format!("{scheme} is not available in this version: use udp://, rtp://, srt:// or test:");
+        let message =
+            format!("{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt:// or test:");
         return Err(Problem::at("url", Code::NotAvailable, message));
     }
     Ok(())
@@ -537,7 +544,8 @@ fn no_protocol() -> Problem {
 }
 
 fn protocol_not_available(protocol: Protocol) -> Problem {
-    let message = format!("{protocol} is not available in this version: use udp, rtp, srt-listener or srt-caller");
+    let message =
+        format!("{protocol} is not available in this version: use udp, rtp, rtp-fec, srt-listener or srt-caller");
     Problem::at("protocol", Code::NotAvailable, message)
 }
 
@@ -598,11 +606,28 @@ mod tests {
         assert_eq!(config.name, "news");
         let SourceEndpoint::Rtp(rtp) = &config.sources[1].endpoint else { unreachable!("an RTP source") };
         assert_eq!(rtp.listen, ([239, 1, 1, 1], 5002).into());
-        assert_eq!(rtp.receiver.reorder_window, Duration::from_millis(80));
+        assert_eq!(rtp.receiver.reorder_window, Some(Duration::from_millis(80)));
         assert!(config.outputs[0].enabled && !config.outputs[1].enabled);
         assert_eq!(config.outputs[1].coalesce, Duration::from_millis(2));
         assert_eq!(config.failover.health_timeout, Duration::from_millis(500));
         assert_eq!(wanted.flow().outputs[1].protocol, Some(Protocol::Rtp));
+    }
+
+    #[test]
+    fn rtp_fec_is_rtp_with_fec() {
+        let wanted = wanted(&flow(|flow| {
+            flow["sources"][1]["protocol"] = json!("rtp-fec");
+            flow["outputs"][0]["protocol"] = json!("rtp-fec");
+            flow["outputs"][1]["url"] = json!("rtp://10.0.0.9:6002?fec=2022-1&l=10&d=5");
+        }));
+        let wanted = wanted.unwrap();
+        let SourceEndpoint::Rtp(rtp) = &wanted.config().sources[1].endpoint else { unreachable!("an RTP source") };
+        assert_eq!((rtp.receiver.fec, rtp.receiver.reorder_window), (true, Some(Duration::from_millis(80))));
+        for (output, matrix) in wanted.config().outputs.iter().zip([Ok(Matrix::DEFAULT), Matrix::new(10, 5, false)]) {
+            let OutputEndpoint::Rtp(rtp) = &output.endpoint else { unreachable!("an RTP output") };
+            assert_eq!(rtp.sender.fec, matrix.ok());
+        }
+        assert_eq!(wanted.flow().outputs[1].protocol, Some(Protocol::RtpFec));
     }
 
     #[test]

@@ -662,6 +662,7 @@ impl Managed<OutputConfig, OutputSlot> {
             lagged: counters.lagged.value(),
             refused: counters.refused.value(),
             unreachable: counters.unreachable.value(),
+            fec: counters.fec_unsent.value(),
             too_long: counters.too_long.value() + core.too_long,
             over_limit: counters.over_limit.value(),
             not_connected: core.not_connected,

@@ -42,6 +42,7 @@ impl OutputEndpoint {
     pub const fn protocol(&self) -> &'static str {
         match self {
             Self::Udp(_) => "udp",
+            Self::Rtp(rtp) if rtp.sender.fec.is_some() => "rtp-fec",
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
         }

@@ -36,6 +36,7 @@ impl SourceEndpoint {
     pub const fn protocol(&self) -> &'static str {
         match self {
             Self::Udp(_) => "udp",
+            Self::Rtp(rtp) if rtp.receiver.fec => "rtp-fec",
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
             Self::Test(_) => "test",

@@ -36,7 +36,7 @@ pub struct SourceSnapshot {
     pub status: SourceStatus,
     /// Why it is in error.
     pub error: Option<String>,
-    /// `udp`, `rtp`, `test`.
+    /// `udp`, `rtp`, `rtp-fec`, `srt`, `test`.
     pub protocol: &'static str,
     /// Whether the flow uses this one now.
     pub selected: bool,
@@ -161,12 +161,14 @@ pub struct OutputDrops {
     pub not_connected: u64,
     /// Any other error of the system.
     pub other: u64,
+    /// FEC packets that the system did not take or nobody listens to; the media beside them is not concerned.
+    pub fec: u64,
 }
 
 impl OutputDrops {
     /// Every cause with the name that metrics use.
     #[must_use]
-    pub const fn by_cause(&self) -> [(&'static str, u64); 7] {
+    pub const fn by_cause(&self) -> [(&'static str, u64); 8] {
         [
             ("lagged", self.lagged),
             ("refused", self.refused),
@@ -175,6 +177,7 @@ impl OutputDrops {
             ("over_limit", self.over_limit),
             ("not_connected", self.not_connected),
             ("other", self.other),
+            ("fec", self.fec),
         ]
     }
 }

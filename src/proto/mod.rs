@@ -15,6 +15,7 @@ use arrayvec::ArrayVec;
 use crate::bus::{Packet, Pool};
 use crate::units::Time;
 
+pub mod fec;
 pub mod mpegts;
 pub mod rtp;
 #[cfg(feature = "srt")]
@@ -184,6 +185,15 @@ pub enum Port {
     Media,
     /// Carries reports about it, as RTCP does.
     Control,
+    /// Carries forward error correction of columns (SMPTE ST 2022-1).
+    FecColumns,
+    /// Carries forward error correction of rows (SMPTE ST 2022-1).
+    FecRows,
+}
+
+impl Port {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Media, Self::Control, Self::FecColumns, Self::FecRows];
 }
 
 /// What a core has to tell its operator.

@@ -160,7 +160,7 @@ impl Network {
     /// If another node has one of its addresses.
     pub fn add(&mut self, node: Node) -> NodeId {
         let id = NodeId(self.nodes.len());
-        for port in [Port::Media, Port::Control] {
+        for port in Port::ALL {
             if let Some(address) = node.addresses[port as usize] {
                 let other = self.by_address.insert(address, (id, port));
                 assert!(other.is_none(), "{address} is taken");
@@ -413,7 +413,7 @@ impl Fnv {
 }
 
 /// Number of [`Port`]s.
-const PORTS: usize = 2;
+const PORTS: usize = Port::ALL.len();
 
 /// How long work takes that is done elsewhere.
 const WORK_TAKES: Duration = Duration::from_millis(1);

@@ -38,7 +38,7 @@ fn in_the_simulator(config: link::Config, seed: u64) -> Outcome {
     let mut network = Network::new(seed);
     let surroundings = |seed| Surroundings { pool: network.pool().clone(), seed, unix_ns_at_zero: 0 };
     let address = |host: u8, port: u16| SocketAddr::from(([10, 0, 0, host], port));
-    let receiver_config = ReceiverConfig { reorder_window: WINDOW, ..ReceiverConfig::default() };
+    let receiver_config = ReceiverConfig { reorder_window: Some(WINDOW), ..ReceiverConfig::default() };
     let sender = Node::new(Sender::new(SenderConfig::default(), &surroundings(1)))
         .bind(Port::Media, address(1, 4_000))
         .bind(Port::Control, address(1, 4_001))

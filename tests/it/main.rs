@@ -11,6 +11,7 @@ mod change;
 mod cli;
 mod embed;
 mod failover;
+mod fec;
 mod guard;
 mod http;
 mod idle;

@@ -41,7 +41,7 @@ impl Peer {
         Self(child.unwrap())
     }
 
-    fn run(program: &str, arguments: &str, directory: &Path) {
+    pub(crate) fn run(program: &str, arguments: &str, directory: &Path) {
         let mut peer = Self::start(program, arguments, directory);
         peer.wait(program, directory);
     }

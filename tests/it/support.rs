@@ -55,18 +55,23 @@ pub(crate) fn let_pass(span: Duration) {
 /// An even port that is free, as is the next one. Below the range from which the system hands out ports, so that no
 /// sender of another test takes it meanwhile.
 pub(crate) fn free_port() -> u16 {
+    free_block(1)
+}
+
+/// The first of so many pairs of free ports in a row.
+pub(crate) fn free_block(pairs: usize) -> u16 {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let start = std::process::id() as usize * 97;
     for _ in 0..PORT_PAIRS {
-        let pair = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % PORT_PAIRS;
-        let port = (PORT_FIRST + 2 * pair) as u16;
+        let pair = (start + NEXT.fetch_add(pairs, Ordering::Relaxed)) % (PORT_PAIRS - pairs + 1);
+        let first = (PORT_FIRST + 2 * pair) as u16;
         let is_free = |port: u16| {
             [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
                 .iter()
                 .all(|ip| UdpSocket::bind((*ip, port)).is_ok())
         };
-        if is_free(port) && is_free(port + 1) {
-            return port;
+        if (first..first + 2 * pairs as u16).all(is_free) {
+            return first;
         }
     }
     unreachable!("every port is taken")

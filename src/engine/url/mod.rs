@@ -1,4 +1,4 @@
-//! Source and output URLs: `udp://`, `rtp://`, `srt://`, `test:`.
+//! Source and output URLs: `udp://`, `rtp://`, `rtp-fec://`, `srt://`, `test:`.
 
 mod srt;
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint};
 use crate::adapters::{Host, HostPort, Interface, SocketOptions, rtp, udp};
+use crate::proto::fec::{Matrix, MatrixError};
 use crate::proto::mpegts::generator;
 use crate::proto::rtp::{HeaderMode, PayloadTypes, ReceiverConfig, SenderConfig};
 use crate::units::{Bitrate, DataSize};
@@ -98,18 +99,18 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
                 socket: query.socket_options()?,
             }))
         }
-        "rtp" => {
-            let mut query = parts.query(&["iface", "pt", "rcvbuf", "reorder", "source"])?;
+        "rtp" | "rtp-fec" => {
+            let mut query = parts.query(&["fec", "iface", "pt", "rcvbuf", "reorder", "source"])?;
             Ok(SourceEndpoint::Rtp(rtp::SourceConfig {
                 listen: parts.listen()?,
                 multicast_source: query.multicast_source(parts.listen()?)?,
                 socket: query.socket_options()?,
-                receiver: query.rtp_receiver()?,
+                receiver: query.rtp_receiver(parts.scheme == "rtp-fec")?,
             }))
         }
         "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse_source(&parts)?))),
         "test" => parts.test_source().map(SourceEndpoint::Test),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://, test:" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://, test:" }),
     }
 }
 
@@ -131,13 +132,12 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             });
             Ok(OutputUrl { endpoint, coalesce })
         }
-        "rtp" => {
-            let mut query =
-                parts.query(&["coalesce", "dscp", "header", "iface", "pkt_size", "pt", "sndbuf", "ssrc", "ttl"])?;
+        "rtp" | "rtp-fec" => {
+            let mut query = parts.query(RTP_OUTPUT_KEYS)?;
             let coalesce = query.coalesce()?;
             let endpoint = OutputEndpoint::Rtp(rtp::OutputConfig {
                 destination: parts.host_port()?,
-                sender: query.rtp_sender()?,
+                sender: query.rtp_sender(parts.scheme == "rtp-fec")?,
                 socket: query.socket_options()?,
             });
             Ok(OutputUrl { endpoint, coalesce })
@@ -147,7 +147,7 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             Ok(OutputUrl { endpoint, coalesce: None })
         }
         "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, srt://" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://" }),
     }
 }
 
@@ -165,6 +165,9 @@ pub fn without_secrets(url: &str) -> String {
 /// What stands in place of a secret.
 pub const HIDDEN: &str = "***";
 const SECRET_KEYS: [&str; 1] = ["passphrase"];
+
+const RTP_OUTPUT_KEYS: &[&str] =
+    &["coalesce", "d", "dscp", "fec", "header", "iface", "l", "pkt_size", "pt", "rows", "sndbuf", "ssrc", "ttl"];
 
 /// A URL taken apart.
 struct Parts<'url> {
@@ -328,8 +331,47 @@ impl Query<'_> {
             .ok_or_else(|| self.value_error("coalesce", &value, "a time from 0 to 100ms, as 2ms"))
     }
 
-    fn rtp_receiver(&mut self) -> Result<ReceiverConfig, UrlError> {
-        let mut config = ReceiverConfig::default();
+    /// Whether there is FEC, of the one kind that there may be.
+    fn fec(&mut self) -> Result<bool, UrlError> {
+        match self.take("fec").as_deref() {
+            None => Ok(false),
+            Some("2022-1") => Ok(true),
+            Some(other) => Err(self.value_error("fec", other, "2022-1")),
+        }
+    }
+
+    /// `l` columns, `d` rows, and `rows=1` if those are sent, too; with none of them the usual matrix.
+    fn fec_matrix(&mut self) -> Result<Option<Matrix>, UrlError> {
+        let has_fec = self.fec()?;
+        let shape = ["l", "d", "rows"].map(|key| self.take(key));
+        let [columns, rows, sends_rows] = &shape;
+        if shape.iter().all(Option::is_none) {
+            return Ok(has_fec.then_some(Matrix::DEFAULT));
+        }
+        let shown = |text: &Option<String>| text.clone().unwrap_or_default();
+        let wrong = |allowed: &str| {
+            let given = format!("l={}&d={}&rows={}", shown(columns), shown(rows), shown(sends_rows));
+            self.value_error("fec", &given, allowed)
+        };
+        if !has_fec {
+            return Err(wrong("l, d and rows only with fec=2022-1"));
+        }
+        let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<u8>().ok());
+        let sends_rows = match sends_rows.as_deref() {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(_) => return Err(wrong("rows as 0 or 1")),
+        };
+        let (Some(columns), Some(rows)) = (number(columns), number(rows)) else {
+            return Err(wrong("both l, columns, and d, rows, as numbers"));
+        };
+        let matrix = Matrix::new(columns, rows, sends_rows).map_err(|error: MatrixError| wrong(&error.to_string()))?;
+        Ok(Some(matrix))
+    }
+
+    fn rtp_receiver(&mut self, fec: bool) -> Result<ReceiverConfig, UrlError> {
+        let mut config = ReceiverConfig { fec, ..ReceiverConfig::default() };
+        config.fec |= self.fec()?;
         match self.take("pt").as_deref() {
             None => {}
             Some("any") => config.payload_types = PayloadTypes::Any,
@@ -340,13 +382,14 @@ impl Query<'_> {
             }
         }
         if let Some(window_ms) = self.number("reorder", 0, 10_000)? {
-            config.reorder_window = Duration::from_millis(window_ms);
+            config.reorder_window = Some(Duration::from_millis(window_ms));
         }
         Ok(config)
     }
 
-    fn rtp_sender(&mut self) -> Result<SenderConfig, UrlError> {
-        let mut config = SenderConfig::default();
+    fn rtp_sender(&mut self, fec: bool) -> Result<SenderConfig, UrlError> {
+        let matrix = self.fec_matrix()?.or_else(|| fec.then_some(Matrix::DEFAULT));
+        let mut config = matrix.map_or_else(SenderConfig::default, SenderConfig::with_fec);
         if let Some(payload_type) = self.number("pt", 0, 127)? {
             config.payload_type = payload_type;
         }
@@ -420,6 +463,40 @@ mod tests {
         assert_eq!(text("test:bars"), "test:bars: test: can only be a source");
         assert_eq!(text("udp://1.2.3.4:1?ttl=1&ttl=2"), "udp://1.2.3.4:1?ttl=1&ttl=2: key ttl is given twice");
         assert!(text("gopher://x:1").contains("unknown scheme"));
+    }
+
+    #[test]
+    fn fec_is_asked_for_by_key_or_scheme() {
+        let source = |url: &str| match parse_source(url) {
+            Ok(SourceEndpoint::Rtp(config)) => Ok((config.receiver.fec, config.receiver.reorder_window)),
+            Ok(_) => unreachable!("an RTP source"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(source("rtp://:5000"), Ok((false, None)));
+        assert_eq!(source("rtp://:5000?fec=2022-1&reorder=80"), Ok((true, Some(Duration::from_millis(80)))));
+        assert_eq!(source("rtp-fec://:5000"), Ok((true, None)));
+        assert!(source("rtp://:5000?fec=8x4").unwrap_err().contains("write 2022-1"));
+        let output = |query: &str| match parse_output(query).map(|output| output.endpoint) {
+            Ok(OutputEndpoint::Rtp(config)) => Ok((config.sender.fec, config.sender.payload_bytes_max)),
+            Ok(_) => unreachable!("an RTP output"),
+            Err(error) => Err(error.to_string()),
+        };
+        let matrix = |columns, rows, sends_rows| Matrix::new(columns, rows, sends_rows).ok();
+        assert_eq!(output("rtp://10.0.0.1:5000"), Ok((None, 1_456)));
+        assert_eq!(output("rtp-fec://10.0.0.1:5000"), Ok((matrix(8, 4, true), 1_440)));
+        assert_eq!(output("rtp://10.0.0.1:5000?fec=2022-1"), Ok((matrix(8, 4, true), 1_440)));
+        assert_eq!(output("rtp://10.0.0.1:5000?fec=2022-1&l=10&d=10"), Ok((matrix(10, 10, false), 1_440)));
+        let all = output("rtp://10.0.0.1:5000?fec=2022-1&l=5&d=20&rows=1&pkt_size=1316");
+        assert_eq!(all, Ok((matrix(5, 20, true), 1_316)));
+        for (wrong, told) in [
+            ("fec=2022-1&l=20&d=20", "at most 100"),
+            ("fec=2022-1&l=20", "both l, columns, and d"),
+            ("fec=2022-1&l=8&d=4&rows=2", "rows as 0 or 1"),
+            ("l=8&d=4", "only with fec=2022-1"),
+        ] {
+            let error = output(&format!("rtp://10.0.0.1:5000?{wrong}")).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

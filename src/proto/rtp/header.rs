@@ -146,7 +146,7 @@ const fn csrc_bytes(b0: u8) -> usize {
 pub const HEADER_BYTES: usize = 12;
 
 /// The only version there is (RFC 3550 5.1).
-pub(super) const VERSION: u8 = 2;
+pub(in crate::proto) const VERSION: u8 = 2;
 const PADDING: u8 = 0x20;
 const EXTENSION: u8 = 0x10;
 const EXTENSION_HEADER_BYTES: usize = 4;

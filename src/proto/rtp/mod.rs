@@ -20,6 +20,7 @@ mod tests;
 
 pub use config::{HeaderMode, PAYLOAD_TYPE_MP2T, PayloadTypes, ReceiverConfig, SenderConfig};
 pub use error::ParseError;
+pub(in crate::proto) use header::VERSION;
 pub use header::{HEADER_BYTES, Header, RtpPacket, check_any_bytes};
 pub use over::Over;
 pub use receiver::Receiver;

@@ -1,4 +1,5 @@
-//! Receives RTP: takes the header off, puts packets in order, follows restarts, reports to the sender.
+//! Receives RTP: takes the header off, puts packets in order, rebuilds lost ones where there is FEC, follows restarts,
+//! reports to the sender.
 //!
 //! ```text
 //!            first packet                 same SSRC, near the latest number
@@ -14,16 +15,18 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
-use super::config::ReceiverConfig;
+use super::config::{REORDER_WINDOW, ReceiverConfig};
 use super::header::{Header, RtpPacket};
 use super::random::Random;
 use super::reorder::{Insertion, Reorder};
 use super::rtcp::{Compound, CompoundWriter, Rtcp, is_rtcp};
 use super::source::Source;
 use crate::bus::{Meta, Packet, Pool};
-use crate::proto::{Core, Datagram, Event, Port, Stats, Surroundings, Transmit, WireHeader};
+use crate::proto::fec::{Decoder, Recovered};
+use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader};
 use crate::units::Time;
 
 /// RTP datagrams in, payload out; receiver reports back to the sender.
@@ -40,6 +43,7 @@ pub struct Receiver {
     source: Option<Source>,
     probation: Option<Arrived>,
     reorder: Reorder<Packet>,
+    fec: Option<Decoder>,
     packets: VecDeque<Packet>,
     /// Who sent the last packet.
     peer: Option<SocketAddr>,
@@ -57,15 +61,16 @@ impl Receiver {
     #[must_use]
     pub fn new(config: ReceiverConfig, surroundings: &Surroundings) -> Self {
         let mut random = Random::new(surroundings.seed);
-        let reorder = Reorder::new(config.reorder_window, config.reorder_packets_max, 0);
-        Self {
+        let pool = surroundings.pool.clone();
+        let mut receiver = Self {
+            reorder: Reorder::new(config.first_window(), config.reorder_packets_max, 0),
+            fec: config.fec.then(|| Decoder::new(pool.clone())),
             config,
-            pool: surroundings.pool.clone(),
+            pool,
             ssrc: random.next() as u32,
             random,
             source: None,
             probation: None,
-            reorder,
             packets: VecDeque::new(),
             peer: None,
             control_peer: None,
@@ -74,7 +79,9 @@ impl Receiver {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
-        }
+        };
+        receiver.follow_fec();
+        receiver
     }
 
     fn handle_media(&mut self, now: Time, datagram: Datagram) {
@@ -91,7 +98,7 @@ impl Receiver {
             self.stats.overflow += 1;
             return;
         }
-        let arrived = Arrived { header, peer: datagram.peer, packet: datagram.packet.into_slice(payload) };
+        let arrived = Arrived { header, peer: datagram.peer, packet: datagram.packet, payload };
         match &self.source {
             Some(source) if source.ssrc() == header.ssrc && source.is_near(header.sequence) => {
                 self.fail_probation();
@@ -110,9 +117,13 @@ impl Receiver {
         let Some(source) = &mut self.source else {
             return;
         };
-        let Arrived { header, peer, mut packet } = arrived;
+        let Arrived { header, peer, packet: datagram, payload } = arrived;
         self.peer = Some(peer);
-        let sequence = source.count(&header, packet.meta.arrival);
+        let sequence = source.count(&header, datagram.meta.arrival);
+        if let Some(fec) = &mut self.fec {
+            fec.handle_media(now, sequence, &datagram);
+        }
+        let mut packet = datagram.into_slice(payload);
         packet.meta.sequence = Some(sequence);
         packet.meta.rtp_timestamp = Some(header.timestamp);
         self.ended = false;
@@ -122,6 +133,48 @@ impl Receiver {
             Insertion::Reordered => self.stats.reordered += 1,
             Insertion::Duplicate => self.stats.duplicate += 1,
             Insertion::Late => self.stats.late += 1,
+        }
+        self.take_recovered(now);
+    }
+
+    fn handle_fec(&mut self, now: Time, datagram: Packet) {
+        let Some(fec) = &mut self.fec else {
+            self.stats.unexpected += 1;
+            return;
+        };
+        fec.handle_fec(now, datagram);
+        self.follow_fec();
+        self.take_recovered(now);
+    }
+
+    /// Gaps are held open for as long as FEC packets may come for them, unless it was said for how long.
+    fn follow_fec(&mut self) {
+        let Some(fec) = &mut self.fec else { return };
+        let window = self.config.reorder_window.unwrap_or_else(|| REORDER_WINDOW + fec.delay());
+        self.reorder.set_window(window);
+        fec.set_hold(self.config.first_window());
+    }
+
+    /// Takes what was rebuilt into the order.
+    fn take_recovered(&mut self, now: Time) {
+        while let Some(Recovered { sequence, packet }) = self.fec.as_mut().and_then(Decoder::poll_recovered) {
+            let Ok(rtp) = RtpPacket::parse(&packet) else {
+                self.stats.malformed += 1;
+                continue;
+            };
+            let (header, payload) = (rtp.header, rtp.payload_range());
+            if !self.config.payload_types.contains(header.payload_type) {
+                self.stats.unexpected += 1;
+                continue;
+            }
+            let mut packet = packet.into_slice(payload);
+            packet.meta.sequence = Some(sequence);
+            packet.meta.rtp_timestamp = Some(header.timestamp);
+            match self.reorder.insert(now, sequence, packet, &mut self.packets) {
+                Insertion::Ahead | Insertion::Reordered => self.stats.recovered += 1,
+                Insertion::Late => self.stats.late += 1,
+                Insertion::Duplicate => self.stats.duplicate += 1,
+            }
         }
     }
 
@@ -158,6 +211,9 @@ impl Receiver {
         let before = self.source.take();
         let source = Source::new(header, arrived.packet.meta.arrival, before.as_ref());
         self.reorder.restart(source.first_sequence(), &mut self.packets);
+        if let Some(fec) = &mut self.fec {
+            fec.restart();
+        }
         self.source = Some(source);
         // RFC 3550 8.2: whoever sees his own SSRC takes another one.
         while self.ssrc == header.ssrc {
@@ -242,16 +298,20 @@ impl Receiver {
 impl Core for Receiver {
     fn handle_datagram(&mut self, now: Time, datagram: Datagram) {
         // A sender may use one port for both (RFC 5761).
-        if datagram.port == Port::Control || is_rtcp(&datagram.packet) {
-            self.handle_control(&datagram);
-        } else {
-            self.handle_media(now, datagram);
+        match datagram.port {
+            Port::FecColumns | Port::FecRows => self.handle_fec(now, datagram.packet),
+            Port::Media if !is_rtcp(&datagram.packet) => self.handle_media(now, datagram),
+            Port::Media | Port::Control => self.handle_control(&datagram),
         }
     }
 
     fn handle_packet(&mut self, _now: Time, _packet: &Packet) {}
 
     fn handle_timeout(&mut self, now: Time) {
+        if let Some(fec) = &mut self.fec {
+            fec.handle_timeout(now);
+            self.take_recovered(now);
+        }
         self.reorder.expire(now, &mut self.packets);
         if self.report_at.is_some_and(|report_at| report_at <= now) {
             self.report_at = Some(now + report_interval(&mut self.random));
@@ -280,15 +340,33 @@ impl Core for Receiver {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        match (self.reorder.deadline(), self.report_at) {
-            (Some(deadline), Some(report_at)) => Some(deadline.min(report_at)),
-            (deadline, report_at) => deadline.or(report_at),
-        }
+        let fec = self.fec.as_ref().and_then(Decoder::poll_timeout);
+        [self.reorder.deadline(), self.report_at, fec].into_iter().flatten().min()
     }
 
     fn stats(&self) -> Stats {
         let jitter = self.source.as_ref().map_or(Duration::ZERO, Source::jitter);
         Stats { lost: self.reorder.lost(), jitter, ..self.stats }
+    }
+
+    fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
+        if let Some(fec) = &self.fec {
+            let stats = fec.stats();
+            visit(&[
+                ("columns_received", stats.columns_received as f64),
+                ("rows_received", stats.rows_received as f64),
+                ("repaired", stats.repaired as f64),
+                ("unrepaired", stats.unrepaired as f64),
+                ("out_of_range", stats.out_of_range as f64),
+                ("malformed", stats.malformed as f64),
+                ("refused", stats.refused as f64),
+                ("no_buffer", stats.no_buffer as f64),
+                ("overflow", stats.overflow as f64),
+                ("matrix_columns", stats.matrix_columns.into()),
+                ("matrix_rows", stats.matrix_rows.into()),
+                ("window_ms", self.reorder.window().as_secs_f64() * 1e3),
+            ]);
+        }
     }
 }
 
@@ -297,7 +375,10 @@ impl Core for Receiver {
 struct Arrived {
     header: Header,
     peer: SocketAddr,
+    /// The whole datagram.
     packet: Packet,
+    /// Where in it the payload stands.
+    payload: Range<usize>,
 }
 
 impl Arrived {

@@ -100,12 +100,23 @@ impl<T> Reorder<T> {
         }
     }
 
+    /// Holds packets, those held already as well, for at most `window` from now on.
+    pub fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     /// Gives up all that is missing, and expects `next` from now on.
     pub fn restart(&mut self, next: u64, out: &mut VecDeque<T>) {
         self.give_up_before(self.end, out);
         self.seen.fill(0);
         self.next = next;
         self.end = next;
+    }
+
+    /// How long packets are held at most.
+    #[must_use]
+    pub const fn window(&self) -> Duration {
+        self.window
     }
 
     /// When [`Reorder::expire`] has something to do; `None` while nothing is held.

@@ -6,6 +6,7 @@ use super::random::Random;
 use super::rtcp::{Compound, CompoundWriter, ReportBlock, Rtcp, SenderInfo};
 use super::*;
 use crate::bus::{Meta, Packet, Pool, PoolLimits};
+use crate::proto::fec::{Direction, Encoder, FecPacket, Matrix};
 use crate::proto::{Core, Datagram, Event, Port, Surroundings, Transmit};
 use crate::units::{Seq, Time};
 
@@ -391,6 +392,128 @@ fn what_the_network_does_not_lose_arrives_once_and_in_order() {
 }
 
 /// A receiver and the means to feed it.
+#[test]
+fn a_lost_packet_comes_back_in_its_place() {
+    let mut rig = Rig::with_fec(None);
+    let sent = fec_rows(12);
+    assert_eq!(rig.feed(0, &sent, |n| n == 5), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    let stats = rig.receiver.stats();
+    assert_eq!((stats.received, stats.recovered, stats.lost, stats.reordered), (11, 1, 0, 0));
+    // It comes after all: no second one.
+    rig.receive(240, Port::Media, &sent[6].1);
+    assert!(rig.numbers().is_empty());
+    assert_eq!(rig.receiver.stats().duplicate, 1);
+}
+
+#[test]
+fn what_is_rebuilt_has_number_and_timestamp_of_what_was_lost() {
+    let mut rig = Rig::with_fec(None);
+    for (port, bytes) in fec_rows(8).into_iter().filter(|(_, bytes)| bytes[2..4] != [0, 6]) {
+        rig.receive(0, port, &bytes);
+    }
+    let packets = rig.packets();
+    assert_eq!(packets.len(), 8);
+    assert!(packets.windows(2).all(|pair| pair[0].meta.sequence.map(|n| n + 1) == pair[1].meta.sequence));
+    assert!(packets.windows(2).all(|pair| pair[0].meta.rtp_timestamp.map(|n| n + 1_800) == pair[1].meta.rtp_timestamp));
+}
+
+/// Packets of 20 ms: the last column goes out behind packet 12 of the next matrix, 25 packets after its first one.
+#[test]
+fn gaps_are_held_open_for_as_long_as_fec_takes() {
+    for (window, expected) in [(None, 25 + 25 * 20 * 5 / 4), (Some(70), 70)] {
+        let mut rig = Rig::with_fec(window.map(Duration::from_millis));
+        let sent = fec_sender(1_500);
+        rig.feed(0, &sent, |_| false);
+        let mut window_ms = 0.0;
+        rig.receiver.visit_details(&mut |details| {
+            window_ms = details.iter().find(|(name, _)| *name == "window_ms").unwrap().1;
+        });
+        assert_eq!(window_ms, f64::from(expected));
+    }
+}
+
+#[test]
+fn fec_of_a_sender_before_it_started_over_is_of_no_use() {
+    let mut rig = Rig::with_fec(None);
+    let sent = fec_rows(8);
+    // The last packet is lost, and so is the FEC packet until later.
+    sent.iter().take(8).for_each(|(port, bytes)| rig.receive(0, *port, bytes));
+    [20_000, 20_001].iter().for_each(|sequence| rig.receive(20, Port::Media, &rtp(9, 33, *sequence, &[0; 2])));
+    assert_eq!(rig.receiver.poll_event(), Some(Event::Restarted { from: 1, to: 9 }));
+    rig.receive(21, Port::FecRows, &sent[9].1);
+    rig.timeout(10_000);
+    assert_eq!(rig.receiver.stats().recovered, 0);
+}
+
+#[test]
+fn who_does_not_want_fec_counts_it_as_unexpected() {
+    let mut rig = Rig::new();
+    let sent = fec_sender(32);
+    let came = sent.iter().filter(|(port, _)| *port != Port::Media).count() as u64;
+    sent.iter().for_each(|(port, bytes)| rig.receive(0, *port, bytes));
+    assert_eq!((rig.numbers().len(), rig.receiver.stats().unexpected), (32, came));
+}
+
+#[test]
+fn rebuilt_packets_of_another_payload_type_are_not_let_in() {
+    let mut rig = Rig::with_fec(None);
+    let mut sent = fec_rows(8);
+    // The payload type's recovery field.
+    sent[9].1[16] ^= 1;
+    assert_eq!(rig.feed(0, &sent, |n| n == 6).len(), 6);
+    assert_eq!(rig.receiver.stats().unexpected, 1);
+}
+
+#[test]
+fn fec_goes_behind_what_it_protects_and_the_rest_before_the_goodbye() {
+    let rig = Rig::new();
+    let mut sender =
+        rig.sender(SenderConfig { ssrc: Some(1), ..SenderConfig::with_fec(Matrix::new(4, 4, true).unwrap()) });
+    let mut ports = Vec::new();
+    for n in 0..20 {
+        sender.handle_packet(ms(n), &rig.packet(n, &[7; 188]));
+        while let Some(transmit) = sender.poll_transmit() {
+            ports.push(transmit.port);
+        }
+    }
+    use Port::{Control, FecColumns, FecRows, Media};
+    let mut expected = vec![Control];
+    for row in 0..5 {
+        expected.push(Media);
+        expected.extend((row == 4).then_some(FecColumns));
+        expected.extend([Media, Media, Media, FecRows]);
+    }
+    assert_eq!(ports, expected);
+    sender.handle_close(ms(20));
+    let rest: Vec<Port> = std::iter::from_fn(|| sender.poll_transmit()).map(|transmit| transmit.port).collect();
+    assert_eq!(rest, [FecColumns, FecColumns, FecColumns, Control]);
+    let mut details = Vec::new();
+    sender.visit_details(&mut |figures| details.extend_from_slice(figures));
+    let expected = [("columns_sent", 4.0), ("rows_sent", 5.0), ("matrix_columns", 4.0), ("matrix_rows", 4.0)];
+    assert_eq!(details, expected);
+}
+
+/// The same without columns.
+fn fec_rows(packets: u16) -> Vec<(Port, Vec<u8>)> {
+    fec_sender(packets).into_iter().filter(|(port, _)| *port != Port::FecColumns).collect()
+}
+
+/// What a sender with FEC sends of so many packets, whose payload is their number, but for reports.
+fn fec_sender(packets: u16) -> Vec<(Port, Vec<u8>)> {
+    let mut encoder = Encoder::new(Matrix::new(4, 4, true).unwrap(), Pool::new(PoolLimits::default()), 1);
+    let mut sent = Vec::new();
+    for n in 0..packets {
+        let media = rtp(1, 33, n, &n.to_be_bytes());
+        let (fixed, rest) = media.split_first_chunk().unwrap();
+        encoder.handle(fixed, rest);
+        sent.push((Port::Media, media));
+        while let Some(FecPacket { direction, packet }) = encoder.poll() {
+            sent.push((if direction == Direction::Row { Port::FecRows } else { Port::FecColumns }, packet.to_vec()));
+        }
+    }
+    sent
+}
+
 struct Rig {
     surroundings: Surroundings,
     receiver: Receiver,
@@ -401,6 +524,31 @@ impl Rig {
         let surroundings = Surroundings { pool: Pool::new(PoolLimits::default()), seed: 1, unix_ns_at_zero: 0 };
         let receiver = Receiver::new(ReceiverConfig::default(), &surroundings);
         Self { surroundings, receiver }
+    }
+
+    fn with_fec(reorder_window: Option<Duration>) -> Self {
+        let mut rig = Self::new();
+        let config = ReceiverConfig { fec: true, reorder_window, ..ReceiverConfig::default() };
+        rig.receiver = Receiver::new(config, &rig.surroundings);
+        rig
+    }
+
+    /// Receives what a sender sent, a media packet every 20 ms, but for those media packets that get lost.
+    fn feed(&mut self, start_ms: u64, sent: &[(Port, Vec<u8>)], is_lost: impl Fn(u64) -> bool) -> Vec<u16> {
+        let mut numbers = Vec::new();
+        let mut media = 0;
+        for (port, bytes) in sent {
+            if *port == Port::Media {
+                media += 1;
+            }
+            if *port != Port::Media || !is_lost(media - 1) {
+                let at_ms = start_ms + media * 20;
+                numbers.extend(self.timeout(at_ms));
+                self.receive(at_ms, *port, bytes);
+                numbers.extend(self.numbers());
+            }
+        }
+        numbers
     }
 
     fn sender(&self, config: SenderConfig) -> Sender {
