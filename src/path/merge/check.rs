@@ -164,8 +164,10 @@ impl World {
     fn send(&mut self, lost_on: u8) {
         let sent = Sent { life: self.life, index: self.number, at: self.now };
         self.number += 1;
-        for (_, pending) in self.pending.iter_mut().enumerate().filter(|(leg, _)| lost_on & (1 << leg) == 0) {
-            pending.push_back(sent);
+        for (leg, pending) in self.pending.iter_mut().enumerate() {
+            if lost_on & (1 << leg) == 0 {
+                pending.push_back(sent);
+            }
             // The ring forgets what is further behind.
             while pending.front().is_some_and(|sent| sent.index + 40 < self.number) {
                 pending.pop_front();
@@ -340,6 +342,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Found by fuzzing: a leg was merged by what it had brought before it fell silent, and came back with another stream.
+    #[test]
+    fn a_lost_leg_is_not_merged_by_its_past() {
+        check_any_script(include_bytes!("../../../fuzz/seeds/merge/lost-leg"));
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]

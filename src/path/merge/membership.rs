@@ -209,12 +209,12 @@ impl Merger {
         for (arrival, packet) in queue.drain(..) {
             let Some(sequence) = packet.meta.sequence else { continue };
             let number = sequence.wrapping_add(offset);
+            self.remember(index, arrival, &packet);
             let is_far = number >= self.ring.end().saturating_add(self.ring.capacity());
             if is_far || matches!(self.ring.place(number), Place::Missed | Place::Forgotten) {
                 self.legs[index].stats.unmerged += 1;
                 continue;
             }
-            self.remember(index, arrival, &packet);
             self.merge(index, arrival, now, number, packet);
         }
         // Only its memory is of use.
@@ -296,10 +296,11 @@ impl Merger {
         }
     }
 
-    /// What lost legs brought while they were not merged is of no use any more.
-    pub(super) fn drop_remains(&mut self) {
+    /// What lost legs brought while they were not merged is of no use any more, and proves nothing of what comes next.
+    pub(super) fn drop_remains(&mut self, now: Time) {
         for leg in self.legs.iter_mut().filter(|leg| leg.state == State::Waiting && !leg.is_alive) {
             leg.stats.unmerged += leg.drop_queue();
+            leg.waiting.restart_period(now);
         }
     }
 

@@ -331,7 +331,7 @@ impl Merger {
         }
         self.refresh(now);
         self.settle(now);
-        self.drop_remains();
+        self.drop_remains(now);
     }
 
     /// The next packet in order whose time has come by `now`; its sequence number is that of the common axis.
@@ -525,7 +525,8 @@ impl Merger {
 
     #[inline]
     fn release(&mut self, packet: Packet) {
-        if self.out.len() < self.ring.capacity() as usize {
+        // One call may release the ring, and then what each leg has queued.
+        if self.out.len() < self.ring.capacity() as usize * (1 + LEGS_MAX) {
             self.out.push_back(packet);
         } else {
             self.stats.overflow += 1;

@@ -100,11 +100,11 @@ fn a_full_ring_releases_before_the_time() {
 #[test]
 fn what_nobody_fetches_is_dropped_and_counted() {
     let mut run = Run::merged(Config { packets_max: 64, ..Config::default() });
-    for number in 10..300 {
+    for number in 10..1_010 {
         run.push(0, number);
     }
-    assert_eq!(run.released(), (10..74).collect::<Vec<_>>());
-    assert_eq!(run.merger.stats().overflow, 290 - 64);
+    assert_eq!(run.released(), (10..586).collect::<Vec<_>>());
+    assert_eq!(run.merger.stats().overflow, 1_000 - 576);
 }
 
 #[test]
