@@ -15,7 +15,8 @@
 //!
 //! A leg that waits for a second without having anything in common with the merged ones is named by
 //! [`Event::MergeError`] and goes on waiting. What it brings is kept for as long as it may be needed, because it may
-//! be the first to show that the sender has started over.
+//! be the first to show that the sender has started over. When no merged leg has delivered for the leg timeout, a waiting
+//! one carries on in their place, named or not: that is a restart, and better than nothing.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -107,7 +108,8 @@ pub enum Event {
         /// Which.
         leg: u8,
     },
-    /// A leg does not carry what the merged ones do; it is not merged. Told once until it is merged or restarts.
+    /// A leg does not carry what the merged ones do; it is not merged while there are any. Told once until it is merged or
+    /// restarts.
     MergeError {
         /// Which.
         leg: u8,
