@@ -266,24 +266,22 @@ fn two_members_that_lose_a_tenth_each_lose_nothing_together() {
 
 #[test]
 fn a_member_dies_and_comes_back_and_the_stream_does_not_notice() {
-    for seed in 0..2 {
-        for kind in [GroupKind::Broadcast, GroupKind::Backup] {
-            for sends in BOTH {
-                let mut rig = Rig::new(&Setup::new(seed, kind, sends, &[good(), path(12)]));
-                rig.send(1_000);
-                for n in [0, 1] {
-                    rig.path(n, dead());
-                    rig.send(8_000);
-                    rig.path(n, path(7));
-                    rig.send(12_000);
-                }
-                let made = 1_000 + 2 * 20_000;
-                assert_eq!(rig.finish(), whole(made), "seed {seed}, {kind:?}, {sends:?} sends");
-                for node in [rig.sender, rig.receiver] {
-                    assert_eq!(rig.count(node, is_lost), 2, "{:?}", rig.events);
-                    assert_eq!(rig.count(node, is_connected), 4, "{:?}", rig.events);
-                    assert_eq!(rig.stats(node).peers, Some(2));
-                }
+    for (seed, kind) in [(0, GroupKind::Broadcast), (1, GroupKind::Backup)] {
+        for sends in BOTH {
+            let mut rig = Rig::new(&Setup::new(seed, kind, sends, &[good(), path(12)]));
+            rig.send(1_000);
+            for n in [0, 1] {
+                rig.path(n, dead());
+                rig.send(8_000);
+                rig.path(n, path(7));
+                rig.send(12_000);
+            }
+            let made = 1_000 + 2 * 20_000;
+            assert_eq!(rig.finish(), whole(made), "seed {seed}, {kind:?}, {sends:?} sends");
+            for node in [rig.sender, rig.receiver] {
+                assert_eq!(rig.count(node, is_lost), 2, "{:?}", rig.events);
+                assert_eq!(rig.count(node, is_connected), 4, "{:?}", rig.events);
+                assert_eq!(rig.stats(node).peers, Some(2));
             }
         }
     }
@@ -359,35 +357,33 @@ fn sequence_numbers_wrap_in_a_group_and_members_join_behind_the_wrap() {
 
 #[test]
 fn while_one_member_is_well_nothing_is_lost_whatever_happens_to_the_others() {
-    for seed in 0..2 {
-        for kind in [GroupKind::Broadcast, GroupKind::Backup] {
-            for sends in BOTH {
-                let mut setup = Setup::new(seed, kind, sends, &[good(), path(20), path(40)]);
-                // Long enough to find, in a backup group, that the first and the second are dead.
-                setup.config.receive_latency = 5 * LATENCY;
-                setup.config.peer_latency = 5 * LATENCY;
-                let mut rig = Rig::new(&setup);
-                let mut rng = Rng::with_seed(seed);
-                for _ in 0..6 {
-                    let well = rng.usize(0..3);
-                    for n in 0..3 {
-                        let delay_ms = [5, 20, 40][n];
-                        // A member in use that answers is not given up, even if it loses half.
-                        let bad = if kind == GroupKind::Broadcast { 0.5 } else { 0.1 };
-                        let share = [1.0, 1.0, bad, 0.1, 0.0][rng.usize(0..5)];
-                        rig.path(n, if n == well { lossy(0.01, delay_ms) } else { lossy(share, delay_ms) });
-                    }
-                    // The well one may have been dead, and calls again after 8 s at the latest: until then all are well.
-                    rig.send(rng.usize(100..3_000));
-                    (0..3).for_each(|n| rig.path(n, lossy(0.01, [5, 20, 40][n])));
-                    rig.send(if rng.bool() { 500 } else { 10_000 });
-                    if rig.stats(rig.receiver).peers != Some(3) {
-                        rig.send(10_000);
-                    }
+    for (seed, kind) in [(0, GroupKind::Broadcast), (1, GroupKind::Backup)] {
+        for sends in BOTH {
+            let mut setup = Setup::new(seed, kind, sends, &[good(), path(20), path(40)]);
+            // Long enough to find, in a backup group, that the first and the second are dead.
+            setup.config.receive_latency = 5 * LATENCY;
+            setup.config.peer_latency = 5 * LATENCY;
+            let mut rig = Rig::new(&setup);
+            let mut rng = Rng::with_seed(seed);
+            for _ in 0..6 {
+                let well = rng.usize(0..3);
+                for n in 0..3 {
+                    let delay_ms = [5, 20, 40][n];
+                    // A member in use that answers is not given up, even if it loses half.
+                    let bad = if kind == GroupKind::Broadcast { 0.5 } else { 0.1 };
+                    let share = [1.0, 1.0, bad, 0.1, 0.0][rng.usize(0..5)];
+                    rig.path(n, if n == well { lossy(0.01, delay_ms) } else { lossy(share, delay_ms) });
                 }
-                let made = rig.numbered.made();
-                assert_eq!(rig.finish(), whole(made), "seed {seed}, {kind:?}, {sends:?} sends: {:?}", rig.events);
+                // The well one may have been dead, and calls again after 8 s at the latest: until then all are well.
+                rig.send(rng.usize(100..3_000));
+                (0..3).for_each(|n| rig.path(n, lossy(0.01, [5, 20, 40][n])));
+                rig.send(if rng.bool() { 500 } else { 10_000 });
+                if rig.stats(rig.receiver).peers != Some(3) {
+                    rig.send(10_000);
+                }
             }
+            let made = rig.numbered.made();
+            assert_eq!(rig.finish(), whole(made), "seed {seed}, {kind:?}, {sends:?} sends: {:?}", rig.events);
         }
     }
 }
