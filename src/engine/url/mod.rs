@@ -350,7 +350,7 @@ impl Query<'_> {
         }
         let shown = |text: &Option<String>| text.clone().unwrap_or_default();
         let wrong = |allowed: &str| {
-            let given = format!("l={}&d={}&rows={}", shown(columns), shown(rows), shown(sends_rows));
+            let given = format!("2022-1&l={}&d={}&rows={}", shown(columns), shown(rows), shown(sends_rows));
             self.value_error("fec", &given, allowed)
         };
         if !has_fec {
@@ -365,7 +365,8 @@ impl Query<'_> {
         let (Some(columns), Some(rows)) = (number(columns), number(rows)) else {
             return Err(wrong("both l, columns, and d, rows, as numbers"));
         };
-        let matrix = Matrix::new(columns, rows, sends_rows).map_err(|error: MatrixError| wrong(&error.to_string()))?;
+        let matrix = Matrix::new(columns, rows, sends_rows)
+            .map_err(|error: MatrixError| wrong(&format!("a matrix within the limits: {error}")))?;
         Ok(Some(matrix))
     }
 
