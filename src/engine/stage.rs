@@ -44,7 +44,16 @@ pub(super) struct Stage {
 #[derive(Debug)]
 enum Kind {
     Failover(Box<Failover>),
-    Merge { merger: Box<Merger>, config: merge::Config },
+    Merge { merger: Box<Merger>, config: merge::Config, beginning: Beginning },
+}
+
+/// Of a merged stream, which tells only when it begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    Awaited,
+    /// With a packet of this source; not told yet.
+    Came(u8),
+    Told,
 }
 
 impl Stage {
@@ -52,7 +61,9 @@ impl Stage {
     pub(super) fn new(config: Config) -> Self {
         let kind = match config {
             Config::Failover(config) => Kind::Failover(Box::new(Failover::new(config))),
-            Config::Merge(config) => Kind::Merge { merger: Box::new(Merger::new(config)), config },
+            Config::Merge(config) => {
+                Kind::Merge { merger: Box::new(Merger::new(config)), config, beginning: Beginning::Awaited }
+            }
         };
         Self { kind, switches: 0, returns: 0 }
     }
@@ -69,7 +80,7 @@ impl Stage {
     pub(super) fn set_config(&mut self, now: Time, wanted: Config) -> bool {
         match (&mut self.kind, wanted) {
             (Kind::Failover(failover), Config::Failover(wanted)) => failover.set_config(wanted),
-            (Kind::Merge { merger, config }, Config::Merge(wanted))
+            (Kind::Merge { merger, config, .. }, Config::Merge(wanted))
                 if (config.mode, config.packets_max) == (wanted.mode, wanted.packets_max) =>
             {
                 *config = wanted;
@@ -112,7 +123,7 @@ impl Stage {
             Kind::Failover(failover) => failover.handle_packet(now, source).then_some(packet),
             Kind::Merge { merger, .. } => {
                 merger.push(source, now, packet);
-                merger.poll_packet(now)
+                self.poll_packet(now)
             }
         }
     }
@@ -122,7 +133,15 @@ impl Stage {
     pub(super) fn poll_packet(&mut self, now: Time) -> Option<Packet> {
         match &mut self.kind {
             Kind::Failover(_) => None,
-            Kind::Merge { merger, .. } => merger.poll_packet(now),
+            Kind::Merge { merger, beginning, .. } => {
+                let packet = merger.poll_packet(now);
+                if *beginning == Beginning::Awaited
+                    && let Some(packet) = &packet
+                {
+                    *beginning = Beginning::Came(packet.meta.source);
+                }
+                packet
+            }
         }
     }
 
@@ -150,6 +169,10 @@ impl Stage {
         loop {
             let kind = match &mut self.kind {
                 Kind::Failover(failover) => of_failover(failover.poll_event()?, failover.config(), &name),
+                Kind::Merge { beginning: beginning @ Beginning::Came(_), .. } => {
+                    let Beginning::Came(source) = std::mem::replace(beginning, Beginning::Told) else { continue };
+                    name(source).map(|source| EventKind::SourceActive { source })
+                }
                 Kind::Merge { merger, .. } => of_merge(merger.poll_event()?, &name),
             };
             if kind.is_some() {

@@ -242,6 +242,7 @@ fn sources_are_merged() {
         feed.send();
         sink.wait(sent);
     }
+    merge.wait_line("is in use");
     merge.wait_line("source source-2 is merged with the others");
     sink.assert_perfect(200);
     assert_eq!(split.interrupt().0.code(), Some(0));
