@@ -14,7 +14,9 @@ use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
-use anabranch::engine::{Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, OutputConfig, SourceConfig, url};
+use anabranch::engine::{
+    Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, MonitorConfig, OutputConfig, SourceConfig, url,
+};
 use anabranch::path::AllowList;
 use criterion::{Criterion, criterion_group, criterion_main};
 use sys::{Batch, FanOut};
@@ -79,7 +81,13 @@ impl Forwarder {
             allow: AllowList::default(),
         });
         let failover = FailoverConfig::default();
-        let flow = FlowConfig { name: "bench".into(), sources: vec![source], outputs: outputs.collect(), failover };
+        let flow = FlowConfig {
+            name: "bench".into(),
+            sources: vec![source],
+            outputs: outputs.collect(),
+            failover,
+            monitor: MonitorConfig::default(),
+        };
         let engine = Engine::start(&EngineConfig { workers: 1, ..EngineConfig::default() }, |_| ()).unwrap();
         engine.apply(&"bench".parse().unwrap(), flow, Mode::Strict).unwrap();
         Self { input, sinks, _engine: Some(engine) }

@@ -6,10 +6,9 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::Mismatch;
-use super::histogram::Histogram;
 use super::trace::Look;
 use crate::bus::Packet;
-use crate::units::Time;
+use crate::units::{Histogram, Time};
 
 /// Counters of one leg since it was added, in packets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

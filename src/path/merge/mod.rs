@@ -30,16 +30,15 @@ use crate::units::Time;
 #[cfg(any(test, fuzzing))]
 mod check;
 mod clock;
-mod histogram;
 mod leg;
 mod membership;
 #[cfg(test)]
 mod tests;
 mod trace;
 
+pub use crate::units::Histogram;
 #[cfg(any(test, fuzzing))]
 pub use check::check_any_script;
-pub use histogram::Histogram;
 pub use leg::LegStats;
 
 use clock::ReleaseClock;

@@ -2,9 +2,10 @@
 //!
 //! [`TsPacket`] reads and writes the 188-byte packet, [`psi`] writes PAT and PMT, [`generator`] is a constant-rate test
 //! stream as a core without sockets. [`Scanner`] looks at a stream that passes by: [`Sync`] finds the packets, [`section`]
-//! and [`table`] read the tables that make up [`Programs`], [`PesHeader`] and [`PcrMeter`] the times. Nothing here changes a
+//! and [`table`] read the tables that make up [`Programs`], [`PesHeader`] and [`PcrMeter`] the times; [`analysis`] says what is wrong. Nothing here changes a
 //! stream that passes through the engine.
 
+pub mod analysis;
 #[cfg(any(test, fuzzing))]
 mod check;
 pub mod generator;

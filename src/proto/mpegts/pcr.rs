@@ -187,8 +187,8 @@ impl Line {
         u64::try_from(bits * 27_000_000 / u128::from(ticks)).ok().map(Bitrate::from_bps)
     }
 
-    /// Whether all but a tenth of the intervals have the rate of the whole, to 2 %. Judgement: errors of PCR are microseconds
-    /// in 40 ms, variable rates vary by tens of percents.
+    /// Whether all but a tenth of the intervals have the rate of the whole, to a 400th. Judgement: that is 100 us in 40 ms, and
+    /// errors of PCR are less; a programme cut out of a multiplex varies by percents.
     fn judge_rate(&self) -> Option<bool> {
         if self.len < POINTS_TO_JUDGE as usize {
             return self.is_constant;
@@ -198,7 +198,7 @@ impl Line {
         let steps = self.oldest_first().zip(self.oldest_first().skip(1));
         let is_off = |(from, to): &(&Point, &Point)| {
             let expected = to.position.saturating_sub(from.position) as f64 * whole;
-            ((to.ticks - from.ticks) as f64 - expected).abs() > 0.02 * expected
+            ((to.ticks - from.ticks) as f64 - expected).abs() > RATE_TOLERANCE * expected
         };
         Some(steps.filter(is_off).count() * 10 <= self.len)
     }
@@ -229,6 +229,8 @@ const STEP_TICKS_MAX: i64 = 2_700_000;
 /// A longer step is another time, not a gap. Judgement: 1 s, ten times what is allowed.
 const JUMP_TICKS: i64 = 27_000_000;
 const TICKS_PER_US: f64 = 27.0;
+/// See [`Line::judge_rate`].
+const RATE_TOLERANCE: f64 = 0.0025;
 /// Judgement: PCRs are 10 ms apart and more, except in floods.
 const FIT_INTERVAL: Duration = Duration::from_millis(1);
 

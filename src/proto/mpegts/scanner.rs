@@ -38,8 +38,8 @@ pub trait Observer {
     /// A PCR, and what it shows.
     fn handle_pcr(&mut self, _now: Time, _pid: Pid, _reading: &PcrReading) {}
 
-    /// The header of a PES packet.
-    fn handle_pes(&mut self, _now: Time, _pid: Pid, _header: &PesHeader) {}
+    /// The header of a PES packet; it is not among the counters of its PID yet.
+    fn handle_pes(&mut self, _now: Time, _pid: &PidStats, _header: &PesHeader) {}
 }
 
 /// For whoever only wants counters.
@@ -71,6 +71,8 @@ pub struct ScannerStats {
     pub nulls: u64,
     /// Breaks of a continuity counter (TR 101 290 1.4).
     pub continuity_errors: u64,
+    /// The PID of the last of them.
+    pub continuity_error_pid: Option<Pid>,
     /// Packets missing at those breaks, at least: the counter has four bits.
     pub lost_min: u64,
     /// Legal repetitions.
@@ -208,6 +210,19 @@ impl Scanner {
     #[must_use]
     pub const fn stats(&self) -> ScannerStats {
         ScannerStats { sync: self.sync.stats(), ..self.packets.stats }
+    }
+
+    /// TS packets so far.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.sync.stats().packets
+    }
+
+    /// A number that changes whenever sync, continuity or transport errors are counted.
+    #[must_use]
+    pub const fn errors(&self) -> u64 {
+        let sync = self.sync.stats();
+        sync.sync_byte_errors + self.packets.stats.continuity_errors + self.packets.stats.transport_errors
     }
 
     /// Each PID seen, in the order of coming. Null packets are not among them.
@@ -361,7 +376,7 @@ impl Packets {
             Step::Repeated | Step::Lost(_) => {
                 state.continuity_errors += 1;
                 after_loss = true;
-                self.lose(step);
+                self.lose(pid, step);
             }
         }
         if flags & PCR_FLAG != 0 && adaptation_bytes > 7 {
@@ -389,11 +404,11 @@ impl Packets {
         } else if seen.unit_start
             && let Ok(header) = PesHeader::parse(seen.payload)
         {
+            observer.handle_pes(now, state, &header);
             state.pes_packets += 1;
             if header.pts.is_some() {
                 state.pts_at = Some(now);
             }
-            observer.handle_pes(now, seen.pid, &header);
         }
     }
 
@@ -446,8 +461,9 @@ impl Packets {
     }
 
     #[cold]
-    fn lose(&mut self, step: Step) {
+    fn lose(&mut self, pid: Pid, step: Step) {
         self.stats.continuity_errors += 1;
+        self.stats.continuity_error_pid = Some(pid);
         if let Step::Lost(lost) = step {
             self.stats.lost_min += u64::from(lost);
             self.disturb();

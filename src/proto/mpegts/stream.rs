@@ -14,7 +14,7 @@ pub struct Stream {
     pub media: Media,
     /// Its codec by the name that ffprobe uses; `None` if the PMT does not tell.
     pub codec: Option<&'static str>,
-    /// ISO 639 code, three letters; the first one if there are several.
+    /// ISO 639 code, three letters, as ffprobe has it; the first one if there are several.
     pub language: Option<[u8; 3]>,
     /// Where the keys of scrambled packets are found.
     pub ecm_pid: Option<Pid>,
@@ -49,7 +49,7 @@ impl Stream {
             stream_type: entry.stream_type,
             media,
             codec,
-            language: descriptors(entry.descriptors).find_map(language).filter(|code| code.is_ascii()),
+            language: read_language(entry.descriptors).filter(|code| code.is_ascii()),
             ecm_pid: conditional_access(entry.descriptors).next(),
         }
     }
@@ -115,6 +115,15 @@ fn by_descriptor((tag, content): (u8, &[u8])) -> Option<(Media, Option<&'static 
         _ => return None,
     };
     Some((media, Some(codec)))
+}
+
+/// That of the sound itself where it is told apart from whom it is for (supplementary audio, EN 300 468 6.4.11).
+fn read_language(bytes: &[u8]) -> Option<[u8; 3]> {
+    let supplementary = descriptors(bytes).find_map(|(tag, content)| match (tag, content) {
+        (0x7f, [0x06, flags, code @ ..]) if flags & 1 != 0 => code.first_chunk().copied(),
+        _ => None,
+    });
+    supplementary.or_else(|| descriptors(bytes).find_map(language))
 }
 
 /// Of ISO 639 language (13818-1 2.6.18), teletext (EN 300 468 6.2.43) and subtitling descriptors (6.2.41).

@@ -132,7 +132,7 @@ fn a_broadcast_is_what_tsduck_says_it_is() {
     let expected = [
         (120, Some("h264"), None),
         (130, Some("eac3"), Some(*b"fre")),
-        (131, Some("eac3"), Some(*b"qad")),
+        (131, Some("eac3"), Some(*b"fra")),
         (132, Some("eac3"), Some(*b"qaa")),
         (140, Some("dvb_subtitle"), Some(*b"fra")),
         (142, Some("dvb_subtitle"), Some(*b"fra")),

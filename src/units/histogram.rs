@@ -37,7 +37,8 @@ impl Histogram {
 
     /// A span that all but the given number in a thousand stay within, at most a quarter too long; `None` if nothing was
     /// counted since `before` was the same histogram.
-    pub(super) fn all_but_per_mille(&self, per_mille: u64, before: &Self) -> Option<Duration> {
+    #[must_use]
+    pub fn all_but_per_mille(&self, per_mille: u64, before: &Self) -> Option<Duration> {
         let total = self.total().checked_sub(before.total()).filter(|total| *total > 0)?;
         let mut may_exceed = total * per_mille / 1_000;
         for (bucket, (count, before)) in self.counts.iter().zip(&before.counts).enumerate().rev() {
