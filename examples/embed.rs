@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anabranch::bus::{Ended, LagPolicy, Subscriber};
 use anabranch::engine::{
-    ApplyError, Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, OutputConfig, SourceConfig, url,
+    ApplyError, Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, MonitorConfig, OutputConfig, SourceConfig, url,
 };
 use anabranch::path::AllowList;
 use anabranch::proto::mpegts::{Pid, TS_PACKET_BYTES, TsPacket};
@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }],
         outputs: vec![output("first", "udp://127.0.0.1:6001")?],
         failover: FailoverConfig::default(),
+        monitor: MonitorConfig::default(),
     };
     apply(&engine, &id, &flow).await?;
 

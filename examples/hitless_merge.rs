@@ -9,7 +9,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use anabranch::engine::{
-    Engine, EngineConfig, FailoverConfig, FailoverMode, FlowConfig, MergeConfig, Mode, OutputConfig, SourceConfig, url,
+    Engine, EngineConfig, FailoverConfig, FailoverMode, FlowConfig, MergeConfig, Mode, MonitorConfig, OutputConfig,
+    SourceConfig, url,
 };
 use anabranch::path::AllowList;
 use anabranch::path::merge::RecoveryWindow;
@@ -32,6 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             allow: AllowList::default(),
         }],
         failover: FailoverConfig { mode: FailoverMode::Merge(merge), ..FailoverConfig::default() },
+        monitor: MonitorConfig::default(),
     };
 
     let engine = Engine::start(&EngineConfig::default(), |event| println!("{}", event.kind))?;

@@ -7,7 +7,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use anabranch::engine::{Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, OutputConfig, SourceConfig, url};
+use anabranch::engine::{
+    Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, MonitorConfig, OutputConfig, SourceConfig, url,
+};
 use anabranch::path::AllowList;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -28,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             allow: AllowList::default(),
         }],
         failover: FailoverConfig::default(),
+        monitor: MonitorConfig::default(),
     };
     let engine = Engine::start(&EngineConfig::default(), |event| println!("{}", event.kind))?;
     let id = "srt-to-udp".parse()?;

@@ -7,7 +7,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use anabranch::engine::{Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, OutputConfig, SourceConfig, url};
+use anabranch::engine::{
+    Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, MonitorConfig, OutputConfig, SourceConfig, url,
+};
 use anabranch::path::AllowList;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -21,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }],
         outputs: Vec::new(),
         failover: FailoverConfig::default(),
+        monitor: MonitorConfig::default(),
     };
     for port in 6001..=6005 {
         flow.outputs.push(OutputConfig {

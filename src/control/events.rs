@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::store::{EventRecord, Store, StoreError};
 use crate::engine::{Event, EventKind, Severity};
 use crate::path::merge::Mismatch;
+use crate::proto::mpegts::Pid;
 use crate::units::FlowId;
 
 /// Where events go. Cheap to clone; the thread ends with the last clone.
@@ -178,6 +179,13 @@ fn data(kind: &EventKind) -> Value {
         EventKind::SourceRetry { attempt, wait, .. } => json!({ "attempt": attempt, "wait_ms": millis(*wait) }),
         EventKind::SourceError { error, .. } | EventKind::OutputError { error, .. } => json!({ "error": error }),
         EventKind::MergeError { why, .. } => json!({ "reason": difference(*why) }),
+        EventKind::TsError { indicator, pid, errors, .. } => json!({
+            "indicator": indicator.name(), "priority": indicator.priority(), "errors": errors,
+            "pid": pid.map(Pid::value),
+        }),
+        EventKind::TsRecovered { indicator, errors, .. } => {
+            json!({ "indicator": indicator.name(), "priority": indicator.priority(), "errors": errors })
+        }
         EventKind::PeerConnected { peer, .. } => json!({ "peer": peer }),
         EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
             json!({ "peer": peer, "reason": why.to_string(), "code": why.refusal.map(|refusal| refusal.1) })

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::ts::TsMetrics;
 use crate::adapters::clock;
 use crate::engine::{FlowSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
 use crate::path::merge::{Histogram, LegStats};
@@ -81,6 +82,9 @@ pub struct MergeStats {
     pub recovery_window_ms: f64,
     /// All of them, in configured order.
     pub legs: Vec<LegMetrics>,
+    /// What comes out of it, unless `ts_analysis_enabled` is false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts: Option<TsMetrics>,
 }
 
 /// Figures of one merged source, in packets.
@@ -148,6 +152,9 @@ pub struct SourceMetrics {
     /// Figures of forward error correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fec: Option<BTreeMap<&'static str, f64>>,
+    /// Its transport stream, unless `ts_analysis_enabled` is false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts: Option<TsMetrics>,
     /// Datagrams that went no further, by cause.
     pub drops: BTreeMap<&'static str, u64>,
     /// Receive buffer that the kernel granted.
@@ -214,7 +221,10 @@ impl FlowMetrics {
             primary_return_count: snapshot.primary_return_total,
             events_dropped: snapshot.events_dropped_total,
             merge_active: snapshot.merge.as_ref().is_some_and(MergeSnapshot::is_active),
-            merge_stats: snapshot.merge.as_ref().map(MergeStats::from),
+            merge_stats: snapshot.merge.as_ref().map(|merge| MergeStats {
+                ts: snapshot.merged_ts.as_deref().map(TsMetrics::from),
+                ..MergeStats::from(merge)
+            }),
             source_metrics: snapshot.sources.iter().map(SourceMetrics::from).collect(),
             output_metrics: snapshot.outputs.iter().map(OutputMetrics::from).collect(),
             content_quality: None,
@@ -242,6 +252,7 @@ impl From<&SourceSnapshot> for SourceMetrics {
             merge_active: source.merged,
             srt: details_of("srt", source.protocol, &source.details),
             fec: details_of("rtp-fec", source.protocol, &source.details),
+            ts: source.ts.as_deref().map(TsMetrics::from),
             drops: source.drops.by_cause().into(),
             receive_buffer_bytes: source.rcvbuf_bytes,
             receive_buffer_asked_bytes: source.rcvbuf_asked_bytes,
@@ -294,6 +305,7 @@ impl From<&MergeSnapshot> for MergeStats {
             restarts: stats.restarts,
             recovery_window_ms: millis(stats.window),
             legs: merge.legs.iter().map(|(name, leg)| LegMetrics::new(name.as_str(), leg)).collect(),
+            ts: None,
         }
     }
 }

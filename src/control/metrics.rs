@@ -11,6 +11,7 @@ use super::manager::{FlowCounts, Running};
 use crate::bus::PoolUse;
 use crate::engine::{FlowStatus, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
 use crate::path::merge::LegStats;
+use crate::proto::mpegts::analysis::{Indicator, Snapshot, State};
 
 /// Everything in the text format 0.0.4.
 #[must_use]
@@ -30,6 +31,7 @@ pub fn prometheus(flows: &[Running], counts: FlowCounts, pool: &PoolUse, events:
     text.flows(flows);
     text.merges(flows);
     text.sources(flows);
+    text.streams(flows);
     text.outputs(flows);
     text.0
 }
@@ -76,6 +78,28 @@ const SOURCES: [Family<SourceSnapshot>; 11] = [
     }),
     ("source_retries_total", "counter", "Times it was opened again after a failure.", |source| {
         number(source.retry_total)
+    }),
+];
+
+const STREAMS: [Family<Snapshot>; 9] = [
+    ("ts_sync", "gauge", "1 if TS packets are found.", |ts| flag(ts.is_locked)),
+    ("ts_bitrate_bps", "gauge", "TS packets over the last second, in bits per second.", |ts| number(ts.rate.as_bps())),
+    ("ts_null_bitrate_bps", "gauge", "Null packets of that.", |ts| number(ts.null_rate.as_bps())),
+    ("ts_pcr_bitrate_bps", "gauge", "Rate that the stream was made for, by PCR.", |ts| {
+        ts.pcr_rate.and_then(|rate| number(rate.as_bps()))
+    }),
+    ("ts_pcr_accuracy_seconds", "gauge", "Greatest error of a PCR over the last second, at a constant rate.", |ts| {
+        ts.pcr_accuracy.and_then(|error| number(error.as_secs_f64()))
+    }),
+    ("ts_packets_total", "counter", "TS packets found.", |ts| number(ts.stats.sync.packets)),
+    ("ts_lost_packets_min_total", "counter", "TS packets missing by continuity counters, at least.", |ts| {
+        number(ts.stats.lost_min)
+    }),
+    ("ts_mdi_delay_factor_seconds", "gauge", "Media Delivery Index: delay factor (RFC 4445).", |ts| {
+        ts.mdi?.delay_factor.and_then(|delay| number(delay.as_secs_f64()))
+    }),
+    ("ts_mdi_loss_rate", "gauge", "Media Delivery Index: TS packets lost in a second (RFC 4445).", |ts| {
+        number(ts.mdi?.loss_rate)
     }),
 ];
 
@@ -228,6 +252,46 @@ impl Text {
         }
     }
 
+    /// Of sources that are analysed, and under an empty name of what they are merged into.
+    fn streams(&mut self, flows: &[Running]) {
+        let all = || {
+            flows.iter().flat_map(|flow| {
+                let sources = flow.snapshot.sources.iter();
+                let sources = sources.filter_map(|source| Some((source.name.as_str(), source.ts.as_deref()?)));
+                let streams = sources.chain(flow.snapshot.merged_ts.as_deref().map(|ts| ("", ts)));
+                streams.map(move |(name, ts)| ([("flow", flow.id.as_str()), ("source", name)], ts))
+            })
+        };
+        for (name, kind, help, read) in STREAMS {
+            self.family(name, kind, help);
+            for (labels, ts) in all() {
+                if let Some(value) = read(ts) {
+                    self.sample(name, &labels, value);
+                }
+            }
+        }
+        self.family("ts_errors_total", "counter", "Errors by indicator of ETSI TR 101 290.");
+        for ([flow, source], ts) in all() {
+            for indicator in Indicator::ALL {
+                let priority = indicator.priority().to_string();
+                let labels = [flow, source, ("indicator", indicator.name()), ("priority", &priority)];
+                self.sample("ts_errors_total", &labels, ts.indicator(indicator).errors);
+            }
+        }
+        self.family("ts_state", "gauge", "Indicators of ETSI TR 101 290: 0 good, 1 warning, 2 error; none if unknown.");
+        for ([flow, source], ts) in all() {
+            for indicator in Indicator::ALL {
+                let state = match ts.indicator(indicator).state {
+                    State::Unknown(_) => continue,
+                    State::Good => 0,
+                    State::Warning => 1,
+                    State::Error => 2,
+                };
+                self.sample("ts_state", &[flow, source, ("indicator", indicator.name())], state);
+            }
+        }
+    }
+
     fn outputs(&mut self, flows: &[Running]) {
         let all = || flows.iter().flat_map(|flow| flow.snapshot.outputs.iter().map(move |output| (flow, output)));
         for (name, kind, help, read) in OUTPUTS {
@@ -287,7 +351,8 @@ mod tests {
     use super::*;
     use crate::engine::{FlowSnapshot, SourceDrops};
     use crate::path::merge;
-    use crate::units::Bitrate;
+    use crate::proto::mpegts::analysis::Analyser;
+    use crate::units::{Bitrate, Time};
 
     fn running() -> Running {
         let source = SourceSnapshot {
@@ -305,6 +370,7 @@ mod tests {
             jitter: Duration::from_micros(250),
             round_trip: None,
             details: vec![("pktRcvLoss", 7.5)],
+            ts: Some(Box::new(Analyser::new(Time::ZERO).snapshot())),
             drops: SourceDrops { kernel: 3, ..SourceDrops::default() },
             rcvbuf_bytes: 0,
             rcvbuf_asked_bytes: 0,
@@ -321,6 +387,7 @@ mod tests {
             primary_return_total: 1,
             events_dropped_total: 0,
             merge: Some(merge),
+            merged_ts: None,
             sources: vec![source],
             outputs: Vec::new(),
         };
@@ -346,8 +413,10 @@ mod tests {
             r#"anabranch_source_jitter_seconds{flow="7",source="a\"\\b"} 0.00025"#,
             r#"anabranch_source_drops_total{flow="7",source="a\"\\b",cause="kernel"} 3"#,
             "anabranch_merge_recovery_window_seconds{flow=\"7\"} 0.1",
+            r#"anabranch_ts_errors_total{flow="7",source="a\"\\b",indicator="pat_error",priority="1"} 0"#,
             r#"anabranch_leg_up{flow="7",source="a\"\\b"} 1"#,
             r#"anabranch_leg_packets_total{flow="7",source="a\"\\b",name="filled"} 5"#,
+            r#"anabranch_ts_sync{flow="7",source="a\"\\b"} 0"#,
             r#"anabranch_source_detail{flow="7",source="a\"\\b",protocol="udp",name="pktRcvLoss"} 7.5"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");

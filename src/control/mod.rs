@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod model;
 pub mod problem;
 pub mod store;
+pub mod ts;
 pub mod wanted;
 
 use std::future::Future;

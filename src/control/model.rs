@@ -307,6 +307,10 @@ pub struct Monitor {
     /// Black, frozen and silent detection.
     #[serde(default)]
     pub content_quality_enabled: bool,
+    /// Analysis of the transport stream of each source (ETSI TR 101 290): `ts` in the metrics, and events. On unless
+    /// this is false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts_analysis_enabled: Option<bool>,
 }
 
 /// When a flow may restart by itself.

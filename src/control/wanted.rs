@@ -11,8 +11,8 @@ use crate::adapters::{Host, HostPort, SocketOptions, rtp, srt, udp};
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
 use crate::engine::url::{UrlError, parse_output, parse_source};
 use crate::engine::{
-    FailoverConfig, FailoverMode, FlowConfig, MergeConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint,
-    diff,
+    FailoverConfig, FailoverMode, FlowConfig, MergeConfig, MonitorConfig, OutputConfig, OutputEndpoint, SourceConfig,
+    SourceEndpoint, diff,
 };
 use crate::path::merge::RecoveryWindow;
 use crate::path::{AllowList, Cidr, limit};
@@ -64,6 +64,7 @@ impl Wanted {
             sources: each("sources", &mut flow.sources, source_config)?,
             outputs: each("outputs", &mut flow.outputs, output_config)?,
             failover: failover_config(&flow, defaults).map_err(|problem| problem.inside("source_failover_config"))?,
+            monitor: monitor_config(&flow),
         };
         check_merge(&flow, &config.sources)?;
         Ok(Self { flow, config })
@@ -154,6 +155,11 @@ fn check_names<'flow>(list: &str, names: impl Iterator<Item = &'flow str>) -> Re
         }
     }
     Ok(())
+}
+
+fn monitor_config(flow: &Flow) -> MonitorConfig {
+    let wanted = flow.source_monitor_config.as_ref().and_then(|monitor| monitor.ts_analysis_enabled);
+    MonitorConfig { ts_analysis: wanted.unwrap_or(true) }
 }
 
 /// Better refused than silently not done.

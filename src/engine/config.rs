@@ -25,6 +25,16 @@ pub struct FlowConfig {
     pub outputs: Vec<OutputConfig>,
     /// How several sources work together.
     pub failover: FailoverConfig,
+    /// What is watched.
+    pub monitor: MonitorConfig,
+}
+
+/// What is watched in what the sources bring. Nothing, unless it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MonitorConfig {
+    /// The transport stream of each source, and of what they are merged into: see
+    /// [`Analyser`](crate::proto::mpegts::analysis::Analyser).
+    pub ts_analysis: bool,
 }
 
 /// How several sources work together.

@@ -31,6 +31,8 @@ pub enum Step {
     TuneOutput(usize, Tuning),
     /// Change how sources work together.
     Failover,
+    /// Change what is watched.
+    Monitor,
 }
 
 /// The steps from `running` (nothing, if the flow does not run) to `wanted`.
@@ -54,6 +56,9 @@ pub fn diff(running: Option<&FlowConfig>, wanted: &FlowConfig) -> Vec<Step> {
         running.is_some_and(|running| running.failover == wanted.failover && primary(running) == primary(wanted));
     if !same_choice {
         steps.push(Step::Failover);
+    }
+    if running.map_or_else(Default::default, |running| running.monitor) != wanted.monitor {
+        steps.push(Step::Monitor);
     }
     steps
 }
@@ -150,7 +155,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::config::{FailoverConfig, MergeConfig};
+    use crate::engine::config::{FailoverConfig, MergeConfig, MonitorConfig};
     use crate::engine::url;
     use crate::path::AllowList;
 
@@ -183,7 +188,13 @@ mod tests {
     }
 
     fn flow(sources: Vec<SourceConfig>, outputs: Vec<OutputConfig>) -> FlowConfig {
-        FlowConfig { name: "a".into(), sources, outputs, failover: FailoverConfig::default() }
+        FlowConfig {
+            name: "a".into(),
+            sources,
+            outputs,
+            failover: FailoverConfig::default(),
+            monitor: MonitorConfig::default(),
+        }
     }
 
     /// What a supervisor would have after the steps.
@@ -204,6 +215,7 @@ mod tests {
                     result.outputs.iter_mut().find(|output| output.name == new.name).unwrap().clone_from(new);
                 }
                 Step::Failover => result.failover = wanted.failover.clone(),
+                Step::Monitor => result.monitor = wanted.monitor,
             }
         }
         result.sources.sort_by(|a, b| a.name.cmp(&b.name));

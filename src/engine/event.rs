@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::path::merge::Mismatch;
 use crate::proto::PeerEnd;
+use crate::proto::mpegts::Pid;
+use crate::proto::mpegts::analysis::Indicator;
 use crate::units::{FlowId, OutputName, SourceName};
 
 /// Something that happened to a flow.
@@ -137,6 +139,26 @@ pub enum EventKind {
         /// Which.
         source: SourceName,
     },
+    /// An indicator of a transport stream (ETSI TR 101 290) came into error.
+    TsError {
+        /// Of which source; `None` for what sources are merged into.
+        source: Option<SourceName>,
+        /// Which.
+        indicator: Indicator,
+        /// Where, if it is on one PID.
+        pid: Option<Pid>,
+        /// Since the start.
+        errors: u64,
+    },
+    /// It has been without errors for a while, or cannot be told any more.
+    TsRecovered {
+        /// Of which source; `None` for what sources are merged into.
+        source: Option<SourceName>,
+        /// Which.
+        indicator: Indicator,
+        /// Since the start.
+        errors: u64,
+    },
     /// An output could not be opened, or what it sends is refused.
     OutputError {
         /// Which.
@@ -165,6 +187,18 @@ impl fmt::Display for EndName {
         match self {
             Self::Source(source) => write!(f, "source {source}"),
             Self::Output(output) => write!(f, "output {output}"),
+        }
+    }
+}
+
+/// A stream that is analysed.
+struct Whose<'a>(Option<&'a SourceName>);
+
+impl fmt::Display for Whose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(source) => write!(f, "transport stream of source {source}"),
+            None => f.write_str("merged transport stream"),
         }
     }
 }
@@ -215,6 +249,8 @@ impl EventKind {
             Self::SourceEof { .. } => "source_eof",
             Self::SourceRestarted { .. } => "source_restarted",
             Self::SourceAbuse { .. } => "source_abuse",
+            Self::TsError { .. } => "ts_error",
+            Self::TsRecovered { .. } => "ts_recovered",
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerDisconnected { .. } => "peer_disconnected",
             Self::ConnectionError { .. } => "connection_error",
@@ -227,6 +263,11 @@ impl EventKind {
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
+            Self::TsError { indicator, .. } => match indicator.priority() {
+                1 => Severity::Error,
+                2 => Severity::Warning,
+                _ => Severity::Info,
+            },
             Self::FlowCreated
             | Self::FlowStarted
             | Self::FlowStopped
@@ -236,6 +277,7 @@ impl EventKind {
             | Self::MergeStarted { .. }
             | Self::LegRecovered { .. }
             | Self::PeerConnected { .. }
+            | Self::TsRecovered { .. }
             | Self::OutputRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
             | Self::SourceLost { .. }
@@ -270,6 +312,8 @@ impl EventKind {
             | Self::SourceEof { source }
             | Self::SourceRestarted { source }
             | Self::SourceAbuse { source }
+            | Self::TsError { source: Some(source), .. }
+            | Self::TsRecovered { source: Some(source), .. }
             | Self::PeerConnected { end: EndName::Source(source), .. }
             | Self::PeerDisconnected { end: EndName::Source(source), .. }
             | Self::ConnectionError { end: EndName::Source(source), .. } => Some(source),
@@ -280,6 +324,8 @@ impl EventKind {
             | Self::FlowStarted
             | Self::FlowStopped
             | Self::FlowCrashed
+            | Self::TsError { .. }
+            | Self::TsRecovered { .. }
             | Self::OutputError { .. }
             | Self::OutputRecovered { .. } => None,
         }
@@ -341,6 +387,13 @@ impl fmt::Display for EventKind {
             Self::PeerDisconnected { end, peer, why } => write!(f, "{end} lost {peer}: {why}"),
             Self::ConnectionError { end, peer, why } => write!(f, "{end} and {peer} did not get together: {why}"),
             Self::SourceAbuse { source } => write!(f, "source {source} keeps exceeding its rate limit"),
+            Self::TsError { source, indicator, pid, .. } => {
+                write!(f, "{}: {}", Whose(source.as_ref()), indicator.name())?;
+                pid.map_or(Ok(()), |pid| write!(f, " on PID {}", pid.value()))
+            }
+            Self::TsRecovered { source, indicator, .. } => {
+                write!(f, "{}: {} is over", Whose(source.as_ref()), indicator.name())
+            }
             Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
             Self::OutputRecovered { output } => write!(f, "output {output} sends again"),
         }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use super::config::{OUTPUTS_MAX, SOURCES_MAX};
+use super::config::{MonitorConfig, OUTPUTS_MAX, SOURCES_MAX};
 use super::event::{EndName, EventKind};
+use super::monitor::{Findings, Monitor};
 use super::output::RunningOutput;
 use super::stage::{self, Stage};
 use super::stats::MergeSnapshot;
@@ -25,6 +26,7 @@ pub(super) struct RunningFlow {
     id: FlowId,
     publisher: Publisher,
     stage: Stage,
+    monitor: Monitor,
     sources: [Option<RunningSource>; SOURCES_MAX],
     outputs: Vec<Option<RunningOutput>>,
     counters: Arc<FlowCounters>,
@@ -50,6 +52,13 @@ pub(super) struct FlowCounters {
     pub(super) events_dropped: Counter,
 }
 
+/// What only the worker knows of a flow, by slot.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    pub(super) merge: Option<MergeSnapshot<u8>>,
+    pub(super) findings: Findings,
+}
+
 /// Where a source sits in its flow; stable while it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SourceSlot(pub(super) u8);
@@ -68,7 +77,8 @@ impl RunningFlow {
     ) -> Self {
         let sources = std::array::from_fn(|_| None);
         let stage = Stage::new(stage);
-        Self { id, publisher, stage, sources, outputs: Vec::new(), counters, supervisor, taken_in: Vec::new() }
+        let (monitor, outputs, taken_in) = (Monitor::default(), Vec::new(), Vec::new());
+        Self { id, publisher, stage, monitor, sources, outputs, counters, supervisor, taken_in }
     }
 
     pub(super) fn subscribe(&self) -> Subscribe {
@@ -87,6 +97,7 @@ impl RunningFlow {
         self.close_source(cx, slot);
         driver.start(cx, SocketKey(u16::from(slot.0) * SOCKETS_EACH))?;
         self.stage.add_source(cx.now, slot.0);
+        self.monitor.start_source(cx.now, slot.0);
         self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default() });
         Ok(())
     }
@@ -100,6 +111,7 @@ impl RunningFlow {
 
     pub(super) fn remove_source(&mut self, cx: &mut Context<'_>, slot: SourceSlot) {
         self.stage.remove_source(cx.now, slot.0);
+        self.monitor.remove_source(slot.0);
         self.tell_stage();
         self.close_source(cx, slot);
         self.publish_due(cx);
@@ -163,12 +175,23 @@ impl RunningFlow {
         self.tell_stage();
         let sources = (0..).zip(&self.sources).filter(|(_, source)| source.is_some()).map(|(slot, _)| slot);
         self.stage = self.stage.successor(config, now, sources);
+        self.watch(now, self.monitor.is_on());
         self.send(cx);
     }
 
-    /// What is merged, with legs by slot.
-    pub(super) fn merge_snapshot(&self) -> Option<MergeSnapshot<u8>> {
-        self.stage.merge_snapshot()
+    /// Changes what is watched.
+    pub(super) fn set_monitor(&mut self, now: Time, config: MonitorConfig) {
+        self.watch(now, config.ts_analysis);
+    }
+
+    fn watch(&mut self, now: Time, is_on: bool) {
+        let sources = (0..).zip(&self.sources).filter(|(_, source)| source.is_some()).map(|(slot, _)| slot);
+        self.monitor.set(now, is_on, sources, self.stage.is_merging());
+    }
+
+    /// What only the worker knows, by slot.
+    pub(super) fn inside(&self) -> Inside {
+        Inside { merge: self.stage.merge_snapshot(), findings: self.monitor.findings() }
     }
 
     /// Lets a source's driver do something, publishes what the stage lets through, and sends it on.
@@ -197,6 +220,7 @@ impl RunningFlow {
         }
         // First of all: if the sender has started over, the stage must know when it sees the new numbers.
         self.tell_driver_of_source(now, slot);
+        self.monitor.handle_packets(slot.0, &taken_in);
         let mut turn = self.turn();
         for mut packet in taken_in.drain(..) {
             packet.meta.source = slot.0;
@@ -208,6 +232,7 @@ impl RunningFlow {
         }
         self.taken_in = taken_in;
         self.tell_stage();
+        self.tell_monitor();
         self.send(cx);
     }
 
@@ -226,6 +251,7 @@ impl RunningFlow {
 
     #[inline]
     fn publish(&mut self, cx: &mut Context<'_>, packet: Packet, turn: &mut u64) {
+        self.monitor.handle_merged(cx.now, &packet);
         self.publisher.publish(packet);
         if self.publisher.head() >= *turn {
             self.send(cx);
@@ -284,6 +310,15 @@ impl RunningFlow {
     }
 }
 
+impl RunningFlow {
+    fn tell_monitor(&mut self) {
+        let name = |slot: u8| self.sources.get(usize::from(slot))?.as_ref().map(|source| source.name.clone());
+        while let Some(kind) = self.monitor.poll_event(name) {
+            tell(&self.supervisor, &self.counters, &self.id, Some(kind));
+        }
+    }
+}
+
 impl Actor for RunningFlow {
     fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey) {
         let index = socket.0 / SOCKETS_EACH;
@@ -314,7 +349,9 @@ impl Actor for RunningFlow {
         }
         self.stage.handle_timeout(cx.now);
         self.publish_due(cx);
+        self.monitor.handle_timeout(cx.now);
         self.tell_stage();
+        self.tell_monitor();
         self.send(cx);
     }
 
@@ -349,7 +386,7 @@ impl Actor for RunningFlow {
         let sources = sources.flat_map(|source| [source.driver.poll_timeout(), source.pace.resting_until]);
         let outputs = self.outputs.iter().flatten();
         let outputs = outputs.map(|output| output.poll_timeout(&self.publisher));
-        sources.chain(outputs).chain([self.stage.poll_timeout()]).flatten().min()
+        sources.chain(outputs).chain([self.stage.poll_timeout(), self.monitor.poll_timeout()]).flatten().min()
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use super::config::{FailoverMode, FlowConfig, OutputConfig, SourceConfig, SourceEndpoint};
+use super::config::{FailoverMode, FlowConfig, MonitorConfig, OutputConfig, SourceConfig, SourceEndpoint};
 use super::diff::{self, Step};
 use super::error::{ApplyError, Cause, Field};
 use super::event::EventKind;
-use super::flow::{FlowCounters, OutputSlot, RunningFlow, SourceSlot};
+use super::flow::{FlowCounters, Inside, OutputSlot, RunningFlow, SourceSlot};
 use super::resolver::{Addresses, Opened, Resolver};
 use super::stage;
-use super::stats::{FlowSnapshot, MergeSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
+use super::stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
 use super::supervisor::{Message, Mode, Wanted};
 use super::{output, source};
@@ -210,7 +210,8 @@ impl ManagedFlow {
             | Step::Coalesce(_)
             | Step::TuneSource(..)
             | Step::TuneOutput(..)
-            | Step::Failover => None,
+            | Step::Failover
+            | Step::Monitor => None,
         }
     }
 
@@ -304,6 +305,10 @@ impl ManagedFlow {
                 let primary = self.sources.iter().find(|source| Some(&source.config.name) == primary);
                 let config = stage::Config::new(wanted, primary.map(|source| source.slot.0));
                 self.visit(move |flow, cx| flow.set_stage(cx, config));
+            }
+            Step::Monitor => {
+                let monitor = wanted.monitor;
+                self.visit(move |flow, cx| flow.set_monitor(cx.now, monitor));
             }
         }
     }
@@ -499,17 +504,19 @@ impl ManagedFlow {
     /// Takes the flow off its worker and tells what it counted to its very end.
     pub(super) fn finish(&self) -> FlowSnapshot {
         let flow = self.commands.remove(self.key).ok().flatten();
-        self.snapshot_of(clock::now(), flow.and_then(|flow| flow.merge_snapshot()))
+        self.snapshot_of(clock::now(), flow.map(|flow| flow.inside()).unwrap_or_default())
     }
 
-    /// Asks the worker where sources are merged.
+    /// Asks the worker where sources are merged, or analysed.
     pub(super) fn snapshot(&self, now: Time) -> FlowSnapshot {
-        let is_merged = self.config.as_ref().is_some_and(|config| config.failover.mode != FailoverMode::Failover);
-        let merge = is_merged.then(|| self.visit(|flow, _cx| flow.merge_snapshot()));
-        self.snapshot_of(now, merge.flatten().flatten())
+        let is_more = |config: &FlowConfig| {
+            config.failover.mode != FailoverMode::Failover || config.monitor != MonitorConfig::default()
+        };
+        let inside = self.config.as_ref().is_some_and(is_more).then(|| self.visit(|flow, _cx| flow.inside()));
+        self.snapshot_of(now, inside.flatten().unwrap_or_default())
     }
 
-    fn snapshot_of(&self, now: Time, merge: Option<MergeSnapshot<u8>>) -> FlowSnapshot {
+    fn snapshot_of(&self, now: Time, Inside { merge, findings }: Inside) -> FlowSnapshot {
         let slots = self.sources.iter().map(|source| (source.slot.0, &source.config.name));
         let merge = merge.map(|merge| merge.named(slots));
         let active = self.counters.active.value().checked_sub(1);
@@ -522,8 +529,13 @@ impl ManagedFlow {
             }
         };
         let health_timeout = self.config.as_ref().map_or(Duration::ZERO, |config| config.failover.health_timeout);
-        let sources: Vec<SourceSnapshot> =
+        let mut sources: Vec<SourceSnapshot> =
             self.sources.iter().map(|source| source.snapshot(now, role(source), health_timeout)).collect();
+        for (slot, ts) in findings.sources {
+            if let Some(at) = self.sources.iter().position(|source| source.slot.0 == slot) {
+                sources[at].ts = Some(ts);
+            }
+        }
         let all_failed = sources.iter().all(|source| source.status == SourceStatus::Error);
         FlowSnapshot {
             status: if all_failed { FlowStatus::Error } else { FlowStatus::Active },
@@ -533,6 +545,7 @@ impl ManagedFlow {
             primary_return_total: self.counters.returns.value(),
             events_dropped_total: self.events_dropped(),
             merge,
+            merged_ts: findings.merged,
             sources,
             outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
         }
@@ -605,6 +618,7 @@ impl Managed<SourceConfig, SourceSlot> {
             jitter: Duration::ZERO,
             round_trip: None,
             details: Vec::new(),
+            ts: None,
             drops: SourceDrops::default(),
             rcvbuf_bytes: 0,
             rcvbuf_asked_bytes: 0,
@@ -740,7 +754,8 @@ fn is_doomed_source(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> b
         | Step::Coalesce(_)
         | Step::TuneSource(..)
         | Step::TuneOutput(..)
-        | Step::Failover => false,
+        | Step::Failover
+        | Step::Monitor => false,
     })
 }
 
@@ -755,7 +770,8 @@ fn is_doomed_output(config: &OutputConfig, steps: &[Step], wanted: &FlowConfig) 
         | Step::Coalesce(_)
         | Step::TuneSource(..)
         | Step::TuneOutput(..)
-        | Step::Failover => false,
+        | Step::Failover
+        | Step::Monitor => false,
     });
     is_named && config.endpoint.holds_port()
 }
@@ -772,7 +788,7 @@ const fn field(step: &Step) -> Field {
         Step::AddOutput(index) | Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::TuneOutput(index, _) => {
             Field::Output(index)
         }
-        Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Failover => Field::Flow,
+        Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Failover | Step::Monitor => Field::Flow,
     }
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod flow;
 mod managed;
+mod monitor;
 mod output;
 mod resolver;
 mod source;
@@ -20,8 +21,8 @@ mod supervisor;
 pub mod url;
 
 pub use config::{
-    FailoverConfig, FailoverMode, FlowConfig, MergeConfig, OUTPUTS_MAX, OutputConfig, OutputEndpoint, SOURCES_MAX,
-    SourceConfig, SourceEndpoint,
+    FailoverConfig, FailoverMode, FlowConfig, MergeConfig, MonitorConfig, OUTPUTS_MAX, OutputConfig, OutputEndpoint,
+    SOURCES_MAX, SourceConfig, SourceEndpoint,
 };
 pub use error::{ApplyError, Cause, Field};
 pub use event::{EndName, Event, EventKind, Severity};

@@ -189,6 +189,10 @@ impl Stage {
         }
     }
 
+    pub(super) const fn is_merging(&self) -> bool {
+        matches!(self.kind, Kind::Merge { .. })
+    }
+
     /// Switches and returns so far.
     pub(super) const fn totals(&self) -> (u64, u64) {
         match &self.kind {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
 use crate::path::merge;
 use crate::proto::Detail;
+use crate::proto::mpegts::analysis;
 use crate::units::{Bitrate, OutputName, SourceName};
 
 /// One running flow at one moment.
@@ -24,6 +25,8 @@ pub struct FlowSnapshot {
     pub events_dropped_total: u64,
     /// Where sources are merged.
     pub merge: Option<MergeSnapshot>,
+    /// Where they are, what they are merged into, if that is analysed.
+    pub merged_ts: Option<Box<analysis::Snapshot>>,
     /// In configured order.
     pub sources: Vec<SourceSnapshot>,
     /// In configured order.
@@ -89,6 +92,8 @@ pub struct SourceSnapshot {
     pub round_trip: Option<Duration>,
     /// What the protocol's users know it by, under their names; empty where there is nothing of the kind.
     pub details: Vec<Detail>,
+    /// What its transport stream is like, if that is analysed.
+    pub ts: Option<Box<analysis::Snapshot>>,
     /// Datagrams that went no further, by cause.
     pub drops: SourceDrops,
     /// Receive buffer that the kernel granted, in bytes; zero without a socket.

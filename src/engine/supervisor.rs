@@ -437,7 +437,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::engine::{FailoverConfig, OutputConfig, SourceConfig, url};
+    use crate::engine::{FailoverConfig, MonitorConfig, OutputConfig, SourceConfig, url};
     use crate::path::AllowList;
 
     /// A flow from a port of its own to `sink`, and a socket that feeds it.
@@ -460,7 +460,13 @@ mod tests {
             allow: AllowList::default(),
         };
         let (sources, outputs) = (vec![source], vec![output]);
-        let config = FlowConfig { name: String::new(), sources, outputs, failover: FailoverConfig::default() };
+        let config = FlowConfig {
+            name: String::new(),
+            sources,
+            outputs,
+            failover: FailoverConfig::default(),
+            monitor: MonitorConfig::default(),
+        };
         (config, feed)
     }
 

@@ -22,6 +22,7 @@ pub(super) enum Command {
     Route(Route),
     Serve(Serve),
     Gen(Generate),
+    Probe(Probe),
 }
 
 /// Run one flow now: sources before `--`, outputs after it. Several sources are failover in the given order,
@@ -118,6 +119,28 @@ pub(super) struct Generate {
     #[arg(long, value_name = "N")]
     pub(super) seconds: Option<u64>,
     /// Print one JSON object a line on stdout.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Say what a live source or a file carries: programs, streams, rates, and what ETSI TR 101 290 says of it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  anabranch probe udp://@239.1.1.1:5000
+  anabranch probe --seconds 30 'srt://10.0.0.9:9000?passphrase=file:key.txt'
+  anabranch probe recording.ts
+  anabranch probe --json recording.ts
+
+A file is read as fast as it can be, and timed by its clock references.
+Exit code: 0 if there was a transport stream, whatever is wrong with it; 1 if there was none; 2 for a wrong command line.")]
+pub(super) struct Probe {
+    /// udp://, rtp://, srt://, test: or the name of a file.
+    #[arg(value_name = "INPUT")]
+    pub(super) input: String,
+    /// Look for so many seconds: 5 unless given, and all of a file.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) seconds: Option<u64>,
+    /// Print one JSON object, as `ts` is in the metrics of a flow.
     #[arg(long)]
     pub(super) json: bool,
 }

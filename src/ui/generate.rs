@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::report::Style;
 use super::{Failure, cli, route};
-use crate::engine::{FailoverConfig, FlowConfig};
+use crate::engine::{FailoverConfig, FlowConfig, MonitorConfig};
 
 pub(super) fn run(generate: &cli::Generate) -> Result<(), Failure> {
     let outputs = generate.outputs.iter().enumerate().map(|(index, text)| route::output(index, text, Duration::ZERO));
@@ -14,6 +14,7 @@ pub(super) fn run(generate: &cli::Generate) -> Result<(), Failure> {
         sources: vec![route::source(0, &format!("test:bars?rate={}", generate.rate))?],
         outputs: outputs.collect::<Result<_, _>>()?,
         failover: FailoverConfig::default(),
+        monitor: MonitorConfig::default(),
     };
     let style = Style::choose(generate.json, None, stdout().is_terminal());
     route::run_flow(config, style, generate.seconds.map(Duration::from_secs))

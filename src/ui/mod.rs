@@ -3,6 +3,7 @@
 mod cli;
 mod generate;
 mod live;
+mod probe;
 mod report;
 mod route;
 mod serve;
@@ -19,6 +20,7 @@ pub fn run() -> ExitCode {
         cli::Command::Route(route) => route::run(&route),
         cli::Command::Serve(serve) => serve::run(&serve),
         cli::Command::Gen(generate) => generate::run(&generate),
+        cli::Command::Probe(probe) => probe::run(&probe),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,8 +9,8 @@ use super::report::{Reporter, Style};
 use super::{Failure, cli};
 use crate::control::shutdown_signal;
 use crate::engine::{
-    Engine, EngineConfig, Event, FailoverConfig, FailoverMode, FlowConfig, MergeConfig, Mode, OutputConfig,
-    SourceConfig, url,
+    Engine, EngineConfig, Event, FailoverConfig, FailoverMode, FlowConfig, MergeConfig, Mode, MonitorConfig,
+    OutputConfig, SourceConfig, url,
 };
 use crate::path::AllowList;
 use crate::units::FlowId;
@@ -92,6 +92,7 @@ fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
             health_timeout: Duration::from_millis(route.health_timeout_ms),
             hold_off: Duration::from_millis(route.hold_off_ms),
         },
+        monitor: MonitorConfig::default(),
     })
 }
 

@@ -21,6 +21,8 @@ mod multicast;
 mod network;
 mod peers;
 #[cfg(unix)]
+mod probe;
+#[cfg(unix)]
 mod process;
 mod proxy;
 mod rtp;

@@ -13,8 +13,8 @@ use std::time::Duration;
 use anabranch::adapters::clock;
 use anabranch::bus::{Pool, PoolLimits};
 use anabranch::engine::{
-    ApplyError, Engine, EngineConfig, Event, EventKind, FailoverConfig, FlowConfig, FlowSnapshot, Mode, OutputConfig,
-    OutputSnapshot, SourceConfig, SourceSnapshot, url,
+    ApplyError, Engine, EngineConfig, Event, EventKind, FailoverConfig, FlowConfig, FlowSnapshot, Mode, MonitorConfig,
+    OutputConfig, OutputSnapshot, SourceConfig, SourceSnapshot, url,
 };
 use anabranch::path::AllowList;
 use anabranch::sim::traffic::{Check, Numbered, Report};
@@ -100,6 +100,7 @@ pub(crate) fn flow(
         sources: sources.into_iter().enumerate().map(|(n, url)| source(&format!("s{}", n + 1), url.as_ref())).collect(),
         outputs: outputs.into_iter().enumerate().map(|(n, url)| output(&format!("o{}", n + 1), url.as_ref())).collect(),
         failover: FailoverConfig::default(),
+        monitor: MonitorConfig::default(),
     }
 }
 

@@ -1,0 +1,253 @@
+//! The analysis of a transport stream as JSON: `ts` in a flow's metrics, and what `anabranch probe --json` prints.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::figures::Spans;
+use crate::proto::mpegts::analysis::{Indicator, Snapshot, State};
+use crate::proto::mpegts::{Media, Program, Stream};
+
+/// A transport stream, as ETSI TR 101 290 and RFC 4445 judge it. Counters are in TS packets since the start.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TsMetrics {
+    /// Whether TS packets are found now.
+    pub sync: bool,
+    /// Distance of their sync bytes: 188, 192 or 204.
+    pub packet_size: Option<usize>,
+    /// `good`, `error`, or `unknown` while nothing can be told.
+    pub verdict: &'static str,
+    /// The gravest priority, 1 to 3, with an error now.
+    pub worst_priority: Option<u8>,
+    /// `transport_stream_id`.
+    pub stream_id: Option<u16>,
+    /// By arrival, over the last second.
+    pub bitrate_bps: u64,
+    /// Null packets of that.
+    pub null_bitrate_bps: u64,
+    /// By PCR: what the stream was made for.
+    pub pcr_bitrate_bps: Option<u64>,
+    /// Whether that is constant; null while it is not known.
+    pub constant_bitrate: Option<bool>,
+    /// Greatest error of a PCR over the last second; null where the rate is not constant.
+    pub pcr_accuracy_ns: Option<u64>,
+    /// All of them, whatever they carry.
+    pub packets: u64,
+    /// Null packets.
+    pub null_packets: u64,
+    /// Breaks of a continuity counter.
+    pub continuity_errors: u64,
+    /// Packets missing there, at least.
+    pub lost_packets_min: u64,
+    /// Legal repetitions.
+    pub duplicate_packets: u64,
+    /// Encrypted ones.
+    pub scrambled_packets: u64,
+    /// Bytes that belong to no packet.
+    pub skipped_bytes: u64,
+    /// RFC 4445: how much must be buffered, over the last second; null without PCR.
+    pub mdi_delay_factor_ms: Option<f64>,
+    /// RFC 4445: TS packets lost in the last second.
+    pub mdi_loss_rate: Option<f64>,
+    /// ETSI TR 101 290, by name.
+    pub tr_101_290: BTreeMap<&'static str, IndicatorMetrics>,
+    /// Time between packets.
+    pub inter_arrival: Spans,
+    /// How much later PCRs came than the quickest of late.
+    pub delay_variation: Spans,
+    /// What the PAT lists.
+    pub programs: Vec<ProgramMetrics>,
+    /// Every PID but that of null packets.
+    pub pids: Vec<PidMetrics>,
+}
+
+/// One indicator of ETSI TR 101 290.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IndicatorMetrics {
+    /// 1 to 3.
+    pub priority: u8,
+    /// `good`, `warning`, `error` or `unknown`.
+    pub state: String,
+    /// Why it is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// Since the start.
+    pub errors: u64,
+    /// Since the start.
+    pub warnings: u64,
+    /// Where the last error was, if on one PID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u16>,
+}
+
+/// A program.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProgramMetrics {
+    /// Its number.
+    pub program_id: u16,
+    /// What the SDT calls it.
+    pub program_name: Option<String>,
+    /// Who provides it.
+    pub provider: Option<String>,
+    /// Where its PMT is found.
+    pub pmt_pid: u16,
+    /// Where its clock is found.
+    pub pcr_pid: Option<u16>,
+    /// What it is made of; empty until its PMT came.
+    pub streams: Vec<StreamMetrics>,
+}
+
+/// A stream of a program, as the PMT describes it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StreamMetrics {
+    /// Where it is found.
+    pub pid: u16,
+    /// `video`, `audio`, `subtitle`, `cue`, `sections` or `other`.
+    pub kind: &'static str,
+    /// As ffprobe names it; null if the PMT does not tell.
+    pub codec: Option<&'static str>,
+    /// ISO/IEC 13818-1 table 2-34.
+    pub stream_type: u8,
+    /// ISO 639.
+    pub language: Option<String>,
+    /// TS packets over the last second.
+    pub bitrate_bps: u64,
+}
+
+/// A PID.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PidMetrics {
+    /// Which.
+    pub pid: u16,
+    /// TS packets over the last second.
+    pub bitrate_bps: u64,
+    /// TS packets.
+    pub packets: u64,
+    /// Breaks of its continuity counter.
+    pub continuity_errors: u64,
+    /// Encrypted ones.
+    pub scrambled_packets: u64,
+    /// Clock references.
+    pub pcrs: u64,
+}
+
+impl From<&Snapshot> for TsMetrics {
+    fn from(ts: &Snapshot) -> Self {
+        let mdi = ts.mdi.unwrap_or_default();
+        Self {
+            sync: ts.is_locked,
+            packet_size: ts.stride,
+            verdict: verdict(ts),
+            worst_priority: ts.worst_priority(),
+            stream_id: ts.stream_id,
+            bitrate_bps: ts.rate.as_bps(),
+            null_bitrate_bps: ts.null_rate.as_bps(),
+            pcr_bitrate_bps: ts.pcr_rate.map(|rate| rate.as_bps()),
+            constant_bitrate: ts.is_constant,
+            pcr_accuracy_ns: ts.pcr_accuracy.map(|error| error.as_nanos() as u64),
+            packets: ts.stats.sync.packets,
+            null_packets: ts.stats.nulls,
+            continuity_errors: ts.stats.continuity_errors,
+            lost_packets_min: ts.stats.lost_min,
+            duplicate_packets: ts.stats.duplicates,
+            scrambled_packets: ts.stats.scrambled,
+            skipped_bytes: ts.stats.sync.skipped_bytes,
+            mdi_delay_factor_ms: mdi.delay_factor.map(millis),
+            mdi_loss_rate: ts.mdi.map(|mdi| mdi.loss_rate),
+            tr_101_290: Indicator::ALL
+                .into_iter()
+                .map(|indicator| (indicator.name(), IndicatorMetrics::new(ts, indicator)))
+                .collect(),
+            inter_arrival: Spans::from(&ts.inter_arrival),
+            delay_variation: Spans::from(&ts.delay_variation),
+            programs: ts.programs.iter().map(|program| ProgramMetrics::new(ts, program)).collect(),
+            pids: ts.pids.iter().map(PidMetrics::from).collect(),
+        }
+    }
+}
+
+/// In one word.
+#[must_use]
+pub fn verdict(ts: &Snapshot) -> &'static str {
+    match ts.worst_priority() {
+        Some(_) => "error",
+        None if ts.is_locked => "good",
+        None => "unknown",
+    }
+}
+
+impl IndicatorMetrics {
+    fn new(ts: &Snapshot, indicator: Indicator) -> Self {
+        let found = ts.indicator(indicator);
+        Self {
+            priority: indicator.priority(),
+            state: found.state.to_string(),
+            reason: if let State::Unknown(why) = found.state { Some(why) } else { None },
+            errors: found.errors,
+            warnings: found.warnings,
+            pid: found.pid.map(|pid| pid.value()),
+        }
+    }
+}
+
+impl ProgramMetrics {
+    fn new(ts: &Snapshot, program: &Program) -> Self {
+        let service = program.service.as_ref();
+        let pmt = program.pmt.as_ref();
+        let streams = pmt.into_iter().flat_map(|pmt| &pmt.streams);
+        Self {
+            program_id: program.number,
+            program_name: service.map(|service| service.name.clone()),
+            provider: service.map(|service| service.provider.clone()),
+            pmt_pid: program.pmt_pid.value(),
+            pcr_pid: pmt.and_then(|pmt| pmt.pcr_pid).map(|pid| pid.value()),
+            streams: streams.map(|stream| StreamMetrics::new(ts, stream)).collect(),
+        }
+    }
+}
+
+impl StreamMetrics {
+    fn new(ts: &Snapshot, stream: &Stream) -> Self {
+        let found = ts.pids.iter().find(|pid| pid.pid == stream.pid);
+        Self {
+            pid: stream.pid.value(),
+            kind: kind(stream.media),
+            codec: stream.codec,
+            stream_type: stream.stream_type,
+            language: stream.language.map(|code| String::from_utf8_lossy(&code).into_owned()),
+            bitrate_bps: found.map_or(0, |pid| pid.rate.as_bps()),
+        }
+    }
+}
+
+impl From<&crate::proto::mpegts::analysis::PidSnapshot> for PidMetrics {
+    fn from(pid: &crate::proto::mpegts::analysis::PidSnapshot) -> Self {
+        Self {
+            pid: pid.pid.value(),
+            bitrate_bps: pid.rate.as_bps(),
+            packets: pid.packets,
+            continuity_errors: pid.continuity_errors,
+            scrambled_packets: pid.scrambled,
+            pcrs: pid.pcrs,
+        }
+    }
+}
+
+/// What a stream is for, in a word.
+#[must_use]
+pub const fn kind(media: Media) -> &'static str {
+    match media {
+        Media::Video => "video",
+        Media::Audio => "audio",
+        Media::Subtitle => "subtitle",
+        Media::Cue => "cue",
+        Media::Sections => "sections",
+        Media::Other => "other",
+    }
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}

@@ -1,0 +1,267 @@
+//! `anabranch probe`: what a live source or a file carries, and what is wrong with it.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufReader, Read, Write as _, stdout};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+
+use super::{Failure, cli, route};
+use crate::control::shutdown_signal;
+use crate::control::ts::{TsMetrics, kind};
+use crate::engine::{Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, MonitorConfig};
+use crate::proto::mpegts::analysis::{Analyser, Indicator, Snapshot, State};
+use crate::proto::mpegts::{Observer, PcrReading, Pid, Scanner, Stream, TS_PACKET_BYTES};
+use crate::units::{Bitrate, FlowId, Time};
+
+pub(super) fn run(probe: &cli::Probe) -> Result<(), Failure> {
+    let limit = probe.seconds.map(Duration::from_secs);
+    let is_url = probe.input.contains("://") || probe.input.starts_with("test:");
+    let (mut snapshot, span) = if is_url {
+        live(&probe.input, limit.unwrap_or(LIVE_SPAN))?
+    } else {
+        file(probe.input.strip_prefix("file:").unwrap_or(&probe.input), limit)?
+    };
+    if snapshot.stats.sync.packets == 0 {
+        let bytes = snapshot.stats.sync.skipped_bytes;
+        let what = if bytes == 0 { "nothing came".into() } else { format!("no TS packets in {bytes} bytes") };
+        return Err(anyhow!("{}: {what}", probe.input).into());
+    }
+    average(&mut snapshot, span);
+    let text = if probe.json {
+        let mut value = serde_json::to_value(TsMetrics::from(&*snapshot))?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("input".into(), probe.input.clone().into());
+            object.insert("seconds".into(), span.as_secs_f64().into());
+        }
+        format!("{value}\n")
+    } else {
+        describe(&probe.input, &snapshot, span)
+    };
+    // Whoever reads may have gone: that is no failure.
+    let _ = stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// Runs a flow without outputs for a while.
+fn live(url: &str, span: Duration) -> Result<(Box<Snapshot>, Duration), Failure> {
+    let config = FlowConfig {
+        name: "probe".into(),
+        sources: vec![route::source(0, url)?],
+        outputs: Vec::new(),
+        failover: FailoverConfig::default(),
+        monitor: MonitorConfig { ts_analysis: true },
+    };
+    let id: FlowId = "probe".parse().map_err(Failure::usage)?;
+    let engine = Engine::start(&EngineConfig { workers: 1, ..EngineConfig::default() }, |_event| {})?;
+    engine.apply(&id, config, Mode::Strict).map_err(Failure::usage)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = shutdown_signal() => result,
+            () = tokio::time::sleep(span) => Ok(()),
+        }
+    })?;
+    let last = engine.finish(&id);
+    engine.shutdown();
+    let source = last.and_then(|flow| flow.sources.into_iter().next());
+    let source = source.ok_or_else(|| anyhow!("{url}: could not be opened"))?;
+    let uptime = source.ts.as_ref().map_or(span, |ts| ts.span);
+    let ts = source.ts.ok_or_else(|| anyhow!("{url}: {}", source.error.unwrap_or_else(|| "nothing came".into())))?;
+    Ok((ts, uptime))
+}
+
+/// Plays a file at the pace of its clock references, as fast as it can be read.
+fn file(path: &str, limit: Option<Duration>) -> Result<(Box<Snapshot>, Duration), Failure> {
+    let opened = File::open(Path::new(path)).with_context(|| format!("cannot open {path}"))?;
+    let mut reader = BufReader::with_capacity(1 << 20, opened);
+    let mut player = Player::default();
+    let mut piece = [0; TS_PACKET_BYTES];
+    loop {
+        let len = read_full(&mut reader, &mut piece).with_context(|| format!("cannot read {path}"))?;
+        player.push(piece.get(..len).unwrap_or_default());
+        let is_over = limit.is_some_and(|limit| player.now.since(START) >= limit);
+        if len < piece.len() || is_over {
+            break;
+        }
+    }
+    player.flush(player.pace);
+    player.analyser.handle_timeout(player.now);
+    Ok((Box::new(player.analyser.snapshot()), player.now.since(START)))
+}
+
+fn read_full(reader: &mut impl Read, out: &mut [u8]) -> std::io::Result<usize> {
+    let mut len = 0;
+    while let Some(rest) = out.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest)? {
+            0 => break,
+            more => len += more,
+        }
+    }
+    Ok(len)
+}
+
+/// Gives the bytes of a file the times that its PCRs imply: evenly between two of them.
+struct Player {
+    analyser: Analyser,
+    now: Time,
+    finder: Scanner,
+    clock: Clock,
+    /// Since the last PCR; at most [`PENDING_BYTES_MAX`].
+    pending: Vec<u8>,
+    /// Time that a piece takes, as of the last two PCRs.
+    pace: Duration,
+}
+
+/// The first PID with PCR, and what the last one was.
+#[derive(Default)]
+struct Clock {
+    pid: Option<Pid>,
+    found: Option<PcrReading>,
+}
+
+impl Observer for Clock {
+    fn handle_pcr(&mut self, _now: Time, pid: Pid, reading: &PcrReading) {
+        if *self.pid.get_or_insert(pid) == pid {
+            self.found = Some(*reading);
+        }
+    }
+}
+
+impl Default for Player {
+    fn default() -> Self {
+        Self {
+            analyser: Analyser::new(START),
+            now: START,
+            finder: Scanner::default(),
+            clock: Clock::default(),
+            pending: Vec::new(),
+            pace: Bitrate::from_bps(ASSUMED_BPS).time_for(crate::units::DataSize::from_bytes(TS_PACKET_BYTES as u64)),
+        }
+    }
+}
+
+impl Player {
+    fn push(&mut self, piece: &[u8]) {
+        self.finder.push(self.now, piece, &mut self.clock);
+        if let Some(reading) = self.clock.found.take() {
+            let pieces = (self.pending.len() / TS_PACKET_BYTES) as u32;
+            let step = reading.step.filter(|_| !reading.is_restart).and_then(|step| u64::try_from(step).ok());
+            if let Some(step) = step.filter(|_| pieces > 0) {
+                self.pace = Duration::from_nanos(step * 1_000 / 27) / pieces;
+            }
+            // Before the first interval is known, all waits for it.
+            if step.is_some() || reading.is_restart && self.now > START {
+                self.flush(self.pace);
+            }
+        } else if self.pending.len() >= PENDING_BYTES_MAX {
+            self.flush(self.pace);
+        }
+        self.pending.extend_from_slice(piece);
+    }
+
+    fn flush(&mut self, pace: Duration) {
+        for piece in self.pending.chunks(TS_PACKET_BYTES) {
+            self.analyser.handle_packet(self.now, piece, None);
+            self.now += pace;
+        }
+        self.pending.clear();
+    }
+}
+
+/// Rates over all that was seen, instead of the last second.
+fn average(snapshot: &mut Snapshot, span: Duration) {
+    let rate = |packets: u64| {
+        let bps = packets as f64 * TS_PACKET_BYTES as f64 * 8.0 / span.as_secs_f64().max(1e-3);
+        Bitrate::from_bps(bps as u64)
+    };
+    snapshot.rate = rate(snapshot.stats.sync.packets);
+    snapshot.null_rate = rate(snapshot.stats.nulls);
+    snapshot.pids.iter_mut().for_each(|pid| pid.rate = rate(pid.packets));
+}
+
+fn describe(input: &str, ts: &Snapshot, span: Duration) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{input}: {} in {:.1} s, {} TS packets of {} bytes, {:.1} % null",
+        ts.rate,
+        span.as_secs_f64(),
+        ts.stats.sync.packets,
+        ts.stride.unwrap_or(TS_PACKET_BYTES),
+        ts.stats.nulls as f64 * 100.0 / ts.stats.sync.packets.max(1) as f64,
+    );
+    if let Some(rate) = ts.pcr_rate {
+        let constancy = match ts.is_constant {
+            Some(true) => "constant",
+            Some(false) => "not constant",
+            None => "too short to tell whether constant",
+        };
+        let _ = writeln!(text, "by PCR: {rate}, {constancy}");
+    }
+    for program in &ts.programs {
+        let service = program.service.as_ref();
+        let name = service.map_or_else(String::new, |service| format!(" \"{}\" ({})", service.name, service.provider));
+        let _ = writeln!(text, "program {}{name}, PMT on PID {}", program.number, program.pmt_pid.value());
+        for stream in program.pmt.iter().flat_map(|pmt| &pmt.streams) {
+            let is_clock = program.pmt.as_ref().is_some_and(|pmt| pmt.pcr_pid == Some(stream.pid));
+            describe_stream(&mut text, ts, stream, is_clock);
+        }
+    }
+    describe_verdict(&mut text, ts);
+    text
+}
+
+fn describe_stream(text: &mut String, ts: &Snapshot, stream: &Stream, is_clock: bool) {
+    let rate = ts.pids.iter().find(|pid| pid.pid == stream.pid).map_or(Bitrate::ZERO, |pid| pid.rate);
+    let codec = stream.codec.map_or_else(|| format!("type 0x{:02x}", stream.stream_type), Into::into);
+    let language = stream.language.map(|code| String::from_utf8_lossy(&code).into_owned()).unwrap_or_default();
+    let clock = if is_clock { "PCR" } else { "" };
+    let line = format!(
+        "  PID {:<5} {:<9} {codec:<14} {language:<4} {:>12} {clock}",
+        stream.pid.value(),
+        kind(stream.media),
+        rate.to_string(),
+    );
+    let _ = writeln!(text, "{}", line.trim_end());
+}
+
+fn describe_verdict(text: &mut String, ts: &Snapshot) {
+    let bad = Indicator::ALL.into_iter().filter(|indicator| {
+        let found = ts.indicator(*indicator);
+        found.errors + found.warnings > 0
+    });
+    let bad: Vec<Indicator> = bad.collect();
+    let worst = bad.iter().filter(|bad| ts.indicator(**bad).errors > 0).map(|bad| bad.priority()).min();
+    let _ = match worst {
+        None => writeln!(text, "TR 101 290: good"),
+        Some(priority) => writeln!(text, "TR 101 290: errors, the gravest of priority {priority}"),
+    };
+    for indicator in bad {
+        let found = ts.indicator(indicator);
+        let warnings = if found.warnings > 0 { format!(", {} warnings", found.warnings) } else { String::new() };
+        let on = found.pid.map_or_else(String::new, |pid| format!(", last on PID {}", pid.value()));
+        let name = indicator.name();
+        let _ = writeln!(text, "  {} {name}: {} errors{warnings}{on}", indicator.priority(), found.errors);
+    }
+    let unknown = Indicator::ALL.into_iter().filter_map(|indicator| match ts.indicator(indicator).state {
+        State::Unknown(why) => Some(format!("{} ({why})", indicator.name())),
+        State::Good | State::Warning | State::Error => None,
+    });
+    let unknown: Vec<String> = unknown.collect();
+    if !unknown.is_empty() {
+        let _ = writeln!(text, "not known: {}", unknown.join(", "));
+    }
+}
+
+/// Judgement: PCR, tables and a GOP or two.
+const LIVE_SPAN: Duration = Duration::from_secs(5);
+/// Later than zero, so that there is a time before.
+const START: Time = Time::from_ns(1_000_000_000);
+/// Without PCR a file is taken to have this rate.
+const ASSUMED_BPS: u64 = 10_000_000;
+/// Two seconds at 40 Mb/s.
+const PENDING_BYTES_MAX: usize = 10_000_000;

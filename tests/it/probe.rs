@@ -1,0 +1,143 @@
+//! `anabranch probe` and the analysis of running flows: against ffprobe and tsreport, and through the API.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::cli::Cli;
+use crate::http::{TestServer, free_port};
+use crate::peers::installed;
+use crate::support::V4;
+
+const BROADCAST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ts/test-026.ts");
+
+#[test]
+fn a_file_is_what_ffprobe_says_it_is() {
+    if !installed("ffprobe") {
+        return;
+    }
+    let ours = probe(&["--json", BROADCAST]);
+    let program = &ours["programs"][0];
+    let arguments = ["-v", "error", "-of", "json", "-show_programs", BROADCAST];
+    let output = Command::new("ffprobe").args(arguments).output().unwrap();
+    let theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let other = &theirs["programs"][0];
+    assert_eq!(program["program_id"], other["program_id"]);
+    assert_eq!(program["program_name"], other["tags"]["service_name"]);
+    assert_eq!(program["provider"], other["tags"]["service_provider"]);
+    assert_eq!((&program["pmt_pid"], &program["pcr_pid"]), (&other["pmt_pid"], &other["pcr_pid"]));
+    let streams = |list: &Value, codec: &str, pid: &dyn Fn(&Value) -> Value| {
+        let mut found: Vec<(String, String, String)> = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|stream| {
+                let language =
+                    if stream["language"].is_null() { &stream["tags"]["language"] } else { &stream["language"] };
+                (pid(stream).to_string(), stream[codec].to_string(), language.to_string())
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let number = |text: &Value| {
+        let hex = text.as_str().unwrap().trim_start_matches("0x");
+        Value::from(u16::from_str_radix(hex, 16).unwrap())
+    };
+    assert_eq!(
+        streams(&program["streams"], "codec", &|stream| stream["pid"].clone()),
+        streams(&other["streams"], "codec_name", &|stream| number(&stream["id"]))
+    );
+}
+
+#[test]
+fn a_file_has_as_many_packets_as_tsreport_counts() {
+    let found = Command::new("tsreport").arg(BROADCAST).output();
+    let Ok(output) = found else {
+        installed("tsreport");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let ours = probe(&["--json", BROADCAST]);
+    assert!(text.contains(&format!("Read {} TS packets", ours["packets"])), "{text}");
+    assert_eq!((&ours["verdict"], &ours["continuity_errors"]), (&"good".into(), &0.into()));
+}
+
+#[test]
+fn people_read_programs_streams_and_a_verdict() {
+    let (status, lines, stderr) = Cli::start(&["probe", BROADCAST]).finish();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    for part in ["program 257 \"France 2\" (GR1 A)", "PID 120", "h264", "eac3", "dvb_subtitle", "TR 101 290: good"] {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part} not in {lines:#?}");
+    }
+}
+
+#[test]
+fn a_live_source_is_probed_for_as_long_as_said() {
+    let live = probe(&["--json", "--seconds", "2", "test:bars?rate=5M"]);
+    assert_eq!((&live["verdict"], &live["constant_bitrate"]), (&"good".into(), &true.into()));
+    let rate = live["bitrate_bps"].as_f64().unwrap();
+    assert!((4.5e6..5.5e6).contains(&rate), "{rate}");
+}
+
+#[test]
+fn exit_codes_tell_no_stream_from_a_wrong_command() {
+    let exit = |arguments: &[&str]| {
+        let (status, _, stderr) = Cli::start(arguments).finish();
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        status.code()
+    };
+    assert_eq!(exit(&["probe", "/nowhere/at-all.ts"]), Some(1));
+    assert_eq!(exit(&["probe", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]), Some(1));
+    let silent = SocketAddr::from((V4, free_port()));
+    assert_eq!(exit(&["probe", "--seconds", "1", &format!("udp://{silent}")]), Some(1));
+    assert_eq!(exit(&["probe", "nonsense://1"]), Some(2));
+}
+
+#[test]
+fn a_flow_shows_and_tells_what_is_wrong_unless_that_is_switched_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(TestServer::settings(directory.path()));
+    let port = free_port();
+    let source = json!({ "name": "main", "protocol": "udp", "ingest_port": port, "ingest_ip": "127.0.0.1" });
+    let created = server.post("/v1/flows", &json!({ "name": "news", "sources": [source] }));
+    let path = format!("/v1/flows/{}", created.json()["id"].as_str().unwrap());
+    assert_eq!(server.post(&format!("{path}/start"), &json!({})).status, 200);
+
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let bytes = std::fs::read(BROADCAST).unwrap();
+    let mut datagrams: Vec<&[u8]> = bytes.chunks(1_316).take(100).collect();
+    datagrams.remove(50);
+    for datagram in datagrams {
+        sender.send_to(datagram, ("127.0.0.1", port)).unwrap();
+        std::thread::yield_now();
+    }
+    let metrics = format!("{path}/metrics");
+    let ts = |answer: Value| answer["source_metrics"][0]["ts"].clone();
+    server.wait_until(&metrics, |answer| ts(answer.json())["continuity_errors"].as_u64() > Some(0));
+    let found = ts(server.get(&metrics).json());
+    assert_eq!(found["programs"][0]["streams"][0]["codec"], "h264", "{found}");
+    assert_eq!(found["tr_101_290"]["continuity_count_error"]["state"], "error", "{found}");
+    let text = server.get("/metrics").body;
+    assert!(text.contains("anabranch_ts_errors_total{") && text.contains("indicator=\"continuity_count_error\""));
+    let events = format!("{path}/events");
+    server.wait_until(&events, |answer| answer.body.contains("ts_error"));
+    let events = server.get(&events).json();
+    let event = events["events"].as_array().unwrap().iter().find(|event| event["type"] == "ts_error").unwrap();
+    assert_eq!((&event["severity"], &event["data"]["indicator"]), (&"error".into(), &"continuity_count_error".into()));
+
+    let off = json!({ "source_monitor_config": { "ts_analysis_enabled": false } });
+    let mut wanted = server.get(&path).json();
+    wanted["source_monitor_config"] = off["source_monitor_config"].clone();
+    let changed = server.ask("PUT", &path, &wanted.to_string());
+    assert_eq!(changed.status, 200, "{changed:?}");
+    server.wait_until(&metrics, |answer| ts(answer.json()).is_null());
+    assert_eq!(server.get(&metrics).json()["source_metrics"][0]["packets_received"], 99, "it was not opened anew");
+}
+
+fn probe(arguments: &[&str]) -> Value {
+    let (status, lines, stderr) = Cli::start(&[&["probe"], arguments].concat()).finish();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    serde_json::from_str(&lines[0]).unwrap()
+}
