@@ -16,6 +16,8 @@ use crate::bus::{Packet, Pool};
 use crate::units::Time;
 
 pub mod mpegts;
+#[cfg(feature = "rist")]
+pub mod rist;
 pub mod rtp;
 #[cfg(feature = "srt")]
 pub mod srt;

@@ -6,13 +6,13 @@
 mod config;
 mod error;
 mod header;
-mod ntp;
-mod random;
+pub(super) mod ntp;
+pub(super) mod random;
 mod receiver;
 mod reorder;
 pub mod rtcp;
 mod sender;
-mod source;
+pub(super) mod source;
 #[cfg(test)]
 mod tests;
 
@@ -22,3 +22,5 @@ pub use header::{HEADER_BYTES, Header, RtpPacket, check_any_bytes};
 pub use receiver::Receiver;
 pub use reorder::{Insertion, Reorder};
 pub use sender::Sender;
+#[cfg(feature = "rist")]
+pub(super) use sender::part_bytes;

@@ -294,6 +294,15 @@ impl CompoundWriter {
         self
     }
 
+    /// Adds a packet of any other type: what `count` means is the type's business, and `words` follow the first.
+    #[cfg(feature = "rist")]
+    #[must_use]
+    pub(in crate::proto) fn other(mut self, packet_type: u8, count: u8, words: &[u32]) -> Self {
+        self.start(packet_type, usize::from(count & COUNT_MAX), words.len());
+        self.bytes.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+        self
+    }
+
     /// The datagram.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
