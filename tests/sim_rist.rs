@@ -62,13 +62,14 @@ impl Rig {
         let mut network = Network::new(seed);
         let (ours, theirs) = (surroundings(seed), surroundings(seed ^ 0x5555));
         let is_main = |config| Config { profile: Profile::Main, ..config };
+        let is_simple = |config| Config { profile: Profile::Simple, ..config };
         let (sender, receiver) = match way {
             Way::Simple => (
-                Node::new(Sender::calling(sender, &ours))
+                Node::new(Sender::calling(is_simple(sender), &ours))
                     .bind(Port::Control, after(SENDER))
                     .connect(Port::Control, after(RECEIVER))
                     .connect(Port::Media, RECEIVER.into()),
-                Node::new(Receiver::listening(receiver, &theirs)).bind(Port::Control, after(RECEIVER)),
+                Node::new(Receiver::listening(is_simple(receiver), &theirs)).bind(Port::Control, after(RECEIVER)),
             ),
             Way::Push => (
                 Node::new(Sender::calling(is_main(sender), &ours)).connect(Port::Media, RECEIVER.into()),
@@ -304,7 +305,7 @@ fn a_sender_that_starts_over_is_followed_and_nothing_held_is_lost() {
     let mut rig = Rig::new(1, Way::Simple, config());
     rig.send(1_000, PERIOD);
     // Another sender at the same address.
-    let again = Node::new(Sender::calling(config(), &surroundings(99)))
+    let again = Node::new(Sender::calling(Config { profile: Profile::Simple, ..config() }, &surroundings(99)))
         .bind(Port::Control, ([192, 0, 2, 3], 7).into())
         .bind(Port::Media, ([192, 0, 2, 3], 6).into())
         .connect(Port::Control, after(RECEIVER))

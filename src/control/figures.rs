@@ -86,6 +86,9 @@ pub struct SourceMetrics {
     /// SRT's own figures under libsrt's names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srt: Option<BTreeMap<&'static str, f64>>,
+    /// RIST's own figures, under librist's names where it has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rist: Option<BTreeMap<&'static str, f64>>,
     /// Datagrams that went no further, by cause.
     pub drops: BTreeMap<&'static str, u64>,
     /// Receive buffer that the kernel granted.
@@ -126,6 +129,9 @@ pub struct OutputMetrics {
     /// SRT's own figures under libsrt's names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srt: Option<BTreeMap<&'static str, f64>>,
+    /// RIST's own figures, under librist's names where it has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rist: Option<BTreeMap<&'static str, f64>>,
     /// Packets that did not go out, by cause.
     pub drops: BTreeMap<&'static str, u64>,
     /// Send buffer that the kernel granted.
@@ -176,6 +182,7 @@ impl From<&SourceSnapshot> for SourceMetrics {
             source_selected: source.selected,
             merge_active: false,
             srt: details_of("srt", source.protocol, &source.details),
+            rist: details_of("rist", source.protocol, &source.details),
             drops: source.drops.by_cause().into(),
             receive_buffer_bytes: source.rcvbuf_bytes,
             receive_buffer_asked_bytes: source.rcvbuf_asked_bytes,
@@ -200,6 +207,7 @@ impl From<&OutputSnapshot> for OutputMetrics {
             round_trip_time_ms: output.round_trip.map(|span| span.as_secs_f64() * 1e3),
             peer_loss_percent: output.peer_loss.map(|share| share * 100.0),
             srt: details_of("srt", output.protocol, &output.details),
+            rist: details_of("rist", output.protocol, &output.details),
             drops: output.drops.by_cause().into(),
             send_buffer_bytes: output.sndbuf_bytes,
             send_buffer_asked_bytes: output.sndbuf_asked_bytes,

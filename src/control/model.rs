@@ -173,7 +173,7 @@ pub enum Protocol {
     Test,
     /// RTP with ST 2022-1 FEC; not available in this version.
     RtpFec,
-    /// RIST; not available in this version.
+    /// RIST, Main profile unless a url says otherwise: a source is called, an output calls.
     Rist,
     /// SRT, called.
     SrtListener,

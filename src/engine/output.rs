@@ -31,6 +31,9 @@ fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool) -> Result<Bo
         OutputEndpoint::Srt(srt) => {
             srt.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
         }
+        OutputEndpoint::Rist(rist) => {
+            rist.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
+        }
     })
 }
 
@@ -42,6 +45,7 @@ impl OutputEndpoint {
             Self::Udp(_) => "udp",
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
+            Self::Rist(_) => "rist",
         }
     }
 }

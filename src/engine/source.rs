@@ -21,6 +21,10 @@ pub(super) fn open(config: &SourceConfig, addresses: &Addresses, (pool, ports): 
             None => return Opened::Nameless(srt.address().host.to_string()),
             Some(address) => address.and_then(|address| srt.open_source(address, (pool, ports), admission)),
         },
+        SourceEndpoint::Rist(rist) => match addresses.find(rist.address()) {
+            None => return Opened::Nameless(rist.address().host.to_string()),
+            Some(address) => address.and_then(|address| rist.open_source(address, pool, admission)),
+        },
         SourceEndpoint::Test(test) => {
             let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: clock::unix_ns_at_zero() };
             Ok(Box::new(Driver::source(Generator::new(*test, &surroundings), None, None, Admission::default())) as _)
@@ -37,6 +41,7 @@ impl SourceEndpoint {
             Self::Udp(_) => "udp",
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
+            Self::Rist(_) => "rist",
             Self::Test(_) => "test",
         }
     }

@@ -192,7 +192,7 @@ fn encryption(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlError
 }
 
 /// What an environment variable or a file says, so that it stands on no command line.
-fn secret(text: String) -> Option<String> {
+pub(super) fn secret(text: String) -> Option<String> {
     if let Some(name) = text.strip_prefix("env:") {
         return std::env::var(name).ok();
     }

@@ -46,7 +46,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            profile: Profile::Simple,
+            profile: Profile::Main,
             buffer: Duration::from_secs(1),
             reorder: Duration::from_millis(25),
             round_trip: (Duration::from_millis(5), Duration::from_millis(500)),
@@ -76,9 +76,9 @@ impl Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
     /// RTP on one port, RTCP on the next (TR-06-1).
-    #[default]
     Simple,
-    /// Both through one port, and encrypted if wanted (TR-06-2).
+    /// Both through one port, and encrypted if wanted (TR-06-2). The default, as for librist.
+    #[default]
     Main,
 }
 
