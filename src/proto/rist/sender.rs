@@ -15,7 +15,7 @@ use super::rtcp::{Echo, Feedback, Requested, write_echo_request, write_echo_resp
 use super::stats::{self, Refusals};
 use super::wire::{Arrival, Remote, Wire};
 use crate::bus::{Packet, Pool};
-use crate::proto::rtp::rtcp::{Compound, CompoundWriter, Rtcp, SenderInfo};
+use crate::proto::rtp::rtcp::{Compound, CompoundWriter, ReportBlock, Rtcp, SenderInfo};
 use crate::proto::rtp::{HEADER_BYTES, Header, PAYLOAD_TYPE_MP2T, ntp, part_bytes, random::Random};
 use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Surroundings, Transmit, Work};
 use crate::units::{Seq, Ticks90k, Time};
@@ -331,6 +331,7 @@ impl Sender {
                     self.hear(now, at, address);
                     if let Some(block) = reports.iter().find(|block| block.ssrc & !RETRANSMITTED == self.ssrc) {
                         self.stats.peer_fraction_lost = Some(block.fraction_lost);
+                        self.measure(now, at, compound.meta.arrival, &block);
                     }
                 }
                 Ok(Rtcp::Other { packet_type, count, body }) => match Feedback::parse(packet_type, count, body) {
@@ -344,6 +345,16 @@ impl Sender {
         }
         if is_left {
             self.lose(at, error::LEFT);
+        }
+    }
+
+    /// A receiver without echoes says when our last report came and how long he kept it (RFC 3550 6.4.1).
+    fn measure(&mut self, now: Time, at: usize, arrival: Time, block: &ReportBlock) {
+        let arrival = ntp::middle(ntp::ntp_at(self.unix_ns_at_zero, arrival));
+        let span = arrival.wrapping_sub(block.last_sr).wrapping_sub(block.since_last_sr).cast_signed();
+        // Rounding on both sides may put a short round trip just below zero.
+        if block.last_sr != 0 && (-2..REPORT_SPAN_MAX).contains(&span) {
+            self.peers[at].round_trip.answer(now, ntp::span_from_short(span.max(0).cast_unsigned()));
         }
     }
 
@@ -597,6 +608,8 @@ const START_INTERVAL: Duration = Duration::from_millis(10);
 const SPACING_UNKNOWN: Duration = Duration::from_millis(8);
 /// Echoes that took longer say nothing about the path.
 pub(super) const ECHO_MAX: Duration = Duration::from_secs(10);
+/// The same in units of 1/65,536 s.
+const REPORT_SPAN_MAX: i32 = 10 << 16;
 /// Virtual ports that librist has on its side.
 const OWN_MEDIA_PORT: u16 = 32_769;
 const OWN_CONTROL_PORT: u16 = 32_768;
