@@ -348,7 +348,9 @@ impl Receiver {
                     self.lose(error::LEFT);
                 }
                 Rtcp::Other { packet_type, count, body } => match Feedback::parse(packet_type, count, body) {
-                    Ok(Feedback::EchoRequest(echo)) => self.answer(now, arrival, echo),
+                    Ok(Feedback::EchoRequest(echo)) if self.remote_at(peer).is_some() => {
+                        self.answer(now, arrival, echo)
+                    }
                     Ok(Feedback::EchoResponse(echo)) if echo.ssrc == self.ssrc => {
                         let took = arrival.since(Time::from_ns(echo.timestamp));
                         if took < ECHO_MAX {
@@ -379,12 +381,12 @@ impl Receiver {
             return;
         }
         let delay_us = u32::try_from(now.since(arrival).as_micros()).unwrap_or(u32::MAX);
-        let bytes = write_echo_response(self.empty_report(), echo, delay_us).into_bytes();
-        self.send_control(now, &bytes);
+        let compound = write_echo_response(self.empty_report(), echo, delay_us);
+        self.send_control(now, compound);
     }
 
-    fn empty_report(&self) -> CompoundWriter {
-        CompoundWriter::default().receiver_report(self.ssrc, &[]).cname(self.ssrc, &self.config.cname)
+    fn empty_report(&mut self) -> CompoundWriter {
+        self.wire.writer().receiver_report(self.ssrc, &[]).cname(self.ssrc, &self.config.cname)
     }
 
     /// RR, SDES and an echo; and in the Main profile now and then a keep-alive.
@@ -392,13 +394,13 @@ impl Receiver {
         self.report_at = Some(now + REPORT_INTERVAL);
         let block = self.source.as_mut().and_then(|source| source.report(now));
         let writer =
-            CompoundWriter::default().receiver_report(self.ssrc, block.as_slice()).cname(self.ssrc, &self.config.cname);
-        let bytes = write_echo_request(writer, self.ssrc, now.as_ns()).into_bytes();
+            self.wire.writer().receiver_report(self.ssrc, block.as_slice()).cname(self.ssrc, &self.config.cname);
+        let compound = write_echo_request(writer, self.ssrc, now.as_ns());
         if self.wire.has_tunnel() && self.keep_alive_at <= now {
             self.keep_alive_at = now + if self.heard.is_some() { self.config.keep_alive } else { REPORT_INTERVAL };
             self.keep_alive(now, false);
         }
-        self.send_control(now, &bytes);
+        self.send_control(now, compound);
         if self.heard.is_some_and(|heard| now.since(heard) > self.config.session_timeout) {
             self.lose(error::SILENT);
         }
@@ -415,7 +417,7 @@ impl Receiver {
         self.transmits.extend(alive);
     }
 
-    fn send_control(&mut self, now: Time, compound: &[u8]) {
+    fn send_control(&mut self, now: Time, compound: CompoundWriter) {
         let Some(remote) = self.remote else { return };
         match self.wire.control(now, &remote, compound) {
             Some(transmit) => {
@@ -435,7 +437,7 @@ impl Receiver {
         let Some(media) = self.source.as_ref().map(Source::ssrc) else { return };
         let runs = [(first, BEFORE)];
         let (writer, _) = write_request(self.empty_report(), RequestFormat::Shorter, (self.ssrc, media), &runs);
-        self.send_control(now, &writer.into_bytes());
+        self.send_control(now, writer);
         let again_at = at + self.round_trip.assumed() * 11 / 10;
         self.before = Some((first, again_at, asked + 1)).filter(|(.., asked)| *asked < BEFORE_ASKED_MAX);
     }
@@ -458,7 +460,7 @@ impl Receiver {
         let mut rest = &runs[..];
         while !rest.is_empty() {
             let (writer, taken) = write_request(self.empty_report(), self.config.requests, (self.ssrc, media), rest);
-            self.send_control(now, &writer.into_bytes());
+            self.send_control(now, writer);
             self.counts.requests += 1;
             rest = &rest[taken.max(1)..];
         }
@@ -492,7 +494,7 @@ impl Receiver {
             Arrival::Media(packet) => self.handle_media(now, peer, packet),
             Arrival::Control(packet, port) => {
                 self.handle_control(now, peer, &packet);
-                if let (Some(remote), Some(port)) = (&mut self.remote, port) {
+                if let (Some(remote), Some(port)) = (self.remote_at(peer), port) {
                     remote.control_ports.destination = port;
                 }
             }
@@ -505,10 +507,16 @@ impl Receiver {
             }
             Arrival::KeepAlive { .. } | Arrival::Nothing => {}
         }
-        if let (Some(remote), Some(version)) = (&mut self.remote, version) {
+        if let (Some(remote), Some(version)) = (self.remote_at(peer), version) {
             remote.hear(version);
         }
         Ok(())
+    }
+
+    /// Whom we talk with, if that is `peer`.
+    fn remote_at(&mut self, peer: SocketAddr) -> Option<&mut Remote> {
+        let calls = self.calls;
+        self.remote.as_mut().filter(|remote| calls || [remote.media, remote.control].contains(&Some(peer)))
     }
 
     fn tell(&mut self, event: Event) {
@@ -543,8 +551,8 @@ impl Core for Receiver {
     }
 
     fn handle_close(&mut self, now: Time) {
-        let goodbye = self.empty_report().goodbye(self.ssrc).into_bytes();
-        self.send_control(now, &goodbye);
+        let goodbye = self.empty_report().goodbye(self.ssrc);
+        self.send_control(now, goodbye);
         if self.wire.has_tunnel() {
             self.keep_alive(now, true);
         }

@@ -8,6 +8,8 @@
 //! XR (RFC 3611)                         receiver reference time; type 207, and 77 as librist 0.2.11 has it
 //! ```
 
+use arrayvec::ArrayVec;
+
 use crate::proto::rtp::ParseError;
 use crate::proto::rtp::rtcp::CompoundWriter;
 use crate::units::Seq;
@@ -149,7 +151,7 @@ pub(super) fn write_request(
     };
     let (records, taken) = if shorter { masks } else { ranges };
     let head = if shorter { [own, media] } else { [media, u32::from_be_bytes(NAME)] };
-    let words: Vec<u32> = head.into_iter().chain(records).collect();
+    let words: ArrayVec<u32, { RECORDS_MAX + 2 }> = head.into_iter().chain(records).collect();
     let (packet_type, count) = if shorter { (RTPFB, GENERIC_NACK) } else { (APP, REQUEST) };
     (writer.other(packet_type, count, &words), taken)
 }
@@ -174,18 +176,21 @@ fn at_most(records: &[[u8; 4]]) -> &[[u8; 4]] {
     &records[..records.len().min(RECORDS_READ_MAX)]
 }
 
-fn as_ranges(runs: &[Run]) -> (Vec<u32>, usize) {
+/// First number and the rest, as they go on the wire.
+type Records = ArrayVec<u32, RECORDS_MAX>;
+
+fn as_ranges(runs: &[Run]) -> (Records, usize) {
     let fit = &runs[..runs.len().min(RECORDS_MAX)];
     (fit.iter().map(|(first, count)| record(*first, count.saturating_sub(1).min(0xffff))).collect(), fit.len())
 }
 
-fn as_bitmasks(runs: &[Run]) -> (Vec<u32>, usize) {
-    let mut records: Vec<u32> = Vec::new();
+fn as_bitmasks(runs: &[Run]) -> (Records, usize) {
+    let mut records = Records::new();
     let mut first = 0;
     let mut taken = 0;
     for (start, count) in runs {
         for number in *start..*start + u64::from(*count) {
-            let is_full = records.len() == RECORDS_MAX;
+            let is_full = records.is_full();
             let is_near = number > first && number - first <= 16;
             match records.last_mut().filter(|_| is_near) {
                 Some(last) => *last |= 1 << (number - first - 1),

@@ -173,7 +173,7 @@ impl Sender {
 
     /// SR and SDES, or an empty RR in place of the SR when nothing was sent since the last (RFC 3550 6.4).
     fn compound(&mut self, now: Time, peer: usize) -> CompoundWriter {
-        let writer = CompoundWriter::default();
+        let writer = self.wire.writer();
         let is_first = self.reports <= START_REPORTS;
         let writer = if self.sent != self.peers[peer].sent_at_report || is_first {
             let (timestamp, arrival) = self.latest;
@@ -206,8 +206,8 @@ impl Sender {
                 self.keep_alive(now, peer, false);
             }
             let writer = self.compound(now, peer);
-            let bytes = write_echo_request(writer, self.ssrc, now.as_ns()).into_bytes();
-            self.send_control(now, peer, &bytes);
+            let compound = write_echo_request(writer, self.ssrc, now.as_ns());
+            self.send_control(now, peer, compound);
         }
         self.expire(now);
     }
@@ -223,7 +223,7 @@ impl Sender {
         self.push_control(alive);
     }
 
-    fn send_control(&mut self, now: Time, peer: usize, compound: &[u8]) {
+    fn send_control(&mut self, now: Time, peer: usize, compound: CompoundWriter) {
         let transmit = self.wire.control(now, &self.peers[peer].remote, compound);
         self.push_control(transmit);
     }
@@ -391,7 +391,7 @@ impl Sender {
     fn request(&mut self, now: Time, at: usize, missing: Requested<'_>) {
         let Peer { name, round_trip, .. } = self.peers[at];
         // Measured from our side it may be a little longer than the peer takes to ask again.
-        let spacing = round_trip.measured().map_or(SPACING_UNKNOWN, |span| span * 7 / 8);
+        let spacing = round_trip.measured().map_or(SPACING_UNKNOWN, |span| span * 3 / 4);
         for (first, count) in missing.runs() {
             let (start, there) = self.history.overlap(first, count);
             self.counts.requested += u64::from(count);
@@ -417,8 +417,8 @@ impl Sender {
             return;
         }
         let delay_us = u32::try_from(now.since(arrival).as_micros()).unwrap_or(u32::MAX);
-        let writer = CompoundWriter::default().receiver_report(self.ssrc, &[]).cname(self.ssrc, &self.config.cname);
-        self.send_control(now, at, &write_echo_response(writer, echo, delay_us).into_bytes());
+        let writer = self.wire.writer().receiver_report(self.ssrc, &[]).cname(self.ssrc, &self.config.cname);
+        self.send_control(now, at, write_echo_response(writer, echo, delay_us));
     }
 
     /// The next datagram with media: each packet goes to every peer.
@@ -540,9 +540,9 @@ impl Core for Sender {
     /// A last report with BYE (RFC 3550 6.6), behind what was handed in before.
     fn handle_close(&mut self, now: Time) {
         for peer in 0..self.peers.len() {
-            let goodbye = self.compound(now, peer).goodbye(self.ssrc).into_bytes();
+            let goodbye = self.compound(now, peer).goodbye(self.ssrc);
             let remote = self.peers[peer].remote;
-            self.goodbyes.extend(self.wire.control(now, &remote, &goodbye));
+            self.goodbyes.extend(self.wire.control(now, &remote, goodbye));
             self.goodbyes.extend(self.wire.keep_alive(now, &remote, remote.version, true));
         }
         self.report_at = None;

@@ -11,7 +11,7 @@ use super::npd;
 use crate::bus::{Buffer, Meta, Packet, Pool};
 use crate::proto::rtp::RtpPacket;
 use crate::proto::rtp::random::Random;
-use crate::proto::rtp::rtcp::{Compound, is_rtcp};
+use crate::proto::rtp::rtcp::{Compound, CompoundWriter, is_rtcp};
 use crate::proto::{Done, Port, Transmit, WireHeader, Work, rtp};
 use crate::units::Time;
 
@@ -46,6 +46,8 @@ pub(super) struct Wire {
     random: Random,
     tunnel: Option<Tunnel>,
     deletes_nulls: bool,
+    /// Memory for the next compound packet.
+    scratch: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,7 @@ impl Wire {
                 mac,
             }
         });
-        Self { pool, random, tunnel, deletes_nulls: config.null_packet_deletion }
+        Self { pool, random, tunnel, deletes_nulls: config.null_packet_deletion, scratch: Vec::new() }
     }
 
     pub(super) const fn has_tunnel(&self) -> bool {
@@ -127,8 +129,20 @@ impl Wire {
         self.wrap(remote.version, protocol, parts, payload.meta)
     }
 
+    /// A compound packet to be filled, and then given to [`Wire::control`].
+    pub(super) fn writer(&mut self) -> CompoundWriter {
+        CompoundWriter::reuse(std::mem::take(&mut self.scratch))
+    }
+
     /// A compound RTCP packet for `remote`; `None` if there is no buffer for it.
-    pub(super) fn control(&mut self, now: Time, remote: &Remote, compound: &[u8]) -> Option<Transmit> {
+    pub(super) fn control(&mut self, now: Time, remote: &Remote, compound: CompoundWriter) -> Option<Transmit> {
+        let compound = compound.into_bytes();
+        let transmit = self.control_of(now, remote, &compound);
+        self.scratch = compound;
+        transmit
+    }
+
+    fn control_of(&mut self, now: Time, remote: &Remote, compound: &[u8]) -> Option<Transmit> {
         let meta = Meta { arrival: now, ..Meta::default() };
         let header = WireHeader::new();
         if self.tunnel.is_none() {

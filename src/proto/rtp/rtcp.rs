@@ -252,6 +252,14 @@ pub struct CompoundWriter {
 }
 
 impl CompoundWriter {
+    /// Writes into memory that is there already; what was in it is gone.
+    #[cfg(feature = "rist")]
+    #[must_use]
+    pub(in crate::proto) fn reuse(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { bytes }
+    }
+
     /// Adds an SR with at most 31 blocks; further ones are left out.
     #[must_use]
     pub fn sender_report(mut self, ssrc: u32, info: &SenderInfo, reports: &[ReportBlock]) -> Self {
