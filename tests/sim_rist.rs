@@ -8,7 +8,7 @@ use std::time::Duration;
 use anabranch::bus::{Pool, PoolLimits};
 use anabranch::proto::rist::crypto::KeyLength;
 use anabranch::proto::rist::rtcp::RequestFormat;
-use anabranch::proto::rist::{Config, Profile, Receiver, Sender};
+use anabranch::proto::rist::{Config, Leg, Profile, Receiver, Sender};
 use anabranch::proto::{Event, Port, Stats, Surroundings};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
@@ -344,4 +344,42 @@ fn the_same_seed_gives_the_same_run() {
         rig.network.fingerprint()
     };
     assert_eq!(run(), run());
+}
+
+/// Two legs with addresses of their own to one receiver.
+struct Bond {
+    network: Network,
+    sender: NodeId,
+    receivers: [NodeId; 2],
+}
+
+#[test]
+fn legs_with_weights_share_the_packets_and_those_without_get_all() {
+    for (weights, shares) in [([0, 0], [1.0, 1.0]), ([3, 1], [0.75, 0.25])] {
+        let mut network = Network::new(1);
+        let addresses: [SocketAddr; 2] = [([192, 0, 2, 8], 5_000).into(), ([192, 0, 2, 9], 5_000).into()];
+        let legs = [0, 1].map(|n| Leg { peer: addresses[n], weight: weights[n] });
+        let sender = Node::new(Sender::bonding(config(), &surroundings(1), &legs));
+        let sender = network.add(sender.bind(Port::Media, SENDER.into()));
+        let receiver =
+            |n| Node::new(Receiver::listening(config(), &surroundings(n))).bind(Port::Media, addresses[n as usize]);
+        let receivers = [network.add(receiver(0)), network.add(receiver(1))];
+        let mut bond = Bond { network, sender, receivers };
+        let mut numbered = Numbered::new(1_316);
+        let mut now = Time::ZERO + Duration::from_secs(1);
+        bond.network.run_until(now);
+        for _ in 0..1_000 {
+            let packet = numbered.packet(bond.network.pool(), now).unwrap();
+            bond.network.send(now, bond.sender, packet);
+            now += PERIOD;
+            bond.network.run_until(now);
+        }
+        for (receiver, share) in bond.receivers.into_iter().zip(shares) {
+            let crossed = bond.network.link_stats(bond.sender, receiver).sent as f64;
+            // Reports beside the media, and what each asks for that the other got.
+            let stats = bond.network.core(receiver).stats();
+            let first = stats.received as f64 - stats.recovered as f64;
+            assert!((first / 1_000.0 - share).abs() < 0.02, "{weights:?}: {first} of {crossed}, {stats:?}");
+        }
+    }
 }

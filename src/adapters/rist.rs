@@ -1,6 +1,6 @@
 //! RIST source and output: media on a port and RTCP on the next one (Simple profile), or both on one (Main profile).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::clock;
 use super::driver::{Admission, Driven, Driver};
@@ -8,7 +8,7 @@ use super::host::HostPort;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::Pool;
 use crate::proto::Surroundings;
-use crate::proto::rist::{Config, Profile, Receiver, Sender};
+use crate::proto::rist::{Config, Leg, Profile, Receiver, Sender};
 
 /// One end of a RIST session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,13 @@ pub enum Side {
         /// As a destination, so that everything that names one is looked at alike.
         listen: HostPort,
     },
+    /// We call one receiver over several paths; outputs only.
+    Bonded {
+        /// The first of them, for whoever wants one address.
+        first: HostPort,
+        /// All of them: 1 to [`Sender::PEERS_MAX`], of one address family.
+        legs: Vec<Leg>,
+    },
 }
 
 impl EndpointConfig {
@@ -48,6 +55,7 @@ impl EndpointConfig {
     pub const fn address(&self) -> &HostPort {
         match &self.side {
             Side::Caller { peer } => peer,
+            Side::Bonded { first, .. } => first,
             Side::Listener { listen } => listen,
         }
     }
@@ -64,7 +72,7 @@ impl EndpointConfig {
     ) -> Result<Box<dyn Driven>, OpenError> {
         let (config, surroundings) = (self.session.clone(), surroundings(pool));
         let (media, control, core) = match (&self.side, config.profile) {
-            (Side::Caller { .. }, _) => {
+            (Side::Caller { .. } | Side::Bonded { .. }, _) => {
                 let socket = UdpSocket::call(address, None, &self.socket)?;
                 (socket, None, Receiver::calling(config, &surroundings))
             }
@@ -97,6 +105,18 @@ impl EndpointConfig {
                 let socket = UdpSocket::serve(address, &self.socket)?;
                 Box::new(Driver::conversation(Sender::listening(config, &surroundings), socket, admission))
             }
+            (Side::Bonded { legs, .. }, profile) => {
+                // Each is reached by whichever way the system has to it.
+                let any = SocketAddr::new(any(address), 0);
+                let core = Sender::bonding(config, &surroundings, legs);
+                let media = UdpSocket::serve(any, &self.socket)?;
+                if profile == Profile::Main {
+                    Box::new(Driver::conversation(core, media, admission))
+                } else {
+                    let control = UdpSocket::serve(any, &self.socket)?;
+                    Box::new(Driver::output(core, media, Some(control), admission.limiter))
+                }
+            }
             (Side::Caller { .. }, Profile::Main) => {
                 let socket = UdpSocket::call(address, None, &self.socket)?;
                 Box::new(Driver::conversation(Sender::calling(config, &surroundings), socket, admission))
@@ -113,6 +133,11 @@ impl EndpointConfig {
 
 fn surroundings(pool: &Pool) -> Surroundings {
     Surroundings { pool: pool.clone(), seed: fastrand::u64(..), unix_ns_at_zero: clock::unix_ns_at_zero() }
+}
+
+/// The unspecified address of the family of `like`.
+const fn any(like: SocketAddr) -> IpAddr {
+    if like.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) }
 }
 
 fn next_port(address: SocketAddr) -> Result<SocketAddr, OpenError> {

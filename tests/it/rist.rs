@@ -14,7 +14,7 @@ use crate::srt::{DELAY, figure, is_connected, local};
 use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, let_pass, udp, url_of, wait_until};
 
 /// One a millisecond: 10 Mb/s.
-const PACKETS: u64 = 3_000;
+const PACKETS: u64 = 2_000;
 /// Before the packets that count, until everybody has found each other.
 const WARM_UP: u64 = 300;
 /// Behind them, over a good path: a loss at the very end is noticed by nobody.
@@ -181,7 +181,7 @@ fn librist_pulls_from_us_and_is_pulled_from() {
         rig.wait_event("f", "the connection", is_connected);
         let came = feed_through(listen, &sink, &proxy, session.loss);
         assert!(came >= (PACKETS + TAIL) * 999 / 1_000, "{session:?}: {came}");
-        assert!(figure(&rig.output("f", "o1").details, "retransmitted") > 80.0, "{session:?}");
+        assert!(figure(&rig.output("f", "o1").details, "retransmitted") > 50.0, "{session:?}");
         drop(peer);
         rig.wait_event("f", "its end", |event| matches!(event, EventKind::PeerDisconnected { .. }));
 
@@ -234,7 +234,7 @@ fn gstreamer_sends_to_us_and_keeps_its_name() {
     let came = feed_through(local(feed), &sink, &proxy, SIMPLE.loss);
     let source = rig.source("f", "s1");
     assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{source:?}");
-    assert!(source.recovered > 80, "{source:?}");
+    assert!(source.recovered > 50, "{source:?}");
     // It would take another SSRC after a collision.
     let restarted = |event: &EventKind| !is_connected(event) && event.to_string().contains("restart");
     assert!(!rig.events("f").iter().any(restarted), "{:?}", rig.events("f"));
@@ -260,7 +260,7 @@ fn gstreamer_receives_from_us() {
     let output = rig.output("f", "o1");
     // One in some thousands is GStreamer's own; on a busy machine it asks late, or not at all.
     assert!(came >= (PACKETS + TAIL) * 99 / 100, "{came} {output:?}");
-    assert!(figure(&output.details, "retransmitted") > 80.0, "{output:?}");
+    assert!(figure(&output.details, "retransmitted") > 50.0, "{output:?}");
     assert!(output.round_trip.is_some_and(|span| span > DELAY), "{output:?}");
 }
 
@@ -282,4 +282,84 @@ fn we_speak_with_ourselves_in_every_way() {
         rig.wait_event("f", "the end", |event| matches!(event, EventKind::PeerDisconnected { .. }));
         wait_until("nobody", || rig.source("f", "s1").packets > 0);
     }
+}
+
+/// Two paths that each lose 2 %, one of which ends for good in the middle.
+fn over_two_paths(to: SocketAddr, sink: &Sink, paths: [Proxy; 2]) -> u64 {
+    let [first, second] = paths;
+    let mut feed = Feed::new(to, TS);
+    while feed.made() < WARM_UP || sink.count() == 0 {
+        let until = feed.made() + 1;
+        assert!(until < 20 * WARM_UP, "nothing comes");
+        feed = feed.run_until(Duration::from_millis(1), until);
+    }
+    let_pass(SETTLED);
+    let (before, made) = (sink.count(), feed.made());
+    let lossy = |share| link::Config { loss: Model::Random { share }, delay: DELAY, ..link::Config::default() };
+    [&first, &second].iter().for_each(|path| path.set_both(lossy(0.02)));
+    feed = feed.run_until(Duration::from_millis(1), made + PACKETS / 2);
+    drop(first);
+    feed = feed.run_until(Duration::from_millis(1), made + PACKETS);
+    second.set_both(lossy(0.0));
+    feed = feed.run_until(Duration::from_millis(1), made + PACKETS + TAIL);
+    let_pass(SETTLED);
+    let report = sink.report(feed.made());
+    assert_eq!((report.duplicated, report.reordered, report.corrupt), (0, 0, 0), "{report:?}");
+    sink.count() - before
+}
+
+#[test]
+fn one_of_two_paths_ends_and_nothing_is_lost() {
+    for (session, weights) in [(SIMPLE, ["0", "0"]), (MAIN, ["0", "0"]), (MAIN, ["2", "1"])] {
+        let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
+        // With one port for all paths.
+        let paths = [session.path(port), session.path(port)];
+        rig.apply("f", flow([format!("rist://@:{port}?{}", session.ours())], [sink.url()]));
+        let nodes = format!("weight={}&nodes={}?weight={}", weights[0], paths[1].address, weights[1]);
+        let output = rist(paths[0].address, &format!("{}&{nodes}", session.ours()));
+        rig.apply("sends", flow([udp(listen)], [output]));
+        rig.wait_event("f", "the connection", is_connected);
+        rig.wait_event("sends", "the connection", is_connected);
+        let came = over_two_paths(listen, &sink, paths);
+        let source = rig.source("f", "s1");
+        assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{session:?} {weights:?}: {source:?}");
+    }
+}
+
+#[test]
+fn librist_merges_what_we_send_over_two_paths() {
+    if !installed("ristreceiver") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, sink, listen) = (Rig::new(), Sink::new(V4), local(free_port()));
+    let ports = [free_port(), free_port()];
+    let paths = ports.map(|port| MAIN.path(port));
+    let from = ports.map(|port| format!("rist://@127.0.0.1:{port}?{BUFFER}")).join(",");
+    let _peer = ristreceiver(MAIN, &from, &sink, directory.path());
+    ports.into_iter().for_each(wait_for_port);
+    let nodes = format!("{}&nodes={}", MAIN.ours(), paths[1].address);
+    rig.apply("f", flow([udp(listen)], [rist(paths[0].address, &nodes)]));
+    rig.wait_event("f", "the connection", is_connected);
+    let came = over_two_paths(listen, &sink, paths);
+    assert!(came >= (PACKETS + TAIL) * 999 / 1_000, "{came} {:?}", rig.output("f", "o1"));
+}
+
+#[test]
+fn librist_sends_to_us_over_two_paths() {
+    if !installed("ristsender") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
+    let paths = [MAIN.path(port), MAIN.path(port)];
+    rig.apply("f", flow([format!("rist://@:{port}?{}", MAIN.ours())], [sink.url()]));
+    let to = [&paths[0], &paths[1]].map(|path| rist(path.address, "buffer=500&weight=0")).join(",");
+    let _peer = ristsender(MAIN, feed, &to, directory.path());
+    wait_for_port(feed);
+    rig.wait_event("f", "the connection", is_connected);
+    let came = over_two_paths(local(feed), &sink, paths);
+    let source = rig.source("f", "s1");
+    assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{source:?}");
+    assert!(source.drops.duplicate > PACKETS / 3, "{source:?}");
 }

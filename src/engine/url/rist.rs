@@ -1,18 +1,20 @@
 //! `rist://`, with the names and units of librist's URLs.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError, srt};
 use crate::adapters::rist::{EndpointConfig, Side};
 use crate::proto::rist::crypto::KeyLength;
 use crate::proto::rist::rtcp::RequestFormat;
-use crate::proto::rist::{Config, Profile};
+use crate::proto::rist::{Config, Leg, Profile, Sender};
+use crate::proto::srt::GroupMember;
 use crate::units::Bitrate;
 
 pub(super) fn parse_source(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
     let endpoint = parse(parts)?;
     match (&endpoint.side, endpoint.session.profile) {
+        (Side::Bonded { .. }, _) => Err(parts.address_error("all paths come to one port here, so leave out nodes")),
         (Side::Caller { .. }, Profile::Simple) => {
             Err(parts.address_error("in the Simple profile a source is called: write @ or an address of this machine"))
         }
@@ -36,7 +38,13 @@ pub(super) fn parse_output(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError
 fn parse(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
     let mut query = parts.query(&KEYS)?;
     let session = session(&mut query)?;
-    let endpoint = EndpointConfig { side: side(parts)?, session, socket: query.socket_options()? };
+    let side = match query.take("nodes") {
+        Some(nodes) => bonded(parts, &mut query, &nodes)?,
+        None => side(parts)?,
+    };
+    let endpoint = EndpointConfig { side, session, socket: query.socket_options()? };
+    // Librist has a weight for each peer; a single one gets everything.
+    let _any: Option<u16> = query.number("weight", 0, 1_000)?;
     if endpoint.session.profile == Profile::Simple && endpoint.address().port % 2 == 1 {
         // TR-06-1 5.1.
         return Err(parts.address_error("in the Simple profile the port is even, and RTCP has the next one"));
@@ -63,6 +71,30 @@ fn side(parts: &Parts<'_>) -> Result<Side, UrlError> {
     }
 }
 
+/// `rist://IP:PORT?weight=2&nodes=IP:PORT?weight=1,IP:PORT`, as with groups of SRT.
+fn bonded(parts: &Parts<'_>, query: &mut Query<'_>, nodes: &str) -> Result<Side, UrlError> {
+    let HostPort { host: Host::Ip(ip), port } = parts.host_port()? else {
+        return Err(parts.address_error("a leg is called by its IP address"));
+    };
+    let weight = query.number("weight", 0, 1_000)?.unwrap_or(0);
+    let mut legs = vec![Leg { peer: SocketAddr::new(ip, port), weight }];
+    for text in nodes.split(',').filter(|text| !text.is_empty()) {
+        let allowed = "IP:PORT or IP:PORT?weight=NUMBER, with commas between them";
+        let node = srt::node(text).filter(|node| node.weight <= 1_000);
+        let GroupMember { peer, weight } = node.ok_or_else(|| query.value_error("nodes", text, allowed))?;
+        legs.push(Leg { peer, weight });
+    }
+    let is_alike = |leg: &Leg| {
+        let ip = leg.peer.ip();
+        !ip.is_unspecified() && !ip.is_multicast() && ip.is_ipv4() == legs[0].peer.is_ipv4()
+    };
+    let is_twice = |n: usize| legs[..n].iter().any(|other| other.peer == legs[n].peer);
+    if legs.len() > Sender::PEERS_MAX || !legs.iter().all(is_alike) || (0..legs.len()).any(is_twice) {
+        return Err(query.value_error("nodes", nodes, "up to 15 different unicast addresses, all IPv4 or all IPv6"));
+    }
+    Ok(Side::Bonded { first: HostPort::from(legs[0].peer), legs })
+}
+
 fn session(query: &mut Query<'_>) -> Result<Config, UrlError> {
     let mut config = Config::default();
     let ms = |ms: Option<u64>| ms.map(Duration::from_millis);
@@ -71,7 +103,10 @@ fn session(query: &mut Query<'_>) -> Result<Config, UrlError> {
         Some("0" | "simple") => Profile::Simple,
         Some(other) => return Err(query.value_error("profile", other, "simple or main")),
     };
-    config.buffer = ms(query.number("buffer", 20, BUFFER_MS_MAX)?).unwrap_or(config.buffer);
+    // Ours does not change with the round trip: of a range it is the longer end.
+    for key in ["buffer-min", "buffer-max", "buffer"] {
+        config.buffer = ms(query.number(key, 20, BUFFER_MS_MAX)?).unwrap_or(config.buffer);
+    }
     config.reorder = ms(query.number("reorder-buffer", 0, 1_000)?).unwrap_or(config.reorder);
     let (least, most) = config.round_trip;
     config.round_trip.0 = ms(query.number("rtt-min", 1, 5_000)?).unwrap_or(least);
@@ -132,16 +167,19 @@ fn main_profile(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlErr
 const BUFFER_MS_MAX: u64 = 30_000;
 
 const MAIN_KEYS: [&str; 6] = ["aes-type", "keepalive-interval", "key-rotation", "npd", "secret", "virt-dst-port"];
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 24] = [
     "aes-type",
     "bandwidth",
     "buffer",
+    "buffer-max",
+    "buffer-min",
     "cname",
     "dscp",
     "iface",
     "keepalive-interval",
     "key-rotation",
     "nack",
+    "nodes",
     "npd",
     "profile",
     "rcvbuf",
@@ -153,6 +191,7 @@ const KEYS: [&str; 20] = [
     "sndbuf",
     "ttl",
     "virt-dst-port",
+    "weight",
 ];
 
 #[cfg(test)]
@@ -174,14 +213,17 @@ mod tests {
     #[test]
     fn librists_own_urls_can_be_pasted() {
         let endpoint = output("rist://10.0.0.9:5000?secret=hunter22&aes-type=256&buffer=400&bandwidth=20000&cname=x");
-        assert_eq!(
-            endpoint.side,
-            Side::Caller { peer: HostPort::from(std::net::SocketAddr::from(([10, 0, 0, 9], 5_000))) }
-        );
+        assert_eq!(endpoint.side, Side::Caller { peer: HostPort::from(SocketAddr::from(([10, 0, 0, 9], 5_000))) });
         let session = &endpoint.session;
         assert_eq!((session.profile, session.key_length), (Profile::Main, KeyLength::Aes256));
         assert_eq!((session.secret.clone(), session.buffer), ("hunter22".parse().ok(), Duration::from_millis(400)));
         assert_eq!(session.bandwidth, Some(Bitrate::from_bps(20_000_000)));
+        let bonded = output("rist://10.0.0.9:5000?weight=2&nodes=10.1.0.9:5000?weight=1,10.2.0.9:5002");
+        let Side::Bonded { legs, .. } = bonded.side else { unreachable!("several legs") };
+        assert_eq!(
+            legs.iter().map(|leg| (leg.peer.port(), leg.weight)).collect::<Vec<_>>(),
+            [(5_000, 2), (5_000, 1), (5_002, 0)]
+        );
         for url in ["rist://@:5000", "rist://@0.0.0.0:5000?profile=simple", "rist://:5000", "rist://0.0.0.0:5000"] {
             assert!(matches!(source(url).side, Side::Listener { .. }), "{url}");
         }

@@ -121,7 +121,7 @@ fn group(parts: &Parts<'_>, query: &mut Query<'_>, kind: &str) -> Result<Side, U
 }
 
 /// `10.0.0.1:5000`, `[2001:db8::1]:5000`, with `?weight=1` or without.
-fn node(text: &str) -> Option<GroupMember> {
+pub(super) fn node(text: &str) -> Option<GroupMember> {
     let (address, weight) = match text.split_once('?') {
         None => (text, 0),
         Some((address, option)) => (address, option.strip_prefix("weight=")?.parse().ok()?),

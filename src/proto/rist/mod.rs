@@ -12,7 +12,8 @@
 //! ```
 //!
 //! [`Sender`] and [`Receiver`] are the cores. Not there: the Advanced profile, authentication by EAP-SRP, DTLS, whole IP
-//! datagrams through the tunnel, and several paths for one stream.
+//! datagrams through the tunnel, and receiving
+//! several paths on ports of their own: on one port they merge by themselves.
 
 #[cfg(test)]
 mod capture;
@@ -39,4 +40,4 @@ mod wire;
 pub use check::{check_any_bytes, check_any_path};
 pub use config::{Config, Profile};
 pub use receiver::Receiver;
-pub use sender::Sender;
+pub use sender::{Leg, Sender};

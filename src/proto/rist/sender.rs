@@ -20,16 +20,26 @@ use crate::proto::rtp::{HEADER_BYTES, Header, PAYLOAD_TYPE_MP2T, ntp, part_bytes
 use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Surroundings, Transmit, Work};
 use crate::units::{Seq, Ticks90k, Time};
 
+/// One of several ways to one receiver (TR-06-1 5.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leg {
+    /// Where it leads: in the Simple profile media goes there, and RTCP to the next port.
+    pub peer: SocketAddr,
+    /// What part of the packets it gets, in relation to other legs that have a weight. With zero it gets all of them.
+    pub weight: u16,
+}
+
 /// Packets in, RIST datagrams out, and again what is asked for: once in a round trip each, never more of it than the
 /// media itself takes, with the number and timestamp that it had (TR-06-1 5.3).
 ///
 /// A sender that calls sends to whom its sockets are connected to, whether he answers or not. One that listens (Main
-/// profile only) sends to everyone who reports to it, at most [`Sender::PEERS_MAX`].
+/// profile only) sends to everyone who reports to it, at most [`Sender::PEERS_MAX`]. One that bonds sends over several
+/// legs; what is missing is sent again over the leg that it was asked for on.
 #[derive(Debug)]
 pub struct Sender {
     config: Config,
     wire: Wire,
-    listens: bool,
+    kind: Kind,
     unix_ns_at_zero: u64,
     /// Even: the next one marks what is sent again.
     ssrc: u32,
@@ -44,7 +54,9 @@ pub struct Sender {
     media: VecDeque<Outgoing>,
     /// How many peers have got the front of that already, and what it was for the one before.
     fan_out: usize,
-    wrapped: Option<(Version, Ports, Packet)>,
+    /// Which of the legs with a weight gets it.
+    chosen: Option<u32>,
+    wrapped: Option<(Version, Ports, Transmit)>,
     /// Asked for and not yet sent again: which, and to whom.
     again: VecDeque<(Seq<16>, u32)>,
     resends: VecDeque<Transmit>,
@@ -61,7 +73,15 @@ pub struct Sender {
     counts: stats::Sending,
 }
 
-/// Somebody who receives.
+/// How peers come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Calls,
+    Listens,
+    Bonds,
+}
+
+/// Somebody who receives, or one of several ways to him.
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     /// Never given twice.
@@ -72,6 +92,9 @@ struct Peer {
     heard: Option<Time>,
     round_trip: RoundTrip,
     sent_at_report: Sent,
+    weight: u16,
+    /// How much of its share a leg has not got yet.
+    credit: i32,
 }
 
 /// A packet on its way out.
@@ -96,23 +119,41 @@ impl Sender {
     /// A sender to whom its sockets are connected to: in the Simple profile two, in the Main profile one.
     #[must_use]
     pub fn calling(config: Config, surroundings: &Surroundings) -> Self {
-        let mut sender = Self::new(config, surroundings, false);
+        let mut sender = Self::new(config, surroundings, Kind::Calls);
         sender.add_peer(None, sender.control_port());
+        sender
+    }
+
+    /// A sender over several legs, at most [`Sender::PEERS_MAX`]: further ones are left out. Its sockets are connected to
+    /// nobody.
+    #[must_use]
+    pub fn bonding(config: Config, surroundings: &Surroundings, legs: &[Leg]) -> Self {
+        let is_simple = config.profile == Profile::Simple;
+        let mut sender = Self::new(config, surroundings, Kind::Bonds);
+        for leg in legs.iter().take(PEERS_MAX) {
+            sender.add_peer(Some(leg.peer), sender.control_port());
+            if let Some(peer) = sender.peers.last_mut() {
+                peer.weight = leg.weight;
+                if is_simple {
+                    peer.remote.control = Some(SocketAddr::new(leg.peer.ip(), leg.peer.port().wrapping_add(1)));
+                }
+            }
+        }
         sender
     }
 
     /// A sender of the Main profile that waits for receivers.
     #[must_use]
     pub fn listening(config: Config, surroundings: &Surroundings) -> Self {
-        Self::new(Config { profile: Profile::Main, ..config }, surroundings, true)
+        Self::new(Config { profile: Profile::Main, ..config }, surroundings, Kind::Listens)
     }
 
-    fn new(config: Config, surroundings: &Surroundings, listens: bool) -> Self {
+    fn new(config: Config, surroundings: &Surroundings, kind: Kind) -> Self {
         let mut random = Random::new(surroundings.seed);
         let pool: Pool = surroundings.pool.clone();
         Self {
-            wire: Wire::new(&config, pool, random.next(), if listens { PEERS_MAX } else { 1 }),
-            listens,
+            wire: Wire::new(&config, pool, random.next(), if kind == Kind::Calls { 1 } else { PEERS_MAX }),
+            kind,
             unix_ns_at_zero: surroundings.unix_ns_at_zero,
             ssrc: random.next() as u32 & !RETRANSMITTED,
             next_sequence: Seq::new(random.next() as u32),
@@ -124,6 +165,7 @@ impl Sender {
             budget: Budget::new(config.bandwidth),
             media: VecDeque::new(),
             fan_out: 0,
+            chosen: None,
             wrapped: None,
             again: VecDeque::new(),
             resends: VecDeque::new(),
@@ -157,6 +199,8 @@ impl Sender {
             heard: None,
             round_trip: RoundTrip::new(self.config.round_trip),
             sent_at_report: Sent::default(),
+            weight: 0,
+            credit: 0,
         });
     }
 
@@ -257,7 +301,7 @@ impl Sender {
         {
             self.tell(Event::PeerLost { peer, why });
         }
-        if self.listens {
+        if self.kind == Kind::Listens {
             self.peers.remove(at);
             if at < self.fan_out {
                 self.fan_out -= 1;
@@ -272,8 +316,7 @@ impl Sender {
             Ok(arrival) => arrival,
             Err(refusal) => return self.refuse(now, peer, refusal),
         };
-        let known =
-            if self.listens { self.peers.iter().position(|known| known.address == Some(peer)) } else { Some(0) };
+        let known = self.find(peer);
         if let (Some(at), Some(version)) = (known, version) {
             self.peers[at].remote.hear(version);
         }
@@ -297,13 +340,21 @@ impl Sender {
         }
     }
 
+    /// Who sends from there.
+    fn find(&self, address: SocketAddr) -> Option<usize> {
+        if self.kind == Kind::Calls {
+            return Some(0);
+        }
+        self.peers.iter().position(|peer| [peer.remote.media, peer.remote.control].contains(&Some(address)))
+    }
+
     /// Somebody who reports, and who is not known yet.
     fn welcome(&mut self, now: Time, peer: SocketAddr, port: Option<u16>, compound: &Packet) -> Option<usize> {
         if !Compound::new(compound).all(|packet| packet.is_ok()) {
             self.stats.malformed += 1;
             return None;
         }
-        if self.peers.is_full() {
+        if self.peers.is_full() || self.kind != Kind::Listens {
             self.stats.unexpected += 1;
             if self.refusals.is_news(now) {
                 self.tell(Event::PeerRefused { peer, why: error::FULL });
@@ -425,34 +476,52 @@ impl Sender {
     fn poll_media(&mut self) -> Option<Transmit> {
         loop {
             let Outgoing { sequence, timestamp, payload } = self.media.front()?;
-            let (sequence, timestamp) = (*sequence, *timestamp);
+            let (sequence, timestamp, payload) = (*sequence, *timestamp, payload.clone());
+            if self.fan_out == 0 {
+                self.chosen = self.choose();
+            }
             let Some(peer) = self.peers.get(self.fan_out) else {
                 (self.fan_out, self.wrapped) = (0, None);
                 self.media.pop_front();
                 continue;
             };
-            let (remote, payload) = (peer.remote, payload.clone());
+            let remote = peer.remote;
             self.fan_out += 1;
+            if peer.weight > 0 && self.chosen != Some(peer.name) {
+                continue;
+            }
             let header = self.header(sequence, timestamp, 0);
             // Peers that are spoken to alike get the same datagram, encrypted once.
-            let alike = |(version, ports, _): &(Version, Ports, Packet)| {
+            let alike = |(version, ports, _): &(Version, Ports, Transmit)| {
                 (*version, *ports) == (remote.version, remote.media_ports)
             };
-            if let Some((_, _, packet)) = self.wrapped.as_ref().filter(|wrapped| alike(wrapped)) {
-                let (header, payload) = (Default::default(), Some(packet.clone()));
-                return Some(Transmit { port: Port::Media, to: remote.media, header, payload });
+            if let Some((_, _, transmit)) = self.wrapped.as_ref().filter(|wrapped| alike(wrapped)) {
+                return Some(Transmit { to: remote.media, ..transmit.clone() });
             }
             let Some(transmit) = self.wire.media(&remote, header, payload) else {
                 self.stats.no_buffer += 1;
                 continue;
             };
-            if self.listens
-                && let Some(packet) = &transmit.payload
-            {
-                self.wrapped = Some((remote.version, remote.media_ports, packet.clone()));
+            if self.peers.len() > 1 {
+                self.wrapped = Some((remote.version, remote.media_ports, transmit.clone()));
             }
             return Some(transmit);
         }
+    }
+
+    /// Which leg with a weight gets the next packet: each as often as its weight says, and evenly in between. Those that
+    /// are not heard get nothing while others are.
+    fn choose(&mut self) -> Option<u32> {
+        let is_any_heard = self.peers.iter().any(|peer| peer.weight > 0 && peer.heard.is_some());
+        let may = |peer: &&mut Peer| peer.weight > 0 && (peer.heard.is_some() || !is_any_heard);
+        let mut total = 0;
+        for peer in self.peers.iter_mut().filter(may) {
+            peer.credit += i32::from(peer.weight);
+            total += i32::from(peer.weight);
+        }
+        let chosen = self.peers.iter_mut().filter(may).max_by_key(|peer| peer.credit)?;
+        chosen.credit -= total;
+        Some(chosen.name)
     }
 
     /// Sends again what was asked for, as far as there is room for it now.
@@ -501,7 +570,10 @@ impl Core for Sender {
             self.stats.unexpected += 1;
             return;
         }
-        self.handle_control(now, 0, datagram.peer, &datagram.packet);
+        match self.find(datagram.peer) {
+            Some(at) => self.handle_control(now, at, datagram.peer, &datagram.packet),
+            None => self.stats.unexpected += 1,
+        }
     }
 
     fn handle_packet(&mut self, now: Time, packet: &Packet) {

@@ -12,7 +12,7 @@ use crate::bus::{Buffer, Meta, Packet, Pool};
 use crate::proto::rtp::RtpPacket;
 use crate::proto::rtp::random::Random;
 use crate::proto::rtp::rtcp::{Compound, CompoundWriter, is_rtcp};
-use crate::proto::{Done, Port, Transmit, WireHeader, Work, rtp};
+use crate::proto::{Done, Port, Transmit, WireHeader, Work, rtp, wire_header};
 use crate::units::Time;
 
 /// How a peer is reached and spoken to.
@@ -103,11 +103,33 @@ impl Wire {
         payload: Packet,
     ) -> Option<Transmit> {
         if self.tunnel.is_none() {
-            let header = WireHeader::from_iter(header);
+            let header = wire_header(&header);
             return Some(Transmit { port: Port::Media, to: remote.media, header, payload: Some(payload) });
+        }
+        if !self.deletes_nulls
+            && let Some(transmit) = self.media_in_the_clear(remote, &header, &payload)
+        {
+            return Some(transmit);
         }
         let payload = self.wrap_media(remote, header, &payload)?;
         Some(Transmit { port: Port::Media, to: remote.media, header: WireHeader::new(), payload: Some(payload) })
+    }
+
+    /// Without copying the payload, as nothing has to be done to it.
+    fn media_in_the_clear(
+        &mut self,
+        remote: &Remote,
+        rtp: &[u8; rtp::HEADER_BYTES],
+        payload: &Packet,
+    ) -> Option<Transmit> {
+        let tunnel = self.tunnel.as_mut().filter(|tunnel| tunnel.sealing.is_none())?;
+        let (protocol, prefix) = gre::reduced_prefix(remote.version, remote.media_ports);
+        let sequence = Some(tunnel.sequence);
+        tunnel.sequence = tunnel.sequence.wrapping_add(1);
+        let version = remote.version;
+        let header = Header { version, has_long_key: false, nonce: None, sequence, protocol }.bytes();
+        let header = header.into_iter().chain(prefix).chain(*rtp).collect();
+        Some(Transmit { port: Port::Media, to: remote.media, header, payload: Some(payload.clone()) })
     }
 
     /// An RTP packet as it goes through the tunnel.

@@ -10,7 +10,7 @@ use super::receiver::report_interval;
 use super::rtcp::{Compound, CompoundWriter, ReportBlocks, Rtcp, SenderInfo};
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::mpegts::{SYNC_BYTE, TS_PACKET_BYTES};
-use crate::proto::{Core, Datagram, Event, Port, Stats, Surroundings, Transmit, WireHeader};
+use crate::proto::{Core, Datagram, Event, Port, Stats, Surroundings, Transmit, WireHeader, wire_header};
 use crate::units::{Seq, Ticks90k, Time};
 
 /// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second.
@@ -196,7 +196,7 @@ impl Core for Sender {
         };
         let payload_type = self.config.payload_type;
         let header = Header { marker: false, payload_type, sequence, timestamp, ssrc: self.ssrc };
-        let header = WireHeader::from_iter(header.to_bytes());
+        let header = wire_header(&header.to_bytes());
         Some(Transmit { port: Port::Media, to: None, header, payload: Some(payload) })
     }
 
