@@ -383,3 +383,36 @@ fn legs_with_weights_share_the_packets_and_those_without_get_all() {
         }
     }
 }
+
+#[test]
+fn a_path_that_loses_a_third_both_ways_still_brings_everything() {
+    for seed in 0..3 {
+        for way in [Way::Simple, Way::Push] {
+            let mut rig = Rig::new(seed, way, Config { buffer: Duration::from_millis(1_200), ..config() });
+            rig.links(lossy(0.33));
+            rig.send(3_000, PERIOD);
+            assert_eq!(rig.finish(), whole(3_000), "seed {seed}, {way:?}: {:?}", rig.received());
+        }
+    }
+}
+
+#[test]
+fn a_far_peer_is_waited_for_and_not_asked_twice_too_soon() {
+    for (seed, delay_ms) in [(1, 150), (2, 230)] {
+        let delay = Duration::from_millis(delay_ms);
+        let buffer = Duration::from_secs(3);
+        let mut rig = Rig::new(seed, Way::Push, Config { buffer, ..config() });
+        rig.links(link::Config { delay, ..link::Config::default() });
+        rig.idle(Duration::from_secs(2));
+        rig.links(link::Config { loss: Model::Random { share: 0.05 }, delay, ..link::Config::default() });
+        rig.send(3_000, PERIOD);
+        let again = rig.figure(rig.sender, "retransmitted");
+        let lost = rig.network.link_stats(rig.sender, rig.receiver).lost as f64;
+        assert!(again < 1.15 * lost, "{delay_ms} ms: {again} sent again for {lost}");
+        rig.links(link::Config { delay, ..link::Config::default() });
+        rig.send(TAIL as usize, PERIOD);
+        rig.idle(Duration::from_secs(5));
+        assert_eq!(rig.check.report(rig.numbered.made()), whole(3_000), "{delay_ms} ms: {:?}", rig.received());
+        assert!(rig.received().round_trip.unwrap().abs_diff(2 * delay) < Duration::from_millis(5));
+    }
+}

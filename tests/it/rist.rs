@@ -363,3 +363,28 @@ fn librist_sends_to_us_over_two_paths() {
     assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{source:?}");
     assert!(source.drops.duplicate > PACKETS / 3, "{source:?}");
 }
+
+#[test]
+fn whoever_comes_first_waits_for_the_other() {
+    for (pulls, source_first) in [(false, true), (false, false), (true, true), (true, false)] {
+        let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
+        let (there, here) = (format!("rist://@127.0.0.1:{port}?buffer=100"), rist(local(port), "buffer=100"));
+        let (output, source) = if pulls { (there, here) } else { (here, there) };
+        let start = |is_source: bool| {
+            if is_source {
+                rig.apply("f", flow([source.as_str()], [sink.url()]));
+            } else {
+                rig.apply("sends", flow([udp(listen)], [output.as_str()]));
+            }
+        };
+        start(source_first);
+        // Long enough for the system to say that nobody is there.
+        let_pass(Duration::from_millis(300));
+        start(!source_first);
+        rig.wait_event("f", "the connection", is_connected);
+        rig.wait_event("sends", "the connection", is_connected);
+        let feed = Feed::new(listen, TS).run_until(Duration::from_millis(1), 200);
+        sink.wait(200);
+        assert_eq!(sink.report(feed.made()).received, 200, "pulls {pulls}, source first {source_first}");
+    }
+}

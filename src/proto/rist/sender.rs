@@ -60,6 +60,8 @@ pub struct Sender {
     /// Asked for and not yet sent again: which, and to whom.
     again: VecDeque<(Seq<16>, u32)>,
     resends: VecDeque<Transmit>,
+    /// Packets looked at for the requests of one datagram.
+    looked_at: usize,
     control: VecDeque<Transmit>,
     /// Behind the media.
     goodbyes: VecDeque<Transmit>,
@@ -169,6 +171,7 @@ impl Sender {
             wrapped: None,
             again: VecDeque::new(),
             resends: VecDeque::new(),
+            looked_at: 0,
             control: VecDeque::new(),
             goodbyes: VecDeque::new(),
             sent: Sent::default(),
@@ -448,7 +451,8 @@ impl Sender {
             self.counts.requested += u64::from(count);
             self.counts.unavailable += u64::from(count - there);
             for n in 0..there {
-                if self.again.len() >= AGAIN_MAX {
+                self.looked_at += 1;
+                if self.again.len() >= AGAIN_MAX || self.looked_at > LOOKED_AT_MAX {
                     self.counts.over_budget += u64::from(there - n);
                     break;
                 }
@@ -563,6 +567,7 @@ impl Sender {
 
 impl Core for Sender {
     fn handle_datagram(&mut self, now: Time, datagram: Datagram) {
+        self.looked_at = 0;
         if self.wire.has_tunnel() {
             return self.handle_tunnel(now, datagram);
         }
@@ -695,5 +700,75 @@ const CONTROL_MAX: usize = 64;
 /// Numbers that may wait to be sent again, and datagrams that wait with them.
 const AGAIN_MAX: usize = 16_384;
 const RESENDS_MAX: usize = 256;
+/// Packets that the requests of one datagram may ask for. Judgement: as many as may wait; all ranges that fit into one
+/// would be millions, again and again the same.
+const LOOKED_AT_MAX: usize = AGAIN_MAX;
 /// Judgement: nobody reads a longer list.
 pub(super) const EVENTS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::super::rtcp::write_request;
+    use super::*;
+    use crate::bus::{Meta, PoolLimits};
+    use crate::proto::rist::rtcp::RequestFormat;
+
+    #[test]
+    fn a_flood_of_requests_costs_no_more_than_one_round_of_packets() {
+        let pool = Pool::new(PoolLimits::default());
+        let surroundings = Surroundings { pool: pool.clone(), seed: 1, unix_ns_at_zero: 0 };
+        let config = Config { profile: Profile::Simple, ..Config::default() };
+        let mut sender = Sender::calling(config, &surroundings);
+        let mut now = Time::ZERO;
+        for _ in 0..2_000 {
+            now += Duration::from_micros(100);
+            sender.handle_packet(now, &pool.copy(&[0x47; 188], Meta { arrival: now, ..Meta::default() }).unwrap());
+            while sender.poll_transmit().is_some() {}
+        }
+        let mut compound = CompoundWriter::default().receiver_report(9, &[]);
+        for _ in 0..16 {
+            // All numbers that there are, sixteen times.
+            compound = write_request(compound, RequestFormat::Range, (9, sender.ssrc), &[(0, 65_536); 16]).0;
+        }
+        let packet = pool.copy(&compound.into_bytes(), Meta { arrival: now, ..Meta::default() }).unwrap();
+        let peer = SocketAddr::from(([192, 0, 2, 1], 5_001));
+        sender.handle_datagram(now, Datagram { port: Port::Control, peer, packet });
+        assert!(sender.looked_at <= LOOKED_AT_MAX + 256, "{}", sender.looked_at);
+        assert!(sender.again.len() <= 2_000);
+        let mut again = 0;
+        while sender.poll_transmit().is_some() {
+            again += 1;
+        }
+        // The first burst; the rest follows at the pace of the media.
+        assert!((10..300).contains(&again), "{again}");
+        assert!(sender.counts.over_budget > 100_000, "{:?}", sender.counts);
+    }
+
+    #[test]
+    fn a_packet_sent_again_has_its_number_and_timestamp_and_the_mark() {
+        let pool = Pool::new(PoolLimits::default());
+        let surroundings = Surroundings { pool: pool.clone(), seed: 1, unix_ns_at_zero: 0 };
+        let config = Config { profile: Profile::Simple, ..Config::default() };
+        let mut sender = Sender::calling(config, &surroundings);
+        let packet = pool.copy(&[0x47; 188], Meta::default()).unwrap();
+        sender.handle_packet(Time::ZERO, &packet);
+        let media = |sender: &mut Sender| loop {
+            let transmit = sender.poll_transmit().unwrap();
+            if transmit.port == Port::Media {
+                break transmit.header;
+            }
+        };
+        let first = media(&mut sender);
+        let number = u64::from(u16::from_be_bytes([first[2], first[3]]));
+        let now = Time::ZERO + Duration::from_millis(50);
+        let writer = CompoundWriter::default().receiver_report(9, &[]);
+        // Whoever asks may have the mark in the SSRC or not.
+        let (writer, _) = write_request(writer, RequestFormat::Bitmask, (9, sender.ssrc | 1), &[(number, 1)]);
+        let packet = pool.copy(&writer.into_bytes(), Meta { arrival: now, ..Meta::default() }).unwrap();
+        let peer = SocketAddr::from(([192, 0, 2, 1], 5_001));
+        sender.handle_datagram(now, Datagram { port: Port::Control, peer, packet });
+        let again = media(&mut sender);
+        assert_eq!((&again[..11], again[11]), (&first[..11], first[11] | 1));
+        assert_eq!(first[11] & 1, 0);
+    }
+}

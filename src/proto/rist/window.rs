@@ -185,7 +185,7 @@ impl Window {
                 }
                 slot.asked = slot.asked.saturating_add(1);
                 slot.asked_at = now;
-                // After the fifth time in vain the path itself is down, or has no room: less and less often.
+                // Nobody who has it stays silent for so often: less and less.
                 let wait = retry * (1 << (slot.asked / ASKED_OFTEN).min(BACK_OFF_MAX));
                 if self.again.len() < SLOTS_MAX {
                     self.again.push_back((now + wait, sequence));
@@ -315,7 +315,7 @@ pub(super) const SLOTS_MAX: usize = 32_768;
 /// How far before the first packet one may come that was overtaken by it.
 const REACH_BACK: u64 = 64;
 /// After so many requests the wait doubles, and again after as many, so often.
-const ASKED_OFTEN: u8 = 5;
+const ASKED_OFTEN: u8 = 20;
 const BACK_OFF_MAX: u8 = 4;
 
 #[cfg(test)]
