@@ -72,12 +72,16 @@ impl Rig {
                 Node::new(Receiver::listening(is_simple(receiver), &theirs)).bind(Port::Control, after(RECEIVER)),
             ),
             Way::Push => (
-                Node::new(Sender::calling(is_main(sender), &ours)).connect(Port::Media, RECEIVER.into()),
+                Node::new(Sender::calling(is_main(sender), &ours))
+                    .connect(Port::Media, RECEIVER.into())
+                    .connect(Port::Control, RECEIVER.into()),
                 Node::new(Receiver::listening(is_main(receiver), &theirs)),
             ),
             Way::Pull => (
                 Node::new(Sender::listening(sender, &ours)),
-                Node::new(Receiver::calling(receiver, &theirs)).connect(Port::Media, SENDER.into()),
+                Node::new(Receiver::calling(receiver, &theirs))
+                    .connect(Port::Media, SENDER.into())
+                    .connect(Port::Control, SENDER.into()),
             ),
         };
         let sender = network.add(sender.bind(Port::Media, SENDER.into()));

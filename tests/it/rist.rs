@@ -112,6 +112,8 @@ fn feed_through(to: SocketAddr, sink: &Sink, proxy: &Proxy, loss: f64) -> u64 {
 fn assert_received(rig: &Rig, session: Session, came: u64) {
     let source = rig.source("f", "s1");
     assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{session:?}: {source:?}");
+    // Reports are no packets.
+    assert!(source.bytes == source.packets * TS as u64, "{session:?}: {source:?}");
     if session.loss > 0.0 {
         let expected = PACKETS as f64 * session.loss;
         assert!(source.recovered as f64 > expected * 0.6, "{session:?}: {source:?}");

@@ -43,8 +43,9 @@ impl Run {
         }
         while let Some(transmit) = self.core.poll_transmit() {
             let bytes = transmit.payload.unwrap();
-            if transmit.port == Port::Control {
-                assert!(is_rtcp(&bytes) && Compound::new(&bytes).all(|packet| packet.is_ok()));
+            assert_eq!(transmit.port, Port::Control);
+            if is_rtcp(&bytes) {
+                assert!(Compound::new(&bytes).all(|packet| packet.is_ok()));
             }
             self.answers += 1;
         }

@@ -173,7 +173,8 @@ impl Wire {
         }
         let (protocol, prefix) = gre::reduced_prefix(remote.version, remote.control_ports);
         let payload = Some(self.wrap(remote.version, protocol, [&prefix[..], compound].into_iter(), meta)?);
-        Some(Transmit { port: Port::Media, to: remote.media, header, payload })
+        // It leaves by the one socket that there is, but is no media.
+        Some(Transmit { port: Port::Control, to: remote.media, header, payload })
     }
 
     /// A keep-alive of the edition `version`; none in the Simple profile.
@@ -189,7 +190,7 @@ impl Wire {
         let (protocol, bytes) = gre::keep_alive_bytes(version, KeepAlive { mac, capabilities: flags });
         let meta = Meta { arrival: now, ..Meta::default() };
         let payload = Some(self.wrap(version, protocol, std::iter::once(&bytes[..]), meta)?);
-        Some(Transmit { port: Port::Media, to: remote.media, header: WireHeader::new(), payload })
+        Some(Transmit { port: Port::Control, to: remote.media, header: WireHeader::new(), payload })
     }
 
     fn wrap<'a>(
