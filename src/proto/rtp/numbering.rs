@@ -64,7 +64,7 @@ impl Numbering {
 }
 
 /// Bytes in one datagram when `packet` has to be cut: whole TS packets if it is a transport stream.
-fn part_bytes(packet: &Packet, payload_bytes_max: usize) -> usize {
+pub(in crate::proto) fn part_bytes(packet: &Packet, payload_bytes_max: usize) -> usize {
     let is_ts = packet.first() == Some(&SYNC_BYTE) && packet.len().is_multiple_of(TS_PACKET_BYTES);
     if is_ts { (payload_bytes_max / TS_PACKET_BYTES).max(1) * TS_PACKET_BYTES } else { payload_bytes_max.max(1) }
 }
