@@ -113,7 +113,8 @@ fn rtcp(criterion: &mut Criterion) {
 
 fn generator(criterion: &mut Criterion) {
     let pool = Pool::new(PoolLimits::default());
-    let config = generator::Config::new(Bitrate::from_bps(100_000_000), 7).unwrap();
+    // At this rate packets come one at a time.
+    let config = generator::Config::new(Bitrate::from_bps(40_000_000), 7).unwrap();
     let mut generator = Generator::new(config, &surroundings(&pool));
     let mut group = criterion.benchmark_group("mpegts_generator");
     group.throughput(Throughput::Elements(1));

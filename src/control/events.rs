@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::store::{EventRecord, Store, StoreError};
 use crate::engine::{Event, EventKind, Severity};
+use crate::path::merge::Mismatch;
 use crate::units::FlowId;
 
 /// Where events go. Cheap to clone; the thread ends with the last clone.
@@ -176,6 +177,7 @@ fn data(kind: &EventKind) -> Value {
         }
         EventKind::SourceRetry { attempt, wait, .. } => json!({ "attempt": attempt, "wait_ms": millis(*wait) }),
         EventKind::SourceError { error, .. } | EventKind::OutputError { error, .. } => json!({ "error": error }),
+        EventKind::MergeError { why, .. } => json!({ "reason": difference(*why) }),
         EventKind::PeerConnected { peer, .. } => json!({ "peer": peer }),
         EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
             json!({ "peer": peer, "reason": why.to_string(), "code": why.refusal.map(|refusal| refusal.1) })
@@ -188,6 +190,9 @@ fn data(kind: &EventKind) -> Value {
         | EventKind::PrimaryRecovered { .. }
         | EventKind::SourceLost { .. }
         | EventKind::SourceRecovered { .. }
+        | EventKind::MergeStarted { .. }
+        | EventKind::LegLost { .. }
+        | EventKind::LegRecovered { .. }
         | EventKind::SourceEof { .. }
         | EventKind::SourceRestarted { .. }
         | EventKind::SourceAbuse { .. }
@@ -197,6 +202,15 @@ fn data(kind: &EventKind) -> Value {
         data.extend(more);
     }
     data.into()
+}
+
+const fn difference(why: Mismatch) -> &'static str {
+    match why {
+        Mismatch::Unrelated => "unrelated",
+        Mismatch::Timestamps => "timestamps",
+        Mismatch::Payload => "payload",
+        Mismatch::Numbers => "numbers",
+    }
 }
 
 fn millis(span: std::time::Duration) -> u64 {

@@ -1,14 +1,15 @@
 //! Figures of a running flow as JSON.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::adapters::clock;
-use crate::engine::{FlowSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::engine::{FlowSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::path::merge::{Histogram, LegStats};
 use crate::units::Bitrate;
 
 /// The figures of one flow that has no id of its own, for programs: what `GET /v1/flows/{id}/metrics` answers.
@@ -36,11 +37,10 @@ pub struct FlowMetrics {
     pub primary_return_count: u64,
     /// Events of the flow that were not told because too many came at once.
     pub events_dropped: u64,
-    /// Whether sources are merged.
+    /// Whether merged sources protect each other now: two or more deliver the same packets.
     pub merge_active: bool,
-    /// Only of merged sources; not in this version.
-    #[schema(value_type = Option<Object>)]
-    pub merge_stats: Option<()>,
+    /// Only where sources are merged.
+    pub merge_stats: Option<MergeStats>,
     /// In configured order.
     pub source_metrics: Vec<SourceMetrics>,
     /// In configured order.
@@ -50,6 +50,65 @@ pub struct FlowMetrics {
     pub content_quality: Option<()>,
     /// RFC 3339, UTC.
     pub timestamp: String,
+}
+
+/// Figures of merged sources, in packets; a and b are the first two.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MergeStats {
+    /// Came from the first source.
+    pub source_a_packets: u64,
+    /// Came from the first source while later ones had come from others.
+    pub source_a_gap_fills: u64,
+    /// Came from the second source.
+    pub source_b_packets: u64,
+    /// Came from the second source while later ones had come from others.
+    pub source_b_gap_fills: u64,
+    /// Released, each once and in order.
+    pub output_packets: u64,
+    /// Given up: no source brought them in time.
+    pub missing_packets: u64,
+    /// Copies dropped.
+    pub duplicate_packets: u64,
+    /// Came after they were given up.
+    pub late_packets: u64,
+    /// Released or given up before their time, because more came than the merger holds.
+    pub forced_packets: u64,
+    /// Dropped because more was due at once than is kept.
+    pub overflow_packets: u64,
+    /// Times that the stream started over.
+    pub restarts: u64,
+    /// How long a missing packet is waited for at present.
+    pub recovery_window_ms: f64,
+    /// All of them, in configured order.
+    pub legs: Vec<LegMetrics>,
+}
+
+/// Figures of one merged source, in packets.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LegMetrics {
+    /// Name of the source.
+    pub name: String,
+    /// Whether it delivers.
+    pub alive: bool,
+    /// Whether it is merged now: it carries what the others do.
+    pub merged: bool,
+    /// Everything that came and what became of it, by name.
+    pub packets: BTreeMap<&'static str, u64>,
+    /// The recovery window that it would have needed of late.
+    pub advised_window_ms: Option<f64>,
+    /// How long after the first copy of a packet its own came; zero where it was the first.
+    pub skew: Spans,
+    /// How long after they were given up late packets came.
+    pub late_by: Spans,
+}
+
+/// How often spans of which length occurred: two lists of equal length, shortest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Spans {
+    /// The longest span that each count is of.
+    pub up_to_ms: Vec<f64>,
+    /// How many were that long, and longer than the one before.
+    pub counts: Vec<u64>,
 }
 
 /// Figures of a source.
@@ -81,7 +140,7 @@ pub struct SourceMetrics {
     pub jitter_ms: f64,
     /// Whether the flow uses this one now.
     pub source_selected: bool,
-    /// Whether sources are merged.
+    /// Whether it is merged with others now.
     pub merge_active: bool,
     /// SRT's own figures under libsrt's names.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,8 +219,8 @@ impl FlowMetrics {
             failover_count: snapshot.failover_total,
             primary_return_count: snapshot.primary_return_total,
             events_dropped: snapshot.events_dropped_total,
-            merge_active: false,
-            merge_stats: None,
+            merge_active: snapshot.merge.as_ref().is_some_and(MergeSnapshot::is_active),
+            merge_stats: snapshot.merge.as_ref().map(MergeStats::from),
             source_metrics: snapshot.sources.iter().map(SourceMetrics::from).collect(),
             output_metrics: snapshot.outputs.iter().map(OutputMetrics::from).collect(),
             content_quality: None,
@@ -186,7 +245,7 @@ impl From<&SourceSnapshot> for SourceMetrics {
             round_trip_time_ms: source.round_trip.map(|span| span.as_secs_f64() * 1e3),
             jitter_ms: source.jitter.as_secs_f64() * 1e3,
             source_selected: source.selected,
-            merge_active: false,
+            merge_active: source.merged,
             srt: details_of("srt", source.protocol, &source.details),
             fec: details_of("rtp-fec", source.protocol, &source.details),
             rist: details_of("rist", source.protocol, &source.details),
@@ -222,6 +281,54 @@ impl From<&OutputSnapshot> for OutputMetrics {
             retries: output.retry_total,
         }
     }
+}
+
+impl From<&MergeSnapshot> for MergeStats {
+    fn from(merge: &MergeSnapshot) -> Self {
+        let leg = |index: usize| merge.legs.get(index).map_or((0, 0), |(_, leg)| (leg.received, leg.filled));
+        let ((source_a_packets, source_a_gap_fills), (source_b_packets, source_b_gap_fills)) = (leg(0), leg(1));
+        let stats = merge.stats;
+        Self {
+            source_a_packets,
+            source_a_gap_fills,
+            source_b_packets,
+            source_b_gap_fills,
+            output_packets: stats.released,
+            missing_packets: stats.lost,
+            duplicate_packets: stats.duplicate,
+            late_packets: stats.late,
+            forced_packets: stats.forced,
+            overflow_packets: stats.overflow,
+            restarts: stats.restarts,
+            recovery_window_ms: millis(stats.window),
+            legs: merge.legs.iter().map(|(name, leg)| LegMetrics::new(name.as_str(), leg)).collect(),
+        }
+    }
+}
+
+impl LegMetrics {
+    fn new(name: &str, leg: &LegStats) -> Self {
+        Self {
+            name: name.into(),
+            alive: leg.is_alive,
+            merged: leg.is_merged,
+            packets: leg.by_name().into(),
+            advised_window_ms: leg.advised_window.map(millis),
+            skew: Spans::from(&leg.skew),
+            late_by: Spans::from(&leg.late_by),
+        }
+    }
+}
+
+impl From<&Histogram> for Spans {
+    fn from(histogram: &Histogram) -> Self {
+        let (up_to_ms, counts) = histogram.buckets().map(|(up_to, count)| (millis(up_to), count)).unzip();
+        Self { up_to_ms, counts }
+    }
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
 }
 
 /// The figures, if they are this protocol's.

@@ -9,7 +9,8 @@ use std::fmt::Write;
 use super::events::Counts;
 use super::manager::{FlowCounts, Running};
 use crate::bus::PoolUse;
-use crate::engine::{FlowStatus, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::engine::{FlowStatus, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::path::merge::LegStats;
 
 /// Everything in the text format 0.0.4.
 #[must_use]
@@ -27,6 +28,7 @@ pub fn prometheus(flows: &[Running], counts: FlowCounts, pool: &PoolUse, events:
     text.sample("pool_exhausted_total", &[], pool.exhausted_total);
     text.events(events);
     text.flows(flows);
+    text.merges(flows);
     text.sources(flows);
     text.outputs(flows);
     text.0
@@ -102,6 +104,35 @@ const OUTPUTS: [Family<OutputSnapshot>; 10] = [
     }),
 ];
 
+const MERGES: [Family<MergeSnapshot>; 6] = [
+    ("merge_active", "gauge", "1 if two or more merged sources deliver the same packets.", |merge| {
+        flag(merge.is_active())
+    }),
+    ("merge_output_packets_total", "counter", "Packets released, each once and in order.", |merge| {
+        number(merge.stats.released)
+    }),
+    ("merge_missing_packets_total", "counter", "Packets that no source brought in time.", |merge| {
+        number(merge.stats.lost)
+    }),
+    ("merge_late_packets_total", "counter", "Packets that came after they were given up.", |merge| {
+        number(merge.stats.late)
+    }),
+    ("merge_restarts_total", "counter", "Times that the merged stream started over.", |merge| {
+        number(merge.stats.restarts)
+    }),
+    ("merge_recovery_window_seconds", "gauge", "How long a missing packet is waited for.", |merge| {
+        number(merge.stats.window.as_secs_f64())
+    }),
+];
+
+const LEGS: [Family<LegStats>; 3] = [
+    ("leg_up", "gauge", "1 if the merged source delivers.", |leg| flag(leg.is_alive)),
+    ("leg_merged", "gauge", "1 if it carries what the others do.", |leg| flag(leg.is_merged)),
+    ("leg_advised_window_seconds", "gauge", "The recovery window that it would have needed of late.", |leg| {
+        leg.advised_window.and_then(|window| number(window.as_secs_f64()))
+    }),
+];
+
 struct Text(String);
 
 impl Text {
@@ -140,6 +171,32 @@ impl Text {
             self.family(name, kind, help);
             for flow in flows {
                 self.sample(name, &[("flow", flow.id.as_str())], read(flow).unwrap_or_default());
+            }
+        }
+    }
+
+    fn merges(&mut self, flows: &[Running]) {
+        let merged = || flows.iter().filter_map(|flow| flow.snapshot.merge.as_ref().map(|merge| (flow, merge)));
+        for (name, kind, help, read) in MERGES {
+            self.family(name, kind, help);
+            for (flow, merge) in merged() {
+                self.sample(name, &[("flow", flow.id.as_str())], read(merge).unwrap_or_default());
+            }
+        }
+        let legs = || merged().flat_map(|(flow, merge)| merge.legs.iter().map(move |(name, leg)| (flow, name, leg)));
+        for (name, kind, help, read) in LEGS {
+            self.family(name, kind, help);
+            for (flow, source, leg) in legs() {
+                if let Some(value) = read(leg) {
+                    self.sample(name, &[("flow", flow.id.as_str()), ("source", source.as_str())], value);
+                }
+            }
+        }
+        self.family("leg_packets_total", "counter", "Packets of merged sources and what became of them, by name.");
+        for (flow, source, leg) in legs() {
+            for (name, count) in leg.by_name() {
+                let labels = [("flow", flow.id.as_str()), ("source", source.as_str()), ("name", name)];
+                self.sample("leg_packets_total", &labels, count);
             }
         }
     }
@@ -229,6 +286,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{FlowSnapshot, SourceDrops};
+    use crate::path::merge;
     use crate::units::Bitrate;
 
     fn running() -> Running {
@@ -238,6 +296,7 @@ mod tests {
             error: None,
             protocol: "udp",
             selected: true,
+            merged: true,
             bitrate: Bitrate::from_bps(20_000_000),
             packets: u64::MAX,
             bytes: 7,
@@ -251,6 +310,9 @@ mod tests {
             rcvbuf_asked_bytes: 0,
             retry_total: 0,
         };
+        let leg = LegStats { filled: 5, is_alive: true, ..LegStats::default() };
+        let stats = merge::Stats { window: Duration::from_millis(100), ..merge::Stats::default() };
+        let merge = MergeSnapshot { stats, legs: vec![(source.name.clone(), leg)] };
         let snapshot = FlowSnapshot {
             status: FlowStatus::Active,
             active_source: None,
@@ -258,6 +320,7 @@ mod tests {
             failover_total: 2,
             primary_return_total: 1,
             events_dropped_total: 0,
+            merge: Some(merge),
             sources: vec![source],
             outputs: Vec::new(),
         };
@@ -282,6 +345,9 @@ mod tests {
             r#"anabranch_source_packets_total{flow="7",source="a\"\\b"} 18446744073709551615"#,
             r#"anabranch_source_jitter_seconds{flow="7",source="a\"\\b"} 0.00025"#,
             r#"anabranch_source_drops_total{flow="7",source="a\"\\b",cause="kernel"} 3"#,
+            "anabranch_merge_recovery_window_seconds{flow=\"7\"} 0.1",
+            r#"anabranch_leg_up{flow="7",source="a\"\\b"} 1"#,
+            r#"anabranch_leg_packets_total{flow="7",source="a\"\\b",name="filled"} 5"#,
             r#"anabranch_source_detail{flow="7",source="a\"\\b",protocol="udp",name="pktRcvLoss"} 7.5"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");

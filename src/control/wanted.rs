@@ -4,13 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::model::{
-    Algorithm, Encryption, Failover, FailoverMode, FailoverState, Flow, Output, OutputState, Port, Protocol, Source,
+    self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source,
 };
 use super::problem::{Code, Problem};
 use crate::adapters::{Host, HostPort, SocketOptions, rist, rtp, srt, udp};
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
 use crate::engine::url::{UrlError, parse_output, parse_source};
-use crate::engine::{FailoverConfig, FlowConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint};
+use crate::engine::{
+    FailoverConfig, FailoverMode, FlowConfig, MergeConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint,
+    diff,
+};
+use crate::path::merge::RecoveryWindow;
 use crate::path::{AllowList, Cidr, limit};
 use crate::proto::fec::Matrix;
 use crate::proto::rist::{self as rist_core, crypto::SecretError};
@@ -62,6 +66,7 @@ impl Wanted {
             outputs: each("outputs", &mut flow.outputs, output_config)?,
             failover: failover_config(&flow, defaults).map_err(|problem| problem.inside("source_failover_config"))?,
         };
+        check_merge(&flow, &config.sources)?;
         Ok(Self { flow, config })
     }
 
@@ -495,7 +500,7 @@ fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Proble
 
 fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, Problem> {
     let given = flow.source_failover_config.clone().unwrap_or_default();
-    check_merge(flow, &given)?;
+    let mode = failover_mode(&given);
     let primary = given.source_priority.and_then(|priority| priority.primary_source);
     if let Some(name) = primary.as_ref().filter(|name| flow.sources.iter().all(|source| source.name != **name)) {
         let message = format!("there is no source named {name} in this flow");
@@ -504,6 +509,7 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
     let millis = |ms: u64| Duration::from_millis(ms);
     let otherwise = FailoverConfig::default();
     Ok(FailoverConfig {
+        mode,
         primary: primary.map(|name| name.parse()).transpose().map_err(bad_name)?,
         health_timeout: match given.state {
             FailoverState::Enabled => given.health_timeout_ms.map_or(defaults.health_timeout, |ms| millis(ms.value())),
@@ -513,23 +519,24 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
     })
 }
 
-fn check_merge(flow: &Flow, given: &Failover) -> Result<(), Problem> {
-    if given.failover_mode != FailoverMode::Merge {
+fn failover_mode(given: &Failover) -> FailoverMode {
+    // Whoever does not want a flow to change its source does not want two at once.
+    if given.state == FailoverState::Disabled || given.failover_mode == model::FailoverMode::Failover {
+        return FailoverMode::Failover;
+    }
+    let otherwise = MergeConfig::default();
+    let window = given.recovery_window.map(|ms| RecoveryWindow::Fixed(Duration::from_millis(ms.value())));
+    FailoverMode::Merge(MergeConfig { recovery_window: window.unwrap_or(otherwise.recovery_window), ..otherwise })
+}
+
+/// Refused even where it is switched off: it would not be when it is switched on.
+fn check_merge(flow: &Flow, sources: &[SourceConfig]) -> Result<(), Problem> {
+    let given = flow.source_failover_config.as_ref().map(|given| given.failover_mode);
+    if given != Some(model::FailoverMode::Merge) {
         return Ok(());
     }
-    let unnumbered = flow.sources.iter().find(|source| matches!(source.protocol, Some(Protocol::Udp | Protocol::Test)));
-    if let Some(source) = unnumbered {
-        let message = format!(
-            "MERGE needs packets with sequence numbers, which source {} has not: use rtp, or FAILOVER",
-            source.name
-        );
-        return Err(Problem::at("failover_mode", Code::InvalidValue, message));
-    }
-    if flow.sources.len() > 1 {
-        let message = "MERGE of several sources is not available in this version: use FAILOVER";
-        return Err(Problem::at("failover_mode", Code::NotAvailable, message));
-    }
-    Ok(())
+    diff::check_sequences(sources)
+        .map_err(|cause| Problem::at("source_failover_config.failover_mode", Code::InvalidValue, cause.to_string()))
 }
 
 fn limit_config(rate: crate::units::Bitrate) -> limit::Config {
@@ -818,7 +825,7 @@ mod tests {
     }
 
     #[test]
-    fn merge_needs_sequence_numbers_and_for_now_one_source() {
+    fn merge_needs_sequence_numbers() {
         let merge = |protocols: &[&str]| {
             let sources: Vec<Value> = (protocols.iter().zip(1..))
                 .map(
@@ -827,10 +834,21 @@ mod tests {
                 .collect();
             json!({ "name": "n", "sources": sources, "source_failover_config": { "failover_mode": "MERGE" } })
         };
-        assert!(wanted(&merge(&["rtp"])).is_ok());
+        let mode = |json: &Value| wanted(json).unwrap().config().failover.mode;
+        let fixed = |ms| RecoveryWindow::Fixed(Duration::from_millis(ms));
+        let merged = |ms| FailoverMode::Merge(MergeConfig { recovery_window: fixed(ms), ..MergeConfig::default() });
+        assert_eq!(mode(&merge(&["rtp"])), merged(100));
+        let mut three = merge(&["rtp", "rtp-fec", "rtp"]);
+        three["source_failover_config"]["recovery_window"] = json!(250);
+        assert_eq!(mode(&three), merged(250));
+        three["source_failover_config"]["state"] = json!("DISABLED");
+        assert_eq!(mode(&three), FailoverMode::Failover);
         let field = "source_failover_config.failover_mode".to_string();
-        assert_eq!(refusal(&merge(&["udp"])), ("invalid_value", field.clone()));
-        assert_eq!(refusal(&merge(&["rtp", "rtp"])), ("not_available", field));
+        for protocol in ["udp", "srt-listener"] {
+            assert_eq!(refusal(&merge(&["rtp", protocol])), ("invalid_value", field.clone()), "{protocol}");
+        }
+        three["sources"][1] = json!({ "name": "2", "url": "srt://:6000?payload=rtp" });
+        assert!(wanted(&three).is_ok());
     }
 
     #[test]

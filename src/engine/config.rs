@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::adapters::{rist, rtp, srt, udp};
-use crate::path::{AllowList, limit};
+use crate::path::{AllowList, limit, merge};
 use crate::proto::mpegts::generator;
 use crate::units::{OutputName, SourceName};
 
@@ -23,19 +23,49 @@ pub struct FlowConfig {
     pub sources: Vec<SourceConfig>,
     /// 0 to [`OUTPUTS_MAX`].
     pub outputs: Vec<OutputConfig>,
-    /// How one of several sources is chosen.
+    /// How several sources work together.
     pub failover: FailoverConfig,
 }
 
-/// How one of several sources is chosen.
+/// How several sources work together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailoverConfig {
+    /// One at a time, or all merged.
+    pub mode: FailoverMode,
     /// Preferred source; the first one if none is named.
     pub primary: Option<SourceName>,
-    /// The active source may be silent for this long.
+    /// The active source, or a merged one, may be silent for this long.
     pub health_timeout: Duration,
     /// The primary must have been healthy for this long before the flow returns to it.
     pub hold_off: Duration,
+}
+
+/// One source at a time, or all merged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailoverMode {
+    /// The primary while it delivers, else the next one that does.
+    #[default]
+    Failover,
+    /// All, as legs that carry the same packets (SMPTE ST 2022-7). Each must have a packet sequence:
+    /// [`SourceEndpoint::has_sequence`].
+    Merge(MergeConfig),
+}
+
+/// How legs are merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MergeConfig {
+    /// How long a missing packet is waited for.
+    pub recovery_window: merge::RecoveryWindow,
+    /// When packets are released.
+    pub release: merge::Mode,
+}
+
+impl Default for MergeConfig {
+    /// 100 ms, on gaps; see [`merge::Config`].
+    fn default() -> Self {
+        let merge::Config { recovery_window, mode: release, .. } = Default::default();
+        Self { recovery_window, release }
+    }
 }
 
 /// Where a flow takes packets from.
@@ -100,6 +130,6 @@ impl Default for FailoverConfig {
     /// The first source, half a second of silence, five seconds of proof; see [`crate::path::failover::Config`].
     fn default() -> Self {
         let crate::path::failover::Config { health_timeout, hold_off, .. } = Default::default();
-        Self { primary: None, health_timeout, hold_off }
+        Self { mode: FailoverMode::Failover, primary: None, health_timeout, hold_off }
     }
 }

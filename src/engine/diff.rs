@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::config::{FlowConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig};
+use super::config::{FailoverMode, FlowConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig, SourceEndpoint};
 use super::error::{ApplyError, Cause, Field};
 use crate::proto::Tuning;
 use crate::units::{OutputName, SourceName};
@@ -29,7 +29,7 @@ pub enum Step {
     TuneSource(usize, Tuning),
     /// Change settings of an output that may change while it is open.
     TuneOutput(usize, Tuning),
-    /// Change how the active source is chosen.
+    /// Change how sources work together.
     Failover,
 }
 
@@ -117,7 +117,27 @@ pub fn check(wanted: &FlowConfig) -> Result<(), ApplyError> {
     {
         return fail(Field::Failover, Cause::UnknownSource { name: primary.to_string() });
     }
-    Ok(())
+    if wanted.failover.mode == FailoverMode::Failover {
+        return Ok(());
+    }
+    check_sequences(&wanted.sources).map_err(|cause| ApplyError { field: Field::Failover, cause })
+}
+
+/// Whether the sources can be merged.
+///
+/// # Errors
+/// The first one that cannot, and what it could be instead.
+pub fn check_sequences(sources: &[SourceConfig]) -> Result<(), Cause> {
+    let Some(source) = sources.iter().find(|source| !source.endpoint.has_sequence()) else {
+        return Ok(());
+    };
+    let fix = match source.endpoint {
+        SourceEndpoint::Srt(_) => "give it a url with payload=rtp if it carries RTP",
+        SourceEndpoint::Udp(_) | SourceEndpoint::Rtp(_) | SourceEndpoint::Rist(_) | SourceEndpoint::Test(_) => {
+            "use rtp or rtp-fec"
+        }
+    };
+    Err(Cause::NoSequence { name: source.name.to_string(), fix })
 }
 
 fn first_repeated<N: Ord>(names: impl Iterator<Item = N>) -> Option<usize> {
@@ -132,7 +152,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::config::FailoverConfig;
+    use crate::engine::config::{FailoverConfig, MergeConfig};
     use crate::engine::url;
     use crate::path::AllowList;
 
@@ -301,5 +321,25 @@ mod tests {
         let mut config = flow(vec![source(0, 1)], Vec::new());
         config.failover.primary = Some("gone".parse().unwrap());
         assert_eq!(field(config), "source_failover_config");
+    }
+
+    #[test]
+    fn only_sources_with_sequence_numbers_are_merged() {
+        let check = |urls: &[&str]| {
+            let sources = (1..).zip(urls).map(|(name, url)| source_at(name, url));
+            let mut config = flow(sources.collect(), Vec::new());
+            config.failover.mode = FailoverMode::Merge(MergeConfig::default());
+            check(&config)
+        };
+        assert_eq!(check(&["rtp://:5000", "rtp-fec://:5010", "srt://:5020?payload=rtp", "rist://@:5030"]), Ok(()));
+        assert_eq!(check(&["rtp://:5000"]), Ok(()), "one source is itself");
+        for (urls, fix) in [
+            (["rtp://:5000", "udp://:5002"], "use rtp or rtp-fec"),
+            (["rtp://:5000", "test:"], "use rtp or rtp-fec"),
+            (["rtp://:5000", "srt://:5002"], "give it a url with payload=rtp if it carries RTP"),
+        ] {
+            let expected = Cause::NoSequence { name: "s2".into(), fix };
+            assert_eq!(check(&urls), Err(ApplyError { field: Field::Failover, cause: expected }));
+        }
     }
 }

@@ -53,6 +53,14 @@ pub enum Cause {
         /// The name.
         name: String,
     },
+    /// Cannot be merged.
+    #[error("MERGE needs packets with sequence numbers, which source {name} has not: {fix}, or choose FAILOVER")]
+    NoSequence {
+        /// The source.
+        name: String,
+        /// What it could be instead.
+        fix: &'static str,
+    },
     /// Somebody else has the port.
     #[error("{address} is in use by another flow or program: choose another port or stop the other")]
     InUse {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::path::merge::Mismatch;
 use crate::proto::PeerEnd;
 use crate::units::{FlowId, OutputName, SourceName};
 
@@ -55,6 +56,28 @@ pub enum EventKind {
     },
     /// A source delivers for the first time, or again.
     SourceRecovered {
+        /// Which.
+        source: SourceName,
+    },
+    /// A merged source carries what the others do, and protects them from now on.
+    MergeStarted {
+        /// Which.
+        source: SourceName,
+    },
+    /// A source that is to be merged does not carry what the merged ones do.
+    MergeError {
+        /// Which.
+        source: SourceName,
+        /// How it differs.
+        why: Mismatch,
+    },
+    /// A source that is merged, or to be merged, fell silent.
+    LegLost {
+        /// Which.
+        source: SourceName,
+    },
+    /// A lost leg delivers again.
+    LegRecovered {
         /// Which.
         source: SourceName,
     },
@@ -183,6 +206,10 @@ impl EventKind {
             Self::PrimaryRecovered { .. } => "primary_recovered",
             Self::SourceLost { .. } => "source_lost",
             Self::SourceRecovered { .. } => "source_recovered",
+            Self::MergeStarted { .. } => "merge_started",
+            Self::MergeError { .. } => "merge_error",
+            Self::LegLost { .. } => "leg_lost",
+            Self::LegRecovered { .. } => "leg_recovered",
             Self::SourceError { .. } => "source_error",
             Self::SourceRetry { .. } => "source_retry",
             Self::SourceEof { .. } => "source_eof",
@@ -206,10 +233,14 @@ impl EventKind {
             | Self::SourceActive { .. }
             | Self::PrimaryRecovered { .. }
             | Self::SourceRecovered { .. }
+            | Self::MergeStarted { .. }
+            | Self::LegRecovered { .. }
             | Self::PeerConnected { .. }
             | Self::OutputRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
             | Self::SourceLost { .. }
+            | Self::LegLost { .. }
+            | Self::MergeError { .. }
             | Self::SourceRetry { .. }
             | Self::SourceEof { .. }
             | Self::SourceRestarted { .. }
@@ -230,6 +261,10 @@ impl EventKind {
             | Self::PrimaryRecovered { source }
             | Self::SourceLost { source }
             | Self::SourceRecovered { source }
+            | Self::MergeStarted { source }
+            | Self::MergeError { source, .. }
+            | Self::LegLost { source }
+            | Self::LegRecovered { source }
             | Self::SourceError { source, .. }
             | Self::SourceRetry { source, .. }
             | Self::SourceEof { source }
@@ -284,6 +319,18 @@ impl fmt::Display for EventKind {
             Self::PrimaryRecovered { source } => write!(f, "returned to primary source {source}"),
             Self::SourceLost { source } => write!(f, "source {source} fell silent"),
             Self::SourceRecovered { source } => write!(f, "source {source} delivers"),
+            Self::MergeStarted { source } => write!(f, "source {source} is merged with the others"),
+            Self::MergeError { source, why } => {
+                let how = match why {
+                    Mismatch::Unrelated => "it has nothing in common with them, or is too far behind",
+                    Mismatch::Timestamps => "its RTP timestamps differ",
+                    Mismatch::Payload => "its payload differs",
+                    Mismatch::Numbers => "its sequence numbers differ: a second sender with a header of its own",
+                };
+                write!(f, "source {source} cannot be merged with the others: {how}")
+            }
+            Self::LegLost { source } => write!(f, "leg {source} fell silent"),
+            Self::LegRecovered { source } => write!(f, "leg {source} delivers again"),
             Self::SourceError { source, error } => write!(f, "source {source}: {error}"),
             Self::SourceRetry { source, attempt, wait } => {
                 write!(f, "source {source} will be opened again in {} ms, attempt {attempt}", wait.as_millis())

@@ -12,10 +12,11 @@ use std::time::Duration;
 use super::config::{OUTPUTS_MAX, SOURCES_MAX};
 use super::event::{EndName, EventKind};
 use super::output::RunningOutput;
+use super::stage::{self, Stage};
+use super::stats::MergeSnapshot;
 use super::supervisor::Message;
 use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
-use crate::path::{Failover, failover};
 use crate::proto::{self, Done, Tuning};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
@@ -23,7 +24,7 @@ use crate::units::{Counter, FlowId, SourceName, Time};
 pub(super) struct RunningFlow {
     id: FlowId,
     publisher: Publisher,
-    failover: Failover,
+    stage: Stage,
     sources: [Option<RunningSource>; SOURCES_MAX],
     outputs: Vec<Option<RunningOutput>>,
     counters: Arc<FlowCounters>,
@@ -41,7 +42,7 @@ struct RunningSource {
 /// Counters of the flow as a whole.
 #[derive(Debug, Default)]
 pub(super) struct FlowCounters {
-    /// Slot of the active source plus one; zero for none.
+    /// Slot of the active source plus one; zero for none, and where they are merged.
     pub(super) active: Counter,
     pub(super) switches: Counter,
     pub(super) returns: Counter,
@@ -61,13 +62,13 @@ impl RunningFlow {
     pub(super) fn new(
         id: FlowId,
         publisher: Publisher,
-        failover: failover::Config,
+        stage: stage::Config,
         counters: Arc<FlowCounters>,
         supervisor: SyncSender<Message>,
     ) -> Self {
         let sources = std::array::from_fn(|_| None);
-        let failover = Failover::new(failover);
-        Self { id, publisher, failover, sources, outputs: Vec::new(), counters, supervisor, taken_in: Vec::new() }
+        let stage = Stage::new(stage);
+        Self { id, publisher, stage, sources, outputs: Vec::new(), counters, supervisor, taken_in: Vec::new() }
     }
 
     pub(super) fn subscribe(&self) -> Subscribe {
@@ -85,7 +86,7 @@ impl RunningFlow {
         // The old socket must be gone before the new one has its key.
         self.close_source(cx, slot);
         driver.start(cx, SocketKey(u16::from(slot.0) * SOCKETS_EACH))?;
-        self.failover.add_source(slot.0);
+        self.stage.add_source(cx.now, slot.0);
         self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default() });
         Ok(())
     }
@@ -98,9 +99,11 @@ impl RunningFlow {
     }
 
     pub(super) fn remove_source(&mut self, cx: &mut Context<'_>, slot: SourceSlot) {
-        self.failover.remove_source(cx.now, slot.0);
-        self.tell_failover();
+        self.stage.remove_source(cx.now, slot.0);
+        self.tell_stage();
         self.close_source(cx, slot);
+        self.publish_due(cx);
+        self.send(cx);
     }
 
     /// Puts an output into its slot, in place of the one that was there.
@@ -146,9 +149,26 @@ impl RunningFlow {
         }
     }
 
-    /// Changes how the active source is chosen; who is alive and who is active stays.
-    pub(super) fn set_failover(&mut self, config: failover::Config) {
-        self.failover.set_config(config);
+    /// Changes how sources work together. Who is alive and who is active stays, unless they are merged from now on, or
+    /// no longer, or otherwise: then what waits goes out and the sources begin anew.
+    pub(super) fn set_stage(&mut self, cx: &mut Context<'_>, config: stage::Config) {
+        let now = cx.now;
+        if self.stage.set_config(now, config) {
+            return;
+        }
+        let mut turn = self.turn();
+        while let Some(packet) = self.stage.poll_remains(now) {
+            self.publish(cx, packet, &mut turn);
+        }
+        self.tell_stage();
+        let sources = (0..).zip(&self.sources).filter(|(_, source)| source.is_some()).map(|(slot, _)| slot);
+        self.stage = self.stage.successor(config, now, sources);
+        self.send(cx);
+    }
+
+    /// What is merged, with legs by slot.
+    pub(super) fn merge_snapshot(&self) -> Option<MergeSnapshot<u8>> {
+        self.stage.merge_snapshot()
     }
 
     /// Lets a source's driver do something, publishes what the stage lets through, and sends it on.
@@ -175,23 +195,42 @@ impl RunningFlow {
             // Whoever holds many gives some back, so that readers that stall here take nothing from other flows.
             self.publisher.shed();
         }
-        // What came at once may be more than the ring holds: outputs get their turn in between.
-        let turn = self.publisher.capacity() as u64 / 2;
-        let mut next_turn = self.publisher.head() + turn;
+        // First of all: if the sender has started over, the stage must know when it sees the new numbers.
+        self.tell_driver_of_source(now, slot);
+        let mut turn = self.turn();
         for mut packet in taken_in.drain(..) {
             packet.meta.source = slot.0;
-            if self.failover.handle_packet(now, slot.0) {
-                self.publisher.publish(packet);
-            }
-            if self.publisher.head() >= next_turn {
-                self.send(cx);
-                next_turn = self.publisher.head() + turn;
+            let mut next = self.stage.handle_packet(now, slot.0, packet);
+            while let Some(packet) = next {
+                self.publish(cx, packet, &mut turn);
+                next = self.stage.poll_packet(now);
             }
         }
         self.taken_in = taken_in;
-        self.tell_driver_of_source(slot);
-        self.tell_failover();
+        self.tell_stage();
         self.send(cx);
+    }
+
+    /// Publishes what the stage held back until now.
+    fn publish_due(&mut self, cx: &mut Context<'_>) {
+        let mut turn = self.turn();
+        while let Some(packet) = self.stage.poll_packet(cx.now) {
+            self.publish(cx, packet, &mut turn);
+        }
+    }
+
+    /// Where the ring will be when outputs must get their turn: what comes at once may be more than it holds.
+    fn turn(&self) -> u64 {
+        self.publisher.head() + self.publisher.capacity() as u64 / 2
+    }
+
+    #[inline]
+    fn publish(&mut self, cx: &mut Context<'_>, packet: Packet, turn: &mut u64) {
+        self.publisher.publish(packet);
+        if self.publisher.head() >= *turn {
+            self.send(cx);
+            *turn = self.turn();
+        }
     }
 
     /// One pass over all outputs.
@@ -210,12 +249,15 @@ impl RunningFlow {
         self.publisher.flush(oldest);
     }
 
-    fn tell_driver_of_source(&mut self, slot: SourceSlot) {
+    fn tell_driver_of_source(&mut self, now: Time, slot: SourceSlot) {
         let Some(source) = &mut self.sources[usize::from(slot.0)] else { return };
         while let Some(event) = source.driver.poll_event() {
             let source = source.name.clone();
             let kind = match event {
-                DriverEvent::Core(proto::Event::Restarted { .. }) => Some(EventKind::SourceRestarted { source }),
+                DriverEvent::Core(proto::Event::Restarted { .. }) => {
+                    self.stage.restart_source(now, slot.0);
+                    Some(EventKind::SourceRestarted { source })
+                }
                 DriverEvent::Core(
                     event @ (proto::Event::PeerConnected { .. }
                     | proto::Event::PeerLost { .. }
@@ -230,33 +272,15 @@ impl RunningFlow {
         }
     }
 
-    fn tell_failover(&mut self) {
-        while let Some(event) = self.failover.poll_event() {
-            let name = |slot: u8| self.sources[usize::from(slot)].as_ref().map(|source| source.name.clone());
-            let silent = |cause| match cause {
-                failover::Cause::Silent => self.failover.config().health_timeout,
-                failover::Cause::Removed => Duration::ZERO,
-            };
-            let kind = match event {
-                failover::Event::Activated { source } => name(source).map(|source| EventKind::SourceActive { source }),
-                failover::Event::Switched { from, to, cause } => {
-                    let silent = silent(cause);
-                    name(from).zip(name(to)).map(|(from, to)| EventKind::SourceFailover { from, to, silent })
-                }
-                failover::Event::SwitchedBack { to, .. } => {
-                    name(to).map(|source| EventKind::PrimaryRecovered { source })
-                }
-                failover::Event::SourceLost { source } => name(source).map(|source| EventKind::SourceLost { source }),
-                failover::Event::SourceAlive { source } => {
-                    name(source).map(|source| EventKind::SourceRecovered { source })
-                }
-            };
-            tell(&self.supervisor, &self.counters, &self.id, kind);
+    fn tell_stage(&mut self) {
+        let name = |slot: u8| self.sources[usize::from(slot)].as_ref().map(|source| source.name.clone());
+        while let Some(kind) = self.stage.poll_event(name) {
+            tell(&self.supervisor, &self.counters, &self.id, Some(kind));
         }
-        let stats = self.failover.stats();
-        self.counters.active.set(self.failover.active().map_or(0, |slot| u64::from(slot) + 1));
-        self.counters.switches.set(stats.switches_total);
-        self.counters.returns.set(stats.returns_total);
+        let (switches, returns) = self.stage.totals();
+        self.counters.active.set(self.stage.active().map_or(0, |slot| u64::from(slot) + 1));
+        self.counters.switches.set(switches);
+        self.counters.returns.set(returns);
     }
 }
 
@@ -288,8 +312,9 @@ impl Actor for RunningFlow {
                 output.driver.handle_timeout(cx, &mut |_packet| {});
             }
         }
-        self.failover.handle_timeout(cx.now);
-        self.tell_failover();
+        self.stage.handle_timeout(cx.now);
+        self.publish_due(cx);
+        self.tell_stage();
         self.send(cx);
     }
 
@@ -324,7 +349,7 @@ impl Actor for RunningFlow {
         let sources = sources.flat_map(|source| [source.driver.poll_timeout(), source.pace.resting_until]);
         let outputs = self.outputs.iter().flatten();
         let outputs = outputs.map(|output| output.poll_timeout(&self.publisher));
-        sources.chain(outputs).chain([self.failover.poll_timeout()]).flatten().min()
+        sources.chain(outputs).chain([self.stage.poll_timeout()]).flatten().min()
     }
 }
 

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use super::config::{FailoverConfig, FlowConfig, OutputConfig, SourceConfig, SourceEndpoint};
+use super::config::{FailoverMode, FlowConfig, OutputConfig, SourceConfig, SourceEndpoint};
 use super::diff::{self, Step};
 use super::error::{ApplyError, Cause, Field};
 use super::event::EventKind;
 use super::flow::{FlowCounters, OutputSlot, RunningFlow, SourceSlot};
 use super::resolver::{Addresses, Opened, Resolver};
-use super::stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
+use super::stage;
+use super::stats::{FlowSnapshot, MergeSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
 use super::supervisor::{Message, Mode, Wanted};
 use super::{output, source};
 use crate::adapters::clock;
 use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, Host, OpenError, Ports};
 use crate::bus::{Pool, Publisher, Subscribe};
-use crate::path::failover;
 use crate::units::{Bitrate, FlowId, OutputName, SourceName, Time};
 
 pub(super) struct ManagedFlow {
@@ -65,6 +65,12 @@ enum State {
     Disabled,
 }
 
+/// What a source is to its flow now.
+struct Role {
+    selected: bool,
+    merged: bool,
+}
+
 type Tell<'a> = &'a mut dyn FnMut(EventKind);
 
 impl ManagedFlow {
@@ -86,7 +92,7 @@ impl ManagedFlow {
         let flow = RunningFlow::new(
             id.clone(),
             publisher,
-            failover_config(wanted, primary),
+            stage::Config::new(wanted, primary),
             Arc::clone(&counters),
             supervisor,
         );
@@ -296,8 +302,8 @@ impl ManagedFlow {
             Step::Failover => {
                 let primary = diff::primary(wanted);
                 let primary = self.sources.iter().find(|source| Some(&source.config.name) == primary);
-                let config = failover_config(wanted, primary.map(|source| source.slot.0));
-                self.visit(move |flow, _cx| flow.set_failover(config));
+                let config = stage::Config::new(wanted, primary.map(|source| source.slot.0));
+                self.visit(move |flow, cx| flow.set_stage(cx, config));
             }
         }
     }
@@ -490,14 +496,34 @@ impl ManagedFlow {
         self.counters.events_dropped.value() + sources + outputs
     }
 
+    /// Takes the flow off its worker and tells what it counted to its very end.
+    pub(super) fn finish(&self) -> FlowSnapshot {
+        let flow = self.commands.remove(self.key).ok().flatten();
+        self.snapshot_of(clock::now(), flow.and_then(|flow| flow.merge_snapshot()))
+    }
+
+    /// Asks the worker where sources are merged.
     pub(super) fn snapshot(&self, now: Time) -> FlowSnapshot {
+        let is_merged = self.config.as_ref().is_some_and(|config| config.failover.mode != FailoverMode::Failover);
+        let merge = is_merged.then(|| self.visit(|flow, _cx| flow.merge_snapshot()));
+        self.snapshot_of(now, merge.flatten().flatten())
+    }
+
+    fn snapshot_of(&self, now: Time, merge: Option<MergeSnapshot<u8>>) -> FlowSnapshot {
+        let slots = self.sources.iter().map(|source| (source.slot.0, &source.config.name));
+        let merge = merge.map(|merge| merge.named(slots));
         let active = self.counters.active.value().checked_sub(1);
+        let role = |source: &Managed<SourceConfig, SourceSlot>| match &merge {
+            None => Role { selected: active == Some(u64::from(source.slot.0)), merged: false },
+            Some(merge) => {
+                let mut legs = merge.legs.iter();
+                let selected = legs.any(|(name, leg)| *name == source.config.name && leg.is_alive && leg.is_merged);
+                Role { selected, merged: selected && merge.is_active() }
+            }
+        };
         let health_timeout = self.config.as_ref().map_or(Duration::ZERO, |config| config.failover.health_timeout);
-        let sources: Vec<SourceSnapshot> = self
-            .sources
-            .iter()
-            .map(|source| source.snapshot(now, active == Some(u64::from(source.slot.0)), health_timeout))
-            .collect();
+        let sources: Vec<SourceSnapshot> =
+            self.sources.iter().map(|source| source.snapshot(now, role(source), health_timeout)).collect();
         let all_failed = sources.iter().all(|source| source.status == SourceStatus::Error);
         FlowSnapshot {
             status: if all_failed { FlowStatus::Error } else { FlowStatus::Active },
@@ -506,6 +532,7 @@ impl ManagedFlow {
             failover_total: self.counters.switches.value() + self.counters.returns.value(),
             primary_return_total: self.counters.returns.value(),
             events_dropped_total: self.events_dropped(),
+            merge,
             sources,
             outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
         }
@@ -562,13 +589,14 @@ impl ManagedFlow {
 }
 
 impl Managed<SourceConfig, SourceSlot> {
-    fn snapshot(&self, now: Time, selected: bool, health_timeout: Duration) -> SourceSnapshot {
+    fn snapshot(&self, now: Time, role: Role, health_timeout: Duration) -> SourceSnapshot {
         let mut snapshot = SourceSnapshot {
             name: self.config.name.clone(),
             status: SourceStatus::Error,
             error: self.error(),
             protocol: self.config.endpoint.protocol(),
-            selected,
+            selected: role.selected,
+            merged: role.merged,
             bitrate: Bitrate::ZERO,
             packets: 0,
             bytes: 0,
@@ -689,11 +717,6 @@ impl From<OpenError> for Cause {
             | OpenError::System { .. } => Self::System(error.to_string()),
         }
     }
-}
-
-fn failover_config(wanted: &FlowConfig, primary: Option<u8>) -> failover::Config {
-    let FailoverConfig { health_timeout, hold_off, .. } = wanted.failover;
-    failover::Config { primary, health_timeout, hold_off }
 }
 
 fn replaces_multicast(step: &Step, wanted: &FlowConfig) -> bool {

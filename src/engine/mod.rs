@@ -13,16 +13,18 @@ mod managed;
 mod output;
 mod resolver;
 mod source;
+mod stage;
 mod stats;
 mod status;
 mod supervisor;
 pub mod url;
 
 pub use config::{
-    FailoverConfig, FlowConfig, OUTPUTS_MAX, OutputConfig, OutputEndpoint, SOURCES_MAX, SourceConfig, SourceEndpoint,
+    FailoverConfig, FailoverMode, FlowConfig, MergeConfig, OUTPUTS_MAX, OutputConfig, OutputEndpoint, SOURCES_MAX,
+    SourceConfig, SourceEndpoint,
 };
 pub use error::{ApplyError, Cause, Field};
 pub use event::{EndName, Event, EventKind, Severity};
-pub use stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
+pub use stats::{FlowSnapshot, MergeSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
 pub use status::{FlowStatus, OutputStatus, SourceStatus};
 pub use supervisor::{Engine, EngineConfig, Mode, StartError};

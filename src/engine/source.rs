@@ -3,7 +3,7 @@
 use super::config::{SourceConfig, SourceEndpoint};
 use super::output::srt_tuning;
 use super::resolver::{Addresses, Opened};
-use crate::adapters::{Admission, Driven, Driver, Ports, clock};
+use crate::adapters::{Admission, Driven, Driver, Ports, clock, srt};
 use crate::bus::Pool;
 use crate::path::Limiter;
 use crate::proto::mpegts::Generator;
@@ -45,6 +45,16 @@ impl SourceEndpoint {
             Self::Srt(_) => "srt",
             Self::Rist(_) => "rist",
             Self::Test(_) => "test",
+        }
+    }
+
+    /// Whether its packets have a sequence number, as merging needs.
+    #[must_use]
+    pub fn has_sequence(&self) -> bool {
+        match self {
+            Self::Rtp(_) | Self::Rist(_) => true,
+            Self::Srt(srt) => matches!(srt.payload, srt::Payload::Rtp(_)),
+            Self::Udp(_) | Self::Test(_) => false,
         }
     }
 

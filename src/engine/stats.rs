@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
+use crate::path::merge;
 use crate::proto::Detail;
 use crate::units::{Bitrate, OutputName, SourceName};
 
@@ -11,7 +12,7 @@ use crate::units::{Bitrate, OutputName, SourceName};
 pub struct FlowSnapshot {
     /// State of the whole.
     pub status: FlowStatus,
-    /// The source in use now.
+    /// The source in use now; the first one in use where they are merged.
     pub active_source: Option<SourceName>,
     /// Since the flow was started.
     pub uptime: Duration,
@@ -21,10 +22,40 @@ pub struct FlowSnapshot {
     pub primary_return_total: u64,
     /// Events that were not told because too many came at once.
     pub events_dropped_total: u64,
+    /// Where sources are merged.
+    pub merge: Option<MergeSnapshot>,
     /// In configured order.
     pub sources: Vec<SourceSnapshot>,
     /// In configured order.
     pub outputs: Vec<OutputSnapshot>,
+}
+
+/// Merged sources at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeSnapshot<Name = SourceName> {
+    /// What came out.
+    pub stats: merge::Stats,
+    /// What each leg brought, in configured order.
+    pub legs: Vec<(Name, merge::LegStats)>,
+}
+
+impl<Name> MergeSnapshot<Name> {
+    /// Whether any leg protects another now: two or more deliver the same packets.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.legs.iter().filter(|(_, leg)| leg.is_alive && leg.is_merged).count() > 1
+    }
+}
+
+impl MergeSnapshot<u8> {
+    /// With names instead of slots, in the order of `names`.
+    pub(super) fn named<'a>(mut self, names: impl Iterator<Item = (u8, &'a SourceName)>) -> MergeSnapshot {
+        let leg = |(slot, name): (u8, &SourceName)| {
+            let (_, leg) = self.legs.iter_mut().find(|leg| leg.0 == slot)?;
+            Some((name.clone(), std::mem::take(leg)))
+        };
+        MergeSnapshot { legs: names.filter_map(leg).collect(), stats: self.stats }
+    }
 }
 
 /// One source at one moment.
@@ -40,6 +71,8 @@ pub struct SourceSnapshot {
     pub protocol: &'static str,
     /// Whether the flow uses this one now.
     pub selected: bool,
+    /// Whether it is merged with others now.
+    pub merged: bool,
     /// Over the last second.
     pub bitrate: Bitrate,
     /// Payload packets taken in.

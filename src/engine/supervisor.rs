@@ -367,11 +367,7 @@ impl Supervisor {
     fn stop(&mut self, id: &FlowId) -> Option<FlowSnapshot> {
         self.crashed.remove(id);
         let flow = lock(&self.flows).remove(id)?;
-        let last = {
-            let flow = lock(&flow);
-            flow.close();
-            flow.snapshot(clock::now())
-        };
+        let last = lock(&flow).finish();
         self.tell(id, EventKind::FlowStopped);
         Some(last)
     }

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::control::config::Listen;
 use crate::engine::url::parse_coalesce;
+use crate::path::merge::{RecoveryWindow, WINDOW_MAX};
 
 /// Live-media transport: one feed in, many out, and no packet lost that could have been kept.
 #[derive(Debug, Parser)]
@@ -23,12 +24,14 @@ pub(super) enum Command {
     Gen(Generate),
 }
 
-/// Run one flow now: sources before `--`, outputs after it. Several sources are failover in the given order.
+/// Run one flow now: sources before `--`, outputs after it. Several sources are failover in the given order,
+/// or merged.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   anabranch route udp://0.0.0.0:5000 -- udp://10.0.0.2:6000 udp://10.0.0.3:6000
   anabranch route udp://@239.1.1.1:5000?iface=eth0 -- rtp://10.0.0.2:5004
   anabranch route rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000       the second source is the backup
+  anabranch route --merge rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000   both carry the same: what one loses the other has
   anabranch route udp://:5000 -- 'srt://:9000?latency=200'              any number of callers pull it
   anabranch route 'srt://10.0.0.9:9000?passphrase=file:key.txt' -- udp://10.0.0.2:6000
   anabranch route rist://@:5000 -- 'rist://10.0.0.9:5000?profile=simple&buffer=300'
@@ -51,6 +54,12 @@ pub(super) struct Route {
     /// goes first.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = coalesce)]
     pub(super) coalesce: Duration,
+    /// Merge the sources, which carry the same RTP packets (SMPTE ST 2022-7): what one of them loses another brings.
+    #[arg(long)]
+    pub(super) merge: bool,
+    /// How far apart merged sources may be: 100ms unless given, at most 15s, or auto for as far as they are.
+    #[arg(long, value_name = "TIME", requires = "merge", value_parser = recovery_window)]
+    pub(super) recovery_window: Option<RecoveryWindow>,
     /// Silence after which a source counts as lost, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub(super) health_timeout_ms: u64,
@@ -117,4 +126,14 @@ pub(super) struct Generate {
 
 fn coalesce(text: &str) -> Result<Duration, String> {
     parse_coalesce(text).ok_or_else(|| "write a time from 0 to 100ms, as 2ms".to_string())
+}
+
+fn recovery_window(text: &str) -> Result<RecoveryWindow, String> {
+    if text == "auto" {
+        return Ok(RecoveryWindow::Auto);
+    }
+    let wrong = || "write a time from 1ms to 15s, as 100ms, or auto".to_string();
+    let window: Duration = humantime::parse_duration(text).map_err(|_| wrong())?;
+    let fits = (Duration::from_millis(1)..=WINDOW_MAX).contains(&window);
+    if fits { Ok(RecoveryWindow::Fixed(window)) } else { Err(wrong()) }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::live::{LiveBlock, write};
 use crate::control::metrics_json;
-use crate::engine::{Event, FlowSnapshot, OutputSnapshot, Severity, SourceSnapshot};
+use crate::engine::{Event, FlowSnapshot, MergeSnapshot, OutputSnapshot, Severity, SourceSnapshot};
 
 /// How to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,8 @@ impl Reporter {
     fn lines(&self, snapshot: &FlowSnapshot) -> Vec<String> {
         let width = self.name_width;
         let sources = snapshot.sources.iter().map(|source| source_line(source, width));
-        sources.chain(snapshot.outputs.iter().map(|output| output_line(output, width))).collect()
+        let merge = snapshot.merge.iter().map(|merge| merge_line(merge, width));
+        sources.chain(merge).chain(snapshot.outputs.iter().map(|output| output_line(output, width))).collect()
     }
 }
 
@@ -126,6 +127,20 @@ fn source_line(source: &SourceSnapshot, width: usize) -> String {
         source.name.as_str(),
         source.status,
         source.packets
+    )
+}
+
+fn merge_line(merge: &MergeSnapshot, width: usize) -> String {
+    let stats = merge.stats;
+    let filled: Vec<String> = merge.legs.iter().map(|(_, leg)| leg.filled.to_string()).collect();
+    format!(
+        "  {:width$}  {:12}  {:>9} ms  {:>11} packets  lost {}  filled {}",
+        "merged",
+        if merge.is_active() { "PROTECTED" } else { "UNPROTECTED" },
+        stats.window.as_millis(),
+        stats.released,
+        stats.lost,
+        filled.join("/")
     )
 }
 

@@ -8,7 +8,10 @@ use tokio::sync::mpsc;
 use super::report::{Reporter, Style};
 use super::{Failure, cli};
 use crate::control::shutdown_signal;
-use crate::engine::{Engine, EngineConfig, Event, FailoverConfig, FlowConfig, Mode, OutputConfig, SourceConfig, url};
+use crate::engine::{
+    Engine, EngineConfig, Event, FailoverConfig, FailoverMode, FlowConfig, MergeConfig, Mode, OutputConfig,
+    SourceConfig, url,
+};
 use crate::path::AllowList;
 use crate::units::FlowId;
 
@@ -84,11 +87,21 @@ fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
         sources: sources.collect::<Result<_, _>>()?,
         outputs: outputs.collect::<Result<_, _>>()?,
         failover: FailoverConfig {
+            mode: mode(route),
             primary: None,
             health_timeout: Duration::from_millis(route.health_timeout_ms),
             hold_off: Duration::from_millis(route.hold_off_ms),
         },
     })
+}
+
+fn mode(route: &cli::Route) -> FailoverMode {
+    let Some(recovery_window) =
+        route.recovery_window.or_else(|| route.merge.then_some(MergeConfig::default().recovery_window))
+    else {
+        return FailoverMode::Failover;
+    };
+    FailoverMode::Merge(MergeConfig { recovery_window, ..MergeConfig::default() })
 }
 
 /// A source named after its place on the command line.

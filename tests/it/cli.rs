@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use anabranch::proto::mpegts::generator::number_of;
 use serde_json::Value;
 
+use crate::rtp::RtpFeed;
 use crate::support::{Feed, Sink, TS, V4, free_port, lock, udp, url_of, wait_for, wait_until};
 
 /// A running `anabranch`; killed if the test fails.
@@ -226,6 +227,31 @@ fn nobody_has_to_read_what_is_printed() {
 }
 
 /// Two sources on the command line are primary and backup.
+#[test]
+fn sources_are_merged() {
+    let sink = Sink::new(V4);
+    let legs = [free_port(), free_port()].map(|port| url_of("rtp", SocketAddr::from((V4, port)), ""));
+    let into = SocketAddr::from((V4, free_port()));
+    let kept = legs.each_ref().map(|leg| format!("{leg}?header=keep"));
+    let merge = Cli::start(&["route", "--merge", "--recovery-window", "auto", &legs[0], &legs[1], "--", &sink.url()]);
+    merge.wait_line("flow started");
+    let split = Cli::start(&["route", &url_of("rtp", into, ""), "--", &kept[0], &kept[1]]);
+    split.wait_line("flow started");
+    let mut feed = RtpFeed::new(into, 5, 65_500);
+    for sent in 1..=200 {
+        feed.send();
+        sink.wait(sent);
+    }
+    merge.wait_line("is in use");
+    merge.wait_line("source source-2 is merged with the others");
+    sink.assert_perfect(200);
+    assert_eq!(split.interrupt().0.code(), Some(0));
+    assert_eq!(merge.interrupt().0.code(), Some(0));
+    let (code, stderr) = refused(&["route", "--merge", "udp://:5000", "rtp://:5002", "--", &sink.url()]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("which source source-1 has not: use rtp or rtp-fec"), "{stderr}");
+}
+
 #[test]
 fn the_second_source_is_the_backup() {
     let sink = Sink::new(V4);

@@ -16,6 +16,7 @@ mod guard;
 mod http;
 mod idle;
 mod isolation;
+mod merge;
 mod multicast;
 mod network;
 mod peers;

@@ -63,7 +63,10 @@ pub(crate) fn free_block(pairs: usize) -> u16 {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let start = std::process::id() as usize * 97;
     for _ in 0..PORT_PAIRS {
-        let pair = (start + NEXT.fetch_add(pairs, Ordering::Relaxed)) % (PORT_PAIRS - pairs + 1);
+        let pair = (start + NEXT.fetch_add(pairs, Ordering::Relaxed)) % PORT_PAIRS;
+        if pair + pairs > PORT_PAIRS {
+            continue;
+        }
         let first = (PORT_FIRST + 2 * pair) as u16;
         let is_free = |port: u16| {
             [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]

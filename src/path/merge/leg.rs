@@ -53,6 +53,28 @@ pub struct LegStats {
     pub advised_window: Option<Duration>,
 }
 
+impl LegStats {
+    /// Every count of packets with the name that metrics use.
+    #[must_use]
+    pub const fn by_name(&self) -> [(&'static str, u64); 13] {
+        [
+            ("received", self.received),
+            ("first", self.first),
+            ("filled", self.filled),
+            ("unique", self.unique),
+            ("duplicate", self.duplicate),
+            ("late", self.late),
+            ("stale", self.stale),
+            ("lost", self.lost),
+            ("reordered", self.reordered),
+            ("mismatched", self.mismatched),
+            ("unexpected", self.unexpected),
+            ("unmerged", self.unmerged),
+            ("unnumbered", self.unnumbered),
+        ]
+    }
+}
+
 /// State of one leg.
 #[derive(Debug, Default)]
 pub(super) struct Leg {

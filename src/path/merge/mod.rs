@@ -257,6 +257,18 @@ impl Merger {
         }
     }
 
+    /// Changes the recovery window, the reorder window and the leg timeout; who is merged stays. The mode and
+    /// `packets_max` stay as they were.
+    pub fn set_config(&mut self, now: Time, config: Config) {
+        let Config { recovery_window, reorder_window, leg_timeout, .. } = config;
+        let is_other_window = recovery_window != self.config.recovery_window;
+        self.config = Config { recovery_window, reorder_window, leg_timeout, ..self.config };
+        if is_other_window && let RecoveryWindow::Fixed(window) = recovery_window {
+            self.set_window(window.min(WINDOW_MAX));
+        }
+        self.refresh(now);
+    }
+
     /// Takes a leg out. What it brought stays.
     pub fn remove_leg(&mut self, now: Time, leg: u8) {
         if let Some(slot) = self.legs.get_mut(usize::from(leg)) {
@@ -622,7 +634,7 @@ const fn nearest(to: u64, sequence: u64) -> u64 {
 }
 
 /// No longer recovery window is taken. Judgement, with a look at AWS MediaConnect, which ends there as well.
-const WINDOW_MAX: Duration = Duration::from_secs(15);
+pub const WINDOW_MAX: Duration = Duration::from_secs(15);
 
 /// Before anything is known of the legs: the API's default.
 const WINDOW_AT_START: Duration = Duration::from_millis(100);

@@ -46,6 +46,23 @@ fn a_packet_that_all_legs_lost_is_given_up_after_the_window() {
 }
 
 #[test]
+fn another_window_and_leg_timeout_hold_from_now_on_and_legs_stay_merged() {
+    let mut run = Run::merged(Config::default());
+    run.push(0, 11);
+    run.wait_ms(20);
+    let (recovery_window, leg_timeout) = (RecoveryWindow::Fixed(MS * 40), MS * 60);
+    run.merger.set_config(run.now, Config { recovery_window, leg_timeout, ..Config::default() });
+    assert!(run.released().is_empty());
+    run.wait_ms(20);
+    assert_eq!((run.released(), run.merger.stats().lost, run.merger.stats().window), (vec![11], 1, MS * 40));
+    assert!(run.leg(0).is_merged && run.leg(1).is_merged);
+    assert!(!run.events().iter().any(|event| matches!(event, Event::LegLost { .. })));
+    run.wait_ms(20);
+    let lost = run.events();
+    assert!([0, 1].iter().all(|leg| lost.contains(&Event::LegLost { leg: *leg })), "{lost:?}");
+}
+
+#[test]
 fn a_late_packet_is_counted_with_how_late_it_was_and_advises_a_longer_window() {
     let mut run = Run::merged(Config::default());
     run.push(0, 11);

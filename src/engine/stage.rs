@@ -1,0 +1,249 @@
+//! `Stage`: which packets of a flow's sources go on to its ring. One source's at a time, or those of all, merged.
+
+use std::time::Duration;
+
+use super::config::{FailoverConfig, FailoverMode, FlowConfig, MergeConfig};
+use super::event::EventKind;
+use super::stats::MergeSnapshot;
+use crate::bus::Packet;
+use crate::path::{Failover, Merger, failover, merge};
+use crate::units::{SourceName, Time};
+
+/// Settings of either kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Config {
+    Failover(failover::Config),
+    Merge(merge::Config),
+}
+
+impl Config {
+    /// What `wanted` asks for; `primary` is the slot of the preferred source.
+    pub(super) fn new(wanted: &FlowConfig, primary: Option<u8>) -> Self {
+        let FailoverConfig { mode, health_timeout, hold_off, .. } = wanted.failover;
+        let MergeConfig { recovery_window, release } = match mode {
+            FailoverMode::Failover => return Self::Failover(failover::Config { primary, health_timeout, hold_off }),
+            FailoverMode::Merge(merge) => merge,
+        };
+        let otherwise = merge::Config::default();
+        let is_short = matches!(recovery_window, merge::RecoveryWindow::Fixed(window) if window <= SHORT_WINDOW);
+        let packets_max = if is_short { otherwise.packets_max } else { PACKETS_OF_LONG_WINDOW };
+        let leg_timeout = health_timeout;
+        Self::Merge(merge::Config { recovery_window, mode: release, leg_timeout, packets_max, ..otherwise })
+    }
+}
+
+/// One of the two at work. Sources are told by their slots; a merger's legs have the same numbers.
+#[derive(Debug)]
+pub(super) struct Stage {
+    kind: Kind,
+    /// Of stages before this one.
+    switches: u64,
+    returns: u64,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Failover(Box<Failover>),
+    Merge { merger: Box<Merger>, config: merge::Config, beginning: Beginning },
+}
+
+/// Of a merged stream, which tells only when it begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    Awaited,
+    /// With a packet of this source; not told yet.
+    Came(u8),
+    Told,
+}
+
+impl Stage {
+    /// A stage of no sources yet.
+    pub(super) fn new(config: Config) -> Self {
+        let kind = match config {
+            Config::Failover(config) => Kind::Failover(Box::new(Failover::new(config))),
+            Config::Merge(config) => {
+                Kind::Merge { merger: Box::new(Merger::new(config)), config, beginning: Beginning::Awaited }
+            }
+        };
+        Self { kind, switches: 0, returns: 0 }
+    }
+
+    /// One that does what `config` says, for `sources`, and goes on counting where this one ends.
+    pub(super) fn successor(&self, config: Config, now: Time, sources: impl Iterator<Item = u8>) -> Self {
+        let (switches, returns) = self.totals();
+        let mut next = Self { switches, returns, ..Self::new(config) };
+        sources.for_each(|source| next.add_source(now, source));
+        next
+    }
+
+    /// Changes settings; false if that takes another stage.
+    pub(super) fn set_config(&mut self, now: Time, wanted: Config) -> bool {
+        match (&mut self.kind, wanted) {
+            (Kind::Failover(failover), Config::Failover(wanted)) => failover.set_config(wanted),
+            (Kind::Merge { merger, config, .. }, Config::Merge(wanted))
+                if (config.mode, config.packets_max) == (wanted.mode, wanted.packets_max) =>
+            {
+                *config = wanted;
+                merger.set_config(now, wanted);
+            }
+            (Kind::Failover(_) | Kind::Merge { .. }, Config::Failover(_) | Config::Merge(_)) => return false,
+        }
+        true
+    }
+
+    /// A source begins, or begins anew with numbers of its own.
+    pub(super) fn add_source(&mut self, now: Time, source: u8) {
+        match &mut self.kind {
+            Kind::Failover(failover) => failover.add_source(source),
+            Kind::Merge { merger, .. } => {
+                merger.add_leg(source);
+                merger.restart(now, source);
+            }
+        }
+    }
+
+    pub(super) fn remove_source(&mut self, now: Time, source: u8) {
+        match &mut self.kind {
+            Kind::Failover(failover) => failover.remove_source(now, source),
+            Kind::Merge { merger, .. } => merger.remove_leg(now, source),
+        }
+    }
+
+    /// The sender of a source has started over: its numbers mean something new.
+    pub(super) fn restart_source(&mut self, now: Time, source: u8) {
+        if let Kind::Merge { merger, .. } = &mut self.kind {
+            merger.restart(now, source);
+        }
+    }
+
+    /// Takes in a packet and gives the first that is to be published; [`Stage::poll_packet`] has more.
+    #[inline]
+    pub(super) fn handle_packet(&mut self, now: Time, source: u8, packet: Packet) -> Option<Packet> {
+        match &mut self.kind {
+            Kind::Failover(failover) => failover.handle_packet(now, source).then_some(packet),
+            Kind::Merge { merger, .. } => {
+                merger.push(source, now, packet);
+                self.poll_packet(now)
+            }
+        }
+    }
+
+    /// The next packet whose time has come by `now`.
+    #[inline]
+    pub(super) fn poll_packet(&mut self, now: Time) -> Option<Packet> {
+        match &mut self.kind {
+            Kind::Failover(_) => None,
+            Kind::Merge { merger, beginning, .. } => {
+                let packet = merger.poll_packet(now);
+                if *beginning == Beginning::Awaited
+                    && let Some(packet) = &packet
+                {
+                    *beginning = Beginning::Came(packet.meta.source);
+                }
+                packet
+            }
+        }
+    }
+
+    /// The next packet that still waits, at the end of the stage.
+    pub(super) fn poll_remains(&mut self, now: Time) -> Option<Packet> {
+        self.poll_packet(now + FAR)
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        match &mut self.kind {
+            Kind::Failover(failover) => failover.handle_timeout(now),
+            Kind::Merge { merger, .. } => merger.handle_timeout(now),
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        match &self.kind {
+            Kind::Failover(failover) => failover.poll_timeout(),
+            Kind::Merge { merger, .. } => merger.poll_timeout(),
+        }
+    }
+
+    /// The oldest change not told yet; those of sources without a name are not told.
+    pub(super) fn poll_event(&mut self, name: impl Fn(u8) -> Option<SourceName>) -> Option<EventKind> {
+        loop {
+            let kind = match &mut self.kind {
+                Kind::Failover(failover) => of_failover(failover.poll_event()?, failover.config(), &name),
+                Kind::Merge { beginning: beginning @ Beginning::Came(_), .. } => {
+                    let Beginning::Came(source) = std::mem::replace(beginning, Beginning::Told) else { continue };
+                    name(source).map(|source| EventKind::SourceActive { source })
+                }
+                Kind::Merge { merger, .. } => of_merge(merger.poll_event()?, &name),
+            };
+            if kind.is_some() {
+                return kind;
+            }
+        }
+    }
+
+    /// The one source in use, where there is one.
+    pub(super) const fn active(&self) -> Option<u8> {
+        match &self.kind {
+            Kind::Failover(failover) => failover.active(),
+            Kind::Merge { .. } => None,
+        }
+    }
+
+    /// Switches and returns so far.
+    pub(super) const fn totals(&self) -> (u64, u64) {
+        match &self.kind {
+            Kind::Failover(failover) => {
+                let stats = failover.stats();
+                (self.switches + stats.switches_total, self.returns + stats.returns_total)
+            }
+            Kind::Merge { .. } => (self.switches, self.returns),
+        }
+    }
+
+    /// What a merger counts, with legs by slot; `None` where nothing is merged.
+    pub(super) fn merge_snapshot(&self) -> Option<MergeSnapshot<u8>> {
+        let Kind::Merge { merger, .. } = &self.kind else { return None };
+        let legs = 0..merge::LEGS_MAX as u8;
+        let legs = legs.filter_map(|leg| merger.leg_stats(leg).map(|stats| (leg, stats))).collect();
+        Some(MergeSnapshot { stats: merger.stats(), legs })
+    }
+}
+
+fn of_failover(
+    event: failover::Event,
+    config: failover::Config,
+    name: impl Fn(u8) -> Option<SourceName>,
+) -> Option<EventKind> {
+    match event {
+        failover::Event::Activated { source } => name(source).map(|source| EventKind::SourceActive { source }),
+        failover::Event::Switched { from, to, cause } => {
+            let silent = match cause {
+                failover::Cause::Silent => config.health_timeout,
+                failover::Cause::Removed => Duration::ZERO,
+            };
+            name(from).zip(name(to)).map(|(from, to)| EventKind::SourceFailover { from, to, silent })
+        }
+        failover::Event::SwitchedBack { to, .. } => name(to).map(|source| EventKind::PrimaryRecovered { source }),
+        failover::Event::SourceLost { source } => name(source).map(|source| EventKind::SourceLost { source }),
+        failover::Event::SourceAlive { source } => name(source).map(|source| EventKind::SourceRecovered { source }),
+    }
+}
+
+fn of_merge(event: merge::Event, name: impl Fn(u8) -> Option<SourceName>) -> Option<EventKind> {
+    match event {
+        merge::Event::MergeStarted { leg } => name(leg).map(|source| EventKind::MergeStarted { source }),
+        merge::Event::MergeError { leg, why } => name(leg).map(|source| EventKind::MergeError { source, why }),
+        merge::Event::LegLost { leg } => name(leg).map(|source| EventKind::LegLost { source }),
+        merge::Event::LegRecovered { leg } => name(leg).map(|source| EventKind::LegRecovered { source }),
+        // The stream begins, or begins anew, with what this one brings.
+        merge::Event::Restarted { leg } => name(leg).map(|source| EventKind::SourceActive { source }),
+    }
+}
+
+/// Recovery windows up to here do with as many packets as is usual: at 1,316 bytes each 172 Mb/s, if a leg is ahead by all
+/// of it.
+const SHORT_WINDOW: Duration = Duration::from_millis(250);
+/// All that a merger can have: 15 s of 11 Mb/s.
+const PACKETS_OF_LONG_WINDOW: usize = 32_768;
+/// Longer than anything waits: no recovery window is longer than 15 s.
+const FAR: Duration = Duration::from_secs(60);
