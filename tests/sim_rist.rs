@@ -240,11 +240,28 @@ fn what_is_encrypted_arrives_through_changes_of_keys() {
     for seed in 0..4 {
         for (way, key_length) in [(Way::Push, KeyLength::Aes128), (Way::Pull, KeyLength::Aes256)] {
             let mut rig = Rig::new(seed, way, encrypted(key_length));
+            // Short ones, as encrypting takes its time in a program for debugging.
+            rig.numbered = Numbered::new(188);
             rig.links(lossy(0.05));
             rig.send(4_000, PERIOD);
             assert_eq!(rig.finish(), whole(4_000), "seed {seed}, {way:?}: {:?}", rig.received());
             assert!(rig.figure(rig.receiver, "keyless") > 0.0, "the key never changed");
         }
+    }
+}
+
+/// On a busy machine a key takes its time: what came before it waits, and need not be sent again.
+#[test]
+fn packets_wait_for_their_key() {
+    for way in [Way::Push, Way::Pull] {
+        let mut rig = Rig::new(1, way, encrypted(KeyLength::Aes128));
+        rig.numbered = Numbered::new(188);
+        rig.network.set_work_takes(Duration::from_millis(150));
+        rig.send(4_000, PERIOD);
+        assert_eq!(rig.finish(), whole(4_000), "{way:?}: {:?}", rig.received());
+        let [waited, requested] = ["keyless", "requested"].map(|name| rig.figure(rig.receiver, name));
+        assert!(waited > 500.0 && requested < 1.0, "{way:?}: {waited} waited, {requested} asked for");
+        rig.assert_took(BUFFER + DELAY, Duration::from_millis(4), &format!("{way:?}"));
     }
 }
 

@@ -1,9 +1,11 @@
 //! RIST: with librist and GStreamer on the other end over a bad path, and among ourselves.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use anabranch::adapters::clock;
 use anabranch::engine::EventKind;
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
@@ -13,16 +15,18 @@ use crate::proxy::Proxy;
 use crate::srt::{DELAY, figure, is_connected, local};
 use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, let_pass, udp, url_of, wait_until};
 
-/// One a millisecond: 10 Mb/s.
-const PACKETS: u64 = 2_000;
-/// Before the packets that count, until everybody has found each other.
-const WARM_UP: u64 = 300;
+/// 5 Mb/s: so slow that all sessions of a test fit beside each other.
+const INTERVAL: Duration = Duration::from_millis(2);
+/// Those that count, over a bad path.
+const PACKETS: u64 = 800;
+/// Before them, until everybody has found each other and measured the way.
+const WARM_UP: u64 = 250;
 /// Behind them, over a good path: a loss at the very end is noticed by nobody.
-const TAIL: u64 = 500;
+const TAIL: u64 = 150;
 /// For librist, which has to be given time on a busy machine.
-const BUFFER: &str = "buffer=500";
-/// Longer than the buffer and the way.
-const SETTLED: Duration = Duration::from_millis(1_400);
+const BUFFER: &str = "buffer=700";
+/// After so long a silence nothing more comes: more than the buffer and the way.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// How both ends speak.
 #[derive(Clone, Copy, Debug)]
@@ -86,43 +90,91 @@ fn ristreceiver(session: Session, from: &str, sink: &Sink, directory: &Path) -> 
     Peer::start("ristreceiver", &arguments, directory)
 }
 
-/// Feeds over a path that is good, then bad for [`PACKETS`], then good; says how many of those and of the tail came.
-fn feed_through(to: SocketAddr, sink: &Sink, proxy: &Proxy, loss: f64) -> u64 {
-    let mut feed = Feed::new(to, TS);
-    // Whoever was not there yet has missed some of these.
-    while feed.made() < WARM_UP || sink.count() == 0 {
-        let until = feed.made() + 1;
-        assert!(until < 20 * WARM_UP, "nothing comes");
-        feed = feed.run_until(Duration::from_millis(1), until);
-    }
-    let_pass(SETTLED);
-    let (before, made) = (sink.count(), feed.made());
-    let link = |share| link::Config { loss: Model::Random { share }, delay: DELAY, ..link::Config::default() };
-    proxy.set_both(link(loss));
-    feed = feed.run_until(Duration::from_millis(1), made + PACKETS);
-    proxy.set_both(link(0.0));
-    feed = feed.run_until(Duration::from_millis(1), made + PACKETS + TAIL);
-    let_pass(SETTLED);
-    let report = sink.report(feed.made());
-    assert_eq!((report.duplicated, report.reordered, report.corrupt), (0, 0, 0), "{report:?}");
-    sink.count() - before
+/// Each case on a thread of its own: most of their time passes waiting.
+fn in_parallel<T: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for case in cases {
+            let run = &run;
+            scope.spawn(move || run(case));
+        }
+    });
 }
 
-/// Nothing is lost on its way to us, and the figures show that something was on the line.
-fn assert_received(rig: &Rig, session: Session, came: u64) {
+fn lossy(share: f64) -> link::Config {
+    link::Config { loss: Model::Random { share }, delay: DELAY, ..link::Config::default() }
+}
+
+/// Feeds over a path that is good, then bad for [`PACKETS`], then good; says how many of those and of the tail came.
+fn feed_through(to: SocketAddr, sink: &Sink, proxy: &Proxy, loss: f64) -> u64 {
+    feed_when(|| true, to, sink, proxy, loss)
+}
+
+/// The same with a path that becomes bad only when both ends are `ready`.
+fn feed_when(ready: impl Fn() -> bool, to: SocketAddr, sink: &Sink, proxy: &Proxy, loss: f64) -> u64 {
+    feed_while(ready, to, sink, [&|| proxy.set_both(lossy(loss)), &|| {}, &|| proxy.set_both(lossy(0.0))])
+}
+
+/// Does `steps` before the packets that count, in their middle and behind them.
+fn feed_while(ready: impl Fn() -> bool, to: SocketAddr, sink: &Sink, steps: [&dyn Fn(); 3]) -> u64 {
+    let mut feed = Feed::new(to, TS);
+    // Whoever was not there yet has missed some of these.
+    while feed.made() < WARM_UP || sink.count() == 0 || !ready() {
+        let until = feed.made() + 1;
+        assert!(until < 40 * WARM_UP, "nothing comes");
+        feed = feed.run_until(INTERVAL, until);
+    }
+    let first = feed.made();
+    for (step, packets) in steps.into_iter().zip([PACKETS / 2, PACKETS / 2, TAIL]) {
+        step();
+        let until = feed.made() + packets;
+        feed = feed.run_until(INTERVAL, until);
+    }
+    let mut latest = (0, clock::now());
+    wait_until("the last packet", || {
+        if latest.0 != sink.count() {
+            latest = (sink.count(), clock::now());
+        }
+        sink.range_from(first).0 == Some(feed.made() - 1) || clock::now().since(latest.1) > SILENCE
+    });
+    let report = sink.report(feed.made());
+    assert_eq!((report.duplicated, report.reordered, report.corrupt), (0, 0, 0), "{report:?}");
+    sink.range_from(first).1
+}
+
+/// Nothing is lost on its way to us, and what was lost on the line was asked for.
+fn assert_received(rig: &Rig, session: Session, came: u64, proxy: &Proxy) {
     let source = rig.source("f", "s1");
     assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{session:?}: {source:?}");
     // Reports are no packets.
     assert!(source.bytes == source.packets * TS as u64, "{session:?}: {source:?}");
+    let lost = proxy.lost() as f64;
     if session.loss > 0.0 {
-        let expected = PACKETS as f64 * session.loss;
-        assert!(source.recovered as f64 > expected * 0.6, "{session:?}: {source:?}");
-        assert!(figure(&source.details, "nacks") > 10.0, "{session:?}: {source:?}");
-        assert!(figure(&source.details, "retransmitted") < expected * 1.8, "{session:?}: {source:?}");
+        assert!(lost > PACKETS as f64 * session.loss * 0.5, "{session:?}: {lost}");
+        // What was lost and lost again counts once; in the Main profile some of it were reports.
+        assert!(source.recovered as f64 > lost * 0.6, "{session:?}: {source:?}");
+        assert!(figure(&source.details, "nacks") > 5.0, "{session:?}: {source:?}");
     }
-    let round_trip = source.round_trip.unwrap();
-    assert!(round_trip >= 2 * DELAY && round_trip < 3 * DELAY, "{session:?}: {round_trip:?}");
+    // How many more than were lost depends on how busy the machine is; the simulator has the bound for an idle one.
+    let [again, requested] = ["retransmitted", "requested"].map(|name| figure(&source.details, name));
+    assert!(again <= requested, "{session:?}: {source:?}");
+    wait_until("a round trip as the path has it", || {
+        let round_trip = rig.source("f", "s1").round_trip.unwrap();
+        assert!(round_trip >= 2 * DELAY, "{session:?}: {round_trip:?}");
+        round_trip < 4 * DELAY
+    });
     assert_eq!((source.drops.malformed, source.drops.unexpected), (0, 0), "{session:?}: {source:?}");
+}
+
+/// What a peer asked us for it got. Some more it may lose by itself on a busy machine: what we send, and what its own
+/// timers come too late for, is none of ours.
+fn assert_sent(rig: &Rig, session: Session, came: u64, lost: u64) {
+    let output = rig.output("f", "o1");
+    assert!(came >= (PACKETS + TAIL) * 98 / 100, "{session:?}: {came} {output:?}");
+    // GStreamer also asks for packets that should have come, but have not been made yet.
+    let [requested, again, skipped] =
+        ["requested", "retransmitted", "bandwidth_skipped"].map(|name| figure(&output.details, name));
+    assert!(again <= requested && skipped < 1.0, "{session:?}: {output:?}");
+    assert!(session.loss == 0.0 || again > lost as f64 * 0.6, "{session:?}: {lost} {output:?}");
 }
 
 #[test]
@@ -130,7 +182,7 @@ fn librist_sends_to_us() {
     if !installed("ristsender") {
         return;
     }
-    for session in SESSIONS {
+    in_parallel(SESSIONS, |session| {
         let directory = tempfile::tempdir().unwrap();
         let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
         let proxy = session.path(port);
@@ -139,8 +191,8 @@ fn librist_sends_to_us() {
         wait_for_port(feed);
         rig.wait_event("f", "the connection", is_connected);
         let came = feed_through(local(feed), &sink, &proxy, session.loss);
-        assert_received(&rig, session, came);
-    }
+        assert_received(&rig, session, came, &proxy);
+    });
 }
 
 #[test]
@@ -148,7 +200,7 @@ fn librist_receives_from_us() {
     if !installed("ristreceiver") {
         return;
     }
-    for session in SESSIONS {
+    in_parallel(SESSIONS, |session| {
         let directory = tempfile::tempdir().unwrap();
         let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
         let proxy = session.path(port);
@@ -158,15 +210,8 @@ fn librist_receives_from_us() {
         rig.apply("f", flow([udp(listen)], [rist(proxy.address, &session.ours())]));
         rig.wait_event("f", "the connection", is_connected);
         let came = feed_through(listen, &sink, &proxy, session.loss);
-        let output = rig.output("f", "o1");
-        // Librist itself loses some when the machine is busy.
-        assert!(came >= (PACKETS + TAIL) * 999 / 1_000, "{session:?}: {came} {output:?}");
-        if session.loss > 0.0 {
-            let again = figure(&output.details, "retransmitted");
-            let expected = PACKETS as f64 * session.loss;
-            assert!(again > expected * 0.7 && again < expected * 1.6, "{session:?}: {output:?}");
-        }
-    }
+        assert_sent(&rig, session, came, proxy.lost());
+    });
 }
 
 #[test]
@@ -174,29 +219,29 @@ fn librist_pulls_from_us_and_is_pulled_from() {
     if !installed("ristreceiver") || !installed("ristsender") {
         return;
     }
-    for session in [MAIN, Session { query: "&secret=hunter22&aes-type=256", ..MAIN }] {
+    let secret = Session { query: "&secret=hunter22&aes-type=256", ..MAIN };
+    in_parallel([(MAIN, true), (secret, true), (MAIN, false), (secret, false)], |(session, pulls)| {
         let directory = tempfile::tempdir().unwrap();
-        let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
+        let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), free_port());
         let proxy = session.path(port);
-        rig.apply("f", flow([udp(listen)], [format!("rist://@:{port}?{}", session.ours())]));
-        let peer = ristreceiver(session, &rist(proxy.address, &session.theirs()), &sink, directory.path());
-        rig.wait_event("f", "the connection", is_connected);
-        let came = feed_through(listen, &sink, &proxy, session.loss);
-        assert!(came >= (PACKETS + TAIL) * 999 / 1_000, "{session:?}: {came}");
-        assert!(figure(&rig.output("f", "o1").details, "retransmitted") > 50.0, "{session:?}");
-        drop(peer);
-        rig.wait_event("f", "its end", |event| matches!(event, EventKind::PeerDisconnected { .. }));
-
-        let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
-        let proxy = session.path(port);
-        let to = format!("rist://@127.0.0.1:{port}?{}", session.theirs());
-        let _peer = ristsender(session, feed, &to, directory.path());
-        wait_for_port(port);
-        rig.apply("f", flow([rist(proxy.address, &session.ours())], [sink.url()]));
-        rig.wait_event("f", "the connection", is_connected);
-        let came = feed_through(local(feed), &sink, &proxy, session.loss);
-        assert_received(&rig, session, came);
-    }
+        if pulls {
+            rig.apply("f", flow([udp(local(listen))], [format!("rist://@:{port}?{}", session.ours())]));
+            let peer = ristreceiver(session, &rist(proxy.address, &session.theirs()), &sink, directory.path());
+            rig.wait_event("f", "the connection", is_connected);
+            let came = feed_through(local(listen), &sink, &proxy, session.loss);
+            assert_sent(&rig, session, came, proxy.lost());
+            drop(peer);
+            rig.wait_event("f", "its end", |event| matches!(event, EventKind::PeerDisconnected { .. }));
+        } else {
+            let to = format!("rist://@127.0.0.1:{port}?{}", session.theirs());
+            let _peer = ristsender(session, listen, &to, directory.path());
+            wait_for_port(port);
+            rig.apply("f", flow([rist(proxy.address, &session.ours())], [sink.url()]));
+            rig.wait_event("f", "the connection", is_connected);
+            let came = feed_through(local(listen), &sink, &proxy, session.loss);
+            assert_received(&rig, session, came, &proxy);
+        }
+    });
 }
 
 #[test]
@@ -236,7 +281,7 @@ fn gstreamer_sends_to_us_and_keeps_its_name() {
     let came = feed_through(local(feed), &sink, &proxy, SIMPLE.loss);
     let source = rig.source("f", "s1");
     assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{source:?}");
-    assert!(source.recovered > 50, "{source:?}");
+    assert!(source.recovered as f64 > proxy.lost() as f64 * 0.6, "{source:?}");
     // It would take another SSRC after a collision.
     let restarted = |event: &EventKind| !is_connected(event) && event.to_string().contains("restart");
     assert!(!rig.events("f").iter().any(restarted), "{:?}", rig.events("f"));
@@ -258,18 +303,23 @@ fn gstreamer_receives_from_us() {
     let _peer = Peer::start("gst-launch-1.0", &pipeline, directory.path());
     wait_for_port(port);
     rig.apply("f", flow([udp(listen)], [rist(proxy.address, &SIMPLE.ours())]));
-    let came = feed_through(listen, &sink, &proxy, SIMPLE.loss);
-    let output = rig.output("f", "o1");
-    // One in some thousands is GStreamer's own; on a busy machine it asks late, or not at all.
-    assert!(came >= (PACKETS + TAIL) * 99 / 100, "{came} {output:?}");
-    assert!(figure(&output.details, "retransmitted") > 50.0, "{output:?}");
-    assert!(output.round_trip.is_some_and(|span| span > DELAY), "{output:?}");
+    // It takes some time, perhaps a second, before it asks for anything.
+    proxy.set_both(lossy(SIMPLE.loss));
+    let before = Cell::new(0);
+    let asks = || {
+        before.set(proxy.lost());
+        figure(&rig.output("f", "o1").details, "requested") > 0.0
+    };
+    let came = feed_when(asks, listen, &sink, &proxy, SIMPLE.loss);
+    assert_sent(&rig, SIMPLE, came, proxy.lost() - before.get());
+    assert!(rig.output("f", "o1").round_trip.is_some_and(|span| span > DELAY));
 }
 
 #[test]
 fn we_speak_with_ourselves_in_every_way() {
-    let secret = "&secret=hunter22&aes-type=256&key-rotation=500&npd=1";
-    for (session, pulls) in [(SIMPLE, false), (MAIN, false), (MAIN, true), (Session { query: secret, ..MAIN }, true)] {
+    let secret = "&secret=hunter22&aes-type=256&key-rotation=250&npd=1";
+    let secret = Session { query: secret, ..MAIN };
+    in_parallel([(SIMPLE, false), (MAIN, false), (MAIN, true), (secret, true)], |(session, pulls)| {
         let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
         let proxy = session.path(port);
         let (there, here) = (format!("rist://@:{port}?{}", session.ours()), rist(proxy.address, &session.ours()));
@@ -279,40 +329,27 @@ fn we_speak_with_ourselves_in_every_way() {
         rig.wait_event("f", "the connection", is_connected);
         rig.wait_event("sends", "the connection", is_connected);
         let came = feed_through(listen, &sink, &proxy, session.loss);
-        assert_received(&rig, session, came);
+        assert_received(&rig, session, came, &proxy);
         rig.stop("sends");
         rig.wait_event("f", "the end", |event| matches!(event, EventKind::PeerDisconnected { .. }));
-        wait_until("nobody", || rig.source("f", "s1").packets > 0);
-    }
+    });
 }
 
 /// Two paths that each lose 2 %, one of which ends for good in the middle.
 fn over_two_paths(to: SocketAddr, sink: &Sink, paths: [Proxy; 2]) -> u64 {
     let [first, second] = paths;
-    let mut feed = Feed::new(to, TS);
-    while feed.made() < WARM_UP || sink.count() == 0 {
-        let until = feed.made() + 1;
-        assert!(until < 20 * WARM_UP, "nothing comes");
-        feed = feed.run_until(Duration::from_millis(1), until);
-    }
-    let_pass(SETTLED);
-    let (before, made) = (sink.count(), feed.made());
-    let lossy = |share| link::Config { loss: Model::Random { share }, delay: DELAY, ..link::Config::default() };
-    [&first, &second].iter().for_each(|path| path.set_both(lossy(0.02)));
-    feed = feed.run_until(Duration::from_millis(1), made + PACKETS / 2);
-    drop(first);
-    feed = feed.run_until(Duration::from_millis(1), made + PACKETS);
-    second.set_both(lossy(0.0));
-    feed = feed.run_until(Duration::from_millis(1), made + PACKETS + TAIL);
-    let_pass(SETTLED);
-    let report = sink.report(feed.made());
-    assert_eq!((report.duplicated, report.reordered, report.corrupt), (0, 0, 0), "{report:?}");
-    sink.count() - before
+    let first = Cell::new(Some(first));
+    let bad = || {
+        let path = first.take();
+        path.iter().chain([&second]).for_each(|path| path.set_both(lossy(0.02)));
+        first.set(path);
+    };
+    feed_while(|| true, to, sink, [&bad, &|| drop(first.take()), &|| second.set_both(lossy(0.0))])
 }
 
 #[test]
 fn one_of_two_paths_ends_and_nothing_is_lost() {
-    for (session, weights) in [(SIMPLE, ["0", "0"]), (MAIN, ["0", "0"]), (MAIN, ["2", "1"])] {
+    in_parallel([(SIMPLE, ["0", "0"]), (MAIN, ["0", "0"]), (MAIN, ["2", "1"])], |(session, weights)| {
         let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
         // With one port for all paths.
         let paths = [session.path(port), session.path(port)];
@@ -327,7 +364,7 @@ fn one_of_two_paths_ends_and_nothing_is_lost() {
         let came = over_two_paths(listen, &sink, paths);
         let source = rig.source("f", "s1");
         assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{session:?} {weights:?}: {source:?}");
-    }
+    });
 }
 
 #[test]
@@ -346,7 +383,7 @@ fn librist_merges_what_we_send_over_two_paths() {
     rig.apply("f", flow([udp(listen)], [rist(paths[0].address, &nodes)]));
     rig.wait_event("f", "the connection", is_connected);
     let came = over_two_paths(listen, &sink, paths);
-    assert!(came >= (PACKETS + TAIL) * 999 / 1_000, "{came} {:?}", rig.output("f", "o1"));
+    assert!(came >= (PACKETS + TAIL) * 98 / 100, "{came} {:?}", rig.output("f", "o1"));
 }
 
 #[test]
@@ -358,7 +395,7 @@ fn librist_sends_to_us_over_two_paths() {
     let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
     let paths = [MAIN.path(port), MAIN.path(port)];
     rig.apply("f", flow([format!("rist://@:{port}?{}", MAIN.ours())], [sink.url()]));
-    let to = [&paths[0], &paths[1]].map(|path| rist(path.address, "buffer=500&weight=0")).join(",");
+    let to = [&paths[0], &paths[1]].map(|path| rist(path.address, &format!("{BUFFER}&weight=0"))).join(",");
     let _peer = ristsender(MAIN, feed, &to, directory.path());
     wait_for_port(feed);
     rig.wait_event("f", "the connection", is_connected);
@@ -370,7 +407,7 @@ fn librist_sends_to_us_over_two_paths() {
 
 #[test]
 fn whoever_comes_first_waits_for_the_other() {
-    for (pulls, source_first) in [(false, true), (false, false), (true, true), (true, false)] {
+    in_parallel([(false, true), (false, false), (true, true), (true, false)], |(pulls, source_first)| {
         let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
         let (there, here) = (format!("rist://@127.0.0.1:{port}?buffer=100"), rist(local(port), "buffer=100"));
         let (output, source) = if pulls { (there, here) } else { (here, there) };
@@ -390,5 +427,5 @@ fn whoever_comes_first_waits_for_the_other() {
         let feed = Feed::new(listen, TS).run_until(Duration::from_millis(1), 200);
         sink.wait(200);
         assert_eq!(sink.report(feed.made()).received, 200, "pulls {pulls}, source first {source_first}");
-    }
+    });
 }

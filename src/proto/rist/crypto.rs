@@ -230,6 +230,11 @@ impl Opening {
         None
     }
 
+    /// Whether this key is being derived.
+    pub(super) fn awaits(&self, nonce: Nonce, length: KeyLength) -> bool {
+        self.asked.is_some_and(|(asked, of, _)| (asked, of) == (nonce, length))
+    }
+
     /// What this key decrypted makes sense.
     pub(super) fn prove(&mut self, standing: Standing) {
         match standing {
@@ -250,7 +255,7 @@ impl Opening {
 
     pub(super) fn handle_done(&mut self, done: Done) {
         let Ok(key) = done.result.downcast::<Key>() else { return };
-        if self.asked.is_some_and(|(nonce, length, _)| (nonce, length) == (key.nonce, key.length)) {
+        if self.awaits(key.nonce, key.length) {
             self.candidate = Some(*key);
         }
     }

@@ -11,7 +11,7 @@ pub enum Refusal {
     /// In the clear, where there is a secret; or encrypted, where there is none; or with another secret.
     #[error("the passphrases differ")]
     Secret,
-    /// Its key is not there yet.
+    /// Its key is not there yet; it may come up again.
     #[error("the key is being derived")]
     NoKey,
     /// No buffer to decrypt it in.

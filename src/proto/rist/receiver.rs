@@ -485,11 +485,21 @@ impl Receiver {
         }
     }
 
+    fn take_in(&mut self, now: Time, datagram: Datagram) {
+        let peer = datagram.peer;
+        if let Err(refusal) = self.handle_arrival(now, datagram) {
+            self.refusals.count(refusal, &mut self.stats);
+            if refusal == Refusal::Secret && self.refusals.is_news(now) {
+                self.tell(Event::PeerRefused { peer, why: error::SECRETS_DIFFER });
+            }
+        }
+    }
+
     fn handle_arrival(&mut self, now: Time, datagram: Datagram) -> Result<(), Refusal> {
         let peer = datagram.peer;
         let mut version = None;
         let ssrc = self.source.as_ref().map(Source::ssrc);
-        let arrival = self.wire.unwrap(now, datagram.port, datagram.packet, ssrc, &mut version)?;
+        let arrival = self.wire.unwrap(now, datagram, ssrc, &mut version)?;
         match arrival {
             Arrival::Media(packet) => self.handle_media(now, peer, packet),
             Arrival::Control(packet, port) => {
@@ -530,14 +540,10 @@ impl Receiver {
 
 impl Core for Receiver {
     fn handle_datagram(&mut self, now: Time, datagram: Datagram) {
-        let peer = datagram.peer;
-        if let Err(refusal) = self.handle_arrival(now, datagram) {
-            self.refusals.count(refusal, &mut self.stats);
-            if refusal == Refusal::Secret && self.refusals.is_news(now) {
-                self.tell(Event::PeerRefused { peer, why: error::SECRETS_DIFFER });
-            }
-        }
-        self.release(now);
+        // What came later may still wait in the socket: after a pause of the machine nothing is lost that came in time.
+        let came = datagram.packet.meta.arrival.min(now);
+        self.take_in(now, datagram);
+        self.release(came);
     }
 
     fn handle_packet(&mut self, _now: Time, _packet: &Packet) {}
@@ -575,8 +581,10 @@ impl Core for Receiver {
         self.wire.poll_work()
     }
 
-    fn handle_done(&mut self, _now: Time, done: Done) {
-        self.wire.handle_done(done);
+    fn handle_done(&mut self, now: Time, done: Done) {
+        for datagram in self.wire.handle_done(done) {
+            self.take_in(now, datagram);
+        }
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -629,3 +637,41 @@ const REQUESTED_AT_ONCE: usize = 512;
 const MASKED_MAX: u32 = 16 * 17;
 /// Reports, answers and requests that may wait.
 const TRANSMITS_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Meta, PoolLimits};
+    use crate::proto::Port;
+    use crate::units::Seq;
+
+    #[test]
+    fn what_came_in_time_is_not_lost_when_it_is_read_late() {
+        let pool = Pool::new(PoolLimits::default());
+        let surroundings = Surroundings { pool: pool.clone(), seed: 1, unix_ns_at_zero: 0 };
+        let buffer = Duration::from_millis(200);
+        let config = Config { profile: Profile::Simple, buffer, ..Config::default() };
+        let mut receiver = Receiver::listening(config, &surroundings);
+        let media = |sequence: u32, again: u32, came: u64| {
+            let (sequence, timestamp) = (Seq::new(sequence), sequence * 900);
+            let header = Header { marker: false, payload_type: 33, sequence, timestamp, ssrc: 8 | again };
+            let meta = Meta { arrival: ms(came), ..Meta::default() };
+            let packet = pool.copy(&[&header.to_bytes()[..], &[0x47; 188]].concat(), meta).unwrap();
+            Datagram { port: Port::Media, peer: ([192, 0, 2, 1], 5_000).into(), packet }
+        };
+        receiver.handle_datagram(ms(10), media(1, 0, 10));
+        receiver.handle_datagram(ms(30), media(3, 0, 30));
+        // The machine pauses; then all that came meanwhile is read at once.
+        for datagram in [media(4, 0, 40), media(2, RETRANSMITTED, 90), media(5, 0, 250)] {
+            receiver.handle_datagram(ms(900), datagram);
+        }
+        receiver.handle_timeout(ms(900));
+        let out = std::iter::from_fn(|| receiver.poll_packet()).filter_map(|packet| packet.meta.sequence);
+        assert_eq!(out.map(|sequence| sequence % 65_536).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        assert_eq!((receiver.stats().lost, receiver.stats().late), (0, 0));
+    }
+
+    fn ms(ms: u64) -> Time {
+        Time::ZERO + Duration::from_millis(ms)
+    }
+}

@@ -315,7 +315,7 @@ impl Sender {
     fn handle_tunnel(&mut self, now: Time, datagram: Datagram) {
         let peer = datagram.peer;
         let mut version = None;
-        let arrival = match self.wire.unwrap(now, datagram.port, datagram.packet, None, &mut version) {
+        let arrival = match self.wire.unwrap(now, datagram, None, &mut version) {
             Ok(arrival) => arrival,
             Err(refusal) => return self.refuse(now, peer, refusal),
         };
@@ -644,8 +644,10 @@ impl Core for Sender {
         self.wire.poll_work()
     }
 
-    fn handle_done(&mut self, _now: Time, done: Done) {
-        self.wire.handle_done(done);
+    fn handle_done(&mut self, now: Time, done: Done) {
+        for datagram in self.wire.handle_done(done) {
+            self.handle_datagram(now, datagram);
+        }
     }
 
     fn poll_timeout(&self) -> Option<Time> {

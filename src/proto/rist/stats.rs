@@ -43,7 +43,7 @@ pub(super) struct Receiving {
     pub(super) retransmitted: u64,
     /// Came after one request.
     pub(super) recovered_at_once: u64,
-    /// Datagrams that could not be decrypted yet.
+    /// Datagrams that came before their key was there; most wait for it.
     pub(super) keyless: u64,
 }
 
