@@ -9,6 +9,7 @@ use anabranch::bus::{Pool, PoolLimits};
 use anabranch::proto::rist::crypto::KeyLength;
 use anabranch::proto::rist::rtcp::RequestFormat;
 use anabranch::proto::rist::{Config, Leg, Profile, Receiver, Sender};
+use anabranch::proto::rtp::HeaderMode;
 use anabranch::proto::{Event, Port, Stats, Surroundings};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
@@ -365,6 +366,44 @@ fn the_same_seed_gives_the_same_run() {
         rig.network.fingerprint()
     };
     assert_eq!(run(), run());
+}
+
+/// What a source left out is missing, and nothing else; numbers and timestamps come through, over a restart, too.
+#[test]
+fn kept_headers_come_through_with_the_gaps_of_the_source() {
+    for (seed, way) in [(1, Way::Simple), (2, Way::Push)] {
+        let mut rig = Rig::new(seed, way, Config { header: HeaderMode::Keep, ..config() });
+        rig.links(lossy(0.05));
+        let (mut sent, mut came) = (Vec::new(), Vec::new());
+        for number in (64_000..67_000_u64).chain(10_000..12_000) {
+            if number == 66_600 || number == 11_600 {
+                rig.links(link::Config { delay: DELAY, ..link::Config::default() });
+            }
+            if number == 10_000 {
+                rig.now += BUFFER * 2;
+                rig.network.run_until(rig.now);
+                rig.links(lossy(0.05));
+            }
+            // Every hundredth, and a burst, never reached us.
+            if number % 100 != 50 && !(65_000..65_040).contains(&number) {
+                let mut packet = rig.numbered.packet(rig.network.pool(), rig.now).unwrap();
+                packet.meta.sequence = Some(number);
+                packet.meta.rtp_timestamp = Some(number as u32 * 95);
+                sent.push((number as u16, number as u32 * 95));
+                rig.network.send(rig.now, rig.sender, packet);
+            }
+            rig.now += PERIOD;
+            rig.network.run_until(rig.now);
+        }
+        rig.now += BUFFER * 2;
+        rig.network.run_until(rig.now);
+        for delivery in rig.network.take_packets(rig.receiver) {
+            let meta = delivery.packet.meta;
+            came.push((meta.sequence.unwrap() as u16, meta.rtp_timestamp.unwrap()));
+        }
+        assert!(came == sent, "{way:?}: {} of {}, {:?}", came.len(), sent.len(), rig.received());
+        assert_eq!(rig.received().lost, 30 + 40 + 20, "{way:?}");
+    }
 }
 
 /// Two legs with addresses of their own to one receiver.

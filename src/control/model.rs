@@ -282,7 +282,7 @@ pub enum FailoverMode {
     /// One at a time.
     #[default]
     Failover,
-    /// All merged by sequence number; each must be `rtp`, `rtp-fec`, or SRT with `payload=rtp` in its `url`.
+    /// All merged by sequence number; each must be `rtp`, `rtp-fec`, `rist`, or SRT with `payload=rtp` in its `url`.
     Merge,
 }
 

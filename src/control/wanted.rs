@@ -838,7 +838,7 @@ mod tests {
         let fixed = |ms| RecoveryWindow::Fixed(Duration::from_millis(ms));
         let merged = |ms| FailoverMode::Merge(MergeConfig { recovery_window: fixed(ms), ..MergeConfig::default() });
         assert_eq!(mode(&merge(&["rtp"])), merged(100));
-        let mut three = merge(&["rtp", "rtp-fec", "rtp"]);
+        let mut three = merge(&["rtp", "rtp-fec", "rist"]);
         three["source_failover_config"]["recovery_window"] = json!(250);
         assert_eq!(mode(&three), merged(250));
         three["source_failover_config"]["state"] = json!("DISABLED");

@@ -170,7 +170,6 @@ fn assert_received(rig: &Rig, session: Session, came: u64, proxy: &Proxy) {
 fn assert_sent(rig: &Rig, session: Session, came: u64, lost: u64) {
     let output = rig.output("f", "o1");
     assert!(came >= (PACKETS + TAIL) * 98 / 100, "{session:?}: {came} {output:?}");
-    // GStreamer also asks for packets that should have come, but have not been made yet.
     let [requested, again, skipped] =
         ["requested", "retransmitted", "bandwidth_skipped"].map(|name| figure(&output.details, name));
     assert!(again <= requested && skipped < 1.0, "{session:?}: {output:?}");
@@ -311,7 +310,12 @@ fn gstreamer_receives_from_us() {
         figure(&rig.output("f", "o1").details, "requested") > 0.0
     };
     let came = feed_when(asks, listen, &sink, &proxy, SIMPLE.loss);
-    assert_sent(&rig, SIMPLE, came, proxy.lost() - before.get());
+    let (output, lost) = (rig.output("f", "o1"), proxy.lost() - before.get());
+    // On a busy machine it asks for a part only; of packets that have not been made yet, too.
+    let [requested, again, unavailable, too_soon] =
+        ["requested", "retransmitted", "unavailable", "bloat_skipped"].map(|name| figure(&output.details, name) as u64);
+    assert!(again > 5 && again + unavailable + too_soon == requested, "{output:?}");
+    assert!(came + lost >= PACKETS + TAIL, "{came} {lost} {output:?}");
     assert!(rig.output("f", "o1").round_trip.is_some_and(|span| span > DELAY));
 }
 

@@ -12,7 +12,11 @@ use crate::proto::srt::GroupMember;
 use crate::units::Bitrate;
 
 pub(super) fn parse_source(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
-    let endpoint = parse(parts)?;
+    let mut query = parts.query(&KEYS)?;
+    if let Some(value) = query.take("header") {
+        return Err(query.value_error("header", &value, "it only on outputs"));
+    }
+    let endpoint = parse(parts, query)?;
     match (&endpoint.side, endpoint.session.profile) {
         (Side::Bonded { .. }, _) => Err(parts.address_error("all paths come to one port here, so leave out nodes")),
         (Side::Caller { .. }, Profile::Simple) => {
@@ -23,7 +27,7 @@ pub(super) fn parse_source(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError
 }
 
 pub(super) fn parse_output(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
-    let endpoint = parse(parts)?;
+    let endpoint = parse(parts, parts.query(&KEYS)?)?;
     match (&endpoint.side, endpoint.session.profile) {
         (Side::Listener { .. }, Profile::Simple) => {
             Err(parts.address_error("in the Simple profile an output calls: write whom"))
@@ -35,8 +39,7 @@ pub(super) fn parse_output(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError
     }
 }
 
-fn parse(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
-    let mut query = parts.query(&KEYS)?;
+fn parse(parts: &Parts<'_>, mut query: Query<'_>) -> Result<EndpointConfig, UrlError> {
     let session = session(&mut query)?;
     let side = match query.take("nodes") {
         Some(nodes) => bonded(parts, &mut query, &nodes)?,
@@ -111,6 +114,7 @@ fn session(query: &mut Query<'_>) -> Result<Config, UrlError> {
     let (least, most) = config.round_trip;
     config.round_trip.0 = ms(query.number("rtt-min", 1, 5_000)?).unwrap_or(least);
     config.round_trip.1 = ms(query.number("rtt-max", 1, 10_000)?).unwrap_or(most).max(config.round_trip.0);
+    config.header = query.rtp_header()?;
     let kbps: Option<u64> = query.number("bandwidth", 1, 100_000_000)?;
     config.bandwidth = kbps.map(|kbps| Bitrate::from_bps(kbps * 1_000));
     if let Some(cname) = query.take("cname") {
@@ -167,7 +171,7 @@ fn main_profile(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlErr
 const BUFFER_MS_MAX: u64 = 30_000;
 
 const MAIN_KEYS: [&str; 6] = ["aes-type", "keepalive-interval", "key-rotation", "npd", "secret", "virt-dst-port"];
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "aes-type",
     "bandwidth",
     "buffer",
@@ -175,6 +179,7 @@ const KEYS: [&str; 24] = [
     "buffer-min",
     "cname",
     "dscp",
+    "header",
     "iface",
     "keepalive-interval",
     "key-rotation",
@@ -199,6 +204,7 @@ mod tests {
     use super::super::{parse_output, parse_source, without_secrets};
     use super::*;
     use crate::engine::{OutputEndpoint, SourceEndpoint};
+    use crate::proto::rtp::HeaderMode;
 
     fn source(url: &str) -> EndpointConfig {
         let SourceEndpoint::Rist(endpoint) = parse_source(url).unwrap() else { unreachable!("a RIST source") };
@@ -227,6 +233,7 @@ mod tests {
         for url in ["rist://@:5000", "rist://@0.0.0.0:5000?profile=simple", "rist://:5000", "rist://0.0.0.0:5000"] {
             assert!(matches!(source(url).side, Side::Listener { .. }), "{url}");
         }
+        assert_eq!(output("rist://10.0.0.9:5000?header=keep").session.header, HeaderMode::Keep);
         assert!(matches!(source("rist://example.com:5001").side, Side::Caller { .. }));
         assert!(matches!(output("rist://@:5000").side, Side::Listener { .. }));
     }
@@ -237,6 +244,8 @@ mod tests {
         assert!(text("rist://@:5000?profile=simple").contains("an output calls"));
         assert!(text("rist://1.2.3.4:5001?profile=simple").contains("even"));
         assert!(text("rist://1.2.3.4:5000?profile=simple&secret=hunter22").contains("only with profile=main"));
+        assert!(text("rist://1.2.3.4:5000?header=old").contains("keep or new"));
+        assert!(parse_source("rist://@:5000?header=keep").unwrap_err().to_string().contains("only on outputs"));
         assert!(text("rist://1.2.3.4:5000?aes-type=192").contains("128 or 256"));
         let long = format!("rist://1.2.3.4:5000?secret={}", "x".repeat(200));
         assert!(!text(&long).contains("xx"), "{}", text(&long));

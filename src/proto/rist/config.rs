@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::crypto::{KeyLength, Secret};
 use super::rtcp::RequestFormat;
+use crate::proto::rtp::HeaderMode;
 use crate::units::Bitrate;
 
 /// Settings of one end. Both ends use most of them alike; what only one needs says so.
@@ -21,6 +22,9 @@ pub struct Config {
     pub round_trip: (Duration, Duration),
     /// How a receiver asks for packets.
     pub requests: RequestFormat,
+    /// Whether a sender numbers and stamps its packets itself, the default, or as they were when they came: then what it
+    /// sends can be merged with other ways that they took.
+    pub header: HeaderMode,
     /// What a sender may send in all, media and packets sent again; media itself is never held back. `None`, the
     /// default: as much again as the media takes.
     pub bandwidth: Option<Bitrate>,
@@ -51,6 +55,7 @@ impl Default for Config {
             reorder: Duration::from_millis(25),
             round_trip: (Duration::from_millis(5), Duration::from_millis(500)),
             requests: RequestFormat::Shorter,
+            header: HeaderMode::New,
             bandwidth: None,
             cname: "anabranch".into(),
             session_timeout: Duration::from_secs(2),

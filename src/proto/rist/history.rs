@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::bus::Packet;
 use crate::units::{Bitrate, DataSize, Seq, Time};
 
-/// Packets sent, the oldest first, without gaps between their numbers. Bounded by age and by [`PACKETS_MAX`].
+/// Packets sent, the oldest first, each in the place of its number: where numbers are kept, a gap of the source is one
+/// here. Bounded by age and by [`PACKETS_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct History {
     packets: VecDeque<Sent>,
@@ -14,10 +15,11 @@ pub(super) struct History {
 
 /// One of them.
 #[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) sequence: Seq<16>,
-    pub(super) timestamp: u32,
-    pub(super) payload: Packet,
+struct Sent {
+    sequence: Seq<16>,
+    timestamp: u32,
+    /// `None` for a number that the source left out.
+    payload: Option<Packet>,
     at: Time,
     /// When it was last sent again, and to whom.
     again: Option<(Time, u32)>,
@@ -26,8 +28,18 @@ pub(super) struct Sent {
 }
 
 impl History {
-    /// Keeps a packet that was sent at `now`, and forgets those older than `age`.
+    /// Keeps a packet that was sent at `now`, and forgets those older than `age`; all, if its number does not go on from
+    /// theirs.
     pub(super) fn push(&mut self, now: Time, sequence: Seq<16>, timestamp: u32, payload: Packet, age: Duration) {
+        let next = self.packets.back().map_or(sequence, |last| last.sequence.add(1));
+        match next.distance(sequence) {
+            gap @ 0..=GAP_MAX => (0..gap).for_each(|n| self.keep(now, next.add(n as u32), timestamp, None, age)),
+            _ => self.packets.clear(),
+        }
+        self.keep(now, sequence, timestamp, Some(payload), age);
+    }
+
+    fn keep(&mut self, now: Time, sequence: Seq<16>, timestamp: u32, payload: Option<Packet>, age: Duration) {
         while self.packets.len() >= PACKETS_MAX || self.packets.front().is_some_and(|sent| now.since(sent.at) > age) {
             self.packets.pop_front();
         }
@@ -48,29 +60,29 @@ impl History {
         (oldest.sequence.add(from as u32), u32::try_from(to - from).unwrap_or(0))
     }
 
-    /// Whether a packet shall be sent to `peer` again: it is there, does not wait for that already, and was not sent to
-    /// him less than `spacing` ago. It waits from now on.
-    pub(super) fn want(&mut self, now: Time, sequence: Seq<16>, peer: u32, spacing: Duration) -> bool {
-        let Some(sent) = self.find(sequence) else { return false };
+    /// Whether a packet shall be sent to `peer` again: it does not wait for that already, and was not sent to him less
+    /// than `spacing` ago. It waits from now on. `None` if it is not there.
+    pub(super) fn want(&mut self, now: Time, sequence: Seq<16>, peer: u32, spacing: Duration) -> Option<bool> {
+        let sent = self.find(sequence)?;
         let is_on_its_way = sent.again.is_some_and(|(last, to)| to == peer && now.since(last) < spacing);
         if is_on_its_way || sent.waiting == Some(peer) {
-            return false;
+            return Some(false);
         }
         sent.waiting = Some(peer);
-        true
+        Some(true)
     }
 
-    /// A packet that is sent to `peer` again now; `None` if it is not there any more.
-    pub(super) fn take(&mut self, now: Time, sequence: Seq<16>, peer: u32) -> Option<&Sent> {
+    /// Timestamp and payload of a packet that is sent to `peer` again now; `None` if it is not there any more.
+    pub(super) fn take(&mut self, now: Time, sequence: Seq<16>, peer: u32) -> Option<(u32, Packet)> {
         let sent = self.find(sequence)?;
         sent.again = Some((now, peer));
         sent.waiting = None;
-        Some(sent)
+        Some((sent.timestamp, sent.payload.clone()?))
     }
 
     fn find(&mut self, sequence: Seq<16>) -> Option<&mut Sent> {
         let at = usize::try_from(self.packets.front()?.sequence.distance(sequence)).ok()?;
-        self.packets.get_mut(at)
+        self.packets.get_mut(at).filter(|sent| sent.payload.is_some())
     }
 }
 
@@ -139,6 +151,8 @@ impl Budget {
 
 /// Half of all numbers, as a receiver could not tell more apart.
 pub(super) const PACKETS_MAX: usize = 32_768;
+/// Numbers that a source may leave out at once. Judgement: as long an outage is a new start.
+const GAP_MAX: i32 = 4_096;
 const WINDOW: Duration = Duration::from_millis(100);
 /// What may be sent again where the media takes less.
 const RATE_MIN: Bitrate = Bitrate::from_bps(1_000_000);
@@ -173,16 +187,39 @@ mod tests {
         assert_eq!(history.overlap(Seq::new(70), 5).1, 0);
         let spacing = Duration::from_millis(20);
         let want = |history: &mut History, at, number, peer| history.want(ms(at), Seq::new(number), peer, spacing);
-        assert!(want(&mut history, 100, 20, 0));
-        assert!(!want(&mut history, 100, 20, 0), "it waits already");
-        assert_eq!(history.take(ms(100), Seq::new(20), 0).unwrap().payload[0], 56);
-        assert!(!want(&mut history, 119, 20, 0), "it is on its way");
-        assert!(want(&mut history, 119, 20, 1), "but not to him");
+        assert_eq!(want(&mut history, 100, 20, 0), Some(true));
+        assert_eq!(want(&mut history, 100, 20, 0), Some(false), "it waits already");
+        assert_eq!(history.take(ms(100), Seq::new(20), 0).unwrap().1[0], 56);
+        assert_eq!(want(&mut history, 119, 20, 0), Some(false), "it is on its way");
+        assert_eq!(want(&mut history, 119, 20, 1), Some(true), "but not to him");
         assert!(history.take(ms(119), Seq::new(20), 1).is_some());
-        assert!(want(&mut history, 139, 20, 0));
-        assert!(!want(&mut history, 139, 65_530, 0), "too old");
-        assert!(!want(&mut history, 139, 64, 0), "not sent yet");
+        assert_eq!(want(&mut history, 139, 20, 0), Some(true));
+        assert_eq!(want(&mut history, 139, 65_530, 0), None, "too old");
+        assert_eq!(want(&mut history, 139, 64, 0), None, "not sent yet");
         assert!(history.take(ms(120), Seq::new(65_530), 0).is_none());
+    }
+
+    #[test]
+    fn gaps_of_the_source_stay_gaps_and_a_jump_begins_anew() {
+        let pool = Pool::new(PoolLimits::default());
+        let mut history = History::default();
+        let push = |history: &mut History, number: u32| {
+            let payload = pool.copy(&[number as u8], Meta::default()).unwrap();
+            history.push(ms(0), Seq::new(number), number, payload, Duration::from_secs(1));
+        };
+        [65_534, 65_535, 2, 3].iter().for_each(|number| push(&mut history, *number));
+        assert_eq!(history.overlap(Seq::new(65_530), 100), (Seq::new(65_534), 6));
+        let there = |history: &mut History, number: u32| {
+            history.take(ms(0), Seq::new(number), 0).map(|(timestamp, payload)| (timestamp, payload[0]))
+        };
+        assert_eq!([0, 1].map(|number| there(&mut history, number)), [None; 2]);
+        assert_eq!(history.want(ms(0), Seq::new(1), 0, Duration::ZERO), None);
+        assert_eq!([65_535, 2].map(|number| there(&mut history, number)), [Some((65_535, 255)), Some((2, 2))]);
+        // Back, and too far ahead.
+        for number in [1, 40_000, 40_000] {
+            push(&mut history, number);
+            assert_eq!((history.packets.len(), there(&mut history, number)), (1, Some((number, number as u8))));
+        }
     }
 
     #[test]

@@ -16,9 +16,9 @@ use super::stats::{self, Refusals};
 use super::wire::{Arrival, Remote, Wire};
 use crate::bus::{Packet, Pool};
 use crate::proto::rtp::rtcp::{Compound, CompoundWriter, ReportBlock, Rtcp, SenderInfo};
-use crate::proto::rtp::{HEADER_BYTES, Header, PAYLOAD_TYPE_MP2T, ntp, part_bytes, random::Random};
+use crate::proto::rtp::{HEADER_BYTES, Header, Numbering, SenderConfig, ntp, random::Random, ticks_at};
 use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Surroundings, Transmit, Work};
-use crate::units::{Seq, Ticks90k, Time};
+use crate::units::{Seq, Time};
 
 /// One of several ways to one receiver (TR-06-1 5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +43,7 @@ pub struct Sender {
     unix_ns_at_zero: u64,
     /// Even: the next one marks what is sent again.
     ssrc: u32,
-    next_sequence: Seq<16>,
-    timestamp_offset: u32,
+    numbering: Numbering,
     /// Timestamp and arrival of the latest packet: how the two clocks relate.
     latest: (u32, Time),
     peers: ArrayVec<Peer, PEERS_MAX>,
@@ -153,13 +152,21 @@ impl Sender {
     fn new(config: Config, surroundings: &Surroundings, kind: Kind) -> Self {
         let mut random = Random::new(surroundings.seed);
         let pool: Pool = surroundings.pool.clone();
+        let wire = Wire::new(&config, pool, random.next(), if kind == Kind::Calls { 1 } else { PEERS_MAX });
+        let ssrc = random.next() as u32 & !RETRANSMITTED;
+        let (header, ssrc_of_media) = (config.header, Some(ssrc));
+        let numbers = SenderConfig {
+            header,
+            ssrc: ssrc_of_media,
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+            ..SenderConfig::default()
+        };
         Self {
-            wire: Wire::new(&config, pool, random.next(), if kind == Kind::Calls { 1 } else { PEERS_MAX }),
+            wire,
             kind,
             unix_ns_at_zero: surroundings.unix_ns_at_zero,
-            ssrc: random.next() as u32 & !RETRANSMITTED,
-            next_sequence: Seq::new(random.next() as u32),
-            timestamp_offset: random.next() as u32,
+            ssrc,
+            numbering: Numbering::new(&numbers, &mut random),
             latest: (0, Time::ZERO),
             peers: ArrayVec::new(),
             peers_named: 0,
@@ -207,15 +214,19 @@ impl Sender {
         });
     }
 
-    fn enqueue(&mut self, now: Time, timestamp: u32, payload: Packet) {
-        let sequence = self.next_sequence;
-        self.next_sequence = sequence.add(1);
-        self.sent.packets = self.sent.packets.wrapping_add(1);
-        self.sent.octets = self.sent.octets.wrapping_add(payload.len() as u32);
-        self.budget.add_media(now, payload.len());
-        let age = self.config.buffer + self.config.round_trip.1;
-        self.history.push(now, sequence, timestamp, payload.clone(), age);
-        self.media.push_back(Outgoing { sequence, timestamp, payload });
+    /// Numbers a packet, or its parts, and has them sent.
+    fn enqueue(&mut self, now: Time, packet: &Packet) {
+        let timestamp = self.numbering.timestamp(&packet.meta);
+        self.latest = (timestamp, packet.meta.arrival);
+        let Self { numbering, sent, budget, history, media, config, .. } = self;
+        let age = config.buffer + config.round_trip.1;
+        numbering.number(packet, |sequence, payload| {
+            sent.packets = sent.packets.wrapping_add(1);
+            sent.octets = sent.octets.wrapping_add(payload.len() as u32);
+            budget.add_media(now, payload.len());
+            history.push(now, sequence, timestamp, payload.clone(), age);
+            media.push_back(Outgoing { sequence, timestamp, payload });
+        });
     }
 
     /// SR and SDES, or an empty RR in place of the SR when nothing was sent since the last (RFC 3550 6.4).
@@ -456,10 +467,10 @@ impl Sender {
                     self.counts.over_budget += u64::from(there - n);
                     break;
                 }
-                if self.history.want(now, start.add(n), name, spacing) {
-                    self.again.push_back((start.add(n), name));
-                } else {
-                    self.counts.too_soon += 1;
+                match self.history.want(now, start.add(n), name, spacing) {
+                    Some(true) => self.again.push_back((start.add(n), name)),
+                    Some(false) => self.counts.too_soon += 1,
+                    None => self.counts.unavailable += 1,
                 }
             }
         }
@@ -534,11 +545,10 @@ impl Sender {
             let Some((sequence, name)) = self.again.pop_front() else { return };
             let Some(peer) = self.peers.iter().find(|peer| peer.name == name) else { continue };
             let remote = peer.remote;
-            let Some(sent) = self.history.take(now, sequence, name) else {
+            let Some((timestamp, payload)) = self.history.take(now, sequence, name) else {
                 self.counts.unavailable += 1;
                 continue;
             };
-            let (timestamp, payload) = (sent.timestamp, sent.payload.clone());
             self.budget.spend(payload.len());
             let header = self.header(sequence, timestamp, RETRANSMITTED);
             match self.wire.media(&remote, header, payload) {
@@ -552,8 +562,8 @@ impl Sender {
     }
 
     fn header(&self, sequence: Seq<16>, timestamp: u32, mark: u32) -> [u8; HEADER_BYTES] {
-        let ssrc = self.ssrc | mark;
-        Header { marker: false, payload_type: PAYLOAD_TYPE_MP2T, sequence, timestamp, ssrc }.to_bytes()
+        let header = self.numbering.header(sequence, timestamp);
+        Header { ssrc: header.ssrc | mark, ..header }.to_bytes()
     }
 
     fn tell(&mut self, event: Event) {
@@ -594,17 +604,8 @@ impl Core for Sender {
             self.stats.overflow += 1;
             return;
         }
-        let timestamp = ticks_at(packet.meta.arrival).wrapping_add(self.timestamp_offset);
-        self.latest = (timestamp, packet.meta.arrival);
         self.stats.received += 1;
-        let part_bytes = part_bytes(packet, PAYLOAD_BYTES_MAX);
-        if packet.len() <= part_bytes {
-            self.enqueue(now, timestamp, packet.clone());
-            return;
-        }
-        for start in (0..packet.len()).step_by(part_bytes) {
-            self.enqueue(now, timestamp, packet.slice(start..packet.len().min(start + part_bytes)));
-        }
+        self.enqueue(now, packet);
     }
 
     fn handle_timeout(&mut self, now: Time) {
@@ -669,10 +670,6 @@ impl Core for Sender {
     fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
         visit(&self.counts.details(self.stats().round_trip));
     }
-}
-
-const fn ticks_at(time: Time) -> u32 {
-    Ticks90k::from_span(time.since(Time::ZERO)).0 as u32
 }
 
 /// The lowest bit of the SSRC marks packets that are sent again (TR-06-1 5.3.3).

@@ -23,7 +23,7 @@ pub use error::ParseError;
 pub(in crate::proto) use header::VERSION;
 pub use header::{HEADER_BYTES, Header, RtpPacket, check_any_bytes};
 #[cfg(feature = "rist")]
-pub(super) use numbering::part_bytes;
+pub(super) use numbering::{Numbering, ticks_at};
 pub use over::Over;
 pub use receiver::Receiver;
 pub use reorder::{Insertion, Reorder};
