@@ -173,7 +173,7 @@ pub enum Protocol {
     Test,
     /// RTP with FEC of columns and rows, SMPTE ST 2022-1.
     RtpFec,
-    /// RIST; not available in this version.
+    /// RIST, Main profile unless a url says otherwise: a source is called, an output calls.
     Rist,
     /// SRT, called.
     SrtListener,
@@ -282,7 +282,7 @@ pub enum FailoverMode {
     /// One at a time.
     #[default]
     Failover,
-    /// All merged by sequence number; each must be `rtp`, `rtp-fec`, or SRT with `payload=rtp` in its `url`.
+    /// All merged by sequence number; each must be `rtp`, `rtp-fec`, `rist`, or SRT with `payload=rtp` in its `url`.
     Merge,
 }
 

@@ -280,6 +280,12 @@ impl Sink {
         lock(&self.state.0).check.report(made)
     }
 
+    /// The highest number that came, and how many came from the number `first` on.
+    pub(crate) fn range_from(&self, first: u64) -> (Option<u64>, u64) {
+        let received = lock(&self.state.0);
+        (received.check.highest(), received.check.received_from(first))
+    }
+
     /// Waits for `made` packets and asserts that each came once, in order and as it was sent.
     pub(crate) fn assert_perfect(&self, made: u64) {
         self.wait(made);

@@ -11,7 +11,7 @@ use super::receiver::report_interval;
 use super::rtcp::{Compound, CompoundWriter, ReportBlocks, Rtcp, SenderInfo};
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::fec::{Direction, Encoder, FecPacket};
-use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader};
+use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader, wire_header};
 use crate::units::{Seq, Time};
 
 /// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second.
@@ -187,7 +187,7 @@ impl Core for Sender {
         }
         match self.media.pop_front() {
             Some(Outgoing::Media { sequence, timestamp, payload }) => {
-                let header = WireHeader::from_iter(self.numbering.header(sequence, timestamp).to_bytes());
+                let header = wire_header(&self.numbering.header(sequence, timestamp).to_bytes());
                 Some(Transmit { port: Port::Media, to: None, header, payload: Some(payload) })
             }
             Some(Outgoing::Fec(FecPacket { direction, packet })) => {
