@@ -13,7 +13,9 @@ use anabranch::sim::loss::Model;
 use crate::peers::{Peer, installed, wait_for_port};
 use crate::proxy::Proxy;
 use crate::srt::{DELAY, figure, is_connected, local};
-use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, let_pass, udp, url_of, wait_until};
+use crate::support::{
+    Feed, Rig, Sink, TS, V4, excuse, excuse_pause, flow, free_port, let_pass, patiently, udp, url_of, wait_until,
+};
 
 /// 5 Mb/s: so slow that all sessions of a test fit beside each other.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -27,6 +29,9 @@ const TAIL: u64 = 150;
 const BUFFER: &str = "buffer=700";
 /// After so long a silence nothing more comes: more than the buffer and the way.
 const SILENCE: Duration = Duration::from_secs(3);
+
+/// A tenth of the buffer; undisturbed it is some milliseconds.
+const PAUSE_MAX: Duration = Duration::from_millis(70);
 
 /// How both ends speak.
 #[derive(Clone, Copy, Debug)]
@@ -91,11 +96,11 @@ fn ristreceiver(session: Session, from: &str, sink: &Sink, directory: &Path) -> 
 }
 
 /// Each case on a thread of its own: most of their time passes waiting.
-fn in_parallel<T: Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
+fn in_parallel<T: Copy + Send>(cases: impl IntoIterator<Item = T>, run: impl Fn(T) + Sync) {
     std::thread::scope(|scope| {
         for case in cases {
             let run = &run;
-            scope.spawn(move || run(case));
+            scope.spawn(move || patiently(|| run(case)));
         }
     });
 }
@@ -104,18 +109,34 @@ fn lossy(share: f64) -> link::Config {
     link::Config { loss: Model::Random { share }, delay: DELAY, ..link::Config::default() }
 }
 
+/// What came of the packets that count, and of the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Came {
+    packets: u64,
+    /// Of all, those that came again or out of order.
+    twisted: u64,
+}
+
+const ALL: Came = Came { packets: PACKETS + TAIL, twisted: 0 };
+
 /// Feeds over a path that is good, then bad for [`PACKETS`], then good; says how many of those and of the tail came.
-fn feed_through(to: SocketAddr, sink: &Sink, proxy: &Proxy, loss: f64) -> u64 {
+fn feed_through(to: SocketAddr, sink: &Sink, proxy: &Proxy, loss: f64) -> Came {
     feed_when(|| true, to, sink, proxy, loss)
 }
 
 /// The same with a path that becomes bad only when both ends are `ready`.
-fn feed_when(ready: impl Fn() -> bool, to: SocketAddr, sink: &Sink, proxy: &Proxy, loss: f64) -> u64 {
-    feed_while(ready, to, sink, [&|| proxy.set_both(lossy(loss)), &|| {}, &|| proxy.set_both(lossy(0.0))])
+fn feed_when(ready: impl Fn() -> bool, to: SocketAddr, sink: &Sink, proxy: &Proxy, loss: f64) -> Came {
+    let bad = || {
+        proxy.take_longest_pause();
+        proxy.set_both(lossy(loss));
+    };
+    let came = feed_while(ready, to, sink, [&bad, &|| {}, &|| proxy.set_both(lossy(0.0))]);
+    excuse_pause(proxy.take_longest_pause(), PAUSE_MAX);
+    came
 }
 
 /// Does `steps` before the packets that count, in their middle and behind them.
-fn feed_while(ready: impl Fn() -> bool, to: SocketAddr, sink: &Sink, steps: [&dyn Fn(); 3]) -> u64 {
+fn feed_while(ready: impl Fn() -> bool, to: SocketAddr, sink: &Sink, steps: [&dyn Fn(); 3]) -> Came {
     let mut feed = Feed::new(to, TS);
     // Whoever was not there yet has missed some of these.
     while feed.made() < WARM_UP || sink.count() == 0 || !ready() {
@@ -124,6 +145,7 @@ fn feed_while(ready: impl Fn() -> bool, to: SocketAddr, sink: &Sink, steps: [&dy
         feed = feed.run_until(INTERVAL, until);
     }
     let first = feed.made();
+    sink.take_longest_pause();
     for (step, packets) in steps.into_iter().zip([PACKETS / 2, PACKETS / 2, TAIL]) {
         step();
         let until = feed.made() + packets;
@@ -136,15 +158,16 @@ fn feed_while(ready: impl Fn() -> bool, to: SocketAddr, sink: &Sink, steps: [&dy
         }
         sink.range_from(first).0 == Some(feed.made() - 1) || clock::now().since(latest.1) > SILENCE
     });
+    excuse_pause(sink.take_longest_pause(), PAUSE_MAX);
     let report = sink.report(feed.made());
-    assert_eq!((report.duplicated, report.reordered, report.corrupt), (0, 0, 0), "{report:?}");
-    sink.range_from(first).1
+    assert_eq!(report.corrupt, 0, "{report:?}");
+    Came { packets: sink.range_from(first).1, twisted: report.duplicated + report.reordered }
 }
 
 /// Nothing is lost on its way to us, and what was lost on the line was asked for.
-fn assert_received(rig: &Rig, session: Session, came: u64, proxy: &Proxy) {
+fn assert_received(rig: &Rig, session: Session, came: Came, proxy: &Proxy) {
     let source = rig.source("f", "s1");
-    assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{session:?}: {source:?}");
+    assert_eq!((source.lost, came), (0, ALL), "{session:?}: {source:?}");
     // Reports are no packets.
     assert!(source.bytes == source.packets * TS as u64, "{session:?}: {source:?}");
     let lost = proxy.lost() as f64;
@@ -165,15 +188,18 @@ fn assert_received(rig: &Rig, session: Session, came: u64, proxy: &Proxy) {
     assert_eq!((source.drops.malformed, source.drops.unexpected), (0, 0), "{session:?}: {source:?}");
 }
 
-/// What a peer asked us for it got. Some more it may lose by itself on a busy machine: what we send, and what its own
-/// timers come too late for, is none of ours.
-fn assert_sent(rig: &Rig, session: Session, came: u64, lost: u64) {
+/// What a peer asked us for it got. What it loses, doubles or puts out of order beside that, as librist does on a busy
+/// machine, is its own doing, but not always.
+fn assert_sent(rig: &Rig, session: Session, came: Came, lost: u64) {
     let output = rig.output("f", "o1");
-    assert!(came >= (PACKETS + TAIL) * 98 / 100, "{session:?}: {came} {output:?}");
-    let [requested, again, skipped] =
-        ["requested", "retransmitted", "bandwidth_skipped"].map(|name| figure(&output.details, name));
-    assert!(again <= requested && skipped < 1.0, "{session:?}: {output:?}");
-    assert!(session.loss == 0.0 || again > lost as f64 * 0.6, "{session:?}: {lost} {output:?}");
+    let [requested, again, skipped, too_soon, unavailable] =
+        ["requested", "retransmitted", "bandwidth_skipped", "bloat_skipped", "unavailable"]
+            .map(|name| figure(&output.details, name) as u64);
+    assert_eq!((again + too_soon + unavailable, skipped), (requested, 0), "{session:?}: {output:?}");
+    assert!(came.packets + lost >= PACKETS + TAIL, "{session:?}: {came:?} {lost} {output:?}");
+    excuse(|| format!("the peer did not ask for all: {came:?}"));
+    assert!(session.loss == 0.0 || again as f64 > lost as f64 * 0.6, "{session:?}: {lost} {output:?}");
+    assert!(came.packets >= (PACKETS + TAIL) * 98 / 100 && came.twisted == 0, "{session:?}: {came:?} {output:?}");
 }
 
 #[test]
@@ -266,24 +292,26 @@ fn gstreamer_sends_to_us_and_keeps_its_name() {
     if !installed("gst-launch-1.0") {
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
-    let proxy = SIMPLE.path(port);
-    rig.apply("f", flow([format!("rist://@:{port}?{}", SIMPLE.ours())], [sink.url()]));
-    let pipeline = format!(
-        "-q udpsrc port={feed} buffer-size=4000000 caps=video/mpegts,systemstream=true,packetsize=188 \
+    patiently(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
+        let proxy = SIMPLE.path(port);
+        rig.apply("f", flow([format!("rist://@:{port}?{}", SIMPLE.ours())], [sink.url()]));
+        let pipeline = format!(
+            "-q udpsrc port={feed} buffer-size=4000000 caps=video/mpegts,systemstream=true,packetsize=188 \
          ! rtpmp2tpay mtu=1328 ! ristsink address=127.0.0.1 port={} sender-buffer=1200",
-        proxy.address.port()
-    );
-    let _peer = Peer::start("gst-launch-1.0", &pipeline, directory.path());
-    wait_for_port(feed);
-    let came = feed_through(local(feed), &sink, &proxy, SIMPLE.loss);
-    let source = rig.source("f", "s1");
-    assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{source:?}");
-    assert!(source.recovered as f64 > proxy.lost() as f64 * 0.6, "{source:?}");
-    // It would take another SSRC after a collision.
-    let restarted = |event: &EventKind| !is_connected(event) && event.to_string().contains("restart");
-    assert!(!rig.events("f").iter().any(restarted), "{:?}", rig.events("f"));
+            proxy.address.port()
+        );
+        let _peer = Peer::start("gst-launch-1.0", &pipeline, directory.path());
+        wait_for_port(feed);
+        let came = feed_through(local(feed), &sink, &proxy, SIMPLE.loss);
+        let source = rig.source("f", "s1");
+        assert_eq!((source.lost, came), (0, ALL), "{source:?}");
+        assert!(source.recovered as f64 > proxy.lost() as f64 * 0.6, "{source:?}");
+        // It would take another SSRC after a collision.
+        let restarted = |event: &EventKind| !is_connected(event) && event.to_string().contains("restart");
+        assert!(!rig.events("f").iter().any(restarted), "{:?}", rig.events("f"));
+    });
 }
 
 #[test]
@@ -291,32 +319,29 @@ fn gstreamer_receives_from_us() {
     if !installed("gst-launch-1.0") {
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
-    let proxy = SIMPLE.path(port);
-    let pipeline = format!(
-        "-q ristsrc address=127.0.0.1 port={port} receiver-buffer=1000 ! rtpmp2tdepay \
+    patiently(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let (rig, sink, port, listen) = (Rig::new(), Sink::new(V4), free_port(), local(free_port()));
+        let proxy = SIMPLE.path(port);
+        let pipeline = format!(
+            "-q ristsrc address=127.0.0.1 port={port} receiver-buffer=1000 ! rtpmp2tdepay \
          ! udpsink host=127.0.0.1 port={} sync=false",
-        sink.address.port()
-    );
-    let _peer = Peer::start("gst-launch-1.0", &pipeline, directory.path());
-    wait_for_port(port);
-    rig.apply("f", flow([udp(listen)], [rist(proxy.address, &SIMPLE.ours())]));
-    // It takes some time, perhaps a second, before it asks for anything.
-    proxy.set_both(lossy(SIMPLE.loss));
-    let before = Cell::new(0);
-    let asks = || {
-        before.set(proxy.lost());
-        figure(&rig.output("f", "o1").details, "requested") > 0.0
-    };
-    let came = feed_when(asks, listen, &sink, &proxy, SIMPLE.loss);
-    let (output, lost) = (rig.output("f", "o1"), proxy.lost() - before.get());
-    // On a busy machine it asks for a part only; of packets that have not been made yet, too.
-    let [requested, again, unavailable, too_soon] =
-        ["requested", "retransmitted", "unavailable", "bloat_skipped"].map(|name| figure(&output.details, name) as u64);
-    assert!(again > 5 && again + unavailable + too_soon == requested, "{output:?}");
-    assert!(came + lost >= PACKETS + TAIL, "{came} {lost} {output:?}");
-    assert!(rig.output("f", "o1").round_trip.is_some_and(|span| span > DELAY));
+            sink.address.port()
+        );
+        let _peer = Peer::start("gst-launch-1.0", &pipeline, directory.path());
+        wait_for_port(port);
+        rig.apply("f", flow([udp(listen)], [rist(proxy.address, &SIMPLE.ours())]));
+        // It takes some time, perhaps a second, before it asks for anything.
+        proxy.set_both(lossy(SIMPLE.loss));
+        let before = Cell::new(0);
+        let asks = || {
+            before.set(proxy.lost());
+            figure(&rig.output("f", "o1").details, "requested") > 0.0
+        };
+        let came = feed_when(asks, listen, &sink, &proxy, SIMPLE.loss);
+        assert_sent(&rig, SIMPLE, came, proxy.lost() - before.get());
+        assert!(rig.output("f", "o1").round_trip.is_some_and(|span| span > DELAY));
+    });
 }
 
 #[test]
@@ -340,15 +365,18 @@ fn we_speak_with_ourselves_in_every_way() {
 }
 
 /// Two paths that each lose 2 %, one of which ends for good in the middle.
-fn over_two_paths(to: SocketAddr, sink: &Sink, paths: [Proxy; 2]) -> u64 {
+fn over_two_paths(to: SocketAddr, sink: &Sink, paths: [Proxy; 2]) -> Came {
     let [first, second] = paths;
     let first = Cell::new(Some(first));
     let bad = || {
+        second.take_longest_pause();
         let path = first.take();
         path.iter().chain([&second]).for_each(|path| path.set_both(lossy(0.02)));
         first.set(path);
     };
-    feed_while(|| true, to, sink, [&bad, &|| drop(first.take()), &|| second.set_both(lossy(0.0))])
+    let came = feed_while(|| true, to, sink, [&bad, &|| drop(first.take()), &|| second.set_both(lossy(0.0))]);
+    excuse_pause(second.take_longest_pause(), PAUSE_MAX);
+    came
 }
 
 #[test]
@@ -367,7 +395,7 @@ fn one_of_two_paths_ends_and_nothing_is_lost() {
         rig.wait_event("sends", "the connection", is_connected);
         let came = over_two_paths(listen, &sink, paths);
         let source = rig.source("f", "s1");
-        assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{session:?} {weights:?}: {source:?}");
+        assert_eq!((source.lost, came), (0, ALL), "{session:?} {weights:?}: {source:?}");
     });
 }
 
@@ -376,18 +404,22 @@ fn librist_merges_what_we_send_over_two_paths() {
     if !installed("ristreceiver") {
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let (rig, sink, listen) = (Rig::new(), Sink::new(V4), local(free_port()));
-    let ports = [free_port(), free_port()];
-    let paths = ports.map(|port| MAIN.path(port));
-    let from = ports.map(|port| format!("rist://@127.0.0.1:{port}?{BUFFER}")).join(",");
-    let _peer = ristreceiver(MAIN, &from, &sink, directory.path());
-    ports.into_iter().for_each(wait_for_port);
-    let nodes = format!("{}&nodes={}", MAIN.ours(), paths[1].address);
-    rig.apply("f", flow([udp(listen)], [rist(paths[0].address, &nodes)]));
-    rig.wait_event("f", "the connection", is_connected);
-    let came = over_two_paths(listen, &sink, paths);
-    assert!(came >= (PACKETS + TAIL) * 98 / 100, "{came} {:?}", rig.output("f", "o1"));
+    patiently(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let (rig, sink, listen) = (Rig::new(), Sink::new(V4), local(free_port()));
+        let ports = [free_port(), free_port()];
+        let paths = ports.map(|port| MAIN.path(port));
+        let from = ports.map(|port| format!("rist://@127.0.0.1:{port}?{BUFFER}")).join(",");
+        let _peer = ristreceiver(MAIN, &from, &sink, directory.path());
+        ports.into_iter().for_each(wait_for_port);
+        let nodes = format!("{}&nodes={}", MAIN.ours(), paths[1].address);
+        rig.apply("f", flow([udp(listen)], [rist(paths[0].address, &nodes)]));
+        rig.wait_event("f", "the connection", is_connected);
+        let came = over_two_paths(listen, &sink, paths);
+        excuse(|| format!("the peer did not ask for all: {came:?}"));
+        let is_whole = came.packets >= (PACKETS + TAIL) * 98 / 100 && came.twisted == 0;
+        assert!(is_whole, "{came:?} {:?}", rig.output("f", "o1"));
+    });
 }
 
 #[test]
@@ -395,18 +427,20 @@ fn librist_sends_to_us_over_two_paths() {
     if !installed("ristsender") {
         return;
     }
-    let directory = tempfile::tempdir().unwrap();
-    let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
-    let paths = [MAIN.path(port), MAIN.path(port)];
-    rig.apply("f", flow([format!("rist://@:{port}?{}", MAIN.ours())], [sink.url()]));
-    let to = [&paths[0], &paths[1]].map(|path| rist(path.address, &format!("{BUFFER}&weight=0"))).join(",");
-    let _peer = ristsender(MAIN, feed, &to, directory.path());
-    wait_for_port(feed);
-    rig.wait_event("f", "the connection", is_connected);
-    let came = over_two_paths(local(feed), &sink, paths);
-    let source = rig.source("f", "s1");
-    assert_eq!((source.lost, came), (0, PACKETS + TAIL), "{source:?}");
-    assert!(source.drops.duplicate > PACKETS / 3, "{source:?}");
+    patiently(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let (rig, sink, port, feed) = (Rig::new(), Sink::new(V4), free_port(), free_port());
+        let paths = [MAIN.path(port), MAIN.path(port)];
+        rig.apply("f", flow([format!("rist://@:{port}?{}", MAIN.ours())], [sink.url()]));
+        let to = [&paths[0], &paths[1]].map(|path| rist(path.address, &format!("{BUFFER}&weight=0"))).join(",");
+        let _peer = ristsender(MAIN, feed, &to, directory.path());
+        wait_for_port(feed);
+        rig.wait_event("f", "the connection", is_connected);
+        let came = over_two_paths(local(feed), &sink, paths);
+        let source = rig.source("f", "s1");
+        assert_eq!((source.lost, came), (0, ALL), "{source:?}");
+        assert!(source.drops.duplicate > PACKETS / 3, "{source:?}");
+    });
 }
 
 #[test]
