@@ -17,6 +17,8 @@ use super::stats::MergeSnapshot;
 use super::supervisor::Message;
 use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
+use crate::path::failover::Switches;
+use crate::path::health::{Counts, Fault};
 use crate::proto::{self, Done, Tuning};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
@@ -44,10 +46,34 @@ struct RunningSource {
 pub(super) struct FlowCounters {
     /// Slot of the active source plus one; zero for none, and where they are merged.
     pub(super) active: Counter,
-    pub(super) switches: Counter,
+    /// Silent, removed, loss, errors in the transport stream.
+    switches: [Counter; 4],
+    /// For each slot the fault of its source plus one; zero for none.
+    faults: [Counter; SOURCES_MAX],
     pub(super) returns: Counter,
     /// Events lost because the supervisor was busy for too long.
     pub(super) events_dropped: Counter,
+}
+
+impl FlowCounters {
+    pub(super) fn switches(&self) -> Switches {
+        let [silent, removed, loss, ts_errors] = self.switches.each_ref().map(Counter::value);
+        Switches { silent, removed, loss, ts_errors }
+    }
+
+    /// What is wrong with the source in a slot.
+    pub(super) fn fault(&self, slot: SourceSlot) -> Option<Fault> {
+        let fault = self.faults.get(usize::from(slot.0))?.value().checked_sub(1)?;
+        Fault::ALL.get(fault as usize).copied()
+    }
+}
+
+impl RunningSource {
+    /// What failover judges it by.
+    fn counts(&self) -> Counts {
+        let core = self.driver.counters().core.stats();
+        Counts { packets: core.received, lost: core.lost, ts_errors: 0 }
+    }
 }
 
 /// Where a source sits in its flow; stable while it lives.
@@ -154,6 +180,7 @@ impl RunningFlow {
     pub(super) fn set_stage(&mut self, cx: &mut Context<'_>, config: stage::Config) {
         let now = cx.now;
         if self.stage.set_config(now, config) {
+            self.show_faults();
             return;
         }
         let mut turn = self.turn();
@@ -163,6 +190,7 @@ impl RunningFlow {
         self.tell_stage();
         let sources = (0..).zip(&self.sources).filter(|(_, source)| source.is_some()).map(|(slot, _)| slot);
         self.stage = self.stage.successor(config, now, sources);
+        self.show_faults();
         self.send(cx);
     }
 
@@ -272,6 +300,23 @@ impl RunningFlow {
         }
     }
 
+    /// Shows the stage what sources have counted, when it wants to know.
+    fn judge(&mut self, now: Time) {
+        if !self.stage.wants_counts(now) {
+            return;
+        }
+        let sources = (0..).zip(&self.sources);
+        let counts = sources.filter_map(|(slot, source)| Some((slot, source.as_ref()?.counts())));
+        self.stage.handle_counts(now, counts);
+        self.show_faults();
+    }
+
+    fn show_faults(&self) {
+        for (source, counter) in (0..).zip(&self.counters.faults) {
+            counter.set(self.stage.fault(source).map_or(0, |fault| fault as u64 + 1));
+        }
+    }
+
     fn tell_stage(&mut self) {
         let name = |slot: u8| self.sources[usize::from(slot)].as_ref().map(|source| source.name.clone());
         while let Some(kind) = self.stage.poll_event(name) {
@@ -279,7 +324,10 @@ impl RunningFlow {
         }
         let (switches, returns) = self.stage.totals();
         self.counters.active.set(self.stage.active().map_or(0, |slot| u64::from(slot) + 1));
-        self.counters.switches.set(switches);
+        let Switches { silent, removed, loss, ts_errors } = switches;
+        for (counter, count) in self.counters.switches.iter().zip([silent, removed, loss, ts_errors]) {
+            counter.set(count);
+        }
         self.counters.returns.set(returns);
     }
 }
@@ -312,6 +360,7 @@ impl Actor for RunningFlow {
                 output.driver.handle_timeout(cx, &mut |_packet| {});
             }
         }
+        self.judge(cx.now);
         self.stage.handle_timeout(cx.now);
         self.publish_due(cx);
         self.tell_stage();

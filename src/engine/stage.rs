@@ -6,6 +6,8 @@ use super::config::{FailoverConfig, FailoverMode, FlowConfig, MergeConfig, SOURC
 use super::event::EventKind;
 use super::stats::MergeSnapshot;
 use crate::bus::Packet;
+use crate::path::failover::Switches;
+use crate::path::health::{Counts, Fault};
 use crate::path::{Failover, Merger, failover, merge};
 use crate::units::{SourceName, Time};
 
@@ -19,9 +21,11 @@ pub(super) enum Config {
 impl Config {
     /// What `wanted` asks for; `primary` is the slot of the preferred source.
     pub(super) fn new(wanted: &FlowConfig, primary: Option<u8>) -> Self {
-        let FailoverConfig { mode, health_timeout, hold_off, .. } = wanted.failover;
+        let FailoverConfig { mode, health_timeout, hold_off, switch_on, .. } = wanted.failover;
         let MergeConfig { recovery_window, release } = match mode {
-            FailoverMode::Failover => return Self::Failover(failover::Config { primary, health_timeout, hold_off }),
+            FailoverMode::Failover => {
+                return Self::Failover(failover::Config { primary, health_timeout, hold_off, switch_on });
+            }
             FailoverMode::Merge(merge) => merge,
         };
         let otherwise = merge::Config::default();
@@ -37,7 +41,7 @@ impl Config {
 pub(super) struct Stage {
     kind: Kind,
     /// Of stages before this one.
-    switches: u64,
+    switches: Switches,
     returns: u64,
     /// Source of the latest packet that was let through.
     latest: Option<u8>,
@@ -71,7 +75,7 @@ impl Stage {
                 Kind::Merge { merger: Box::new(Merger::new(config)), config, beginning: Beginning::Awaited }
             }
         };
-        Self { kind, switches: 0, returns: 0, latest: None, begins_anew: 0 }
+        Self { kind, switches: Switches::default(), returns: 0, latest: None, begins_anew: 0 }
     }
 
     /// One that does what `config` says, for `sources`, and goes on counting where this one ends.
@@ -220,12 +224,32 @@ impl Stage {
         }
     }
 
+    /// What is wrong with a source by the rules.
+    pub(super) fn fault(&self, source: u8) -> Option<Fault> {
+        match &self.kind {
+            Kind::Failover(failover) => failover.fault(source),
+            Kind::Merge { .. } => None,
+        }
+    }
+
+    /// Whether [`Stage::handle_counts`] is to be called now, before [`Stage::handle_timeout`].
+    pub(super) fn wants_counts(&self, now: Time) -> bool {
+        matches!(&self.kind, Kind::Failover(failover) if failover.wants_counts(now))
+    }
+
+    /// What the sources have counted so far.
+    pub(super) fn handle_counts(&mut self, now: Time, counts: impl Iterator<Item = (u8, Counts)>) {
+        if let Kind::Failover(failover) = &mut self.kind {
+            failover.handle_counts(now, counts);
+        }
+    }
+
     /// Switches and returns so far.
-    pub(super) const fn totals(&self) -> (u64, u64) {
+    pub(super) fn totals(&self) -> (Switches, u64) {
         match &self.kind {
             Kind::Failover(failover) => {
                 let stats = failover.stats();
-                (self.switches + stats.switches_total, self.returns + stats.returns_total)
+                (self.switches + stats.switches, self.returns + stats.returns_total)
             }
             Kind::Merge { .. } => (self.switches, self.returns),
         }
@@ -250,12 +274,18 @@ fn of_failover(
         failover::Event::Switched { from, to, cause } => {
             let silent = match cause {
                 failover::Cause::Silent => config.health_timeout,
-                failover::Cause::Removed => Duration::ZERO,
+                failover::Cause::Removed | failover::Cause::Faulty(_) => Duration::ZERO,
             };
-            name(from).zip(name(to)).map(|(from, to)| EventKind::SourceFailover { from, to, silent })
+            name(from).zip(name(to)).map(|(from, to)| EventKind::SourceFailover { from, to, cause, silent })
         }
         failover::Event::SwitchedBack { to, .. } => name(to).map(|source| EventKind::PrimaryRecovered { source }),
         failover::Event::SourceLost { source } => name(source).map(|source| EventKind::SourceLost { source }),
+        failover::Event::SourceDegraded { source, fault } => {
+            name(source).map(|source| EventKind::SourceDegraded { source, fault })
+        }
+        failover::Event::SourceRestored { source, fault } => {
+            name(source).map(|source| EventKind::SourceRestored { source, fault })
+        }
         failover::Event::SourceAlive { source } => name(source).map(|source| EventKind::SourceRecovered { source }),
     }
 }
