@@ -24,6 +24,7 @@ mod peers;
 mod process;
 mod proxy;
 mod rtp;
+mod rules;
 mod srt;
 mod srt_peers;
 mod support;
