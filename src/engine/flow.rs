@@ -15,6 +15,7 @@ use super::output::RunningOutput;
 use super::stage::{self, Stage};
 use super::stats::MergeSnapshot;
 use super::supervisor::Message;
+use super::ts_watch::TsWatch;
 use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
 use crate::path::failover::Switches;
@@ -39,6 +40,8 @@ struct RunningSource {
     name: SourceName,
     driver: Box<dyn Driven>,
     pace: Pace,
+    /// While failover judges it by its transport stream.
+    ts: Option<Box<TsWatch>>,
 }
 
 /// Counters of the flow as a whole.
@@ -72,7 +75,8 @@ impl RunningSource {
     /// What failover judges it by.
     fn counts(&self) -> Counts {
         let core = self.driver.counters().core.stats();
-        Counts { packets: core.received, lost: core.lost, ts_errors: 0 }
+        let ts_errors = self.ts.as_ref().map_or(0, |ts| ts.errors());
+        Counts { packets: core.received, lost: core.lost, ts_errors }
     }
 }
 
@@ -113,7 +117,8 @@ impl RunningFlow {
         self.close_source(cx, slot);
         driver.start(cx, SocketKey(u16::from(slot.0) * SOCKETS_EACH))?;
         self.stage.add_source(cx.now, slot.0);
-        self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default() });
+        let ts = self.stage.judges_ts().then(Box::default);
+        self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default(), ts });
         Ok(())
     }
 
@@ -180,6 +185,7 @@ impl RunningFlow {
     pub(super) fn set_stage(&mut self, cx: &mut Context<'_>, config: stage::Config) {
         let now = cx.now;
         if self.stage.set_config(now, config) {
+            self.watch_ts();
             self.show_faults();
             return;
         }
@@ -190,6 +196,7 @@ impl RunningFlow {
         self.tell_stage();
         let sources = (0..).zip(&self.sources).filter(|(_, source)| source.is_some()).map(|(slot, _)| slot);
         self.stage = self.stage.successor(config, now, sources);
+        self.watch_ts();
         self.show_faults();
         self.send(cx);
     }
@@ -225,6 +232,9 @@ impl RunningFlow {
         }
         // First of all: if the sender has started over, the stage must know when it sees the new numbers.
         self.tell_driver_of_source(now, slot);
+        if let Some(Some(RunningSource { ts: Some(ts), .. })) = self.sources.get_mut(usize::from(slot.0)) {
+            taken_in.iter().for_each(|packet| ts.handle_packet(now, packet));
+        }
         let mut turn = self.turn();
         for mut packet in taken_in.drain(..) {
             packet.meta.source = slot.0;
@@ -309,6 +319,14 @@ impl RunningFlow {
         let counts = sources.filter_map(|(slot, source)| Some((slot, source.as_ref()?.counts())));
         self.stage.handle_counts(now, counts);
         self.show_faults();
+    }
+
+    /// Has transport streams looked at if that is needed, and only then.
+    fn watch_ts(&mut self) {
+        let is_needed = self.stage.judges_ts();
+        for source in self.sources.iter_mut().flatten() {
+            source.ts = is_needed.then(|| source.ts.take().unwrap_or_default());
+        }
     }
 
     fn show_faults(&self) {

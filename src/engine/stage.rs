@@ -232,6 +232,11 @@ impl Stage {
         }
     }
 
+    /// Whether the counts of [`Stage::handle_counts`] need errors of the transport streams.
+    pub(super) fn judges_ts(&self) -> bool {
+        matches!(&self.kind, Kind::Failover(failover) if failover.config().switch_on.ts_errors_per_second.is_some())
+    }
+
     /// Whether [`Stage::handle_counts`] is to be called now, before [`Stage::handle_timeout`].
     pub(super) fn wants_counts(&self, now: Time) -> bool {
         matches!(&self.kind, Kind::Failover(failover) if failover.wants_counts(now))

@@ -14,7 +14,7 @@ use anabranch::path::health::{Fault, Rules};
 use anabranch::proto::rtp::{HEADER_BYTES, Header, RtpPacket};
 use anabranch::units::Seq;
 
-use crate::support::{Feed, Rig, Sink, V4, flow, free_port, url_of, wait_until};
+use crate::support::{Feed, Rig, Sink, V4, flow, free_port, udp, url_of, wait_until};
 
 const INTERVAL: Duration = Duration::from_millis(2);
 const HOLD_OFF: Duration = Duration::from_millis(1_100);
@@ -28,11 +28,11 @@ fn a_lossy_primary_is_left_and_returned_to_after_the_hold_off() {
     let output = sink.url().replace("udp://", "rtp://");
     rig.apply("f", judged(flow(ports.map(|port| url_of("rtp", port, "reorder=5")), [output])));
     let mut reader = rig.engine.subscribe(&"f".parse().unwrap()).unwrap().subscriber(LagPolicy::DropOldest);
-    let pair = Pair::start(ports);
+    let pair = Pair::start(ports, Harm::Lose);
     wait_until("the primary", || rig.source("f", "s1").selected && rig.source("f", "s2").packets > 500);
     assert_eq!(rig.source("f", "s1").fault, None);
 
-    pair.lose(3);
+    pair.harm(3);
     let is_failover = |event: &EventKind| matches!(event, EventKind::SourceFailover { .. });
     let [from, to] = ["s1", "s2"].map(|name| name.parse().unwrap());
     let cause = Cause::Faulty(Fault::Loss);
@@ -44,7 +44,7 @@ fn a_lossy_primary_is_left_and_returned_to_after_the_hold_off() {
     wait_until("packets of the backup", || sink.kept().last().is_some_and(|last| is_of(last, 2)));
 
     let good_again = clock::now();
-    pair.lose(0);
+    pair.harm(0);
     rig.wait_event("f", "the return", |event| matches!(event, EventKind::PrimaryRecovered { .. }));
     assert!(clock::now().since(good_again) >= RETURN_HOLD_OFF);
     let fault = Fault::Loss;
@@ -70,6 +70,30 @@ fn a_lossy_primary_is_left_and_returned_to_after_the_hold_off() {
     assert!(marks.count() <= 2);
 }
 
+/// The first of two UDP sources has three broken packets of ten; the second is good.
+#[test]
+fn a_primary_with_a_broken_transport_stream_is_left() {
+    let rig = Rig::new();
+    let (sink, ports) = (Sink::keeping(V4), [0; 2].map(|_| SocketAddr::from((V4, free_port()))));
+    let mut config = judged(flow(ports.map(udp), [sink.url()]));
+    config.failover.switch_on.loss_per_mille = None;
+    rig.apply("f", config.clone());
+    let pair = Pair::start(ports, Harm::Damage);
+    pair.harm(3);
+    wait_until("the primary", || rig.source("f", "s1").selected && rig.source("f", "s2").packets > 500);
+    // Nobody has asked for it yet.
+    assert_eq!(rig.source("f", "s1").fault, None);
+    config.failover.switch_on.ts_errors_per_second = Some(20);
+    rig.apply("f", config);
+    let is_failover = |event: &EventKind| matches!(event, EventKind::SourceFailover { .. });
+    let event = rig.wait_event("f", "the failover", is_failover);
+    assert_eq!(event.to_string(), "switched from s1 to s2: s1 has too many transport stream errors");
+    assert_eq!((rig.source("f", "s1").lost, rig.source("f", "s2").fault), (0, None));
+    wait_until("packets of the backup", || sink.kept().last().is_some_and(|last| last.len() == 376));
+    pair.harm(0);
+    rig.wait_event("f", "the return", |event| matches!(event, EventKind::PrimaryRecovered { .. }));
+}
+
 /// 5 % of loss.
 fn judged(config: FlowConfig) -> FlowConfig {
     let mut config = config;
@@ -86,7 +110,16 @@ fn is_of(datagram: &[u8], source: usize) -> bool {
     datagram.len() == HEADER_BYTES + 188 * source
 }
 
-/// Two RTP senders with packets of one and of two TS packets, the first of which does not send all it should.
+/// What is wrong with a sender.
+#[derive(Clone, Copy, PartialEq)]
+enum Harm {
+    /// RTP, and packets are missing.
+    Lose,
+    /// UDP, and sync bytes are damaged.
+    Damage,
+}
+
+/// Two senders with packets of one and of two TS packets, the first of which does not send all as it should.
 struct Pair {
     of_ten: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
@@ -94,9 +127,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(targets: [SocketAddr; 2]) -> Self {
+    fn start(targets: [SocketAddr; 2], harm: Harm) -> Self {
         let (of_ten, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
-        let (lost, ended) = (Arc::clone(&of_ten), Arc::clone(&stop));
+        let (harmed, ended) = (Arc::clone(&of_ten), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             let mut feeds = [Feed::new(targets[0], 188), Feed::new(targets[1], 376)];
             let mut sequence = 0_u32;
@@ -109,8 +142,16 @@ impl Pair {
                         timestamp: sequence.wrapping_mul(180),
                         ssrc,
                     };
-                    let datagram = [&header.to_bytes()[..], &feed.next()].concat();
-                    if ssrc == 2 || sequence % 10 >= lost.load(Ordering::Relaxed) {
+                    let is_harmed = ssrc == 1 && sequence % 10 < harmed.load(Ordering::Relaxed);
+                    let mut payload = feed.next();
+                    if harm == Harm::Damage && is_harmed {
+                        payload[0] = 0;
+                    }
+                    let datagram = match harm {
+                        Harm::Lose => [&header.to_bytes()[..], &payload].concat(),
+                        Harm::Damage => payload,
+                    };
+                    if harm == Harm::Damage || !is_harmed {
                         feed.socket.send(&datagram).unwrap();
                     }
                 }
@@ -122,7 +163,7 @@ impl Pair {
     }
 
     /// So many of ten packets of the first from now on.
-    fn lose(&self, of_ten: u32) {
+    fn harm(&self, of_ten: u32) {
         self.of_ten.store(of_ten, Ordering::Relaxed);
     }
 }
