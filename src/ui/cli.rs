@@ -166,3 +166,28 @@ fn recovery_window(text: &str) -> Result<RecoveryWindow, String> {
     let fits = (Duration::from_millis(1)..=WINDOW_MAX).contains(&window);
     if fits { Ok(RecoveryWindow::Fixed(window)) } else { Err(wrong()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_and_what_is_wrong_is_told() {
+        let hold_off = Duration::from_millis(700);
+        let expected = Rules { loss_per_mille: Some(20), ts_errors_per_second: Some(5), hold_off, ..Rules::default() };
+        assert_eq!(switch_on("loss=20,ts-errors=5,hold-off=700ms"), Ok(expected));
+        for (text, problem) in [
+            ("", "is none of loss"),
+            ("los=20", "los is none of loss"),
+            ("loss", "from 1 to 999"),
+            ("loss=0", "from 1 to 999"),
+            ("loss=1000", "from 1 to 999"),
+            ("ts-errors=x", "errors in a second"),
+            ("loss=20,hold-off=2h", "up to 1h, as hold-off=2s"),
+            ("hold-off=2s", "give loss, ts-errors, or both"),
+        ] {
+            let told = switch_on(text).unwrap_err();
+            assert!(told.contains(problem), "{text}: {told}");
+        }
+    }
+}
