@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::adapters::clock;
 use crate::engine::{FlowSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::path::health::Fault;
 use crate::path::merge::{Histogram, LegStats};
 use crate::units::Bitrate;
 
@@ -33,6 +34,8 @@ pub struct FlowMetrics {
     pub uptime_seconds: f64,
     /// Switches to another source, returns included.
     pub failover_count: u64,
+    /// Switches to another source by cause, without returns.
+    pub switch_causes: BTreeMap<&'static str, u64>,
     /// Returns to the primary source; part of `failover_count`.
     pub primary_return_count: u64,
     /// Events of the flow that were not told because too many came at once.
@@ -142,6 +145,8 @@ pub struct SourceMetrics {
     pub source_selected: bool,
     /// Whether it is merged with others now.
     pub merge_active: bool,
+    /// What is wrong with it by `switch_on`: `loss` or `ts_errors`.
+    pub fault: Option<&'static str>,
     /// SRT's own figures under libsrt's names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srt: Option<BTreeMap<&'static str, f64>>,
@@ -217,6 +222,7 @@ impl FlowMetrics {
             status: snapshot.status.to_string(),
             uptime_seconds: snapshot.uptime.as_secs_f64(),
             failover_count: snapshot.failover_total,
+            switch_causes: snapshot.switches.by_cause().into(),
             primary_return_count: snapshot.primary_return_total,
             events_dropped: snapshot.events_dropped_total,
             merge_active: snapshot.merge.as_ref().is_some_and(MergeSnapshot::is_active),
@@ -246,6 +252,7 @@ impl From<&SourceSnapshot> for SourceMetrics {
             jitter_ms: source.jitter.as_secs_f64() * 1e3,
             source_selected: source.selected,
             merge_active: source.merged,
+            fault: source.fault.map(Fault::as_str),
             srt: details_of("srt", source.protocol, &source.details),
             fec: details_of("rtp-fec", source.protocol, &source.details),
             rist: details_of("rist", source.protocol, &source.details),

@@ -10,6 +10,7 @@ use super::events::Counts;
 use super::manager::{FlowCounts, Running};
 use crate::bus::PoolUse;
 use crate::engine::{FlowStatus, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::path::health::Fault;
 use crate::path::merge::LegStats;
 
 /// Everything in the text format 0.0.4.
@@ -173,6 +174,12 @@ impl Text {
                 self.sample(name, &[("flow", flow.id.as_str())], read(flow).unwrap_or_default());
             }
         }
+        self.family("flow_switches_total", "counter", "Switches to another source by cause, without returns.");
+        for flow in flows {
+            for (cause, count) in flow.snapshot.switches.by_cause() {
+                self.sample("flow_switches_total", &[("flow", flow.id.as_str()), ("cause", cause)], count);
+            }
+        }
     }
 
     fn merges(&mut self, flows: &[Running]) {
@@ -216,6 +223,13 @@ impl Text {
             for (cause, count) in source.drops.by_cause() {
                 let labels = [("flow", flow.id.as_str()), ("source", source.name.as_str()), ("cause", cause)];
                 self.sample("source_drops_total", &labels, count);
+            }
+        }
+        self.family("source_fault", "gauge", "1 while the source is faulty in this way by switch_on.");
+        for (flow, source) in all() {
+            for fault in Fault::ALL {
+                let labels = [("flow", flow.id.as_str()), ("source", source.name.as_str()), ("fault", fault.as_str())];
+                self.sample("source_fault", &labels, u8::from(source.fault == Some(fault)));
             }
         }
         self.family("source_detail", "gauge", "The protocol's own figures under the names of its users.");
@@ -286,6 +300,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{FlowSnapshot, SourceDrops};
+    use crate::path::failover::Switches;
     use crate::path::merge;
     use crate::units::Bitrate;
 
@@ -297,6 +312,7 @@ mod tests {
             protocol: "udp",
             selected: true,
             merged: true,
+            fault: Some(Fault::TsErrors),
             bitrate: Bitrate::from_bps(20_000_000),
             packets: u64::MAX,
             bytes: 7,
@@ -318,6 +334,7 @@ mod tests {
             active_source: None,
             uptime: Duration::from_millis(1_500),
             failover_total: 2,
+            switches: Switches { loss: 1, ..Switches::default() },
             primary_return_total: 1,
             events_dropped_total: 0,
             merge: Some(merge),
@@ -344,6 +361,8 @@ mod tests {
             "anabranch_flow_uptime_seconds{flow=\"7\"} 1.5",
             r#"anabranch_source_packets_total{flow="7",source="a\"\\b"} 18446744073709551615"#,
             r#"anabranch_source_jitter_seconds{flow="7",source="a\"\\b"} 0.00025"#,
+            r#"anabranch_flow_switches_total{flow="7",cause="loss"} 1"#,
+            r#"anabranch_source_fault{flow="7",source="a\"\\b",fault="ts_errors"} 1"#,
             r#"anabranch_source_drops_total{flow="7",source="a\"\\b",cause="kernel"} 3"#,
             "anabranch_merge_recovery_window_seconds{flow=\"7\"} 0.1",
             r#"anabranch_leg_up{flow="7",source="a\"\\b"} 1"#,

@@ -262,6 +262,31 @@ pub struct Failover {
     /// How long the primary must deliver before the flow returns to it, in milliseconds; 5000 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_off_ms: Option<Within<0, 3_600_000>>,
+    /// What makes the flow leave a source that delivers; only silence does if not given. Not for `MERGE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch_on: Option<SwitchOn>,
+}
+
+/// What makes a flow leave a source that delivers: one of the two at least.
+///
+/// It goes to the next source that has been below all thresholds for a second, or to one that is at most half as bad, and
+/// else it stays. It returns to the primary after that has been below them for `hold_off_ms` of the flow, and for
+/// `return_hold_off_ms` at half of them if it was faulty. There is one change within the hold-off at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "what to switch on")]
+pub struct SwitchOn {
+    /// Packets lost of a thousand within a second, after all that recovers them. Needs a source of `rtp`, `rtp-fec` or SRT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_per_mille: Option<Within<1, 999>>,
+    /// Errors of the transport stream in a second, of the first priority of TR 101 290.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts_errors_per_second: Option<Within<1, 100_000>>,
+    /// For how long it must be so, in milliseconds; 2000 if not given. Below 1000 a single burst is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_off_ms: Option<Within<0, 3_600_000>>,
+    /// For how long it must be at most half as much until the source is good again, in milliseconds; 5000 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub return_hold_off_ms: Option<Within<0, 3_600_000>>,
 }
 
 /// Whether a flow changes its source by itself.

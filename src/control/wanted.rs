@@ -15,7 +15,7 @@ use crate::engine::{
     diff,
 };
 use crate::path::merge::RecoveryWindow;
-use crate::path::{AllowList, Cidr, limit};
+use crate::path::{AllowList, Cidr, health, limit};
 use crate::proto::fec::Matrix;
 use crate::proto::rist::{self as rist_core, crypto::SecretError};
 use crate::proto::rtp::{ReceiverConfig, SenderConfig};
@@ -67,6 +67,7 @@ impl Wanted {
             failover: failover_config(&flow, defaults).map_err(|problem| problem.inside("source_failover_config"))?,
         };
         check_merge(&flow, &config.sources)?;
+        check_rules(&flow, &config.sources)?;
         Ok(Self { flow, config })
     }
 
@@ -500,7 +501,7 @@ fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Proble
 
 fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, Problem> {
     let given = flow.source_failover_config.clone().unwrap_or_default();
-    let mode = failover_mode(&given);
+    let (mode, mode_wanted) = (failover_mode(&given), given.failover_mode);
     let primary = given.source_priority.and_then(|priority| priority.primary_source);
     if let Some(name) = primary.as_ref().filter(|name| flow.sources.iter().all(|source| source.name != **name)) {
         let message = format!("there is no source named {name} in this flow");
@@ -508,14 +509,49 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
     }
     let millis = |ms: u64| Duration::from_millis(ms);
     let otherwise = FailoverConfig::default();
+    let given_rules = given.switch_on.as_ref().map(|given| rules(given, mode_wanted));
+    let switch_on = given_rules.transpose().map_err(|problem| problem.inside("switch_on"))?;
+    // Whoever does not want a flow to change its source does not want it for this either.
+    let switch_on = switch_on.filter(|_| given.state == FailoverState::Enabled).unwrap_or(otherwise.switch_on);
     Ok(FailoverConfig {
         mode,
+        switch_on,
         primary: primary.map(|name| name.parse()).transpose().map_err(bad_name)?,
         health_timeout: match given.state {
             FailoverState::Enabled => given.health_timeout_ms.map_or(defaults.health_timeout, |ms| millis(ms.value())),
             FailoverState::Disabled => NEVER,
         },
         hold_off: given.hold_off_ms.map_or(otherwise.hold_off, |ms| millis(ms.value())),
+    })
+}
+
+fn rules(given: &model::SwitchOn, mode: model::FailoverMode) -> Result<health::Rules, Problem> {
+    if mode == model::FailoverMode::Merge {
+        let message = "merged sources are all in use: leave switch_on out, or choose FAILOVER";
+        return Err(Problem::new(Code::NotApplicable, message));
+    }
+    let otherwise = health::Rules::default();
+    let rules = health::Rules {
+        loss_per_mille: given.loss_per_mille.map(|loss| loss.value() as u32),
+        ts_errors_per_second: given.ts_errors_per_second.map(|errors| errors.value() as u32),
+        hold_off: given.hold_off_ms.map_or(otherwise.hold_off, |ms| Duration::from_millis(ms.value())),
+        return_hold_off: given
+            .return_hold_off_ms
+            .map_or(otherwise.return_hold_off, |ms| Duration::from_millis(ms.value())),
+    };
+    if !rules.is_any() {
+        return Err(Problem::new(Code::MissingField, "give loss_per_mille, ts_errors_per_second, or both"));
+    }
+    Ok(rules)
+}
+
+/// Refused even where it is switched off, as is [`check_merge`].
+fn check_rules(flow: &Flow, sources: &[SourceConfig]) -> Result<(), Problem> {
+    let given = flow.source_failover_config.as_ref().and_then(|given| given.switch_on.as_ref());
+    let Some(loss) = given.and_then(|given| given.loss_per_mille) else { return Ok(()) };
+    let rules = health::Rules { loss_per_mille: Some(loss.value() as u32), ..health::Rules::default() };
+    diff::check_rules(&rules, sources).map_err(|cause| {
+        Problem::at("source_failover_config.switch_on.loss_per_mille", Code::InvalidValue, cause.to_string())
     })
 }
 
@@ -849,6 +885,37 @@ mod tests {
         }
         three["sources"][1] = json!({ "name": "2", "url": "srt://:6000?payload=rtp" });
         assert!(wanted(&three).is_ok());
+    }
+
+    #[test]
+    fn a_flow_may_switch_on_more_than_silence() {
+        let with = |failover: Value| flow(|flow| flow["source_failover_config"] = failover);
+        let rules = |failover| wanted(&with(failover)).unwrap().config().failover.switch_on;
+        let given = json!({ "switch_on": { "loss_per_mille": 20, "hold_off_ms": 700 } });
+        let otherwise = health::Rules::default();
+        let hold_off = Duration::from_millis(700);
+        assert_eq!(rules(given.clone()), health::Rules { loss_per_mille: Some(20), hold_off, ..otherwise });
+        let shown = serde_json::to_value(wanted(&with(given)).unwrap().flow()).unwrap();
+        assert_eq!(shown["source_failover_config"]["switch_on"], json!({ "loss_per_mille": 20, "hold_off_ms": 700 }));
+        assert_eq!(rules(json!({ "switch_on": { "loss_per_mille": 20 }, "state": "DISABLED" })), otherwise);
+        assert_eq!(rules(json!({})), otherwise);
+        for (failover, code, field) in [
+            (json!({ "switch_on": {} }), "missing_field", "switch_on"),
+            (json!({ "switch_on": { "loss_per_mille": 0 } }), "invalid_value", "switch_on.loss_per_mille"),
+            (json!({ "switch_on": { "loss": 20 } }), "unknown_field", "switch_on.loss"),
+            (
+                json!({ "switch_on": { "ts_errors_per_second": 5 }, "failover_mode": "MERGE" }),
+                "not_applicable",
+                "switch_on",
+            ),
+        ] {
+            let field = format!("source_failover_config.{field}");
+            assert_eq!(refusal(&with(failover)), (code, field));
+        }
+        let mut blind = with(json!({ "switch_on": { "loss_per_mille": 20 } }));
+        blind["sources"] = json!([{ "name": "a", "url": "udp://:5000" }]);
+        let field = "source_failover_config.switch_on.loss_per_mille".to_string();
+        assert_eq!(refusal(&blind), ("invalid_value", field));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::config::{FailoverMode, FlowConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig, SourceEndpoint};
 use super::error::{ApplyError, Cause, Field};
+use crate::path::health;
 use crate::proto::Tuning;
 use crate::units::{OutputName, SourceName};
 
@@ -117,10 +118,22 @@ pub fn check(wanted: &FlowConfig) -> Result<(), ApplyError> {
     {
         return fail(Field::Failover, Cause::UnknownSource { name: primary.to_string() });
     }
-    if wanted.failover.mode == FailoverMode::Failover {
-        return Ok(());
+    let result = match wanted.failover.mode {
+        FailoverMode::Failover => check_rules(&wanted.failover.switch_on, &wanted.sources),
+        FailoverMode::Merge(_) => check_sequences(&wanted.sources),
+    };
+    result.map_err(|cause| ApplyError { field: Field::Failover, cause })
+}
+
+/// Whether sources can be judged by the rules.
+///
+/// # Errors
+/// If no source can tell what is asked for.
+pub fn check_rules(rules: &health::Rules, sources: &[SourceConfig]) -> Result<(), Cause> {
+    if rules.loss_per_mille.is_some() && !sources.iter().any(|source| source.endpoint.counts_losses()) {
+        return Err(Cause::NoLosses);
     }
-    check_sequences(&wanted.sources).map_err(|cause| ApplyError { field: Field::Failover, cause })
+    Ok(())
 }
 
 /// Whether the sources can be merged.

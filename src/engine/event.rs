@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::path::failover::Cause;
+use crate::path::health::Fault;
 use crate::path::merge::Mismatch;
 use crate::proto::PeerEnd;
 use crate::units::{FlowId, OutputName, SourceName};
@@ -41,7 +43,9 @@ pub enum EventKind {
         from: SourceName,
         /// From now on.
         to: SourceName,
-        /// How long the old one had been silent; zero if it was removed.
+        /// Why.
+        cause: Cause,
+        /// How long the old one had been silent, if that is why; else zero.
         silent: Duration,
     },
     /// The flow returned to its primary source.
@@ -58,6 +62,20 @@ pub enum EventKind {
     SourceRecovered {
         /// Which.
         source: SourceName,
+    },
+    /// A source delivers, but is faulty by the rules of failover.
+    SourceDegraded {
+        /// Which.
+        source: SourceName,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// A source is no longer faulty in this way.
+    SourceRestored {
+        /// Which.
+        source: SourceName,
+        /// What was wrong.
+        fault: Fault,
     },
     /// A merged source carries what the others do, and protects them from now on.
     MergeStarted {
@@ -206,6 +224,8 @@ impl EventKind {
             Self::PrimaryRecovered { .. } => "primary_recovered",
             Self::SourceLost { .. } => "source_lost",
             Self::SourceRecovered { .. } => "source_recovered",
+            Self::SourceDegraded { .. } => "source_degraded",
+            Self::SourceRestored { .. } => "source_restored",
             Self::MergeStarted { .. } => "merge_started",
             Self::MergeError { .. } => "merge_error",
             Self::LegLost { .. } => "leg_lost",
@@ -233,12 +253,14 @@ impl EventKind {
             | Self::SourceActive { .. }
             | Self::PrimaryRecovered { .. }
             | Self::SourceRecovered { .. }
+            | Self::SourceRestored { .. }
             | Self::MergeStarted { .. }
             | Self::LegRecovered { .. }
             | Self::PeerConnected { .. }
             | Self::OutputRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
             | Self::SourceLost { .. }
+            | Self::SourceDegraded { .. }
             | Self::LegLost { .. }
             | Self::MergeError { .. }
             | Self::SourceRetry { .. }
@@ -261,6 +283,8 @@ impl EventKind {
             | Self::PrimaryRecovered { source }
             | Self::SourceLost { source }
             | Self::SourceRecovered { source }
+            | Self::SourceDegraded { source, .. }
+            | Self::SourceRestored { source, .. }
             | Self::MergeStarted { source }
             | Self::MergeError { source, .. }
             | Self::LegLost { source }
@@ -301,6 +325,13 @@ impl EventKind {
     }
 }
 
+const fn complaint(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Loss => "loses too many packets",
+        Fault::TsErrors => "has too many transport stream errors",
+    }
+}
+
 /// The sentence that people read.
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -310,11 +341,18 @@ impl fmt::Display for EventKind {
             Self::FlowStopped => f.write_str("flow stopped"),
             Self::FlowCrashed => f.write_str("an internal fault ended the flow; it is started again"),
             Self::SourceActive { source } => write!(f, "source {source} is in use"),
-            Self::SourceFailover { from, to, silent: Duration::ZERO } => {
-                write!(f, "switched from {from} to {to}: {from} was removed")
+            Self::SourceFailover { from, to, cause, silent } => {
+                write!(f, "switched from {from} to {to}: {from} ")?;
+                match cause {
+                    Cause::Silent => write!(f, "was silent for {} ms", silent.as_millis()),
+                    Cause::Removed => f.write_str("was removed"),
+                    Cause::Faulty(fault) => f.write_str(complaint(*fault)),
+                }
             }
-            Self::SourceFailover { from, to, silent } => {
-                write!(f, "switched from {from} to {to}: {from} was silent for {} ms", silent.as_millis())
+            Self::SourceDegraded { source, fault } => write!(f, "source {source} {}", complaint(*fault)),
+            Self::SourceRestored { source, fault: Fault::Loss } => write!(f, "source {source} loses few packets again"),
+            Self::SourceRestored { source, fault: Fault::TsErrors } => {
+                write!(f, "source {source} has few transport stream errors again")
             }
             Self::PrimaryRecovered { source } => write!(f, "returned to primary source {source}"),
             Self::SourceLost { source } => write!(f, "source {source} fell silent"),

@@ -15,8 +15,11 @@ use super::output::RunningOutput;
 use super::stage::{self, Stage};
 use super::stats::MergeSnapshot;
 use super::supervisor::Message;
+use super::ts_watch::TsWatch;
 use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
 use crate::bus::{Packet, Publisher, Subscribe};
+use crate::path::failover::Switches;
+use crate::path::health::{Counts, Fault};
 use crate::proto::{self, Done, Tuning};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
@@ -37,6 +40,8 @@ struct RunningSource {
     name: SourceName,
     driver: Box<dyn Driven>,
     pace: Pace,
+    /// While failover judges it by its transport stream.
+    ts: Option<Box<TsWatch>>,
 }
 
 /// Counters of the flow as a whole.
@@ -44,10 +49,35 @@ struct RunningSource {
 pub(super) struct FlowCounters {
     /// Slot of the active source plus one; zero for none, and where they are merged.
     pub(super) active: Counter,
-    pub(super) switches: Counter,
+    /// Silent, removed, loss, errors in the transport stream.
+    switches: [Counter; 4],
+    /// For each slot the fault of its source plus one; zero for none.
+    faults: [Counter; SOURCES_MAX],
     pub(super) returns: Counter,
     /// Events lost because the supervisor was busy for too long.
     pub(super) events_dropped: Counter,
+}
+
+impl FlowCounters {
+    pub(super) fn switches(&self) -> Switches {
+        let [silent, removed, loss, ts_errors] = self.switches.each_ref().map(Counter::value);
+        Switches { silent, removed, loss, ts_errors }
+    }
+
+    /// What is wrong with the source in a slot.
+    pub(super) fn fault(&self, slot: SourceSlot) -> Option<Fault> {
+        let fault = self.faults.get(usize::from(slot.0))?.value().checked_sub(1)?;
+        Fault::ALL.get(fault as usize).copied()
+    }
+}
+
+impl RunningSource {
+    /// What failover judges it by.
+    fn counts(&self) -> Counts {
+        let core = self.driver.counters().core.stats();
+        let ts_errors = self.ts.as_ref().map_or(0, |ts| ts.errors());
+        Counts { packets: core.received, lost: core.lost, ts_errors }
+    }
 }
 
 /// Where a source sits in its flow; stable while it lives.
@@ -87,7 +117,8 @@ impl RunningFlow {
         self.close_source(cx, slot);
         driver.start(cx, SocketKey(u16::from(slot.0) * SOCKETS_EACH))?;
         self.stage.add_source(cx.now, slot.0);
-        self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default() });
+        let ts = self.stage.judges_ts().then(Box::default);
+        self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default(), ts });
         Ok(())
     }
 
@@ -154,6 +185,8 @@ impl RunningFlow {
     pub(super) fn set_stage(&mut self, cx: &mut Context<'_>, config: stage::Config) {
         let now = cx.now;
         if self.stage.set_config(now, config) {
+            self.watch_ts();
+            self.show_faults();
             return;
         }
         let mut turn = self.turn();
@@ -163,6 +196,8 @@ impl RunningFlow {
         self.tell_stage();
         let sources = (0..).zip(&self.sources).filter(|(_, source)| source.is_some()).map(|(slot, _)| slot);
         self.stage = self.stage.successor(config, now, sources);
+        self.watch_ts();
+        self.show_faults();
         self.send(cx);
     }
 
@@ -197,6 +232,9 @@ impl RunningFlow {
         }
         // First of all: if the sender has started over, the stage must know when it sees the new numbers.
         self.tell_driver_of_source(now, slot);
+        if let Some(Some(RunningSource { ts: Some(ts), .. })) = self.sources.get_mut(usize::from(slot.0)) {
+            taken_in.iter().for_each(|packet| ts.handle_packet(now, packet));
+        }
         let mut turn = self.turn();
         for mut packet in taken_in.drain(..) {
             packet.meta.source = slot.0;
@@ -272,6 +310,31 @@ impl RunningFlow {
         }
     }
 
+    /// Shows the stage what sources have counted, when it wants to know.
+    fn judge(&mut self, now: Time) {
+        if !self.stage.wants_counts(now) {
+            return;
+        }
+        let sources = (0..).zip(&self.sources);
+        let counts = sources.filter_map(|(slot, source)| Some((slot, source.as_ref()?.counts())));
+        self.stage.handle_counts(now, counts);
+        self.show_faults();
+    }
+
+    /// Has transport streams looked at if that is needed, and only then.
+    fn watch_ts(&mut self) {
+        let is_needed = self.stage.judges_ts();
+        for source in self.sources.iter_mut().flatten() {
+            source.ts = is_needed.then(|| source.ts.take().unwrap_or_default());
+        }
+    }
+
+    fn show_faults(&self) {
+        for (source, counter) in (0..).zip(&self.counters.faults) {
+            counter.set(self.stage.fault(source).map_or(0, |fault| fault as u64 + 1));
+        }
+    }
+
     fn tell_stage(&mut self) {
         let name = |slot: u8| self.sources[usize::from(slot)].as_ref().map(|source| source.name.clone());
         while let Some(kind) = self.stage.poll_event(name) {
@@ -279,7 +342,10 @@ impl RunningFlow {
         }
         let (switches, returns) = self.stage.totals();
         self.counters.active.set(self.stage.active().map_or(0, |slot| u64::from(slot) + 1));
-        self.counters.switches.set(switches);
+        let Switches { silent, removed, loss, ts_errors } = switches;
+        for (counter, count) in self.counters.switches.iter().zip([silent, removed, loss, ts_errors]) {
+            counter.set(count);
+        }
         self.counters.returns.set(returns);
     }
 }
@@ -312,6 +378,7 @@ impl Actor for RunningFlow {
                 output.driver.handle_timeout(cx, &mut |_packet| {});
             }
         }
+        self.judge(cx.now);
         self.stage.handle_timeout(cx.now);
         self.publish_due(cx);
         self.tell_stage();

@@ -19,6 +19,7 @@ use super::{output, source};
 use crate::adapters::clock;
 use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, Host, OpenError, Ports};
 use crate::bus::{Pool, Publisher, Subscribe};
+use crate::path::health::Fault;
 use crate::units::{Bitrate, FlowId, OutputName, SourceName, Time};
 
 pub(super) struct ManagedFlow {
@@ -69,6 +70,7 @@ enum State {
 struct Role {
     selected: bool,
     merged: bool,
+    fault: Option<Fault>,
 }
 
 type Tell<'a> = &'a mut dyn FnMut(EventKind);
@@ -514,13 +516,17 @@ impl ManagedFlow {
         let merge = merge.map(|merge| merge.named(slots));
         let active = self.counters.active.value().checked_sub(1);
         let role = |source: &Managed<SourceConfig, SourceSlot>| match &merge {
-            None => Role { selected: active == Some(u64::from(source.slot.0)), merged: false },
+            None => {
+                let (selected, fault) = (active == Some(u64::from(source.slot.0)), self.counters.fault(source.slot));
+                Role { selected, merged: false, fault }
+            }
             Some(merge) => {
                 let mut legs = merge.legs.iter();
                 let selected = legs.any(|(name, leg)| *name == source.config.name && leg.is_alive && leg.is_merged);
-                Role { selected, merged: selected && merge.is_active() }
+                Role { selected, merged: selected && merge.is_active(), fault: None }
             }
         };
+        let switches = self.counters.switches();
         let health_timeout = self.config.as_ref().map_or(Duration::ZERO, |config| config.failover.health_timeout);
         let sources: Vec<SourceSnapshot> =
             self.sources.iter().map(|source| source.snapshot(now, role(source), health_timeout)).collect();
@@ -529,7 +535,8 @@ impl ManagedFlow {
             status: if all_failed { FlowStatus::Error } else { FlowStatus::Active },
             active_source: sources.iter().find(|source| source.selected).map(|source| source.name.clone()),
             uptime: now.since(self.started),
-            failover_total: self.counters.switches.value() + self.counters.returns.value(),
+            failover_total: switches.total() + self.counters.returns.value(),
+            switches,
             primary_return_total: self.counters.returns.value(),
             events_dropped_total: self.events_dropped(),
             merge,
@@ -597,6 +604,7 @@ impl Managed<SourceConfig, SourceSlot> {
             protocol: self.config.endpoint.protocol(),
             selected: role.selected,
             merged: role.merged,
+            fault: role.fault,
             bitrate: Bitrate::ZERO,
             packets: 0,
             bytes: 0,

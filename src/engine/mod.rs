@@ -17,6 +17,7 @@ mod stage;
 mod stats;
 mod status;
 mod supervisor;
+mod ts_watch;
 pub mod url;
 
 pub use config::{

@@ -58,6 +58,15 @@ impl SourceEndpoint {
         }
     }
 
+    /// Whether it can tell what was lost on the way.
+    #[must_use]
+    pub const fn counts_losses(&self) -> bool {
+        match self {
+            Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) => true,
+            Self::Udp(_) | Self::Test(_) => false,
+        }
+    }
+
     /// What of it may change while it is open, if that is all that differs from `other`, and something does.
     #[must_use]
     pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {

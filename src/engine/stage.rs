@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::config::{FailoverConfig, FailoverMode, FlowConfig, MergeConfig};
+use super::config::{FailoverConfig, FailoverMode, FlowConfig, MergeConfig, SOURCES_MAX};
 use super::event::EventKind;
 use super::stats::MergeSnapshot;
 use crate::bus::Packet;
+use crate::path::failover::Switches;
+use crate::path::health::{Counts, Fault};
 use crate::path::{Failover, Merger, failover, merge};
 use crate::units::{SourceName, Time};
 
@@ -19,9 +21,11 @@ pub(super) enum Config {
 impl Config {
     /// What `wanted` asks for; `primary` is the slot of the preferred source.
     pub(super) fn new(wanted: &FlowConfig, primary: Option<u8>) -> Self {
-        let FailoverConfig { mode, health_timeout, hold_off, .. } = wanted.failover;
+        let FailoverConfig { mode, health_timeout, hold_off, switch_on, .. } = wanted.failover;
         let MergeConfig { recovery_window, release } = match mode {
-            FailoverMode::Failover => return Self::Failover(failover::Config { primary, health_timeout, hold_off }),
+            FailoverMode::Failover => {
+                return Self::Failover(failover::Config { primary, health_timeout, hold_off, switch_on });
+            }
             FailoverMode::Merge(merge) => merge,
         };
         let otherwise = merge::Config::default();
@@ -37,9 +41,15 @@ impl Config {
 pub(super) struct Stage {
     kind: Kind,
     /// Of stages before this one.
-    switches: u64,
+    switches: Switches,
     returns: u64,
+    /// Source of the latest packet that was let through.
+    latest: Option<u8>,
+    /// One bit for each source whose next packet does not continue what it brought before.
+    begins_anew: u8,
 }
+
+const _: () = assert!(SOURCES_MAX <= u8::BITS as usize);
 
 #[derive(Debug)]
 enum Kind {
@@ -65,13 +75,14 @@ impl Stage {
                 Kind::Merge { merger: Box::new(Merger::new(config)), config, beginning: Beginning::Awaited }
             }
         };
-        Self { kind, switches: 0, returns: 0 }
+        Self { kind, switches: Switches::default(), returns: 0, latest: None, begins_anew: 0 }
     }
 
     /// One that does what `config` says, for `sources`, and goes on counting where this one ends.
     pub(super) fn successor(&self, config: Config, now: Time, sources: impl Iterator<Item = u8>) -> Self {
         let (switches, returns) = self.totals();
-        let mut next = Self { switches, returns, ..Self::new(config) };
+        let (latest, begins_anew) = (self.latest, u8::MAX);
+        let mut next = Self { switches, returns, latest, begins_anew, ..Self::new(config) };
         sources.for_each(|source| next.add_source(now, source));
         next
     }
@@ -94,7 +105,10 @@ impl Stage {
     /// A source begins, or begins anew with numbers of its own.
     pub(super) fn add_source(&mut self, now: Time, source: u8) {
         match &mut self.kind {
-            Kind::Failover(failover) => failover.add_source(source),
+            Kind::Failover(failover) => {
+                failover.add_source(source);
+                self.begins_anew |= 1 << source;
+            }
             Kind::Merge { merger, .. } => {
                 merger.add_leg(source);
                 merger.restart(now, source);
@@ -118,9 +132,17 @@ impl Stage {
 
     /// Takes in a packet and gives the first that is to be published; [`Stage::poll_packet`] has more.
     #[inline]
-    pub(super) fn handle_packet(&mut self, now: Time, source: u8, packet: Packet) -> Option<Packet> {
+    pub(super) fn handle_packet(&mut self, now: Time, source: u8, mut packet: Packet) -> Option<Packet> {
         match &mut self.kind {
-            Kind::Failover(failover) => failover.handle_packet(now, source).then_some(packet),
+            Kind::Failover(failover) => {
+                if !failover.handle_packet(now, source) {
+                    return None;
+                }
+                if self.latest != Some(source) || self.begins_anew & (1 << source) != 0 || packet.meta.discontinuity {
+                    self.mark(source, &mut packet);
+                }
+                Some(packet)
+            }
             Kind::Merge { merger, .. } => {
                 merger.push(source, now, packet);
                 self.poll_packet(now)
@@ -140,9 +162,22 @@ impl Stage {
                 {
                     *beginning = Beginning::Came(packet.meta.source);
                 }
-                packet
+                let mut packet = packet?;
+                if self.begins_anew != 0 || self.latest.is_none() || packet.meta.discontinuity {
+                    self.mark(packet.meta.source, &mut packet);
+                    self.begins_anew = 0;
+                }
+                Some(packet)
             }
         }
+    }
+
+    /// What begins here does not continue what came before it, if anything did.
+    #[cold]
+    fn mark(&mut self, source: u8, packet: &mut Packet) {
+        packet.meta.discontinuity = self.latest.is_some();
+        self.latest = Some(source);
+        self.begins_anew &= !(1 << source);
     }
 
     /// The next packet that still waits, at the end of the stage.
@@ -189,12 +224,37 @@ impl Stage {
         }
     }
 
+    /// What is wrong with a source by the rules.
+    pub(super) fn fault(&self, source: u8) -> Option<Fault> {
+        match &self.kind {
+            Kind::Failover(failover) => failover.fault(source),
+            Kind::Merge { .. } => None,
+        }
+    }
+
+    /// Whether the counts of [`Stage::handle_counts`] need errors of the transport streams.
+    pub(super) fn judges_ts(&self) -> bool {
+        matches!(&self.kind, Kind::Failover(failover) if failover.config().switch_on.ts_errors_per_second.is_some())
+    }
+
+    /// Whether [`Stage::handle_counts`] is to be called now, before [`Stage::handle_timeout`].
+    pub(super) fn wants_counts(&self, now: Time) -> bool {
+        matches!(&self.kind, Kind::Failover(failover) if failover.wants_counts(now))
+    }
+
+    /// What the sources have counted so far.
+    pub(super) fn handle_counts(&mut self, now: Time, counts: impl Iterator<Item = (u8, Counts)>) {
+        if let Kind::Failover(failover) = &mut self.kind {
+            failover.handle_counts(now, counts);
+        }
+    }
+
     /// Switches and returns so far.
-    pub(super) const fn totals(&self) -> (u64, u64) {
+    pub(super) fn totals(&self) -> (Switches, u64) {
         match &self.kind {
             Kind::Failover(failover) => {
                 let stats = failover.stats();
-                (self.switches + stats.switches_total, self.returns + stats.returns_total)
+                (self.switches + stats.switches, self.returns + stats.returns_total)
             }
             Kind::Merge { .. } => (self.switches, self.returns),
         }
@@ -219,12 +279,18 @@ fn of_failover(
         failover::Event::Switched { from, to, cause } => {
             let silent = match cause {
                 failover::Cause::Silent => config.health_timeout,
-                failover::Cause::Removed => Duration::ZERO,
+                failover::Cause::Removed | failover::Cause::Faulty(_) => Duration::ZERO,
             };
-            name(from).zip(name(to)).map(|(from, to)| EventKind::SourceFailover { from, to, silent })
+            name(from).zip(name(to)).map(|(from, to)| EventKind::SourceFailover { from, to, cause, silent })
         }
         failover::Event::SwitchedBack { to, .. } => name(to).map(|source| EventKind::PrimaryRecovered { source }),
         failover::Event::SourceLost { source } => name(source).map(|source| EventKind::SourceLost { source }),
+        failover::Event::SourceDegraded { source, fault } => {
+            name(source).map(|source| EventKind::SourceDegraded { source, fault })
+        }
+        failover::Event::SourceRestored { source, fault } => {
+            name(source).map(|source| EventKind::SourceRestored { source, fault })
+        }
         failover::Event::SourceAlive { source } => name(source).map(|source| EventKind::SourceRecovered { source }),
     }
 }
@@ -247,3 +313,56 @@ const SHORT_WINDOW: Duration = Duration::from_millis(250);
 const PACKETS_OF_LONG_WINDOW: usize = 32_768;
 /// Longer than anything waits: no recovery window is longer than 15 s.
 const FAR: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Meta, Pool, PoolLimits};
+
+    #[test]
+    fn what_does_not_continue_what_came_before_is_marked() {
+        let failover = failover::Config { primary: Some(0), ..failover::Config::default() };
+        let mut rig =
+            Rig { stage: Stage::new(Config::Failover(failover)), pool: Pool::new(PoolLimits::default()), at: 0 };
+        (0..2).for_each(|source| rig.stage.add_source(Time::ZERO, source));
+        assert_eq!(rig.push(0, true), Some(false), "nothing came before");
+        assert_eq!(rig.push(0, false), Some(false));
+        assert_eq!(rig.push(0, true), Some(true), "the core says so");
+        assert_eq!(rig.push(1, true), None);
+        rig.stage.remove_source(rig.now(), 0);
+        assert_eq!(rig.push(1, false), Some(true), "another source");
+        assert_eq!(rig.push(1, false), Some(false));
+        rig.stage.add_source(rig.now(), 1);
+        assert_eq!(rig.push(1, false), Some(true), "opened anew");
+        let merge = Config::Merge(merge::Config::default());
+        rig.stage = rig.stage.successor(merge, rig.now(), [1].into_iter());
+        assert_eq!(rig.push(1, true), Some(true), "merged from now on");
+        assert_eq!(rig.push(1, true), Some(false));
+        rig.stage.restart_source(rig.now(), 1);
+        assert_eq!(rig.push(1, true), Some(true), "the sender started over");
+        rig.stage = rig.stage.successor(Config::Failover(failover), rig.now(), [1].into_iter());
+        assert_eq!(rig.push(1, false), Some(true), "not merged any more");
+        assert_eq!(rig.push(1, false), Some(false));
+    }
+
+    struct Rig {
+        stage: Stage,
+        pool: Pool,
+        at: u64,
+    }
+
+    impl Rig {
+        fn now(&self) -> Time {
+            Time::from_ns(self.at * 1_000_000)
+        }
+
+        /// The mark of what comes out for a packet that its core has given this one.
+        fn push(&mut self, source: u8, discontinuity: bool) -> Option<bool> {
+            self.at += 1;
+            let rtp_timestamp = Some(self.at as u32 * 90);
+            let meta = Meta { source, discontinuity, sequence: Some(self.at), rtp_timestamp, ..Meta::default() };
+            let packet = self.pool.copy(&[0x47; 188], meta).unwrap();
+            self.stage.handle_packet(self.now(), source, packet).map(|packet| packet.meta.discontinuity)
+        }
+    }
+}

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
+use crate::path::failover::Switches;
+use crate::path::health::Fault;
 use crate::path::merge;
 use crate::proto::Detail;
 use crate::units::{Bitrate, OutputName, SourceName};
@@ -18,6 +20,8 @@ pub struct FlowSnapshot {
     pub uptime: Duration,
     /// Switches to another source, returns included.
     pub failover_total: u64,
+    /// Switches to another source by cause, without returns.
+    pub switches: Switches,
     /// Returns to the primary.
     pub primary_return_total: u64,
     /// Events that were not told because too many came at once.
@@ -73,6 +77,8 @@ pub struct SourceSnapshot {
     pub selected: bool,
     /// Whether it is merged with others now.
     pub merged: bool,
+    /// What is wrong with it by the rules of failover.
+    pub fault: Option<Fault>,
     /// Over the last second.
     pub bitrate: Bitrate,
     /// Payload packets taken in.

@@ -91,6 +91,7 @@ fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
             primary: None,
             health_timeout: Duration::from_millis(route.health_timeout_ms),
             hold_off: Duration::from_millis(route.hold_off_ms),
+            switch_on: route.switch_on.unwrap_or_default(),
         },
     })
 }

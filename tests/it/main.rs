@@ -25,6 +25,7 @@ mod process;
 mod proxy;
 mod rist;
 mod rtp;
+mod rules;
 mod srt;
 mod srt_peers;
 mod support;

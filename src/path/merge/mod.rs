@@ -188,6 +188,8 @@ pub struct Merger {
     legs: Box<[Leg; LEGS_MAX]>,
     /// Whether there has been a packet.
     has_begun: bool,
+    /// Whether the stream has begun anew since the last packet was released.
+    begins_anew: bool,
     /// Other legs may be expected to bring what this stream begins with.
     begins_until: Time,
     /// Merged legs that are alive, and those of the others that may turn out to belong to them.
@@ -231,6 +233,7 @@ impl Merger {
             out: VecDeque::new(),
             legs: Box::default(),
             has_begun: false,
+            begins_anew: false,
             begins_until: Time::ZERO,
             partners: 0,
             members_alive: 0,
@@ -348,7 +351,8 @@ impl Merger {
         self.drop_remains(now);
     }
 
-    /// The next packet in order whose time has come by `now`; its sequence number is that of the common axis.
+    /// The next packet in order whose time has come by `now`; its sequence number is that of the common axis. It is a
+    /// discontinuity if it is the first after [`Event::Restarted`], whatever its leg says of itself.
     #[inline]
     pub fn poll_packet(&mut self, now: Time) -> Option<Packet> {
         if let Some(packet) = self.out.pop_front() {
@@ -363,7 +367,9 @@ impl Merger {
             }
             if is_next {
                 self.stats.released += 1;
-                return self.ring.take().map(|held| held.packet);
+                let mut packet = self.ring.take()?.packet;
+                packet.meta.discontinuity = std::mem::take(&mut self.begins_anew);
+                return Some(packet);
             }
             let waited =
                 now.since(held.at - if self.config.mode == Mode::Align { self.window } else { Duration::ZERO });
@@ -538,9 +544,10 @@ impl Merger {
     }
 
     #[inline]
-    fn release(&mut self, packet: Packet) {
+    fn release(&mut self, mut packet: Packet) {
         // One call may release the ring, and then what each leg has queued.
         if self.out.len() < self.ring.capacity() as usize * (1 + LEGS_MAX) {
+            packet.meta.discontinuity = std::mem::take(&mut self.begins_anew);
             self.out.push_back(packet);
         } else {
             self.stats.overflow += 1;

@@ -263,6 +263,12 @@ fn after_a_restart_numbers_go_on_further_up_with_the_same_lower_bits() {
     let packet = run.merger.poll_packet(run.now).unwrap();
     let number = packet.meta.sequence.unwrap();
     assert!(number > 65_536 && number as u16 == 5, "{number}");
+    assert!(packet.meta.discontinuity);
+    // What a leg says of itself is not so of all.
+    let mut packet = run.packet(6, 6, 1 << 31);
+    packet.meta.discontinuity = true;
+    run.merger.push(0, run.now, packet);
+    assert_eq!(run.merger.poll_packet(run.now).map(|packet| packet.meta.discontinuity), Some(false));
     assert!(run.events().contains(&Event::Restarted { leg: 0 }));
 }
 

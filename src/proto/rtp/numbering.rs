@@ -42,7 +42,8 @@ impl Numbering {
         }
     }
 
-    /// Gives `each` the packet with its number, or its parts if it has to be cut.
+    /// Gives `each` the packet with its number, or its parts if it has to be cut. A discontinuity is that of the first
+    /// part; it goes into the marker bit (RFC 2250 2.1).
     pub(in crate::proto) fn number(&mut self, packet: &Packet, mut each: impl FnMut(Seq<16>, Packet)) {
         let kept = packet.meta.sequence.filter(|_| self.mode == HeaderMode::Keep);
         let part_bytes = part_bytes(packet, self.payload_bytes_max);
@@ -52,12 +53,14 @@ impl Numbering {
             return each(sequence, packet.clone());
         }
         for start in (0..packet.len()).step_by(part_bytes) {
-            let part = packet.slice(start..packet.len().min(start + part_bytes));
+            let mut part = packet.slice(start..packet.len().min(start + part_bytes));
+            part.meta.discontinuity &= start == 0;
             each(self.next_sequence, part);
             self.next_sequence = self.next_sequence.add(1);
         }
     }
 
+    /// Without the marker.
     pub(in crate::proto) const fn header(&self, sequence: Seq<16>, timestamp: u32) -> Header {
         Header { marker: false, payload_type: self.payload_type, sequence, timestamp, ssrc: self.ssrc }
     }

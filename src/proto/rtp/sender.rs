@@ -14,7 +14,8 @@ use crate::proto::fec::{Direction, Encoder, FecPacket};
 use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader, wire_header};
 use crate::units::{Seq, Time};
 
-/// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second.
+/// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second. The marker bit says
+/// that the packet is a discontinuity (RFC 2250 2.1).
 ///
 /// Both ports are connected to the receiver. The first report goes before the first packet: there are receivers that
 /// take no media from a sender whose CNAME they have not heard (librist).
@@ -155,7 +156,7 @@ impl Core for Sender {
             sent.packets = sent.packets.wrapping_add(1);
             sent.octets = sent.octets.wrapping_add(payload.len() as u32);
             if let Some(fec) = fec {
-                protect(fec, Header { sequence, ..header }, &payload);
+                protect(fec, Header { sequence, marker: payload.meta.discontinuity, ..header }, &payload);
             }
             media.push_back(Outgoing::Media { sequence, timestamp, payload });
             if let Some(fec) = fec {
@@ -187,7 +188,9 @@ impl Core for Sender {
         }
         match self.media.pop_front() {
             Some(Outgoing::Media { sequence, timestamp, payload }) => {
-                let header = wire_header(&self.numbering.header(sequence, timestamp).to_bytes());
+                let marker = payload.meta.discontinuity;
+                let header = Header { marker, ..self.numbering.header(sequence, timestamp) };
+                let header = wire_header(&header.to_bytes());
                 Some(Transmit { port: Port::Media, to: None, header, payload: Some(payload) })
             }
             Some(Outgoing::Fec(FecPacket { direction, packet })) => {
