@@ -23,6 +23,7 @@ mod peers;
 mod process;
 mod proxy;
 mod rist;
+mod rist_srp;
 mod rtp;
 mod srt;
 mod srt_peers;
