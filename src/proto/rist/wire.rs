@@ -323,10 +323,10 @@ impl Wire {
             return Err(Refusal::Stranger);
         }
         let mut packet = packet.into_slice_from(at);
-        let is_asking = tunnel.gate.as_ref().is_some_and(|gate| gate.is_asking(peer));
+        let is_settling = tunnel.gate.as_ref().is_some_and(|gate| gate.is_settling(peer));
         let own = tunnel.gate.as_mut().and_then(|gate| gate.opening(peer));
-        // From before he had the key that we agreed on, or we his.
-        let is_settling = is_asking || own.is_some();
+        // Else it may be from before he had the key that we agreed on, or we his.
+        let is_settling = is_settling || own.is_some();
         let mut opening = own.or(tunnel.opening.as_mut());
         let standing = match (opening.as_deref_mut(), header.nonce) {
             (None, None) => None,

@@ -81,3 +81,24 @@ fn check_any_path(script: &[u8]) {
 
 const STEPS_MAX: usize = 40;
 const KEPT_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn nobody_gets_in_without_the_password(script in prop::collection::vec(any::<u8>(), 0..120)) {
+            check_any_bytes(&script);
+        }
+    }
+
+    #[test]
+    fn nobody_gets_in_over_a_good_path_either() {
+        check_any_bytes(&[0, 40, 0].repeat(STEPS_MAX));
+    }
+}

@@ -63,6 +63,7 @@ struct Session {
     seen: Option<SocketAddr>,
     party: Party,
     heard: Time,
+    accepted_at: Option<Time>,
     sealing: Option<Box<Sealing>>,
     /// From when he knows that it is us.
     next_sealing: Option<Box<Sealing>>,
@@ -118,6 +119,7 @@ impl Gate {
             seen: address,
             party,
             heard,
+            accepted_at: None,
             sealing: None,
             next_sealing: None,
             opening: None,
@@ -201,11 +203,12 @@ impl Gate {
         self.sessions[at].opening.as_mut()
     }
 
-    /// Whether a peer is yet to say what he encrypts with.
-    pub(in super::super) fn is_asking(&self, peer: SocketAddr) -> bool {
-        self.find(Some(peer)).is_some_and(|at| match &self.sessions[at].party {
-            Party::Client(client) => client.is_asking(),
-            Party::Server(_) => false,
+    /// Whether a peer and we may not know yet what the other encrypts with.
+    pub(in super::super) fn is_settling(&self, peer: SocketAddr) -> bool {
+        self.find(Some(peer)).is_some_and(|at| {
+            let Session { party, accepted_at, .. } = &self.sessions[at];
+            let is_asking = matches!(party, Party::Client(client) if client.is_asking());
+            is_asking || accepted_at.is_some_and(|since| self.now.since(since) < SETTLED_AFTER)
         })
     }
 
@@ -356,6 +359,7 @@ impl Gate {
         match news {
             News::Accepted { key, is_keyed, sealing } => {
                 session.heard = self.now;
+                session.accepted_at = Some(self.now);
                 let opening = session.opening.take();
                 session.opening = if is_keyed { open(opening, &*key) } else { None };
                 // In a session that there was already he goes on with the old one until he has got our proof.
@@ -435,6 +439,8 @@ const REFUSALS_MAX: usize = 16;
 /// A peer who has been let in and is not heard for so long has to come in again. Judgement: longer than any interruption
 /// that a session survives.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
+/// Longer than asking for a passphrase takes.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// Between two jobs of some milliseconds each, at the wish of anyone who can send to us.
 const REST: Duration = Duration::from_millis(25);
 /// A job that has not come back by then never will.

@@ -254,11 +254,12 @@ impl Server {
         out.push(Frame { version: self.version, message: Message::Failure(self.id) }.to_bytes());
         (self.stage, self.latest, self.job, self.moved_at) = (Stage::Idle, None, None, now);
         self.failures += 1;
-        self.is_flipped = !self.is_flipped;
+        let was_first = self.version >= 3 && self.failures % 2 == 1;
+        // Two of us that both changed each time could miss each other for ever.
+        self.is_flipped ^= self.failures % 2 == 1;
         if self.failures >= FAILURES_MAX {
             (self.failures, self.blocked_until) = (0, now + BLOCKED_FOR);
         }
-        let was_first = self.version >= 3 && self.failures % 2 == 1;
         (!was_first).then_some(News::Refused(WRONG_LOGIN))
     }
 }
@@ -272,3 +273,100 @@ const STALE_AFTER: Duration = Duration::from_secs(4);
 const FAILURES_MAX: u32 = 6;
 /// Judgement: nobody guesses passwords at one a second.
 const BLOCKED_FOR: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::Client;
+    use super::*;
+    use crate::proto::rist::crypto::KeyLength;
+
+    /// Lets both talk until the client is in; says how often he was refused.
+    fn meet(client: &mut Client, server: &mut Server, settings: &Settings) -> Option<usize> {
+        let accounts = Accounts::login("alice", "wonder").unwrap();
+        let (mut entropy, mut now, mut refused) = (Entropy::new([1; 32]), Time::ZERO, 0);
+        let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
+        for _ in 0..600 {
+            now += Duration::from_millis(10);
+            client.handle_timeout(now, &mut from_client);
+            if let Some(job) = client.take_job() {
+                client.handle_outcome(now, job(), &mut from_client);
+            }
+            for bytes in std::mem::take(&mut from_client) {
+                let frame = Frame::parse(&bytes).unwrap();
+                server.handle(now, frame, (&accounts, settings), &mut entropy, &mut from_server);
+            }
+            if let Some(job) = server.take_job() {
+                server.handle_outcome(now, job(), &mut from_server);
+            }
+            for bytes in std::mem::take(&mut from_server) {
+                let frame = Frame::parse(&bytes).unwrap();
+                refused += usize::from(matches!(frame.message, Message::Failure(_)));
+                client.handle(now, frame, &mut entropy, &mut from_client);
+            }
+            if client.is_in() && server.is_in() {
+                return Some(refused);
+            }
+        }
+        None
+    }
+
+    fn settings() -> Settings {
+        Settings::new(None, KeyLength::Aes128, 1 << 31)
+    }
+
+    #[test]
+    fn whoever_pads_numbers_meets_whoever_does_not() {
+        // From any state that lost or invented refusals may have left them in.
+        for (client_refused, server_refused) in [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)] {
+            let (mut out, mut entropy) = (Vec::new(), Entropy::new([2; 32]));
+            let mut client = Client::new(Accounts::login("alice", "wonder").unwrap(), None);
+            for _ in 0..client_refused {
+                for message in [Message::Request(7, Request::Identity), Message::Failure(7)] {
+                    client.handle(Time::ZERO, Frame { version: 3, message }, &mut entropy, &mut out);
+                }
+            }
+            let mut server = Server::new();
+            (0..server_refused).for_each(|_| _ = server.fail(Time::ZERO, &mut out));
+            let refused = meet(&mut client, &mut server, &settings());
+            assert!(refused.is_some_and(|times| times <= 3), "{client_refused} {server_refused}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_proof_at_the_wrong_time_lets_nobody_in() {
+        let accounts = Accounts::login("alice", "wonder").unwrap();
+        let (mut server, mut entropy, mut out) = (Server::new(), Entropy::new([1; 32]), Vec::new());
+        let now = Time::ZERO + Duration::from_secs(1);
+        server.begin(now, &mut entropy, &mut out);
+        for step in 0..4 {
+            let id = server.id;
+            for message in [
+                Message::Response(id, Response::ClientProof { is_keyed: true, proof: [0; 32] }),
+                Message::Response(id, Response::Validated),
+                Message::Success(id),
+                Message::Request(id, Request::Passphrase),
+            ] {
+                let frame = Frame { version: 3, message };
+                let news = server.handle(now, frame, (&accounts, &settings()), &mut entropy, &mut out);
+                assert!(!matches!(news, Some(News::Accepted { .. } | News::Confirmed)) && !server.is_in(), "{step}");
+            }
+            let response = match step {
+                0 => Response::Identity(b"alice"),
+                _ => Response::ClientKey(&[2]),
+            };
+            let frame = Frame { version: 3, message: Message::Response(server.id, response) };
+            server.handle(now, frame, (&accounts, &settings()), &mut entropy, &mut out);
+        }
+    }
+
+    #[test]
+    fn who_fails_again_and_again_is_not_answered_for_a_while() {
+        let (mut server, mut entropy, mut out) = (Server::new(), Entropy::new([1; 32]), Vec::new());
+        (0..FAILURES_MAX).for_each(|_| _ = server.fail(Time::ZERO, &mut out));
+        out.clear();
+        server.begin(Time::ZERO + BLOCKED_FOR - Duration::from_millis(1), &mut entropy, &mut out);
+        assert!(out.is_empty() && !server.is_stale(Time::ZERO + BLOCKED_FOR - Duration::from_millis(1)));
+        server.begin(Time::ZERO + BLOCKED_FOR, &mut entropy, &mut out);
+        assert_eq!(out.len(), 1);
+    }
+}
