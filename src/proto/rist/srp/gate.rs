@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::accounts::Accounts;
-use super::client::Client;
-use super::eap::Frame;
-use super::math::Hash;
+use super::client::{Client, VERSION};
+use super::eap::{Frame, Message, Request, Response};
+use super::math::{Hash, hash};
 use super::server::Server;
 use super::{Entropy, News, Outcome};
 use crate::proto::rist::crypto::{KeyLength, Opening, Sealing, Secret};
@@ -30,6 +30,8 @@ pub(in super::super) struct Gate {
     rest_until: Time,
     /// The session that one is done for, and when it is given up.
     busy: Option<(u32, Time)>,
+    /// Strangers who were asked last, and when.
+    asked: VecDeque<(SocketAddr, Time)>,
     out: VecDeque<(Option<SocketAddr>, Vec<u8>)>,
     scratch: Vec<Vec<u8>>,
     refusals: VecDeque<(SocketAddr, PeerEnd)>,
@@ -96,6 +98,7 @@ impl Gate {
             now: Time::ZERO,
             rest_until: Time::ZERO,
             busy: None,
+            asked: VecDeque::new(),
             out: VecDeque::new(),
             scratch: Vec::new(),
             refusals: VecDeque::new(),
@@ -131,14 +134,53 @@ impl Gate {
         self.sessions.iter().position(|session| session.address.is_none() || session.address == peer)
     }
 
-    /// The session of a peer, made if we are the server and there is room.
-    fn find_or_add(&mut self, peer: SocketAddr) -> Option<usize> {
+    /// Asks a stranger who he is. Nothing is kept of him until he answers from there: the identifier tells then that he
+    /// was asked, which is one in 256 for whoever invents addresses.
+    fn ask(&mut self, peer: SocketAddr) {
+        let now = self.now;
+        if self.role == Role::Client
+            || self.asked.iter().any(|(who, at)| *who == peer && now.since(*at) < ASKED_AGAIN_AFTER)
+        {
+            return;
+        }
+        if self.out.len() >= OUT_MAX {
+            self.overflow += 1;
+            return;
+        }
+        if self.asked.len() >= ASKED_MAX {
+            self.asked.pop_front();
+        }
+        self.asked.push_back((peer, now));
+        let message = Message::Request(self.identifier(peer), Request::Identity);
+        self.out.push_back((Some(peer), Frame { version: VERSION, message }.to_bytes()));
+    }
+
+    /// Of the first question to a stranger.
+    fn identifier(&self, peer: SocketAddr) -> u8 {
+        let ip = match peer.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        hash(&[&self.settings.salt_seed, b"identifier", &ip.octets(), &peer.port().to_be_bytes()], true)[0]
+    }
+
+    /// The session of a peer who speaks to us, made if he answers our first question and there is room.
+    fn find_or_add(&mut self, peer: SocketAddr, message: &Message<'_>) -> Option<usize> {
         if let Some(at) = self.find(Some(peer)) {
             return Some(at);
         }
-        if self.role == Role::Client {
-            return None;
-        }
+        let id = match message {
+            Message::Start => {
+                self.ask(peer);
+                return None;
+            }
+            Message::Response(id, Response::Identity(_))
+                if self.role == Role::Server && *id == self.identifier(peer) =>
+            {
+                *id
+            }
+            Message::Request(..) | Message::Response(..) | Message::Success(_) | Message::Failure(_) => return None,
+        };
         let now = self.now;
         self.sessions.retain(|session| !session.is_stale(now));
         if self.sessions.iter().filter(|session| !session.is_in()).count() >= STRANGERS_MAX
@@ -154,14 +196,14 @@ impl Gate {
             };
             self.sessions.remove(oldest);
         }
-        Some(self.add(Some(peer), Party::Server(Box::new(Server::new()))))
+        Some(self.add(Some(peer), Party::Server(Box::new(Server::asked(now, id)))))
     }
 
     /// A message of `peer`, which follows the tunnel's header; `false` if it is none.
     pub(in super::super) fn handle(&mut self, now: Time, peer: SocketAddr, bytes: &[u8]) -> bool {
         self.now = now;
         let Ok(frame) = Frame::parse(bytes) else { return false };
-        let Some(at) = self.find_or_add(peer) else { return true };
+        let Some(at) = self.find_or_add(peer, &frame.message) else { return true };
         let session = &mut self.sessions[at];
         session.seen = Some(peer);
         let mut out = std::mem::take(&mut self.scratch);
@@ -178,7 +220,10 @@ impl Gate {
     /// Whether what `peer` sends may be believed. Whom we do not know is asked who he is.
     pub(in super::super) fn admits(&mut self, now: Time, peer: SocketAddr) -> bool {
         self.now = now;
-        let Some(at) = self.find_or_add(peer) else { return false };
+        let Some(at) = self.find(Some(peer)) else {
+            self.ask(peer);
+            return false;
+        };
         let session = &mut self.sessions[at];
         if session.is_in() {
             session.heard = now;
@@ -433,6 +478,9 @@ impl fmt::Debug for Gate {
 const SESSIONS_MAX: usize = 64;
 /// Who has not proven anything yet: about a kilobyte each.
 const STRANGERS_MAX: usize = 32;
+/// A stranger who sends much is asked so often; many who take turns are asked more often, each time they send.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
+const ASKED_MAX: usize = 16;
 /// Messages of some 300 bytes that wait to be sent.
 const OUT_MAX: usize = 64;
 const REFUSALS_MAX: usize = 16;

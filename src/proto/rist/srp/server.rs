@@ -46,7 +46,7 @@ enum Stage {
 }
 
 impl Server {
-    pub(super) const fn new() -> Self {
+    const fn new() -> Self {
         Self {
             stage: Stage::Idle,
             is_in: false,
@@ -60,6 +60,11 @@ impl Server {
             blocked_until: Time::ZERO,
             job: None,
         }
+    }
+
+    /// Somebody answers our first question, of which nothing was kept.
+    pub(super) fn asked(now: Time, id: u8) -> Self {
+        Self { stage: Stage::Identity, id, moved_at: now, ..Self::new() }
     }
 
     pub(super) const fn is_in(&self) -> bool {
@@ -79,10 +84,14 @@ impl Server {
         !self.is_in && self.blocked_until <= now && now.since(self.moved_at) >= STALE_AFTER
     }
 
-    /// Whether it may be forgotten for somebody else: he has not even said who he is.
+    /// Whether it may be forgotten for somebody else: he has said no more than a name.
     pub(super) fn is_silent(&self, now: Time) -> bool {
-        let has_said_nothing = matches!(self.stage, Stage::Idle | Stage::Identity) && self.failures == 0;
-        !self.is_in && has_said_nothing && now.since(self.moved_at) >= REPEAT_AFTER
+        let has_said_nothing = matches!(self.stage, Stage::Idle | Stage::Identity | Stage::Challenged { .. });
+        !self.is_in
+            && has_said_nothing
+            && self.failures == 0
+            && self.blocked_until <= now
+            && now.since(self.moved_at) >= REPEAT_AFTER
     }
 
     pub(super) fn due(&self) -> Option<Time> {
