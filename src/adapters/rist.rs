@@ -8,6 +8,7 @@ use super::host::HostPort;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::Pool;
 use crate::proto::Surroundings;
+use crate::proto::rist::srp::Accounts;
 use crate::proto::rist::{Config, Leg, Profile, Receiver, Sender};
 
 /// One end of a RIST session.
@@ -17,6 +18,8 @@ pub struct EndpointConfig {
     pub side: Side,
     /// Profile, buffer, secret, limits.
     pub session: Config,
+    /// Authentication by EAP-SRP, Main profile only: of a caller who he is, of a listener whom it lets in.
+    pub login: Option<Accounts>,
     /// Interface, TTL, DSCP and buffers.
     pub socket: SocketOptions,
 }
@@ -86,6 +89,10 @@ impl EndpointConfig {
                 (media, Some(control), Receiver::listening(config, &surroundings))
             }
         };
+        let core = match &self.login {
+            Some(accounts) => core.authenticated(accounts.clone(), seed(address)?),
+            None => core,
+        };
         Ok(Box::new(Driver::source(core, Some(media), control, admission)))
     }
 
@@ -100,15 +107,20 @@ impl EndpointConfig {
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
         let (config, surroundings) = (self.session.clone(), surroundings(pool));
+        let seed = self.login.as_ref().map(|_| seed(address)).transpose()?;
+        let login = |core: Sender| match (&self.login, seed) {
+            (Some(accounts), Some(seed)) => core.authenticated(accounts.clone(), seed),
+            _ => core,
+        };
         Ok(match (&self.side, config.profile) {
             (Side::Listener { .. }, _) => {
                 let socket = UdpSocket::serve(address, &self.socket)?;
-                Box::new(Driver::conversation(Sender::listening(config, &surroundings), socket, admission))
+                Box::new(Driver::conversation(login(Sender::listening(config, &surroundings)), socket, admission))
             }
             (Side::Bonded { legs, .. }, profile) => {
                 // Each is reached by whichever way the system has to it.
                 let any = SocketAddr::new(any(address), 0);
-                let core = Sender::bonding(config, &surroundings, legs);
+                let core = login(Sender::bonding(config, &surroundings, legs));
                 let media = UdpSocket::serve(any, &self.socket)?;
                 if profile == Profile::Main {
                     Box::new(Driver::conversation(core, media, admission))
@@ -119,7 +131,7 @@ impl EndpointConfig {
             }
             (Side::Caller { .. }, Profile::Main) => {
                 let socket = UdpSocket::call(address, None, &self.socket)?;
-                Box::new(Driver::conversation(Sender::calling(config, &surroundings), socket, admission))
+                Box::new(Driver::conversation(login(Sender::calling(config, &surroundings)), socket, admission))
             }
             (Side::Caller { .. }, Profile::Simple) => {
                 let media = UdpSocket::connect(address, &self.socket)?;
@@ -133,6 +145,17 @@ impl EndpointConfig {
 
 fn surroundings(pool: &Pool) -> Surroundings {
     Surroundings { pool: pool.clone(), seed: fastrand::u64(..), unix_ns_at_zero: clock::unix_ns_at_zero() }
+}
+
+/// What secret numbers are made of.
+fn seed(address: SocketAddr) -> Result<[u8; 32], OpenError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| OpenError::System {
+        action: "draw random numbers for",
+        address: address.to_string(),
+        problem: error.to_string(),
+    })?;
+    Ok(seed)
 }
 
 /// The unspecified address of the family of `like`.

@@ -272,7 +272,7 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             let latency = source.min_latency.or(source.max_latency).map(|ms| ms.value());
             let session = rist_session(latency, source.decryption.as_ref(), "decryption")?;
             let side = rist::Side::Listener { listen };
-            Ok(SourceEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, socket: socket() })))
+            Ok(SourceEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, login: None, socket: socket() })))
         }
         Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
@@ -485,7 +485,7 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             let latency = output.min_latency.or(output.max_latency).map(|ms| ms.value());
             let session = rist_session(latency, output.encryption.as_ref(), "encryption")?;
             let side = rist::Side::Caller { peer: destination()? };
-            Ok(OutputEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, socket: socket() })))
+            Ok(OutputEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, login: None, socket: socket() })))
         }
         Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }

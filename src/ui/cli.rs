@@ -43,7 +43,7 @@ pub(super) enum Command {
 Keys of udp:// and rtp:// sources: iface, rcvbuf, source; rtp:// also pt, reorder.
 Keys of udp:// and rtp:// outputs: coalesce, dscp, iface, pkt_size, sndbuf, ttl; rtp:// also header, pt, ssrc.
 Keys of srt://: libsrt's, as latency (ms), passphrase, pbkeylen, streamid, mode, maxbw; dscp, iface, rcvbuf, sndbuf.
-Keys of rist://: librist's, as buffer (ms), profile, secret, aes-type, bandwidth (kb/s); npd, nack; dscp, iface, rcvbuf.
+Keys of rist://: librist's, as buffer (ms), profile, secret, username, password; npd, nack; dscp, iface, rcvbuf.
 Ctrl-C ends cleanly and prints totals.")]
 pub(super) struct Route {
     /// Where packets come from: udp://, rtp://, srt://, rist:// or test:. One to eight.

@@ -24,6 +24,7 @@ mod peers;
 mod process;
 mod proxy;
 mod rist;
+mod rist_srp;
 mod rtp;
 mod rules;
 mod srt;

@@ -173,7 +173,7 @@ pub fn without_secrets(url: &str) -> String {
 
 /// What stands in place of a secret.
 pub const HIDDEN: &str = "***";
-const SECRET_KEYS: [&str; 2] = ["passphrase", "secret"];
+const SECRET_KEYS: [&str; 3] = ["passphrase", "password", "secret"];
 
 const RTP_OUTPUT_KEYS: &[&str] =
     &["coalesce", "d", "dscp", "fec", "header", "iface", "l", "pkt_size", "pt", "rows", "sndbuf", "ssrc", "ttl"];

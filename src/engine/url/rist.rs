@@ -7,6 +7,7 @@ use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError, srt};
 use crate::adapters::rist::{EndpointConfig, Side};
 use crate::proto::rist::crypto::KeyLength;
 use crate::proto::rist::rtcp::RequestFormat;
+use crate::proto::rist::srp::Accounts;
 use crate::proto::rist::{Config, Leg, Profile, Sender};
 use crate::proto::srt::GroupMember;
 use crate::units::Bitrate;
@@ -45,7 +46,8 @@ fn parse(parts: &Parts<'_>, mut query: Query<'_>) -> Result<EndpointConfig, UrlE
         Some(nodes) => bonded(parts, &mut query, &nodes)?,
         None => side(parts)?,
     };
-    let endpoint = EndpointConfig { side, session, socket: query.socket_options()? };
+    let login = login(&mut query, &side)?;
+    let endpoint = EndpointConfig { side, session, login, socket: query.socket_options()? };
     // Librist has a weight for each peer; a single one gets everything.
     let _any: Option<u16> = query.number("weight", 0, 1_000)?;
     if endpoint.session.profile == Profile::Simple && endpoint.address().port % 2 == 1 {
@@ -167,11 +169,49 @@ fn main_profile(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlErr
     Ok(())
 }
 
+/// Who a caller is; whom a listener lets in: one user, or those of a file that librist's `ristsrppasswd` makes.
+fn login(query: &mut Query<'_>, side: &Side) -> Result<Option<Accounts>, UrlError> {
+    let [user, password, file] =
+        ["username", "password", "srpfile"].map(|key| query.take(key).filter(|text| !text.is_empty()));
+    match (user, password, file) {
+        (None, None, None) => Ok(None),
+        (Some(user), Some(password), None) => {
+            // The password itself stays out of the message.
+            let parsed = srt::secret(password).and_then(|password| Accounts::login(&user, &password).ok());
+            let allowed =
+                "user and password of 1 to 255 bytes each, or env:NAME or file:PATH where the password stands";
+            parsed.map(Some).ok_or_else(|| query.value_error("password", HIDDEN, allowed))
+        }
+        (Some(user), None, None) => Err(query.value_error("username", &user, "a password with it")),
+        (None, Some(_), None) => Err(query.value_error("password", HIDDEN, "a username with it")),
+        (None, None, Some(file)) => {
+            if !matches!(side, Side::Listener { .. }) {
+                return Err(query.value_error("srpfile", &file, "it only where others call; a caller has a username"));
+            }
+            let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
+            let accounts = text.and_then(|text| text.parse::<Accounts>().map_err(|error| error.to_string()));
+            let wrong = |error| query.value_error("srpfile", &file, &format!("a file of ristsrppasswd: {error}"));
+            accounts.map(Some).map_err(wrong)
+        }
+        (_, _, Some(file)) => Err(query.value_error("srpfile", &file, "either it or a username")),
+    }
+}
+
 /// Longer holds more than 16 bits can number, at any rate worth protecting.
 const BUFFER_MS_MAX: u64 = 30_000;
 
-const MAIN_KEYS: [&str; 6] = ["aes-type", "keepalive-interval", "key-rotation", "npd", "secret", "virt-dst-port"];
-const KEYS: [&str; 25] = [
+const MAIN_KEYS: [&str; 9] = [
+    "aes-type",
+    "keepalive-interval",
+    "key-rotation",
+    "npd",
+    "password",
+    "secret",
+    "srpfile",
+    "username",
+    "virt-dst-port",
+];
+const KEYS: [&str; 28] = [
     "aes-type",
     "bandwidth",
     "buffer",
@@ -186,6 +226,7 @@ const KEYS: [&str; 25] = [
     "nack",
     "nodes",
     "npd",
+    "password",
     "profile",
     "rcvbuf",
     "reorder-buffer",
@@ -194,7 +235,9 @@ const KEYS: [&str; 25] = [
     "secret",
     "session-timeout",
     "sndbuf",
+    "srpfile",
     "ttl",
+    "username",
     "virt-dst-port",
     "weight",
 ];
@@ -251,5 +294,35 @@ mod tests {
         assert!(!text(&long).contains("xx"), "{}", text(&long));
         assert!(parse_source("rist://1.2.3.4:5000?profile=simple").unwrap_err().to_string().contains("is called"));
         assert_eq!(without_secrets("rist://1.2.3.4:1?secret=abc&buffer=9"), "rist://1.2.3.4:1?secret=***&buffer=9");
+    }
+
+    #[test]
+    fn users_are_given_by_name_or_by_file_and_passwords_stay_hidden() {
+        let alice = Accounts::login("alice", "wonder").ok();
+        let url = "rist://1.2.3.4:5000?username=alice&password=wonder";
+        assert_eq!(output(url).login, alice);
+        assert_eq!(without_secrets(url), "rist://1.2.3.4:5000?username=alice&password=***");
+        assert_eq!(source("rist://@:5000?username=alice&password=wonder").login, alice);
+        assert_eq!(source("rist://@:5000").login, None);
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let password = file("password", "wonder\n");
+        assert_eq!(source(&format!("rist://@:5000?username=alice&password=file:{password}")).login, alice);
+        let users = file("users", include_str!("../../../tests/data/rist/srp-027.txt"));
+        assert!(source(&format!("rist://@:5000?srpfile={users}")).login.is_some_and(|users| !users.is_login()));
+        let text = |url: &str| parse_output(url).unwrap_err().to_string();
+        assert!(text("rist://1.2.3.4:5000?username=alice").contains("a password with it"));
+        let alone = text("rist://1.2.3.4:5000?password=wonder");
+        assert!(alone.contains("a username with it") && !alone.contains("wonder"), "{alone}");
+        let long = text(&format!("rist://1.2.3.4:5000?username=alice&password={}", "x".repeat(256)));
+        assert!(long.contains("1 to 255 bytes") && !long.contains("xx"), "{long}");
+        assert!(text(&format!("rist://1.2.3.4:5000?srpfile={users}")).contains("where others call"));
+        assert!(text(&format!("rist://@:5000?username=a&password=b&srpfile={users}")).contains("either"));
+        assert!(text(&format!("rist://@:5000?srpfile={password}")).contains("line 1"));
+        assert!(text("rist://1.2.3.4:5000?profile=simple&username=a&password=b").contains("only with profile=main"));
     }
 }

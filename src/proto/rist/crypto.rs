@@ -46,6 +46,32 @@ impl FromStr for Secret {
     }
 }
 
+impl Secret {
+    /// One that is no text; `None` if it is too short or too long.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (1..=127).contains(&bytes.len()).then(|| Self(Arc::new(Zeroizing::new(bytes.to_vec()))))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Wraps a passphrase with the key of an EAP-SRP session, or unwraps it: AES-CTR, whose first block has the message's
+/// identifier at its end (TR-06-2 annex D).
+pub(super) fn wrap(key: &[u8; 32], is_long_key: bool, identifier: u8, text: &[u8]) -> Zeroizing<Vec<u8>> {
+    let (mut text, mut block) = (Zeroizing::new(text.to_vec()), [0; 16]);
+    block[15] = identifier;
+    if is_long_key {
+        count(&Aes256Enc::new(key.into()), block, &mut text);
+    } else {
+        let mut short = Zeroizing::new([0; 16]);
+        short.copy_from_slice(&key[..16]);
+        count(&Aes128Enc::new((&*short).into()), block, &mut text);
+    }
+    text
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
@@ -210,6 +236,12 @@ impl Opening {
             asked: None,
             work: None,
         }
+    }
+
+    /// From now on keys belong to another secret; those that are proven stay, for what is on its way.
+    pub(super) fn rekey(&mut self, secret: &Secret) {
+        self.secret = secret.clone();
+        (self.candidate, self.asked, self.work) = (None, None, None);
     }
 
     /// The key for this nonce; if there is none, it is asked for, ten times a second at most.

@@ -14,6 +14,12 @@ pub enum Refusal {
     /// Its key is not there yet; it may come up again.
     #[error("the key is being derived")]
     NoKey,
+    /// From somebody who has not proven who he is; he is asked.
+    #[error("not authenticated")]
+    Stranger,
+    /// The peer asks for user and password, and there are none.
+    #[error("it asks for user and password")]
+    NoLogin,
     /// No buffer to decrypt it in.
     #[error("no buffer")]
     NoBuffer,
@@ -23,4 +29,6 @@ pub(super) const SILENT: PeerEnd = PeerEnd { reason: "nothing was heard of it fo
 pub(super) const LEFT: PeerEnd = PeerEnd { reason: "it said goodbye", refusal: None };
 pub(super) const SECRETS_DIFFER: PeerEnd =
     PeerEnd { reason: "the passphrases differ, or only one side has one", refusal: None };
+pub(super) const NO_LOGIN: PeerEnd =
+    PeerEnd { reason: "it asks for user and password, or gives some that nobody asked for", refusal: None };
 pub(super) const FULL: PeerEnd = PeerEnd { reason: "as many as may be are connected already", refusal: None };

@@ -11,9 +11,8 @@
 //!          same port <- RTCP ---- P + 1
 //! ```
 //!
-//! [`Sender`] and [`Receiver`] are the cores. Not there: the Advanced profile, authentication by EAP-SRP, DTLS, whole IP
-//! datagrams through the tunnel, and receiving
-//! several paths on ports of their own: on one port they merge by themselves.
+//! [`Sender`] and [`Receiver`] are the cores. Not there: the Advanced profile, DTLS, whole IP datagrams through the tunnel, and
+//! receiving several paths on ports of their own: on one port they merge by themselves.
 
 #[cfg(test)]
 mod capture;
@@ -32,6 +31,7 @@ mod replay;
 mod round_trip;
 pub mod rtcp;
 mod sender;
+pub mod srp;
 mod stats;
 mod window;
 mod wire;

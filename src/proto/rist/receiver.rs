@@ -23,6 +23,7 @@ use super::playout::Playout;
 use super::round_trip::RoundTrip;
 use super::rtcp::{Echo, Feedback, RequestFormat, Run, write_echo_request, write_echo_response, write_request};
 use super::sender::{ECHO_MAX, EVENTS_MAX, REPORT_INTERVAL, RETRANSMITTED};
+use super::srp::{Accounts, Role};
 use super::stats::{self, Refusals};
 use super::window::{Insertion, SLOTS_MAX, Window};
 use super::wire::{Arrival, Remote, Wire};
@@ -96,6 +97,18 @@ impl Receiver {
         receiver.remote = Some(receiver.new_remote(None));
         receiver.report_at = Some(Time::ZERO);
         receiver
+    }
+
+    /// The same with authentication by EAP-SRP: who listens lets in whom the accounts have, who calls says who he is.
+    /// Main profile only. `seed` is secret, and never the same twice.
+    #[must_use]
+    pub fn authenticated(mut self, accounts: Accounts, seed: [u8; 32]) -> Self {
+        let role = if self.calls { Role::Client } else { Role::Server };
+        self.wire.authenticate(&self.config, role, accounts, seed);
+        if self.calls {
+            self.wire.call(None);
+        }
+        self
     }
 
     fn new(config: Config, surroundings: &Surroundings, calls: bool) -> Self {
@@ -489,8 +502,8 @@ impl Receiver {
         let peer = datagram.peer;
         if let Err(refusal) = self.handle_arrival(now, datagram) {
             self.refusals.count(refusal, &mut self.stats);
-            if refusal == Refusal::Secret && self.refusals.is_news(now) {
-                self.tell(Event::PeerRefused { peer, why: error::SECRETS_DIFFER });
+            if let Some(why) = self.refusals.tell(now, refusal) {
+                self.tell(Event::PeerRefused { peer, why });
             }
         }
     }
@@ -523,6 +536,14 @@ impl Receiver {
         Ok(())
     }
 
+    fn tell_logins(&mut self, now: Time) {
+        while let Some((peer, why)) = self.wire.poll_refusal() {
+            if self.refusals.is_news(now) {
+                self.tell(Event::PeerRefused { peer, why });
+            }
+        }
+    }
+
     /// Whom we talk with, if that is `peer`.
     fn remote_at(&mut self, peer: SocketAddr) -> Option<&mut Remote> {
         let calls = self.calls;
@@ -543,6 +564,7 @@ impl Core for Receiver {
         // What came later may still wait in the socket: after a pause of the machine nothing is lost that came in time.
         let came = datagram.packet.meta.arrival.min(now);
         self.take_in(now, datagram);
+        self.tell_logins(now);
         self.release(came);
     }
 
@@ -554,6 +576,8 @@ impl Core for Receiver {
         if self.report_at.is_some_and(|at| at <= now) {
             self.report(now);
         }
+        self.wire.handle_timeout(now);
+        self.tell_logins(now);
     }
 
     fn handle_close(&mut self, now: Time) {
@@ -566,7 +590,7 @@ impl Core for Receiver {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        self.wire.poll_login().or_else(|| self.transmits.pop_front())
     }
 
     fn poll_packet(&mut self) -> Option<Packet> {
@@ -582,15 +606,16 @@ impl Core for Receiver {
     }
 
     fn handle_done(&mut self, now: Time, done: Done) {
-        for datagram in self.wire.handle_done(done) {
+        for datagram in self.wire.handle_done(now, done) {
             self.take_in(now, datagram);
         }
+        self.tell_logins(now);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
         let due = self.drained.front().map(|(due, _)| *due).or_else(|| self.window.next_due());
         let before = self.before.map(|(_, at, _)| at);
-        [due, self.window.next_request(), before, self.report_at].into_iter().flatten().min()
+        [due, self.window.next_request(), before, self.report_at, self.wire.poll_timeout()].into_iter().flatten().min()
     }
 
     fn patience(&self) -> Duration {
@@ -601,7 +626,7 @@ impl Core for Receiver {
         let window = self.window.counts();
         Stats {
             lost: window.lost,
-            overflow: self.stats.overflow + window.overflow,
+            overflow: self.stats.overflow + window.overflow + self.wire.refused()[1],
             jitter: self.source.as_ref().map_or(Duration::ZERO, Source::jitter),
             round_trip: self.round_trip.measured(),
             peers: Some(u32::from(self.heard.is_some())),
@@ -610,8 +635,8 @@ impl Core for Receiver {
     }
 
     fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
-        let counts = stats::Receiving { keyless: self.refusals.keyless, ..self.counts };
-        visit(&counts.details(&self.stats()));
+        let [failures, _] = self.wire.refused();
+        visit(&self.counts.details(&self.stats(), &self.refusals, failures));
     }
 }
 

@@ -12,6 +12,7 @@ use super::gre::{Ports, Version};
 use super::history::{Budget, History};
 use super::round_trip::RoundTrip;
 use super::rtcp::{Echo, Feedback, Requested, write_echo_request, write_echo_response};
+use super::srp::{Accounts, Role};
 use super::stats::{self, Refusals};
 use super::wire::{Arrival, Remote, Wire};
 use crate::bus::{Packet, Pool};
@@ -147,6 +148,16 @@ impl Sender {
     #[must_use]
     pub fn listening(config: Config, surroundings: &Surroundings) -> Self {
         Self::new(Config { profile: Profile::Main, ..config }, surroundings, Kind::Listens)
+    }
+
+    /// The same with authentication by EAP-SRP: who listens lets in whom the accounts have, who calls says who he is.
+    /// Main profile only. `seed` is secret, and never the same twice.
+    #[must_use]
+    pub fn authenticated(mut self, accounts: Accounts, seed: [u8; 32]) -> Self {
+        let role = if self.kind == Kind::Listens { Role::Server } else { Role::Client };
+        self.wire.authenticate(&self.config, role, accounts, seed);
+        self.peers.iter().for_each(|peer| self.wire.call(peer.remote.media));
+        self
     }
 
     fn new(config: Config, surroundings: &Surroundings, kind: Kind) -> Self {
@@ -383,8 +394,16 @@ impl Sender {
 
     fn refuse(&mut self, now: Time, peer: SocketAddr, refusal: Refusal) {
         self.refusals.count(refusal, &mut self.stats);
-        if refusal == Refusal::Secret && self.refusals.is_news(now) {
-            self.tell(Event::PeerRefused { peer, why: error::SECRETS_DIFFER });
+        if let Some(why) = self.refusals.tell(now, refusal) {
+            self.tell(Event::PeerRefused { peer, why });
+        }
+    }
+
+    fn tell_logins(&mut self, now: Time) {
+        while let Some((peer, why)) = self.wire.poll_refusal() {
+            if self.refusals.is_news(now) {
+                self.tell(Event::PeerRefused { peer, why });
+            }
         }
     }
 
@@ -502,13 +521,15 @@ impl Sender {
             };
             let remote = peer.remote;
             self.fan_out += 1;
-            if peer.weight > 0 && self.chosen != Some(peer.name) {
+            let is_chosen = peer.weight == 0 || self.chosen == Some(peer.name);
+            if !is_chosen || !self.wire.lets_out(&remote) {
                 continue;
             }
             let header = self.header(sequence, timestamp, 0);
             // Peers that are spoken to alike get the same datagram, encrypted once.
+            let is_alone = self.wire.seals_alone(&remote);
             let alike = |(version, ports, _): &(Version, Ports, Transmit)| {
-                (*version, *ports) == (remote.version, remote.media_ports)
+                !is_alone && (*version, *ports) == (remote.version, remote.media_ports)
             };
             if let Some((_, _, transmit)) = self.wrapped.as_ref().filter(|wrapped| alike(wrapped)) {
                 return Some(Transmit { to: remote.media, ..transmit.clone() });
@@ -517,7 +538,7 @@ impl Sender {
                 self.stats.no_buffer += 1;
                 continue;
             };
-            if self.peers.len() > 1 {
+            if self.peers.len() > 1 && !is_alone {
                 self.wrapped = Some((remote.version, remote.media_ports, transmit.clone()));
             }
             return Some(transmit);
@@ -579,7 +600,8 @@ impl Core for Sender {
     fn handle_datagram(&mut self, now: Time, datagram: Datagram) {
         self.looked_at = 0;
         if self.wire.has_tunnel() {
-            return self.handle_tunnel(now, datagram);
+            self.handle_tunnel(now, datagram);
+            return self.tell_logins(now);
         }
         if datagram.port == Port::Media {
             self.stats.unexpected += 1;
@@ -596,7 +618,7 @@ impl Core for Sender {
             // Some take no media from whom they have not heard (librist).
             self.report(now);
         }
-        if self.peers.is_empty() {
+        if !self.peers.iter().any(|peer| self.wire.lets_out(&peer.remote)) {
             self.stats.not_connected += 1;
             return;
         }
@@ -613,6 +635,8 @@ impl Core for Sender {
             self.report(now);
         }
         self.send_again(now);
+        self.wire.handle_timeout(now);
+        self.tell_logins(now);
     }
 
     /// A last report with BYE (RFC 3550 6.6), behind what was handed in before.
@@ -629,7 +653,7 @@ impl Core for Sender {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        let first = self.control.pop_front().or_else(|| self.poll_media());
+        let first = self.wire.poll_login().or_else(|| self.control.pop_front()).or_else(|| self.poll_media());
         first.or_else(|| self.resends.pop_front()).or_else(|| self.goodbyes.pop_front())
     }
 
@@ -646,15 +670,16 @@ impl Core for Sender {
     }
 
     fn handle_done(&mut self, now: Time, done: Done) {
-        for datagram in self.wire.handle_done(done) {
+        for datagram in self.wire.handle_done(now, done) {
             self.handle_datagram(now, datagram);
         }
+        self.tell_logins(now);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
         let has_room = self.resends.len() < RESENDS_MAX;
         let again = (has_room && !self.again.is_empty()).then(|| self.budget.ready_at());
-        [self.report_at, again].into_iter().flatten().min()
+        [self.report_at, again, self.wire.poll_timeout()].into_iter().flatten().min()
     }
 
     fn patience(&self) -> Duration {
@@ -664,11 +689,12 @@ impl Core for Sender {
     fn stats(&self) -> Stats {
         let connected = self.peers.iter().filter(|peer| peer.heard.is_some());
         let round_trip = connected.clone().filter_map(|peer| peer.round_trip.measured()).max();
-        Stats { peers: Some(connected.count() as u32), round_trip, ..self.stats }
+        let overflow = self.stats.overflow + self.wire.refused()[1];
+        Stats { peers: Some(connected.count() as u32), round_trip, overflow, ..self.stats }
     }
 
     fn visit_details(&self, visit: &mut dyn FnMut(&[Detail])) {
-        visit(&self.counts.details(self.stats().round_trip));
+        visit(&self.counts.details(self.stats().round_trip, &self.refusals, self.wire.refused()[0]));
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::error::Refusal;
-use crate::proto::{Detail, Stats};
+use super::error::{self, Refusal};
+use crate::proto::{Detail, PeerEnd, Stats};
 use crate::units::Time;
 
 /// What a sender counts beside [`Stats`], in packets.
@@ -20,7 +20,7 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub(super) fn details(&self, round_trip: Option<Duration>) -> [Detail; 6] {
+    pub(super) fn details(&self, round_trip: Option<Duration>, refusals: &Refusals, failures: u64) -> [Detail; 8] {
         [
             ("requested", self.requested as f64),
             ("retransmitted", self.retransmitted as f64),
@@ -28,6 +28,8 @@ impl Sending {
             ("bloat_skipped", self.too_soon as f64),
             ("bandwidth_skipped", self.over_budget as f64),
             ("rtt", ms(round_trip)),
+            ("unauthenticated", refusals.strangers as f64),
+            ("auth_failed", failures as f64),
         ]
     }
 }
@@ -43,12 +45,10 @@ pub(super) struct Receiving {
     pub(super) retransmitted: u64,
     /// Came after one request.
     pub(super) recovered_at_once: u64,
-    /// Datagrams that came before their key was there; most wait for it.
-    pub(super) keyless: u64,
 }
 
 impl Receiving {
-    pub(super) fn details(&self, stats: &Stats) -> [Detail; 8] {
+    pub(super) fn details(&self, stats: &Stats, refusals: &Refusals, failures: u64) -> [Detail; 10] {
         [
             ("nacks", self.requests as f64),
             ("requested", self.requested as f64),
@@ -56,8 +56,10 @@ impl Receiving {
             ("recovered", stats.recovered as f64),
             ("recovered_one_retry", self.recovered_at_once as f64),
             ("lost", stats.lost as f64),
-            ("keyless", self.keyless as f64),
+            ("keyless", refusals.keyless as f64),
             ("rtt", ms(stats.round_trip)),
+            ("unauthenticated", refusals.strangers as f64),
+            ("auth_failed", failures as f64),
         ]
     }
 }
@@ -66,17 +68,31 @@ impl Receiving {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Refusals {
     told: Option<Time>,
+    /// Came before their key was there; most wait for it.
     pub(super) keyless: u64,
+    /// From whoever has not authenticated.
+    strangers: u64,
 }
 
 impl Refusals {
     pub(super) const fn count(&mut self, refusal: Refusal, stats: &mut Stats) {
         match refusal {
             Refusal::Malformed => stats.malformed += 1,
-            Refusal::Secret => stats.unexpected += 1,
+            Refusal::Secret | Refusal::NoLogin => stats.unexpected += 1,
+            Refusal::Stranger => self.strangers += 1,
             Refusal::NoKey => self.keyless += 1,
             Refusal::NoBuffer => stats.no_buffer += 1,
         }
+    }
+
+    /// What is to be told of `refusal`, if nothing was told lately.
+    pub(super) fn tell(&mut self, now: Time, refusal: Refusal) -> Option<PeerEnd> {
+        let why = match refusal {
+            Refusal::Secret => error::SECRETS_DIFFER,
+            Refusal::NoLogin => error::NO_LOGIN,
+            Refusal::Malformed | Refusal::Stranger | Refusal::NoKey | Refusal::NoBuffer => return None,
+        };
+        self.is_news(now).then_some(why)
     }
 
     /// Whether it was not told lately; it then counts as told.

@@ -9,11 +9,12 @@ use super::crypto::{KeyLength, OPENING, Opening, Sealing, Standing};
 use super::error::Refusal;
 use super::gre::{self, Content, Header, KeepAlive, Ports, Version};
 use super::npd;
+use super::srp::{self, Accounts, Gate, Role, Settings};
 use crate::bus::{Buffer, Meta, Packet, Pool};
 use crate::proto::rtp::RtpPacket;
 use crate::proto::rtp::random::Random;
 use crate::proto::rtp::rtcp::{Compound, CompoundWriter, is_rtcp};
-use crate::proto::{Datagram, Done, Port, Transmit, WireHeader, Work, rtp, wire_header};
+use crate::proto::{Datagram, Done, PeerEnd, Port, Transmit, WireHeader, Work, rtp, wire_header};
 use crate::units::Time;
 
 /// How a peer is reached and spoken to.
@@ -59,6 +60,8 @@ struct Tunnel {
     mac: [u8; 6],
     /// What came before the key that it needs, which is being derived.
     held: VecDeque<Datagram>,
+    /// Who may come in, or have us let in.
+    gate: Option<Box<Gate>>,
 }
 
 /// What a datagram was.
@@ -90,9 +93,74 @@ impl Wire {
                 sequence: 0,
                 mac,
                 held: VecDeque::new(),
+                gate: None,
             }
         });
         Self { pool, random, tunnel, deletes_nulls: config.null_packet_deletion, scratch: Vec::new() }
+    }
+
+    /// Nothing but authentication, reports and keep-alives goes to anybody, and nothing else is taken from anybody, until
+    /// EAP-SRP has succeeded. `seed` is secret, and never the same twice.
+    pub(super) fn authenticate(&mut self, config: &Config, role: Role, accounts: Accounts, seed: [u8; 32]) {
+        if let Some(tunnel) = &mut self.tunnel {
+            let settings = Settings::new(config.secret.clone(), config.key_length, config.key_rotation);
+            tunnel.gate = Some(Box::new(Gate::new(role, accounts, settings, seed)));
+        }
+    }
+
+    /// Authenticates with a server: `None` for whom the socket is connected to.
+    pub(super) fn call(&mut self, address: Option<SocketAddr>) {
+        if let Some(gate) = self.gate() {
+            gate.call(address);
+        }
+    }
+
+    fn gate(&mut self) -> Option<&mut Gate> {
+        self.tunnel.as_mut()?.gate.as_deref_mut()
+    }
+
+    /// Whether media may go to a peer.
+    pub(super) fn lets_out(&self, remote: &Remote) -> bool {
+        let gate = self.tunnel.as_ref().and_then(|tunnel| tunnel.gate.as_ref());
+        gate.is_none_or(|gate| gate.lets_out(remote.media))
+    }
+
+    /// Whether what goes to a peer is encrypted for him alone.
+    pub(super) fn seals_alone(&self, remote: &Remote) -> bool {
+        let gate = self.tunnel.as_ref().and_then(|tunnel| tunnel.gate.as_ref());
+        gate.is_some_and(|gate| gate.seals(remote.media))
+    }
+
+    /// The next datagram of authentication, which is never encrypted.
+    pub(super) fn poll_login(&mut self) -> Option<Transmit> {
+        let gate = self.gate()?;
+        let (to, bytes) = gate.poll_transmit()?;
+        let now = gate.now();
+        let header =
+            Header { version: Version::V1, has_long_key: false, nonce: None, sequence: None, protocol: gre::EAPOL };
+        let payload = self.pool.copy(&bytes, Meta { arrival: now, ..Meta::default() })?;
+        Some(Transmit { port: Port::Control, to, header: wire_header(&header.bytes()), payload: Some(payload) })
+    }
+
+    /// Who was not let in, or did not let us in.
+    pub(super) fn poll_refusal(&mut self) -> Option<(SocketAddr, PeerEnd)> {
+        self.gate()?.poll_refusal()
+    }
+
+    /// How often somebody was not let in, and what of authentication there was no room for.
+    pub(super) fn refused(&self) -> [u64; 2] {
+        let gate = self.tunnel.as_ref().and_then(|tunnel| tunnel.gate.as_ref());
+        gate.map_or([0; 2], |gate| [gate.failures(), gate.overflow()])
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.tunnel.as_ref()?.gate.as_ref()?.poll_timeout()
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        if let Some(gate) = self.gate() {
+            gate.handle_timeout(now);
+        }
     }
 
     pub(super) const fn has_tunnel(&self) -> bool {
@@ -126,7 +194,11 @@ impl Wire {
         rtp: &[u8; rtp::HEADER_BYTES],
         payload: &Packet,
     ) -> Option<Transmit> {
-        let tunnel = self.tunnel.as_mut().filter(|tunnel| tunnel.sealing.is_none())?;
+        let is_clear = self.tunnel.as_ref().is_some_and(|tunnel| tunnel.sealing.is_none());
+        if !is_clear || self.seals_alone(remote) {
+            return None;
+        }
+        let tunnel = self.tunnel.as_mut()?;
         let (protocol, prefix) = gre::reduced_prefix(remote.version, remote.media_ports);
         let sequence = Some(tunnel.sequence);
         tunnel.sequence = tunnel.sequence.wrapping_add(1);
@@ -147,12 +219,12 @@ impl Wire {
         let (protocol, prefix) = gre::reduced_prefix(remote.version, remote.media_ports);
         let Some(nulls) = nulls else {
             let parts = [&prefix[..], &header, payload];
-            return self.wrap(remote.version, protocol, parts.into_iter(), payload.meta);
+            return self.wrap(remote, remote.version, protocol, parts.into_iter(), payload.meta);
         };
         header[0] |= EXTENSION;
         let extension = nulls.bytes();
         let parts = [&prefix[..], &header, &extension].into_iter().chain(npd::kept(payload, nulls));
-        self.wrap(remote.version, protocol, parts, payload.meta)
+        self.wrap(remote, remote.version, protocol, parts, payload.meta)
     }
 
     /// A compound packet to be filled, and then given to [`Wire::control`].
@@ -176,7 +248,7 @@ impl Wire {
             return Some(Transmit { port: Port::Control, to: remote.control, header, payload });
         }
         let (protocol, prefix) = gre::reduced_prefix(remote.version, remote.control_ports);
-        let payload = Some(self.wrap(remote.version, protocol, [&prefix[..], compound].into_iter(), meta)?);
+        let payload = Some(self.wrap(remote, remote.version, protocol, [&prefix[..], compound].into_iter(), meta)?);
         // It leaves by the one socket that there is, but is no media.
         Some(Transmit { port: Port::Control, to: remote.media, header, payload })
     }
@@ -193,12 +265,13 @@ impl Wire {
         let flags = KeepAlive::NULL_PACKETS | KeepAlive::VSF_TYPE | if leaves { KeepAlive::DISCONNECT } else { 0 };
         let (protocol, bytes) = gre::keep_alive_bytes(version, KeepAlive { mac, capabilities: flags });
         let meta = Meta { arrival: now, ..Meta::default() };
-        let payload = Some(self.wrap(version, protocol, std::iter::once(&bytes[..]), meta)?);
+        let payload = Some(self.wrap(remote, version, protocol, std::iter::once(&bytes[..]), meta)?);
         Some(Transmit { port: Port::Control, to: remote.media, header: WireHeader::new(), payload })
     }
 
     fn wrap<'a>(
         &mut self,
+        remote: &Remote,
         version: Version,
         protocol: u16,
         parts: impl Iterator<Item = &'a [u8]> + Clone,
@@ -209,7 +282,8 @@ impl Wire {
         let mut buffer = self.pool.take(len)?;
         let sequence = tunnel.sequence;
         tunnel.sequence = sequence.wrapping_add(1);
-        let key = tunnel.sealing.as_mut().map(|sealing| sealing.key(&mut self.random));
+        let own = tunnel.gate.as_mut().and_then(|gate| gate.sealing(remote.media));
+        let key = own.or(tunnel.sealing.as_mut()).map(|sealing| sealing.key(&mut self.random));
         let header = Header {
             version,
             has_long_key: key.is_some_and(|key| key.length == KeyLength::Aes256),
@@ -240,16 +314,23 @@ impl Wire {
             let is_control = port == Port::Control || is_rtcp(&packet);
             return Ok(if is_control { Arrival::Control(packet, None) } else { Arrival::Media(packet) });
         };
-        let (header, at) = Header::parse(&datagram.packet).map_err(|_| Refusal::Malformed)?;
-        if header.protocol == gre::EAPOL {
+        let Datagram { peer, packet, .. } = &datagram;
+        let (header, at) = Header::parse(packet).map_err(|_| Refusal::Malformed)?;
+        if tunnel.is_login(now, *peer, packet, (&header, at))? {
             return Ok(Arrival::Nothing);
         }
+        let is_settling = tunnel.gate.as_ref().is_some_and(|gate| gate.is_settling(*peer));
+        let own = tunnel.gate.as_mut().and_then(|gate| gate.opening(*peer));
+        // Else it may be from before he had the key that we agreed on, or we his.
+        let is_settling = is_settling || own.is_some();
+        let mut opening = own.or(tunnel.opening.as_mut());
         let mut packet;
-        let standing = match (&mut tunnel.opening, header.nonce) {
+        let standing = match (opening.as_deref_mut(), header.nonce) {
             (None, None) => {
                 packet = datagram.packet.into_slice_from(at);
                 None
             }
+            (None, Some(_)) | (Some(_), None) if is_settling => return Err(Refusal::Stranger),
             (None, Some(_)) | (Some(_), None) => return Err(Refusal::Secret),
             (Some(opening), Some(nonce)) => {
                 let sequence = header.sequence.ok_or(Refusal::Malformed)?;
@@ -279,7 +360,7 @@ impl Wire {
                 if !is_proven && !looks_right(&inner, ssrc) {
                     return Err(Refusal::Secret);
                 }
-                if let (Some(opening), Some(standing)) = (&mut tunnel.opening, standing) {
+                if let (Some(opening), Some(standing)) = (opening, standing) {
                     opening.prove(standing);
                 }
                 if is_rtcp(&inner) || is_odd_xr(&inner) {
@@ -303,21 +384,46 @@ impl Wire {
     pub(super) fn poll_work(&mut self) -> Option<Work> {
         let tunnel = self.tunnel.as_mut()?;
         let sealing = tunnel.sealing.as_mut().and_then(Sealing::poll_work);
-        sealing.or_else(|| tunnel.opening.as_mut().and_then(Opening::poll_work))
+        let work = sealing.or_else(|| tunnel.opening.as_mut().and_then(Opening::poll_work));
+        work.or_else(|| tunnel.gate.as_mut().and_then(|gate| gate.poll_work()))
     }
 
-    /// A key is there. Gives back what waited for it, in the order in which it came, to be taken in again.
-    pub(super) fn handle_done(&mut self, done: Done) -> VecDeque<Datagram> {
+    /// Work is done, perhaps a key there. Gives back what waited for one, in the order in which it came, to be taken in
+    /// again.
+    pub(super) fn handle_done(&mut self, now: Time, done: Done) -> VecDeque<Datagram> {
         let Some(tunnel) = &mut self.tunnel else { return VecDeque::new() };
+        let done = match &mut tunnel.gate {
+            Some(gate) => gate.handle_done(now, done),
+            None => Some(done),
+        };
+        let Some(done) = done else { return std::mem::take(&mut tunnel.held) };
         match (&mut tunnel.sealing, &mut tunnel.opening) {
-            (_, Some(opening)) if done.id == OPENING => {
-                opening.handle_done(done);
-                return std::mem::take(&mut tunnel.held);
-            }
+            (_, Some(opening)) if done.id == OPENING => opening.handle_done(done),
             (Some(sealing), _) => sealing.handle_done(done),
             (None, _) => {}
         }
-        VecDeque::new()
+        std::mem::take(&mut tunnel.held)
+    }
+}
+
+impl Tunnel {
+    /// Gives the gate what belongs to a login and says whether that was all. Whoever has not come in is refused.
+    fn is_login(
+        &mut self,
+        now: Time,
+        peer: SocketAddr,
+        packet: &[u8],
+        (header, at): (&Header, usize),
+    ) -> Result<bool, Refusal> {
+        let Some(gate) = &mut self.gate else {
+            return if header.protocol == gre::EAPOL { Err(Refusal::NoLogin) } else { Ok(false) };
+        };
+        let is_bare = srp::is_bare(packet);
+        if header.protocol == gre::EAPOL || is_bare {
+            let is_read = gate.handle(now, peer, &packet[if is_bare { 0 } else { at }..]);
+            return if is_read { Ok(true) } else { Err(Refusal::Malformed) };
+        }
+        if gate.admits(now, peer) { Ok(false) } else { Err(Refusal::Stranger) }
     }
 }
 
