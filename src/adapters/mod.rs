@@ -12,6 +12,7 @@ mod host;
 mod io;
 mod portable;
 mod ports;
+pub mod rist;
 pub mod rtp;
 mod socket;
 pub mod srt;

@@ -75,6 +75,16 @@ impl Packet {
         self
     }
 
+    /// What follows the first `start` bytes, without keeping the whole.
+    ///
+    /// # Panics
+    /// If the packet is shorter than that.
+    #[must_use]
+    pub fn into_slice_from(self, start: usize) -> Self {
+        let end = self.len();
+        self.into_slice(start..end)
+    }
+
     /// The payload, to be changed in place; `None` while somebody else refers to the buffer.
     #[allow(unsafe_code, reason = "the bytes are reached through the header's pointer")]
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {

@@ -153,6 +153,9 @@ pub struct SourceMetrics {
     /// Figures of forward error correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fec: Option<BTreeMap<&'static str, f64>>,
+    /// RIST's own figures, under librist's names where it has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rist: Option<BTreeMap<&'static str, f64>>,
     /// Datagrams that went no further, by cause.
     pub drops: BTreeMap<&'static str, u64>,
     /// Receive buffer that the kernel granted.
@@ -196,6 +199,9 @@ pub struct OutputMetrics {
     /// Figures of forward error correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fec: Option<BTreeMap<&'static str, f64>>,
+    /// RIST's own figures, under librist's names where it has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rist: Option<BTreeMap<&'static str, f64>>,
     /// Packets that did not go out, by cause.
     pub drops: BTreeMap<&'static str, u64>,
     /// Send buffer that the kernel granted.
@@ -249,6 +255,7 @@ impl From<&SourceSnapshot> for SourceMetrics {
             fault: source.fault.map(Fault::as_str),
             srt: details_of("srt", source.protocol, &source.details),
             fec: details_of("rtp-fec", source.protocol, &source.details),
+            rist: details_of("rist", source.protocol, &source.details),
             drops: source.drops.by_cause().into(),
             receive_buffer_bytes: source.rcvbuf_bytes,
             receive_buffer_asked_bytes: source.rcvbuf_asked_bytes,
@@ -274,6 +281,7 @@ impl From<&OutputSnapshot> for OutputMetrics {
             peer_loss_percent: output.peer_loss.map(|share| share * 100.0),
             srt: details_of("srt", output.protocol, &output.details),
             fec: details_of("rtp-fec", output.protocol, &output.details),
+            rist: details_of("rist", output.protocol, &output.details),
             drops: output.drops.by_cause().into(),
             send_buffer_bytes: output.sndbuf_bytes,
             send_buffer_asked_bytes: output.sndbuf_asked_bytes,

@@ -173,7 +173,7 @@ pub enum Protocol {
     Test,
     /// RTP with FEC of columns and rows, SMPTE ST 2022-1.
     RtpFec,
-    /// RIST; not available in this version.
+    /// RIST, Main profile unless a url says otherwise: a source is called, an output calls.
     Rist,
     /// SRT, called.
     SrtListener,
@@ -275,7 +275,8 @@ pub struct Failover {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "what to switch on")]
 pub struct SwitchOn {
-    /// Packets lost of a thousand within a second, after all that recovers them. Needs a source of `rtp`, `rtp-fec` or SRT.
+    /// Packets lost of a thousand within a second, after all that recovers them. Needs a source of
+    /// `rtp`, `rtp-fec`, `rist` or SRT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_per_mille: Option<Within<1, 999>>,
     /// Errors of the transport stream in a second, of the first priority of TR 101 290.
@@ -307,7 +308,7 @@ pub enum FailoverMode {
     /// One at a time.
     #[default]
     Failover,
-    /// All merged by sequence number; each must be `rtp`, `rtp-fec`, or SRT with `payload=rtp` in its `url`.
+    /// All merged by sequence number; each must be `rtp`, `rtp-fec`, `rist`, or SRT with `payload=rtp` in its `url`.
     Merge,
 }
 

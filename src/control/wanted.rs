@@ -7,7 +7,7 @@ use super::model::{
     self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source,
 };
 use super::problem::{Code, Problem};
-use crate::adapters::{Host, HostPort, SocketOptions, rtp, srt, udp};
+use crate::adapters::{Host, HostPort, SocketOptions, rist, rtp, srt, udp};
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
 use crate::engine::url::{UrlError, parse_output, parse_source};
 use crate::engine::{
@@ -17,6 +17,7 @@ use crate::engine::{
 use crate::path::merge::RecoveryWindow;
 use crate::path::{AllowList, Cidr, health, limit};
 use crate::proto::fec::Matrix;
+use crate::proto::rist::{self as rist_core, crypto::SecretError};
 use crate::proto::rtp::{ReceiverConfig, SenderConfig};
 use crate::proto::srt::Config;
 use crate::proto::srt::crypto::{KeyLength, PassphraseError};
@@ -193,6 +194,7 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
         SourceEndpoint::Rtp(rtp) if rtp.receiver.fec => Protocol::RtpFec,
         SourceEndpoint::Rtp(_) => Protocol::Rtp,
         SourceEndpoint::Srt(srt) => srt_protocol(srt),
+        SourceEndpoint::Rist(_) => Protocol::Rist,
         SourceEndpoint::Test(_) => Protocol::Test,
     };
     settle_protocol(&mut source.protocol, protocol)?;
@@ -201,7 +203,7 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
     without(source.sender_ip_address.is_some() && !is_caller, "sender_ip_address")?;
     without(source.sender_control_port.is_some() && !is_caller, "sender_control_port")?;
     without(source.stream_id.is_some() && !is_srt, "stream_id")?;
-    without(source.decryption.is_some() && !is_srt, "decryption")?;
+    without(source.decryption.is_some() && !is_srt && protocol != Protocol::Rist, "decryption")?;
     check_latencies(source.min_latency.map(|ms| ms.value()), source.max_latency.map(|ms| ms.value()))?;
     Ok(SourceConfig {
         name,
@@ -265,7 +267,14 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             };
             srt_source(source, srt::Side::Rendezvous { peer, local })
         }
-        Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
+        Protocol::Rist => {
+            let listen = host_port(listen_address(source, protocol)?);
+            let latency = source.min_latency.or(source.max_latency).map(|ms| ms.value());
+            let session = rist_session(latency, source.decryption.as_ref(), "decryption")?;
+            let side = rist::Side::Listener { listen };
+            Ok(SourceEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, socket: socket() })))
+        }
+        Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
 }
 
@@ -310,6 +319,31 @@ fn srt_connection(latency_ms: Option<u64>, encryption: Option<&Encryption>, fiel
     Ok(connection)
 }
 
+/// The Main profile, which has everything that fields can ask for.
+fn rist_session(
+    latency_ms: Option<u64>,
+    encryption: Option<&Encryption>,
+    field: &str,
+) -> Result<rist_core::Config, Problem> {
+    let mut session = rist_core::Config::default();
+    session.buffer = latency_ms.map_or(session.buffer, Duration::from_millis);
+    if let Some(encryption) = encryption {
+        let secret = encryption.passphrase.reveal().parse().map_err(|error: SecretError| {
+            Problem::at(format!("{field}.passphrase"), Code::InvalidValue, error.to_string())
+        })?;
+        session.secret = Some(secret);
+        session.key_length = match encryption.algorithm {
+            Algorithm::Aes128 => rist_core::crypto::KeyLength::Aes128,
+            Algorithm::Aes256 => rist_core::crypto::KeyLength::Aes256,
+            Algorithm::Aes192 => {
+                let message = "rist has keys of 128 and 256 bits";
+                return Err(Problem::at(format!("{field}.algorithm"), Code::InvalidValue, message));
+            }
+        };
+    }
+    Ok(session)
+}
+
 const fn host_port(address: SocketAddr) -> HostPort {
     HostPort { host: Host::Ip(address.ip()), port: address.port() }
 }
@@ -352,11 +386,12 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
         OutputEndpoint::Rtp(rtp) if rtp.sender.fec.is_some() => Protocol::RtpFec,
         OutputEndpoint::Rtp(_) => Protocol::Rtp,
         OutputEndpoint::Srt(srt) => srt_protocol(srt),
+        OutputEndpoint::Rist(_) => Protocol::Rist,
     };
     settle_protocol(&mut output.protocol, protocol)?;
     refuse_if(output.stream_key.is_some(), "stream_key", protocol)?;
     let is_srt = matches!(endpoint, OutputEndpoint::Srt(_));
-    refuse_if(output.encryption.is_some() && !is_srt, "encryption", protocol)?;
+    refuse_if(output.encryption.is_some() && !is_srt && protocol != Protocol::Rist, "encryption", protocol)?;
     check_latencies(output.min_latency.map(|ms| ms.value()), output.max_latency.map(|ms| ms.value()))?;
     if output.smoothing_latency.is_some_and(|ms| ms.value() > 0) {
         let message = "is not available in this version: leave it out or 0";
@@ -446,7 +481,13 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             };
             srt_output(output, srt::Side::Listener { listen })
         }
-        Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
+        Protocol::Rist => {
+            let latency = output.min_latency.or(output.max_latency).map(|ms| ms.value());
+            let session = rist_session(latency, output.encryption.as_ref(), "encryption")?;
+            let side = rist::Side::Caller { peer: destination()? };
+            Ok(OutputEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, socket: socket() })))
+        }
+        Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
 }
 
@@ -561,9 +602,10 @@ fn check_latencies(min_ms: Option<u64>, max_ms: Option<u64>) -> Result<(), Probl
 /// A scheme of the contract that this version cannot speak is no typing error.
 fn check_scheme(url: &str) -> Result<(), Problem> {
     let scheme = url.split_once(':').map_or("", |parts| parts.0);
-    if ["rist", "rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
-        let message =
-            format!("{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt:// or test:");
+    if ["rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
+        let message = format!(
+            "{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt://, rist:// or test:"
+        );
         return Err(Problem::at("url", Code::NotAvailable, message));
     }
     Ok(())
@@ -588,7 +630,7 @@ fn no_protocol() -> Problem {
 
 fn protocol_not_available(protocol: Protocol) -> Problem {
     let message =
-        format!("{protocol} is not available in this version: use udp, rtp, rtp-fec, srt-listener or srt-caller");
+        format!("{protocol} is not available in this version: use udp, rtp, rtp-fec, rist, srt-listener or srt-caller");
     Problem::at("protocol", Code::NotAvailable, message)
 }
 
@@ -756,7 +798,7 @@ mod tests {
             (|f| f["sources"][1]["name"] = json!("a/b"), "invalid_value", "sources[1].name"),
             (|f| f["sources"][1]["protocol"] = json!(null), "missing_field", "sources[1].protocol"),
             (|f| f["sources"][1]["protocol"] = json!("sctp"), "invalid_value", "sources[1].protocol"),
-            (|f| f["sources"][1]["protocol"] = json!("rist"), "not_available", "sources[1].protocol"),
+            (|f| f["sources"][1]["protocol"] = json!("rtmp"), "not_available", "sources[1].protocol"),
             (|f| f["sources"][1]["url"] = json!("rtp://:1"), "invalid_value", "sources[1].ingest_port"),
             (
                 |f| f["sources"][1] = json!({ "name": "b", "url": "rtp://:1", "max_latency": 9 }),
@@ -779,7 +821,7 @@ mod tests {
                 "invalid_value",
                 "sources[0].decryption.passphrase",
             ),
-            (|f| f["sources"][0] = json!({ "name": "a", "url": "rist://@:1" }), "not_available", "sources[0].url"),
+            (|f| f["sources"][0] = json!({ "name": "a", "url": "moq://@:1" }), "not_available", "sources[0].url"),
             (|f| f["sources"][0] = json!({ "name": "a", "url": "udp://:1?x=1" }), "unknown_field", "sources[0].url"),
             (|f| f["outputs"][0]["port"] = json!(null), "missing_field", "outputs[0].port"),
             (|f| f["outputs"][0]["destination"] = json!("10.0.0.256"), "invalid_value", "outputs[0].destination"),
@@ -832,7 +874,7 @@ mod tests {
         let fixed = |ms| RecoveryWindow::Fixed(Duration::from_millis(ms));
         let merged = |ms| FailoverMode::Merge(MergeConfig { recovery_window: fixed(ms), ..MergeConfig::default() });
         assert_eq!(mode(&merge(&["rtp"])), merged(100));
-        let mut three = merge(&["rtp", "rtp-fec", "rtp"]);
+        let mut three = merge(&["rtp", "rtp-fec", "rist"]);
         three["source_failover_config"]["recovery_window"] = json!(250);
         assert_eq!(mode(&three), merged(250));
         three["source_failover_config"]["state"] = json!("DISABLED");

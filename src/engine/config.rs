@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::adapters::{rtp, srt, udp};
+use crate::adapters::{rist, rtp, srt, udp};
 use crate::path::{AllowList, health, limit, merge};
 use crate::proto::mpegts::generator;
 use crate::units::{OutputName, SourceName};
@@ -92,6 +92,8 @@ pub enum SourceEndpoint {
     Rtp(rtp::SourceConfig),
     /// `srt://`
     Srt(Box<srt::EndpointConfig>),
+    /// `rist://`
+    Rist(Box<rist::EndpointConfig>),
     /// `test:`, the built-in signal.
     Test(generator::Config),
 }
@@ -122,6 +124,8 @@ pub enum OutputEndpoint {
     Rtp(rtp::OutputConfig),
     /// `srt://`
     Srt(Box<srt::EndpointConfig>),
+    /// `rist://`
+    Rist(Box<rist::EndpointConfig>),
 }
 
 impl Default for FailoverConfig {

@@ -146,7 +146,9 @@ pub fn check_sequences(sources: &[SourceConfig]) -> Result<(), Cause> {
     };
     let fix = match source.endpoint {
         SourceEndpoint::Srt(_) => "give it a url with payload=rtp if it carries RTP",
-        SourceEndpoint::Udp(_) | SourceEndpoint::Rtp(_) | SourceEndpoint::Test(_) => "use rtp or rtp-fec",
+        SourceEndpoint::Udp(_) | SourceEndpoint::Rtp(_) | SourceEndpoint::Rist(_) | SourceEndpoint::Test(_) => {
+            "use rtp or rtp-fec"
+        }
     };
     Err(Cause::NoSequence { name: source.name.to_string(), fix })
 }
@@ -342,7 +344,7 @@ mod tests {
             config.failover.mode = FailoverMode::Merge(MergeConfig::default());
             check(&config)
         };
-        assert_eq!(check(&["rtp://:5000", "rtp-fec://:5010", "srt://:5020?payload=rtp"]), Ok(()));
+        assert_eq!(check(&["rtp://:5000", "rtp-fec://:5010", "srt://:5020?payload=rtp", "rist://@:5030"]), Ok(()));
         assert_eq!(check(&["rtp://:5000"]), Ok(()), "one source is itself");
         for (urls, fix) in [
             (["rtp://:5000", "udp://:5002"], "use rtp or rtp-fec"),

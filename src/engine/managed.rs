@@ -732,7 +732,7 @@ fn replaces_multicast(step: &Step, wanted: &FlowConfig) -> bool {
     match &wanted.sources[index].endpoint {
         SourceEndpoint::Udp(udp) => udp.listen.ip().is_multicast(),
         SourceEndpoint::Rtp(rtp) => rtp.listen.ip().is_multicast(),
-        SourceEndpoint::Srt(_) | SourceEndpoint::Test(_) => false,
+        SourceEndpoint::Srt(_) | SourceEndpoint::Rist(_) | SourceEndpoint::Test(_) => false,
     }
 }
 

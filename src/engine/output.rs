@@ -33,6 +33,9 @@ fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool) -> Result<Bo
         OutputEndpoint::Srt(srt) => {
             srt.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
         }
+        OutputEndpoint::Rist(rist) => {
+            rist.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
+        }
     })
 }
 
@@ -45,6 +48,7 @@ impl OutputEndpoint {
             Self::Rtp(rtp) if rtp.sender.fec.is_some() => "rtp-fec",
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
+            Self::Rist(_) => "rist",
         }
     }
 
@@ -53,7 +57,7 @@ impl OutputEndpoint {
     pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {
         match (self, other) {
             (Self::Srt(new), Self::Srt(old)) => srt_tuning(new, old),
-            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_), _) => None,
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_), _) => None,
         }
     }
 }

@@ -23,6 +23,7 @@ mod peers;
 #[cfg(unix)]
 mod process;
 mod proxy;
+mod rist;
 mod rtp;
 mod rules;
 mod srt;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::http::TestServer;
 use crate::proxy::Proxy;
-use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, url_of, wait_until};
+use crate::support::{Feed, Rig, Sink, TS, V4, excuse_pause, flow, free_port, patiently, perfect, url_of, wait_until};
 
 /// Three legs, each with 5 % loss of its own, 0, 60 and about 150 ms behind; the third is SRT, which repairs its own.
 /// Each is cut for a while, twice. Whatever one of the RTP legs brought comes out, once, in order and as it was sent.
@@ -93,6 +93,67 @@ fn check_figures(merge: &MergeSnapshot, passed: [u64; 2], came: u64) {
     assert!(legs[0].first > legs[1].first && legs[1].first > legs[2].first, "the fastest comes first: {merge:?}");
     let skew = |leg: &LegStats| leg.advised_window.unwrap();
     assert!(skew(legs[1]) >= Duration::from_millis(60) && skew(legs[2]) >= Duration::from_millis(110), "{merge:?}");
+}
+
+/// One RTP sender whose packets come by RTP, by RIST and by SRT, each with 5 % loss of its own; one way after the other is
+/// cut. Every packet comes out, once, in order and as it was sent.
+#[test]
+fn rtp_rist_and_srt_together_lose_nothing() {
+    patiently(three_protocols);
+}
+
+fn three_protocols() {
+    let (rig, carrier, sink) = (Rig::new(), Rig::new(), Sink::new(V4));
+    let [one, two, three, into_rist, into_srt] = [(); 5].map(|()| SocketAddr::from((V4, free_port())));
+    let good = link::Config { delay: Duration::from_millis(10), ..link::Config::default() };
+    let paths = [Proxy::two_way(one, 1, good), Proxy::new(two, 2, good.delay), Proxy::two_way(three, 3, good)];
+    let [rtp, rist, srt] = paths.each_ref().map(|path| path.address);
+    let sources = [url_of("rtp", one, ""), url_of("rist", two, RIST), url_of("srt", three, SRT_IN)];
+    let sources = sources.map(|url| url.replace("rist://", "rist://@"));
+    rig.apply("f", merged(flow(sources, [sink.url()]), RecoveryWindow::Fixed(Duration::from_millis(800))));
+    let rist = url_of("rist", rist, &format!("{RIST}&header=keep"));
+    carrier.apply("by rist", flow([url_of("rtp", into_rist, "")], [rist]));
+    carrier.apply("by srt", flow([url_of("rtp", into_srt, "")], [url_of("srt", srt, SRT_OUT)]));
+    wait_until("both connections", || {
+        let connected = |event: &&EventKind| matches!(event, EventKind::PeerConnected { .. });
+        rig.events("f").iter().filter(connected).count() == 2
+    });
+
+    let mut feed = MultiFeed::new(&[rtp, into_rist, into_srt]);
+    let lossy = |share| link::Config { loss: Model::Random { share }, ..good };
+    let mut due = clock::now();
+    for number in 0..3 * TURN + TAIL {
+        // Nobody misses what is lost at the very beginning or end.
+        let (turn, step) = ((number / TURN) as usize, number % TURN);
+        match (turn, step) {
+            (0, TAIL) => paths.iter().for_each(|path| path.set_both(lossy(0.05))),
+            (3, 0) => paths.iter().for_each(|path| path.set_both(good)),
+            (..3, CUT_FROM) => paths[turn].set_both(lossy(1.0)),
+            (..3, CUT_UNTIL) => paths[turn].set_both(lossy(0.05)),
+            _ => {}
+        }
+        feed.send(&[true; 3]);
+        due = (due + Duration::from_millis(1)).max(clock::now());
+        while clock::now() < due {
+            std::thread::park_timeout(due.since(clock::now()));
+        }
+    }
+    wait_until("the last packet", || sink.range_from(0).0 == Some(feed.made() - 1));
+    // What the fastest leg lost is waited for until the slowest brings it.
+    excuse_pause(sink.take_longest_pause(), Duration::from_millis(500));
+    assert_eq!(sink.report(feed.made()), perfect(feed.made()));
+    let merge = rig.snapshot("f").merge.unwrap();
+    assert_eq!((merge.stats.lost, merge.stats.restarts, merge.stats.forced), (0, 0, 0), "{merge:?}");
+    assert!(merge.legs.iter().all(|(_, leg)| leg.is_merged && leg.mismatched + leg.unnumbered == 0), "{merge:?}");
+    // Fastest to slowest; what the slowest could fill, a faster one mostly has.
+    assert!(merge.legs[0].1.first > merge.legs[1].1.first && merge.legs[2].1.filled > 0, "{merge:?}");
+    let recovered = |name: &str| rig.source("f", name).recovered;
+    assert!(recovered("s2") > TURN / 40 && recovered("s3") > TURN / 40, "{:?}", rig.snapshot("f"));
+    for name in ["s1", "s2", "s3"] {
+        let source = || name.parse().unwrap();
+        rig.wait_event("f", "a lost leg", |event| *event == EventKind::LegLost { source: source() });
+        rig.wait_event("f", "its return", |event| *event == EventKind::LegRecovered { source: source() });
+    }
 }
 
 /// Failover, merging in every way, and back, while packets flow: none is lost, and none comes twice.
@@ -260,5 +321,11 @@ const PACKETS: u64 = 15_000;
 /// One leg after the other is cut for 1.2 s, 1.3 s after the one before is back.
 const CUT_EVERY: u64 = 2_500;
 const CUT_AFTER: u64 = 1_300;
+/// Packets of each leg's turn in the other test, and where in it the leg is cut: for a second.
+const TURN: u64 = 1_800;
+const CUT_FROM: u64 = 500;
+const CUT_UNTIL: u64 = 1_500;
+const TAIL: u64 = 300;
+const RIST: &str = "profile=simple&buffer=400";
 const SRT_IN: &str = "mode=listener&latency=120&payload=rtp";
 const SRT_OUT: &str = "mode=caller&latency=120&payload=rtp&header=keep";

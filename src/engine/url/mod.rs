@@ -1,5 +1,6 @@
-//! Source and output URLs: `udp://`, `rtp://`, `rtp-fec://`, `srt://`, `test:`.
+//! Source and output URLs: `udp://`, `rtp://`, `rtp-fec://`, `srt://`, `rist://`, `test:`.
 
+mod rist;
 mod srt;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -109,8 +110,12 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
             }))
         }
         "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse_source(&parts)?))),
+        "rist" => Ok(SourceEndpoint::Rist(Box::new(rist::parse_source(&parts)?))),
         "test" => parts.test_source().map(SourceEndpoint::Test),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://, test:" }),
+        _ => Err(UrlError::Scheme {
+            given: shown.clone(),
+            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, test:",
+        }),
     }
 }
 
@@ -146,8 +151,12 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             let endpoint = OutputEndpoint::Srt(Box::new(srt::parse_output(&parts)?));
             Ok(OutputUrl { endpoint, coalesce: None })
         }
+        "rist" => {
+            let endpoint = OutputEndpoint::Rist(Box::new(rist::parse_output(&parts)?));
+            Ok(OutputUrl { endpoint, coalesce: None })
+        }
         "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://, rist://" }),
     }
 }
 
@@ -164,7 +173,7 @@ pub fn without_secrets(url: &str) -> String {
 
 /// What stands in place of a secret.
 pub const HIDDEN: &str = "***";
-const SECRET_KEYS: [&str; 1] = ["passphrase"];
+const SECRET_KEYS: [&str; 2] = ["passphrase", "secret"];
 
 const RTP_OUTPUT_KEYS: &[&str] =
     &["coalesce", "d", "dscp", "fec", "header", "iface", "l", "pkt_size", "pt", "rows", "sndbuf", "ssrc", "ttl"];

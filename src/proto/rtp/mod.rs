@@ -6,15 +6,15 @@
 mod config;
 mod error;
 mod header;
-mod ntp;
+pub(super) mod ntp;
 mod numbering;
 mod over;
-mod random;
+pub(super) mod random;
 mod receiver;
 mod reorder;
 pub mod rtcp;
 mod sender;
-mod source;
+pub(super) mod source;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +22,8 @@ pub use config::{HeaderMode, PAYLOAD_TYPE_MP2T, PayloadTypes, ReceiverConfig, Se
 pub use error::ParseError;
 pub(in crate::proto) use header::VERSION;
 pub use header::{HEADER_BYTES, Header, RtpPacket, check_any_bytes};
+#[cfg(feature = "rist")]
+pub(super) use numbering::{Numbering, ticks_at};
 pub use over::Over;
 pub use receiver::Receiver;
 pub use reorder::{Insertion, Reorder};

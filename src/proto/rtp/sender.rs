@@ -11,7 +11,7 @@ use super::receiver::report_interval;
 use super::rtcp::{Compound, CompoundWriter, ReportBlocks, Rtcp, SenderInfo};
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::fec::{Direction, Encoder, FecPacket};
-use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader};
+use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader, wire_header};
 use crate::units::{Seq, Time};
 
 /// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second. The marker bit says
@@ -190,7 +190,7 @@ impl Core for Sender {
             Some(Outgoing::Media { sequence, timestamp, payload }) => {
                 let marker = payload.meta.discontinuity;
                 let header = Header { marker, ..self.numbering.header(sequence, timestamp) };
-                let header = WireHeader::from_iter(header.to_bytes());
+                let header = wire_header(&header.to_bytes());
                 Some(Transmit { port: Port::Media, to: None, header, payload: Some(payload) })
             }
             Some(Outgoing::Fec(FecPacket { direction, packet })) => {
