@@ -675,8 +675,11 @@ mod tests {
             receiver.handle_datagram(ms(900), datagram);
         }
         receiver.handle_timeout(ms(900));
-        let out = std::iter::from_fn(|| receiver.poll_packet()).filter_map(|packet| packet.meta.sequence);
-        assert_eq!(out.map(|sequence| sequence % 65_536).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        let out = std::iter::from_fn(|| receiver.poll_packet()).map(|packet| packet.meta).collect::<Vec<_>>();
+        let numbers = out.iter().filter_map(|meta| meta.sequence).map(|sequence| sequence % 65_536);
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        let marks = out.iter().map(|meta| meta.discontinuity);
+        assert_eq!(marks.collect::<Vec<_>>(), [true, false, false, false, false], "what begins is marked");
         assert_eq!((receiver.stats().lost, receiver.stats().late), (0, 0));
     }
 
