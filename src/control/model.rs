@@ -275,7 +275,8 @@ pub struct Failover {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "what to switch on")]
 pub struct SwitchOn {
-    /// Packets lost of a thousand within a second, after all that recovers them. Needs a source of `rtp`, `rtp-fec` or SRT.
+    /// Packets lost of a thousand within a second, after all that recovers them. Needs a source of
+    /// `rtp`, `rtp-fec`, `rist` or SRT.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_per_mille: Option<Within<1, 999>>,
     /// Errors of the transport stream in a second, of the first priority of TR 101 290.

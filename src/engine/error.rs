@@ -63,7 +63,7 @@ pub enum Cause {
     },
     /// Cannot be judged by what they lose.
     #[error(
-        "no source can tell what it lost, as rtp, rtp-fec and srt can: leave loss_per_mille out, or judge by \
+        "no source can tell what it lost, as rtp, rtp-fec, rist and srt can: leave loss_per_mille out, or judge by \
          ts_errors_per_second"
     )]
     NoLosses,

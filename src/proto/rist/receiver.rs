@@ -61,6 +61,8 @@ pub struct Receiver {
     released: VecDeque<(Time, Packet)>,
     packets: VecDeque<Packet>,
     last_due: Time,
+    /// The lowest number of a life of the sender of which nothing has left yet: its first packet is a discontinuity.
+    begins_at: Option<u64>,
     report_at: Option<Time>,
     keep_alive_at: Time,
     requests: (Vec<u64>, Vec<Run>),
@@ -133,6 +135,7 @@ impl Receiver {
             released: VecDeque::new(),
             packets: VecDeque::new(),
             last_due: Time::ZERO,
+            begins_at: None,
             report_at: None,
             keep_alive_at: Time::ZERO,
             requests: (Vec::new(), Vec::new()),
@@ -290,7 +293,9 @@ impl Receiver {
         let source = Source::new(&arrived.header, arrived.packet.meta.arrival, before.as_ref());
         let first = source.first_sequence();
         self.window.restart(first, &mut self.drained);
-        self.before = Some((first - u64::from(BEFORE), now + self.first_wait(), 0));
+        let lowest = first - u64::from(BEFORE);
+        self.before = Some((lowest, now + self.first_wait(), 0));
+        self.begins_at = Some(lowest);
         // Two lives within one buffer: the first of them has waited for long enough.
         while self.drained.len() > SLOTS_MAX {
             self.released.extend(self.drained.pop_front());
@@ -493,6 +498,10 @@ impl Receiver {
             if !packet.is_empty() {
                 self.last_due = self.last_due.max(due);
                 packet.meta.arrival = self.last_due.min(now);
+                if self.begins_at.is_some_and(|number| packet.meta.sequence >= Some(number)) {
+                    packet.meta.discontinuity = true;
+                    self.begins_at = None;
+                }
                 self.packets.push_back(packet);
             }
         }
@@ -691,8 +700,11 @@ mod tests {
             receiver.handle_datagram(ms(900), datagram);
         }
         receiver.handle_timeout(ms(900));
-        let out = std::iter::from_fn(|| receiver.poll_packet()).filter_map(|packet| packet.meta.sequence);
-        assert_eq!(out.map(|sequence| sequence % 65_536).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        let out = std::iter::from_fn(|| receiver.poll_packet()).map(|packet| packet.meta).collect::<Vec<_>>();
+        let numbers = out.iter().filter_map(|meta| meta.sequence).map(|sequence| sequence % 65_536);
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        let marks = out.iter().map(|meta| meta.discontinuity);
+        assert_eq!(marks.collect::<Vec<_>>(), [true, false, false, false, false], "what begins is marked");
         assert_eq!((receiver.stats().lost, receiver.stats().late), (0, 0));
     }
 

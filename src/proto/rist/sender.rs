@@ -525,7 +525,7 @@ impl Sender {
             if !is_chosen || !self.wire.lets_out(&remote) {
                 continue;
             }
-            let header = self.header(sequence, timestamp, 0);
+            let header = self.header(sequence, timestamp, payload.meta.discontinuity, 0);
             // Peers that are spoken to alike get the same datagram, encrypted once.
             let is_alone = self.wire.seals_alone(&remote);
             let alike = |(version, ports, _): &(Version, Ports, Transmit)| {
@@ -571,7 +571,7 @@ impl Sender {
                 continue;
             };
             self.budget.spend(payload.len());
-            let header = self.header(sequence, timestamp, RETRANSMITTED);
+            let header = self.header(sequence, timestamp, payload.meta.discontinuity, RETRANSMITTED);
             match self.wire.media(&remote, header, payload) {
                 Some(transmit) => {
                     self.counts.retransmitted += 1;
@@ -582,9 +582,10 @@ impl Sender {
         }
     }
 
-    fn header(&self, sequence: Seq<16>, timestamp: u32, mark: u32) -> [u8; HEADER_BYTES] {
+    /// `ssrc_bit` is added to the SSRC; the marker is that of a discontinuity (RFC 2250 2.1).
+    fn header(&self, sequence: Seq<16>, timestamp: u32, marker: bool, ssrc_bit: u32) -> [u8; HEADER_BYTES] {
         let header = self.numbering.header(sequence, timestamp);
-        Header { ssrc: header.ssrc | mark, ..header }.to_bytes()
+        Header { marker, ssrc: header.ssrc | ssrc_bit, ..header }.to_bytes()
     }
 
     fn tell(&mut self, event: Event) {
