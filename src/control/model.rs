@@ -129,6 +129,10 @@ pub struct Output {
     /// Port to send to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<Port>,
+    /// In place of `destination` and `port`, for `rtp` and `rtp-fec`: 2 to 8 ways that the same datagrams go (SMPTE ST 2022-7), as
+    /// `10.0.0.9:5004@eth1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub legs: Option<Vec<String>>,
     /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

@@ -7,9 +7,9 @@ use super::model::{
     self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source,
 };
 use super::problem::{Code, Problem};
-use crate::adapters::{Host, HostPort, SocketOptions, rtp, srt, udp};
+use crate::adapters::{Host, HostPort, LEGS_MAX, SocketOptions, rtp, srt, udp};
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
-use crate::engine::url::{UrlError, parse_output, parse_source};
+use crate::engine::url::{UrlError, parse_leg, parse_output, parse_source};
 use crate::engine::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint,
     diff,
@@ -354,7 +354,8 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
     };
     settle_protocol(&mut output.protocol, protocol)?;
     refuse_if(output.stream_key.is_some(), "stream_key", protocol)?;
-    let is_srt = matches!(endpoint, OutputEndpoint::Srt(_));
+    let (is_srt, is_rtp) = (matches!(endpoint, OutputEndpoint::Srt(_)), matches!(endpoint, OutputEndpoint::Rtp(_)));
+    refuse_if(output.legs.is_some() && !is_rtp, "legs", protocol)?;
     refuse_if(output.encryption.is_some() && !is_srt, "encryption", protocol)?;
     check_latencies(output.min_latency.map(|ms| ms.value()), output.max_latency.map(|ms| ms.value()))?;
     if output.smoothing_latency.is_some_and(|ms| ms.value() > 0) {
@@ -390,6 +391,7 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
 fn output_from_url(output: &Output, url: &str) -> Result<(OutputEndpoint, Option<Duration>), Problem> {
     refuse_beside_url(output.destination.is_some(), "destination")?;
     refuse_beside_url(output.port.is_some(), "port")?;
+    refuse_beside_url(output.legs.is_some(), "legs")?;
     refuse_beside_url(output.encryption.is_some(), "encryption")?;
     check_scheme(url)?;
     parse_output(url).map(|output| (output.endpoint, output.coalesce)).map_err(|error| bad_url(&error))
@@ -414,17 +416,9 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             packet_size_max: None,
             socket: socket(),
         })),
-        Protocol::Rtp => Ok(OutputEndpoint::Rtp(rtp::OutputConfig {
-            destination: destination()?,
-            sender: SenderConfig::default(),
-            socket: socket(),
-        })),
+        Protocol::Rtp => rtp_output(output, destination, SenderConfig::default()),
         // Another matrix can be chosen in a url.
-        Protocol::RtpFec => Ok(OutputEndpoint::Rtp(rtp::OutputConfig {
-            destination: destination()?,
-            sender: SenderConfig::with_fec(Matrix::DEFAULT),
-            socket: socket(),
-        })),
+        Protocol::RtpFec => rtp_output(output, destination, SenderConfig::with_fec(Matrix::DEFAULT)),
         Protocol::Test => {
             Err(Problem::at("protocol", Code::NotApplicable, "test can only be a source: choose udp or rtp"))
         }
@@ -447,6 +441,40 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
         }
         Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
+}
+
+/// To `destination`, or over legs.
+fn rtp_output(
+    output: &Output,
+    destination: impl FnOnce() -> Result<HostPort, Problem>,
+    sender: SenderConfig,
+) -> Result<OutputEndpoint, Problem> {
+    let Some(legs) = &output.legs else {
+        let (destination, socket) = (destination()?, SocketOptions::default());
+        return Ok(OutputEndpoint::Rtp(rtp::OutputConfig { destination, socket, sender, legs: Vec::new() }));
+    };
+    for (given, field) in [(output.destination.is_some(), "destination"), (output.port.is_some(), "port")] {
+        let message = "is in legs as well: leave one of the two out, or set it to null";
+        if given {
+            return Err(Problem::at(field, Code::InvalidValue, message));
+        }
+    }
+    if !(2..=LEGS_MAX).contains(&legs.len()) {
+        let message = format!("{} are given, write 2 to {LEGS_MAX}", legs.len());
+        return Err(Problem::at("legs", Code::InvalidValue, message));
+    }
+    let mut parsed = Vec::with_capacity(legs.len());
+    for (index, text) in legs.iter().enumerate() {
+        let bad = |message| Problem::at(format!("legs[{index}]"), Code::InvalidValue, message);
+        let leg = parse_leg(text).ok_or_else(|| bad(format!("{text}: write IP:PORT or IP:PORT@INTERFACE")))?;
+        if parsed.contains(&leg) {
+            return Err(bad(format!("{text} is given twice")));
+        }
+        parsed.push(leg);
+    }
+    let first = parsed.remove(0);
+    let socket = SocketOptions { interface: first.interface, ..SocketOptions::default() };
+    Ok(OutputEndpoint::Rtp(rtp::OutputConfig { destination: host_port(first.address), socket, sender, legs: parsed }))
 }
 
 fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Problem> {

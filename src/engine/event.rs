@@ -149,6 +149,22 @@ pub enum EventKind {
         /// Which.
         output: OutputName,
     },
+    /// A leg of an output does not work; the others go on.
+    OutputLegError {
+        /// Whose.
+        output: OutputName,
+        /// Where it leads.
+        leg: String,
+        /// Why.
+        error: String,
+    },
+    /// A leg of an output works again.
+    OutputLegRecovered {
+        /// Whose.
+        output: OutputName,
+        /// Where it leads.
+        leg: String,
+    },
 }
 
 /// A source or an output of a flow.
@@ -220,6 +236,8 @@ impl EventKind {
             Self::ConnectionError { .. } => "connection_error",
             Self::OutputError { .. } => "output_error",
             Self::OutputRecovered { .. } => "output_recovered",
+            Self::OutputLegError { .. } => "output_leg_error",
+            Self::OutputLegRecovered { .. } => "output_leg_recovered",
         }
     }
 
@@ -236,7 +254,8 @@ impl EventKind {
             | Self::MergeStarted { .. }
             | Self::LegRecovered { .. }
             | Self::PeerConnected { .. }
-            | Self::OutputRecovered { .. } => Severity::Info,
+            | Self::OutputRecovered { .. }
+            | Self::OutputLegRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
             | Self::SourceLost { .. }
             | Self::LegLost { .. }
@@ -245,7 +264,8 @@ impl EventKind {
             | Self::SourceEof { .. }
             | Self::SourceRestarted { .. }
             | Self::PeerDisconnected { .. }
-            | Self::SourceAbuse { .. } => Severity::Warning,
+            | Self::SourceAbuse { .. }
+            | Self::OutputLegError { .. } => Severity::Warning,
             Self::FlowCrashed | Self::SourceError { .. } | Self::ConnectionError { .. } | Self::OutputError { .. } => {
                 Severity::Error
             }
@@ -281,7 +301,9 @@ impl EventKind {
             | Self::FlowStopped
             | Self::FlowCrashed
             | Self::OutputError { .. }
-            | Self::OutputRecovered { .. } => None,
+            | Self::OutputRecovered { .. }
+            | Self::OutputLegError { .. }
+            | Self::OutputLegRecovered { .. } => None,
         }
     }
 
@@ -290,6 +312,8 @@ impl EventKind {
     pub const fn output(&self) -> Option<&OutputName> {
         if let Self::OutputError { output, .. }
         | Self::OutputRecovered { output }
+        | Self::OutputLegError { output, .. }
+        | Self::OutputLegRecovered { output, .. }
         | Self::PeerConnected { end: EndName::Output(output), .. }
         | Self::PeerDisconnected { end: EndName::Output(output), .. }
         | Self::ConnectionError { end: EndName::Output(output), .. } = self
@@ -343,6 +367,8 @@ impl fmt::Display for EventKind {
             Self::SourceAbuse { source } => write!(f, "source {source} keeps exceeding its rate limit"),
             Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
             Self::OutputRecovered { output } => write!(f, "output {output} sends again"),
+            Self::OutputLegError { output, leg, error } => write!(f, "output {output}, leg {leg}: {error}"),
+            Self::OutputLegRecovered { output, leg } => write!(f, "output {output}, leg {leg} sends again"),
         }
     }
 }

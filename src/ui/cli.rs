@@ -32,13 +32,15 @@ pub(super) enum Command {
   anabranch route udp://@239.1.1.1:5000?iface=eth0 -- rtp://10.0.0.2:5004
   anabranch route rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000       the second source is the backup
   anabranch route --merge rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000   both carry the same: what one loses the other has
+  anabranch route udp://:5000 -- 'rtp://10.0.0.2:5004?iface=eth0&leg=10.1.0.2:5004@eth1'   the same over two networks
   anabranch route udp://:5000 -- 'srt://:9000?latency=200'              any number of callers pull it
   anabranch route 'srt://10.0.0.9:9000?passphrase=file:key.txt' -- udp://10.0.0.2:6000
   anabranch route --coalesce 2ms udp://:5000 -- udp://10.0.0.2:6000    less CPU for 2 ms of latency
   anabranch route --json --stats 1 test:bars?rate=20M -- udp://127.0.0.1:6000
 
 Keys of udp:// and rtp:// sources: iface, rcvbuf, source; rtp:// also pt, reorder.
-Keys of udp:// and rtp:// outputs: coalesce, dscp, iface, pkt_size, sndbuf, ttl; rtp:// also header, pt, ssrc.
+Keys of udp:// and rtp:// outputs: coalesce, dscp, iface, pkt_size, sndbuf, ttl; rtp:// also fec, header, leg, pt,
+ssrc.
 Keys of srt://: libsrt's, as latency (ms), passphrase, pbkeylen, streamid, mode, maxbw; dscp, iface, rcvbuf, sndbuf.
 Ctrl-C ends cleanly and prints totals.")]
 pub(super) struct Route {
