@@ -194,6 +194,7 @@ fn data(kind: &EventKind) -> Value {
         | EventKind::SourceRecovered { .. }
         | EventKind::MergeStarted { .. }
         | EventKind::LegLost { .. }
+        | EventKind::MergeEof
         | EventKind::LegRecovered { .. }
         | EventKind::SourceEof { .. }
         | EventKind::SourceRestarted { .. }

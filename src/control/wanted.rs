@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::model::{
-    self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source,
+    self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source, WindowMs,
 };
 use super::problem::{Code, Problem};
 use crate::adapters::{Host, HostPort, LEGS_MAX, SocketOptions, rtp, srt, udp};
@@ -14,7 +14,7 @@ use crate::engine::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint,
     diff,
 };
-use crate::path::merge::RecoveryWindow;
+use crate::path::merge::{Mode as Release, RecoveryWindow};
 use crate::path::{AllowList, Cidr, limit};
 use crate::proto::fec::Matrix;
 use crate::proto::rtp::{ReceiverConfig, SenderConfig};
@@ -512,8 +512,14 @@ fn failover_mode(given: &Failover) -> FailoverMode {
         return FailoverMode::Failover;
     }
     let otherwise = MergeConfig::default();
-    let window = given.recovery_window.map(|ms| RecoveryWindow::Fixed(Duration::from_millis(ms.value())));
-    FailoverMode::Merge(MergeConfig { recovery_window: window.unwrap_or(otherwise.recovery_window), ..otherwise })
+    let window = given.recovery_window.map(|window| match window {
+        WindowMs::Fixed(ms) => RecoveryWindow::Fixed(Duration::from_millis(ms.value())),
+        WindowMs::Auto => RecoveryWindow::Auto,
+    });
+    FailoverMode::Merge(MergeConfig {
+        recovery_window: window.unwrap_or(otherwise.recovery_window),
+        release: if given.align { Release::Align } else { otherwise.release },
+    })
 }
 
 /// Refused even where it is switched off: it would not be when it is switched on.
@@ -811,6 +817,26 @@ mod tests {
     }
 
     #[test]
+    fn legs_stand_in_place_of_one_destination() {
+        let over = |legs: &[&str]| {
+            flow(|flow| flow["outputs"][0] = json!({ "name": "x", "protocol": "rtp-fec", "legs": legs }))
+        };
+        let wanted = wanted(&over(&["10.0.0.9:6000@eth0", "10.1.0.9:6000@eth1", "[::1]:6000"])).unwrap();
+        let OutputEndpoint::Rtp(rtp) = &wanted.config().outputs[0].endpoint else { unreachable!("an RTP output") };
+        let url = "rtp-fec://10.0.0.9:6000?iface=eth0&leg=10.1.0.9:6000@eth1&leg=[::1]:6000";
+        assert_eq!(OutputEndpoint::Rtp(rtp.clone()), parse_output(url).unwrap().endpoint);
+        check_any_bytes(over(&["10.0.0.9:6000", "10.0.0.9:6002"]).to_string().as_bytes());
+        for (legs, field) in [
+            (&["10.0.0.9:6000"; 1][..], "outputs[0].legs"),
+            (&["10.0.0.9:6000"; 9], "outputs[0].legs"),
+            (&["10.0.0.9:6000"; 2], "outputs[0].legs[1]"),
+            (&["host:6000", "10.0.0.9:6000"], "outputs[0].legs[0]"),
+        ] {
+            assert_eq!(refusal(&over(legs)), ("invalid_value", field.into()), "{legs:?}");
+        }
+    }
+
+    #[test]
     fn merge_needs_sequence_numbers() {
         let merge = |protocols: &[&str]| {
             let sources: Vec<Value> = (protocols.iter().zip(1..))
@@ -827,6 +853,16 @@ mod tests {
         let mut three = merge(&["rtp", "rtp-fec", "rtp"]);
         three["source_failover_config"]["recovery_window"] = json!(250);
         assert_eq!(mode(&three), merged(250));
+        three["source_failover_config"]["recovery_window"] = json!("auto");
+        three["source_failover_config"]["align"] = json!(true);
+        let (recovery_window, release) = (RecoveryWindow::Auto, Release::Align);
+        assert_eq!(mode(&three), FailoverMode::Merge(MergeConfig { recovery_window, release }));
+        check_any_bytes(three.to_string().as_bytes());
+        for wrong in [json!("fast"), json!(0), json!(-1), json!(15_001), json!(1.5)] {
+            let mut json = three.clone();
+            json["source_failover_config"]["recovery_window"] = wrong;
+            assert_eq!(refusal(&json), ("invalid_value", "source_failover_config.recovery_window".into()), "{json}");
+        }
         three["source_failover_config"]["state"] = json!("DISABLED");
         assert_eq!(mode(&three), FailoverMode::Failover);
         let field = "source_failover_config.failover_mode".to_string();

@@ -76,6 +76,8 @@ pub enum EventKind {
         /// Which.
         source: SourceName,
     },
+    /// No source of those that are merged delivers any more: all have ended, or fell silent.
+    MergeEof,
     /// A lost leg delivers again.
     LegRecovered {
         /// Which.
@@ -225,6 +227,7 @@ impl EventKind {
             Self::MergeStarted { .. } => "merge_started",
             Self::MergeError { .. } => "merge_error",
             Self::LegLost { .. } => "leg_lost",
+            Self::MergeEof => "merge_eof",
             Self::LegRecovered { .. } => "leg_recovered",
             Self::SourceError { .. } => "source_error",
             Self::SourceRetry { .. } => "source_retry",
@@ -259,6 +262,7 @@ impl EventKind {
             Self::SourceFailover { .. }
             | Self::SourceLost { .. }
             | Self::LegLost { .. }
+            | Self::MergeEof
             | Self::MergeError { .. }
             | Self::SourceRetry { .. }
             | Self::SourceEof { .. }
@@ -300,6 +304,7 @@ impl EventKind {
             | Self::FlowStarted
             | Self::FlowStopped
             | Self::FlowCrashed
+            | Self::MergeEof
             | Self::OutputError { .. }
             | Self::OutputRecovered { .. }
             | Self::OutputLegError { .. }
@@ -354,6 +359,7 @@ impl fmt::Display for EventKind {
                 write!(f, "source {source} cannot be merged with the others: {how}")
             }
             Self::LegLost { source } => write!(f, "leg {source} fell silent"),
+            Self::MergeEof => f.write_str("no merged source delivers any more"),
             Self::LegRecovered { source } => write!(f, "leg {source} delivers again"),
             Self::SourceError { source, error } => write!(f, "source {source}: {error}"),
             Self::SourceRetry { source, attempt, wait } => {

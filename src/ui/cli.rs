@@ -60,6 +60,9 @@ pub(super) struct Route {
     /// How far apart merged sources may be: 100ms unless given, at most 15s, or auto for as far as they are.
     #[arg(long, value_name = "TIME", requires = "merge", value_parser = recovery_window)]
     pub(super) recovery_window: Option<RecoveryWindow>,
+    /// Release merged packets all with the same delay, that of the recovery window, instead of waiting only at gaps.
+    #[arg(long, requires = "merge")]
+    pub(super) align: bool,
     /// Silence after which a source counts as lost, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub(super) health_timeout_ms: u64,
