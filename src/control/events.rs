@@ -181,6 +181,8 @@ fn data(kind: &EventKind) -> Value {
         }
         EventKind::SourceRetry { attempt, wait, .. } => json!({ "attempt": attempt, "wait_ms": millis(*wait) }),
         EventKind::SourceError { error, .. } | EventKind::OutputError { error, .. } => json!({ "error": error }),
+        EventKind::OutputLegError { leg, error, .. } => json!({ "leg": leg, "error": error }),
+        EventKind::OutputLegRecovered { leg, .. } => json!({ "leg": leg }),
         EventKind::MergeError { why, .. } => json!({ "reason": difference(*why) }),
         EventKind::PeerConnected { peer, .. } => json!({ "peer": peer }),
         EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
@@ -196,6 +198,7 @@ fn data(kind: &EventKind) -> Value {
         | EventKind::SourceRecovered { .. }
         | EventKind::MergeStarted { .. }
         | EventKind::LegLost { .. }
+        | EventKind::MergeEof
         | EventKind::LegRecovered { .. }
         | EventKind::SourceEof { .. }
         | EventKind::SourceRestarted { .. }

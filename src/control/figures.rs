@@ -8,7 +8,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::adapters::clock;
-use crate::engine::{FlowSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::engine::{
+    FlowSnapshot, LegSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus,
+};
 use crate::path::health::Fault;
 use crate::path::merge::{Histogram, LegStats};
 use crate::units::Bitrate;
@@ -202,14 +204,42 @@ pub struct OutputMetrics {
     /// RIST's own figures, under librist's names where it has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rist: Option<BTreeMap<&'static str, f64>>,
-    /// Packets that did not go out, by cause.
+    /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: BTreeMap<&'static str, u64>,
+    /// Where the same datagrams go several ways, each of them in configured order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub legs: Vec<OutputLegMetrics>,
     /// Send buffer that the kernel granted.
     pub send_buffer_bytes: u64,
     /// Send buffer that was asked for.
     pub send_buffer_asked_bytes: u64,
     /// Times it was opened again after a failure.
     pub retries: u64,
+}
+
+/// Figures of one leg of an output.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutputLegMetrics {
+    /// Where it leads, as `10.0.0.2:5004@eth1`.
+    pub leg: String,
+    /// Its state.
+    pub status: String,
+    /// Payload over the last second.
+    pub bitrate_kbps: f64,
+    /// Datagrams handed to the kernel.
+    pub packets_sent: u64,
+    /// Payload bytes handed to the kernel.
+    pub bytes_sent: u64,
+    /// Packets that left together with others in one send.
+    pub packets_sent_gso: u64,
+    /// Times the destination or the system began to refuse.
+    pub disconnections: u64,
+    /// To the receiver at its end.
+    pub round_trip_time_ms: Option<f64>,
+    /// Packets of a hundred that this receiver says it lost lately.
+    pub peer_loss_percent: Option<f64>,
+    /// Packets that did not go out on this leg, by cause.
+    pub drops: BTreeMap<&'static str, u64>,
 }
 
 impl FlowMetrics {
@@ -283,9 +313,27 @@ impl From<&OutputSnapshot> for OutputMetrics {
             fec: details_of("rtp-fec", output.protocol, &output.details),
             rist: details_of("rist", output.protocol, &output.details),
             drops: output.drops.by_cause().into(),
+            legs: output.legs.iter().map(OutputLegMetrics::from).collect(),
             send_buffer_bytes: output.sndbuf_bytes,
             send_buffer_asked_bytes: output.sndbuf_asked_bytes,
             retries: output.retry_total,
+        }
+    }
+}
+
+impl From<&LegSnapshot> for OutputLegMetrics {
+    fn from(leg: &LegSnapshot) -> Self {
+        Self {
+            leg: leg.leg.clone(),
+            status: leg.status.to_string(),
+            bitrate_kbps: kbps(leg.bitrate),
+            packets_sent: leg.packets,
+            bytes_sent: leg.bytes,
+            packets_sent_gso: leg.gso_packets,
+            disconnections: leg.disconnections,
+            round_trip_time_ms: leg.round_trip.map(millis),
+            peer_loss_percent: leg.peer_loss.map(|share| share * 100.0),
+            drops: leg.drops.by_cause().into(),
         }
     }
 }

@@ -4,17 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::model::{
-    self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source,
+    self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source, WindowMs,
 };
 use super::problem::{Code, Problem};
-use crate::adapters::{Host, HostPort, SocketOptions, rist, rtp, srt, udp};
+use crate::adapters::{Host, HostPort, LEGS_MAX, SocketOptions, rist, rtp, srt, udp};
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
-use crate::engine::url::{UrlError, parse_output, parse_source};
+use crate::engine::url::{UrlError, parse_leg, parse_output, parse_source};
 use crate::engine::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint,
     diff,
 };
-use crate::path::merge::RecoveryWindow;
+use crate::path::merge::{Mode as Release, RecoveryWindow};
 use crate::path::{AllowList, Cidr, health, limit};
 use crate::proto::fec::Matrix;
 use crate::proto::rist::{self as rist_core, crypto::SecretError};
@@ -390,7 +390,8 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
     };
     settle_protocol(&mut output.protocol, protocol)?;
     refuse_if(output.stream_key.is_some(), "stream_key", protocol)?;
-    let is_srt = matches!(endpoint, OutputEndpoint::Srt(_));
+    let (is_srt, is_rtp) = (matches!(endpoint, OutputEndpoint::Srt(_)), matches!(endpoint, OutputEndpoint::Rtp(_)));
+    refuse_if(output.legs.is_some() && !is_rtp, "legs", protocol)?;
     refuse_if(output.encryption.is_some() && !is_srt && protocol != Protocol::Rist, "encryption", protocol)?;
     check_latencies(output.min_latency.map(|ms| ms.value()), output.max_latency.map(|ms| ms.value()))?;
     if output.smoothing_latency.is_some_and(|ms| ms.value() > 0) {
@@ -426,6 +427,7 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
 fn output_from_url(output: &Output, url: &str) -> Result<(OutputEndpoint, Option<Duration>), Problem> {
     refuse_beside_url(output.destination.is_some(), "destination")?;
     refuse_beside_url(output.port.is_some(), "port")?;
+    refuse_beside_url(output.legs.is_some(), "legs")?;
     refuse_beside_url(output.encryption.is_some(), "encryption")?;
     check_scheme(url)?;
     parse_output(url).map(|output| (output.endpoint, output.coalesce)).map_err(|error| bad_url(&error))
@@ -450,17 +452,9 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             packet_size_max: None,
             socket: socket(),
         })),
-        Protocol::Rtp => Ok(OutputEndpoint::Rtp(rtp::OutputConfig {
-            destination: destination()?,
-            sender: SenderConfig::default(),
-            socket: socket(),
-        })),
+        Protocol::Rtp => rtp_output(output, destination, SenderConfig::default()),
         // Another matrix can be chosen in a url.
-        Protocol::RtpFec => Ok(OutputEndpoint::Rtp(rtp::OutputConfig {
-            destination: destination()?,
-            sender: SenderConfig::with_fec(Matrix::DEFAULT),
-            socket: socket(),
-        })),
+        Protocol::RtpFec => rtp_output(output, destination, SenderConfig::with_fec(Matrix::DEFAULT)),
         Protocol::Test => {
             Err(Problem::at("protocol", Code::NotApplicable, "test can only be a source: choose udp or rtp"))
         }
@@ -489,6 +483,40 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
         }
         Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
+}
+
+/// To `destination`, or over legs.
+fn rtp_output(
+    output: &Output,
+    destination: impl FnOnce() -> Result<HostPort, Problem>,
+    sender: SenderConfig,
+) -> Result<OutputEndpoint, Problem> {
+    let Some(legs) = &output.legs else {
+        let (destination, socket) = (destination()?, SocketOptions::default());
+        return Ok(OutputEndpoint::Rtp(rtp::OutputConfig { destination, socket, sender, legs: Vec::new() }));
+    };
+    for (given, field) in [(output.destination.is_some(), "destination"), (output.port.is_some(), "port")] {
+        let message = "is in legs as well: leave one of the two out, or set it to null";
+        if given {
+            return Err(Problem::at(field, Code::InvalidValue, message));
+        }
+    }
+    if !(2..=LEGS_MAX).contains(&legs.len()) {
+        let message = format!("{} are given, write 2 to {LEGS_MAX}", legs.len());
+        return Err(Problem::at("legs", Code::InvalidValue, message));
+    }
+    let mut parsed = Vec::with_capacity(legs.len());
+    for (index, text) in legs.iter().enumerate() {
+        let bad = |message| Problem::at(format!("legs[{index}]"), Code::InvalidValue, message);
+        let leg = parse_leg(text).ok_or_else(|| bad(format!("{text}: write IP:PORT or IP:PORT@INTERFACE")))?;
+        if parsed.contains(&leg) {
+            return Err(bad(format!("{text} is given twice")));
+        }
+        parsed.push(leg);
+    }
+    let first = parsed.remove(0);
+    let socket = SocketOptions { interface: first.interface, ..SocketOptions::default() };
+    Ok(OutputEndpoint::Rtp(rtp::OutputConfig { destination: host_port(first.address), socket, sender, legs: parsed }))
 }
 
 fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Problem> {
@@ -561,8 +589,14 @@ fn failover_mode(given: &Failover) -> FailoverMode {
         return FailoverMode::Failover;
     }
     let otherwise = MergeConfig::default();
-    let window = given.recovery_window.map(|ms| RecoveryWindow::Fixed(Duration::from_millis(ms.value())));
-    FailoverMode::Merge(MergeConfig { recovery_window: window.unwrap_or(otherwise.recovery_window), ..otherwise })
+    let window = given.recovery_window.map(|window| match window {
+        WindowMs::Fixed(ms) => RecoveryWindow::Fixed(Duration::from_millis(ms.value())),
+        WindowMs::Auto => RecoveryWindow::Auto,
+    });
+    FailoverMode::Merge(MergeConfig {
+        recovery_window: window.unwrap_or(otherwise.recovery_window),
+        release: if given.align { Release::Align } else { otherwise.release },
+    })
 }
 
 /// Refused even where it is switched off: it would not be when it is switched on.
@@ -861,6 +895,26 @@ mod tests {
     }
 
     #[test]
+    fn legs_stand_in_place_of_one_destination() {
+        let over = |legs: &[&str]| {
+            flow(|flow| flow["outputs"][0] = json!({ "name": "x", "protocol": "rtp-fec", "legs": legs }))
+        };
+        let wanted = wanted(&over(&["10.0.0.9:6000@eth0", "10.1.0.9:6000@eth1", "[::1]:6000"])).unwrap();
+        let OutputEndpoint::Rtp(rtp) = &wanted.config().outputs[0].endpoint else { unreachable!("an RTP output") };
+        let url = "rtp-fec://10.0.0.9:6000?iface=eth0&leg=10.1.0.9:6000@eth1&leg=[::1]:6000";
+        assert_eq!(OutputEndpoint::Rtp(rtp.clone()), parse_output(url).unwrap().endpoint);
+        check_any_bytes(over(&["10.0.0.9:6000", "10.0.0.9:6002"]).to_string().as_bytes());
+        for (legs, field) in [
+            (&["10.0.0.9:6000"; 1][..], "outputs[0].legs"),
+            (&["10.0.0.9:6000"; 9], "outputs[0].legs"),
+            (&["10.0.0.9:6000"; 2], "outputs[0].legs[1]"),
+            (&["host:6000", "10.0.0.9:6000"], "outputs[0].legs[0]"),
+        ] {
+            assert_eq!(refusal(&over(legs)), ("invalid_value", field.into()), "{legs:?}");
+        }
+    }
+
+    #[test]
     fn merge_needs_sequence_numbers() {
         let merge = |protocols: &[&str]| {
             let sources: Vec<Value> = (protocols.iter().zip(1..))
@@ -877,6 +931,16 @@ mod tests {
         let mut three = merge(&["rtp", "rtp-fec", "rist"]);
         three["source_failover_config"]["recovery_window"] = json!(250);
         assert_eq!(mode(&three), merged(250));
+        three["source_failover_config"]["recovery_window"] = json!("auto");
+        three["source_failover_config"]["align"] = json!(true);
+        let (recovery_window, release) = (RecoveryWindow::Auto, Release::Align);
+        assert_eq!(mode(&three), FailoverMode::Merge(MergeConfig { recovery_window, release }));
+        check_any_bytes(three.to_string().as_bytes());
+        for wrong in [json!("fast"), json!(0), json!(-1), json!(15_001), json!(1.5)] {
+            let mut json = three.clone();
+            json["source_failover_config"]["recovery_window"] = wrong;
+            assert_eq!(refusal(&json), ("invalid_value", "source_failover_config.recovery_window".into()), "{json}");
+        }
         three["source_failover_config"]["state"] = json!("DISABLED");
         assert_eq!(mode(&three), FailoverMode::Failover);
         let field = "source_failover_config.failover_mode".to_string();

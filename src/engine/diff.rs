@@ -26,6 +26,8 @@ pub enum Step {
     ReplaceOutput(usize),
     /// Change how long an output may hold packets back.
     Coalesce(usize),
+    /// Change where legs of an output that has several lead; those that stay go on.
+    Legs(usize),
     /// Change settings of a source that may change while it is open.
     TuneSource(usize, Tuning),
     /// Change settings of an output that may change while it is open.
@@ -82,12 +84,13 @@ fn output_steps(old: Option<&OutputConfig>, new: &OutputConfig, index: usize) ->
         return vec![Step::AddOutput(index)];
     };
     let tuning = new.endpoint.tuning_from(&old.endpoint);
-    let endpoint = if tuning.is_some() { &new.endpoint } else { &old.endpoint };
+    let legs = old.endpoint.differs_in_legs_only(&new.endpoint).then_some(Step::Legs(index));
+    let endpoint = if tuning.is_some() || legs.is_some() { &new.endpoint } else { &old.endpoint };
     if *new != (OutputConfig { coalesce: new.coalesce, endpoint: endpoint.clone(), ..old.clone() }) {
         return vec![Step::ReplaceOutput(index)];
     }
     let coalesce = (old.coalesce != new.coalesce).then_some(Step::Coalesce(index));
-    coalesce.into_iter().chain(tuning.map(|tuning| Step::TuneOutput(index, tuning))).collect()
+    coalesce.into_iter().chain(legs).chain(tuning.map(|tuning| Step::TuneOutput(index, tuning))).collect()
 }
 
 /// Whether a wanted configuration can be one at all.
@@ -214,7 +217,7 @@ mod tests {
                     let new = &wanted.sources[*index];
                     result.sources.iter_mut().find(|source| source.name == new.name).unwrap().clone_from(new);
                 }
-                Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::TuneOutput(index, _) => {
+                Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::Legs(index) | Step::TuneOutput(index, _) => {
                     let new = &wanted.outputs[*index];
                     result.outputs.iter_mut().find(|output| output.name == new.name).unwrap().clone_from(new);
                 }
@@ -227,7 +230,8 @@ mod tests {
     }
 
     fn flows() -> impl Strategy<Value = FlowConfig> {
-        let sources = prop::collection::btree_map(0..4_u8, urls(), 1..4);
+        let source = urls().prop_filter("only outputs have legs and a TTL", |url| !url.starts_with("rtp"));
+        let sources = prop::collection::btree_map(0..4_u8, source, 1..4);
         let outputs = prop::collection::btree_map(0..6_u8, (urls(), 0..2_u64), 0..6);
         (sources, outputs).prop_map(|(sources, outputs)| {
             flow(
@@ -242,7 +246,11 @@ mod tests {
         let srt = (1..3_u16, 1..3_u8, 1..3_u8, 1..3_u8).prop_map(|(port, latency, loss, rate)| {
             format!("srt://127.0.0.1:{port}?latency={latency}&lossmaxttl={loss}&maxbw={rate}000")
         });
-        prop_oneof![udp, srt]
+        let rtp = (1..3_u16, 0..3_u16, 1..3_u8).prop_map(|(port, legs, ttl)| {
+            let legs: String = (0..legs).map(|leg| format!("&leg=127.0.0.1:{}", 10 + leg)).collect();
+            format!("rtp://127.0.0.1:{port}?ttl={ttl}{legs}")
+        });
+        prop_oneof![udp, srt, rtp]
     }
 
     /// All that counts of two ends that differ: whether one may become the other while it is open.
@@ -305,6 +313,32 @@ mod tests {
             assert_eq!(steps(anew), [Step::ReplaceOutput(0), Step::ReplaceSource(0)], "{anew}");
             assert!(is_opened_anew(&steps(&format!("{anew}&maxbw=1000000"))), "{anew}, and the rate");
         }
+    }
+
+    #[test]
+    fn legs_change_alone_where_there_are_several() {
+        let steps = |old: &str, new: &str| {
+            let of = |query: &str| flow(vec![source(0, 1)], vec![output_at(0, &format!("rtp://{query}"), 0)]);
+            diff(Some(&of(old)), &of(new))
+        };
+        let two = "10.0.0.1:1?leg=10.1.0.1:1";
+        for new in [
+            "10.0.0.1:1?leg=10.1.0.1:2",
+            "10.0.0.1:1?leg=10.1.0.1:1&leg=10.2.0.1:1",
+            "10.0.0.9:1?iface=eth1&leg=10.1.0.1:1",
+        ] {
+            assert_eq!(steps(two, new), [Step::Legs(0)], "{new}");
+        }
+        // One leg alone has no queue of its own, a name must be looked up, and the rest is the sender's or every leg's.
+        for new in [
+            "10.0.0.1:1",
+            "host:1?leg=10.1.0.1:1",
+            "10.0.0.1:1?leg=10.1.0.1:2&ttl=3",
+            "10.0.0.1:1?leg=10.1.0.1:2&ssrc=3",
+        ] {
+            assert_eq!(steps(two, new), [Step::ReplaceOutput(0)], "{new}");
+        }
+        assert_eq!(steps("host:1?leg=10.1.0.1:1", "host:1?leg=10.1.0.1:2"), [Step::Legs(0)]);
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub enum EventKind {
         /// Which.
         source: SourceName,
     },
+    /// No source of those that are merged delivers any more: all have ended, or fell silent.
+    MergeEof,
     /// A lost leg delivers again.
     LegRecovered {
         /// Which.
@@ -167,6 +169,22 @@ pub enum EventKind {
         /// Which.
         output: OutputName,
     },
+    /// A leg of an output does not work; the others go on.
+    OutputLegError {
+        /// Whose.
+        output: OutputName,
+        /// Where it leads.
+        leg: String,
+        /// Why.
+        error: String,
+    },
+    /// A leg of an output works again.
+    OutputLegRecovered {
+        /// Whose.
+        output: OutputName,
+        /// Where it leads.
+        leg: String,
+    },
 }
 
 /// A source or an output of a flow.
@@ -229,6 +247,7 @@ impl EventKind {
             Self::MergeStarted { .. } => "merge_started",
             Self::MergeError { .. } => "merge_error",
             Self::LegLost { .. } => "leg_lost",
+            Self::MergeEof => "merge_eof",
             Self::LegRecovered { .. } => "leg_recovered",
             Self::SourceError { .. } => "source_error",
             Self::SourceRetry { .. } => "source_retry",
@@ -240,6 +259,8 @@ impl EventKind {
             Self::ConnectionError { .. } => "connection_error",
             Self::OutputError { .. } => "output_error",
             Self::OutputRecovered { .. } => "output_recovered",
+            Self::OutputLegError { .. } => "output_leg_error",
+            Self::OutputLegRecovered { .. } => "output_leg_recovered",
         }
     }
 
@@ -257,17 +278,20 @@ impl EventKind {
             | Self::MergeStarted { .. }
             | Self::LegRecovered { .. }
             | Self::PeerConnected { .. }
-            | Self::OutputRecovered { .. } => Severity::Info,
+            | Self::OutputRecovered { .. }
+            | Self::OutputLegRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
             | Self::SourceLost { .. }
             | Self::SourceDegraded { .. }
             | Self::LegLost { .. }
+            | Self::MergeEof
             | Self::MergeError { .. }
             | Self::SourceRetry { .. }
             | Self::SourceEof { .. }
             | Self::SourceRestarted { .. }
             | Self::PeerDisconnected { .. }
-            | Self::SourceAbuse { .. } => Severity::Warning,
+            | Self::SourceAbuse { .. }
+            | Self::OutputLegError { .. } => Severity::Warning,
             Self::FlowCrashed | Self::SourceError { .. } | Self::ConnectionError { .. } | Self::OutputError { .. } => {
                 Severity::Error
             }
@@ -304,8 +328,11 @@ impl EventKind {
             | Self::FlowStarted
             | Self::FlowStopped
             | Self::FlowCrashed
+            | Self::MergeEof
             | Self::OutputError { .. }
-            | Self::OutputRecovered { .. } => None,
+            | Self::OutputRecovered { .. }
+            | Self::OutputLegError { .. }
+            | Self::OutputLegRecovered { .. } => None,
         }
     }
 
@@ -314,6 +341,8 @@ impl EventKind {
     pub const fn output(&self) -> Option<&OutputName> {
         if let Self::OutputError { output, .. }
         | Self::OutputRecovered { output }
+        | Self::OutputLegError { output, .. }
+        | Self::OutputLegRecovered { output, .. }
         | Self::PeerConnected { end: EndName::Output(output), .. }
         | Self::PeerDisconnected { end: EndName::Output(output), .. }
         | Self::ConnectionError { end: EndName::Output(output), .. } = self
@@ -368,6 +397,7 @@ impl fmt::Display for EventKind {
                 write!(f, "source {source} cannot be merged with the others: {how}")
             }
             Self::LegLost { source } => write!(f, "leg {source} fell silent"),
+            Self::MergeEof => f.write_str("no merged source delivers any more"),
             Self::LegRecovered { source } => write!(f, "leg {source} delivers again"),
             Self::SourceError { source, error } => write!(f, "source {source}: {error}"),
             Self::SourceRetry { source, attempt, wait } => {
@@ -381,6 +411,8 @@ impl fmt::Display for EventKind {
             Self::SourceAbuse { source } => write!(f, "source {source} keeps exceeding its rate limit"),
             Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
             Self::OutputRecovered { output } => write!(f, "output {output} sends again"),
+            Self::OutputLegError { output, leg, error } => write!(f, "output {output}, leg {leg}: {error}"),
+            Self::OutputLegRecovered { output, leg } => write!(f, "output {output}, leg {leg} sends again"),
         }
     }
 }

@@ -16,7 +16,9 @@ use super::stage::{self, Stage};
 use super::stats::MergeSnapshot;
 use super::supervisor::Message;
 use super::ts_watch::TsWatch;
-use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
+use crate::adapters::{
+    Actor, Context, Driven, DriverEvent, Host, LegView, SOCKETS_MAX, SendFailure, SocketKey, clock, rtp,
+};
 use crate::bus::{Packet, Publisher, Subscribe};
 use crate::path::failover::Switches;
 use crate::path::health::{Counts, Fault};
@@ -180,6 +182,24 @@ impl RunningFlow {
         }
     }
 
+    /// An output goes on over other legs; the first leads where it led if that is by name. Tells which there are now.
+    pub(super) fn set_legs(
+        &mut self,
+        cx: &mut Context<'_>,
+        slot: OutputSlot,
+        wanted: &rtp::OutputConfig,
+    ) -> Vec<LegView> {
+        let Some(Some(output)) = self.outputs.get_mut(usize::from(slot.0)) else { return Vec::new() };
+        let first = match wanted.destination.host {
+            Host::Ip(ip) => Some(ip),
+            Host::Name(_) => None,
+        };
+        output.driver.set_legs(cx, first, wanted);
+        let legs = output.driver.legs();
+        self.send(cx);
+        legs
+    }
+
     /// Changes how sources work together. Who is alive and who is active stays, unless they are merged from now on, or
     /// no longer, or otherwise: then what waits goes out and the sources begin anew.
     pub(super) fn set_stage(&mut self, cx: &mut Context<'_>, config: stage::Config) {
@@ -304,7 +324,10 @@ impl RunningFlow {
                 DriverEvent::Core(proto::Event::Ended) => Some(EventKind::SourceEof { source }),
                 DriverEvent::Abuse => Some(EventKind::SourceAbuse { source }),
                 // A source sends reports only; that they do not arrive is the peer's loss.
-                DriverEvent::SendFailed(_) | DriverEvent::SendRecovered => None,
+                DriverEvent::SendFailed(_)
+                | DriverEvent::SendRecovered
+                | DriverEvent::LegFailed { .. }
+                | DriverEvent::LegRecovered { .. } => None,
             };
             tell(&self.supervisor, &self.counters, &self.id, kind);
         }
@@ -434,6 +457,10 @@ fn of_output(output: &RunningOutput, event: DriverEvent) -> Option<EventKind> {
     match event {
         DriverEvent::SendFailed(failure) => Some(EventKind::OutputError { output, error: failure.to_string() }),
         DriverEvent::SendRecovered => Some(EventKind::OutputRecovered { output }),
+        DriverEvent::LegFailed { leg, why } => {
+            Some(EventKind::OutputLegError { output, leg: leg.to_string(), error: why.to_string() })
+        }
+        DriverEvent::LegRecovered { leg } => Some(EventKind::OutputLegRecovered { output, leg: leg.to_string() }),
         DriverEvent::Core(event) => of_peer(EndName::Output(output), event),
         DriverEvent::Abuse => None,
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::config::{FailoverConfig, FailoverMode, FlowConfig, MergeConfig, SOURCES_MAX};
 use super::event::EventKind;
 use super::stats::MergeSnapshot;
-use crate::bus::Packet;
+use crate::bus::{Meta, Packet};
 use crate::path::failover::Switches;
 use crate::path::health::{Counts, Fault};
 use crate::path::{Failover, Merger, failover, merge};
@@ -53,8 +53,53 @@ const _: () = assert!(SOURCES_MAX <= u8::BITS as usize);
 
 #[derive(Debug)]
 enum Kind {
-    Failover(Box<Failover>),
+    Failover { failover: Box<Failover>, handover: Handover },
     Merge { merger: Box<Merger>, config: merge::Config, beginning: Beginning },
+}
+
+/// What makes one stage go on where another one stopped.
+#[derive(Debug, Default)]
+struct Handover {
+    /// The latest packet that was let through, and whose it was.
+    latest: Option<(u8, Meta)>,
+    /// What makes numbers of each source those that a merger before had in common, wrapping.
+    offsets: [Option<u64>; SOURCES_MAX],
+    /// The first common number that was not let through.
+    next: u64,
+    /// Nothing is behind by more.
+    until: Time,
+}
+
+impl Handover {
+    /// After a merger: what it released does not come again from a source that is behind.
+    fn after(merger: &Merger, now: Time) -> Self {
+        let offsets = std::array::from_fn(|source| merger.offset_of(source as u8));
+        Self { latest: None, offsets, next: merger.next_number(), until: now + merge::WINDOW_MAX }
+    }
+
+    /// Whether a packet that is to be let through has not been already.
+    #[inline]
+    fn passes(&mut self, now: Time, source: u8, packet: &Packet) -> bool {
+        let offset = &mut self.offsets[usize::from(source)];
+        if let Some(number) = offset.zip(packet.meta.sequence).map(|(offset, sequence)| sequence.wrapping_add(offset)) {
+            let behind = self.next.wrapping_sub(number);
+            if now >= self.until {
+                *offset = None;
+            } else if (1..=BEHIND_MAX).contains(&behind) {
+                return false;
+            } else {
+                self.next = number.wrapping_add(1);
+            }
+        }
+        self.latest = Some((source, packet.meta));
+        true
+    }
+
+    /// A source's numbers mean something new.
+    fn forget(&mut self, source: u8) {
+        self.offsets[usize::from(source)] = None;
+        self.latest = self.latest.filter(|(latest, _)| *latest != source);
+    }
 }
 
 /// Of a merged stream, which tells only when it begins anew.
@@ -70,7 +115,9 @@ impl Stage {
     /// A stage of no sources yet.
     pub(super) fn new(config: Config) -> Self {
         let kind = match config {
-            Config::Failover(config) => Kind::Failover(Box::new(Failover::new(config))),
+            Config::Failover(config) => {
+                Kind::Failover { failover: Box::new(Failover::new(config)), handover: Handover::default() }
+            }
             Config::Merge(config) => {
                 Kind::Merge { merger: Box::new(Merger::new(config)), config, beginning: Beginning::Awaited }
             }
@@ -78,26 +125,36 @@ impl Stage {
         Self { kind, switches: Switches::default(), returns: 0, latest: None, begins_anew: 0 }
     }
 
-    /// One that does what `config` says, for `sources`, and goes on counting where this one ends.
+    /// One that does what `config` says, for `sources`, and goes on counting where this one ends. Between failover and merging
+    /// it goes on with the packets as well: none comes again, and none is left out that the source in use brings.
     pub(super) fn successor(&self, config: Config, now: Time, sources: impl Iterator<Item = u8>) -> Self {
         let (switches, returns) = self.totals();
         let (latest, begins_anew) = (self.latest, u8::MAX);
         let mut next = Self { switches, returns, latest, begins_anew, ..Self::new(config) };
         sources.for_each(|source| next.add_source(now, source));
+        match (&self.kind, &mut next.kind) {
+            (Kind::Failover { handover, .. }, Kind::Merge { merger, .. }) => {
+                handover.latest.iter().for_each(|(source, latest)| merger.resume(now, *source, latest));
+            }
+            (Kind::Merge { merger, .. }, Kind::Failover { handover, .. }) => {
+                *handover = Handover::after(merger, now);
+            }
+            (Kind::Failover { .. } | Kind::Merge { .. }, _) => {}
+        }
         next
     }
 
     /// Changes settings; false if that takes another stage.
     pub(super) fn set_config(&mut self, now: Time, wanted: Config) -> bool {
         match (&mut self.kind, wanted) {
-            (Kind::Failover(failover), Config::Failover(wanted)) => failover.set_config(wanted),
+            (Kind::Failover { failover, .. }, Config::Failover(wanted)) => failover.set_config(wanted),
             (Kind::Merge { merger, config, .. }, Config::Merge(wanted))
                 if (config.mode, config.packets_max) == (wanted.mode, wanted.packets_max) =>
             {
                 *config = wanted;
                 merger.set_config(now, wanted);
             }
-            (Kind::Failover(_) | Kind::Merge { .. }, Config::Failover(_) | Config::Merge(_)) => return false,
+            (Kind::Failover { .. } | Kind::Merge { .. }, Config::Failover(_) | Config::Merge(_)) => return false,
         }
         true
     }
@@ -105,8 +162,9 @@ impl Stage {
     /// A source begins, or begins anew with numbers of its own.
     pub(super) fn add_source(&mut self, now: Time, source: u8) {
         match &mut self.kind {
-            Kind::Failover(failover) => {
+            Kind::Failover { failover, handover } => {
                 failover.add_source(source);
+                handover.forget(source);
                 self.begins_anew |= 1 << source;
             }
             Kind::Merge { merger, .. } => {
@@ -118,15 +176,16 @@ impl Stage {
 
     pub(super) fn remove_source(&mut self, now: Time, source: u8) {
         match &mut self.kind {
-            Kind::Failover(failover) => failover.remove_source(now, source),
+            Kind::Failover { failover, .. } => failover.remove_source(now, source),
             Kind::Merge { merger, .. } => merger.remove_leg(now, source),
         }
     }
 
     /// The sender of a source has started over: its numbers mean something new.
     pub(super) fn restart_source(&mut self, now: Time, source: u8) {
-        if let Kind::Merge { merger, .. } = &mut self.kind {
-            merger.restart(now, source);
+        match &mut self.kind {
+            Kind::Failover { handover, .. } => handover.forget(source),
+            Kind::Merge { merger, .. } => merger.restart(now, source),
         }
     }
 
@@ -134,8 +193,8 @@ impl Stage {
     #[inline]
     pub(super) fn handle_packet(&mut self, now: Time, source: u8, mut packet: Packet) -> Option<Packet> {
         match &mut self.kind {
-            Kind::Failover(failover) => {
-                if !failover.handle_packet(now, source) {
+            Kind::Failover { failover, handover } => {
+                if !failover.handle_packet(now, source) || !handover.passes(now, source, &packet) {
                     return None;
                 }
                 if self.latest != Some(source) || self.begins_anew & (1 << source) != 0 || packet.meta.discontinuity {
@@ -154,7 +213,7 @@ impl Stage {
     #[inline]
     pub(super) fn poll_packet(&mut self, now: Time) -> Option<Packet> {
         match &mut self.kind {
-            Kind::Failover(_) => None,
+            Kind::Failover { .. } => None,
             Kind::Merge { merger, beginning, .. } => {
                 let packet = merger.poll_packet(now);
                 if *beginning == Beginning::Awaited
@@ -187,14 +246,14 @@ impl Stage {
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
         match &mut self.kind {
-            Kind::Failover(failover) => failover.handle_timeout(now),
+            Kind::Failover { failover, .. } => failover.handle_timeout(now),
             Kind::Merge { merger, .. } => merger.handle_timeout(now),
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         match &self.kind {
-            Kind::Failover(failover) => failover.poll_timeout(),
+            Kind::Failover { failover, .. } => failover.poll_timeout(),
             Kind::Merge { merger, .. } => merger.poll_timeout(),
         }
     }
@@ -203,7 +262,7 @@ impl Stage {
     pub(super) fn poll_event(&mut self, name: impl Fn(u8) -> Option<SourceName>) -> Option<EventKind> {
         loop {
             let kind = match &mut self.kind {
-                Kind::Failover(failover) => of_failover(failover.poll_event()?, failover.config(), &name),
+                Kind::Failover { failover, .. } => of_failover(failover.poll_event()?, failover.config(), &name),
                 Kind::Merge { beginning: beginning @ Beginning::Came(_), .. } => {
                     let Beginning::Came(source) = std::mem::replace(beginning, Beginning::Told) else { continue };
                     name(source).map(|source| EventKind::SourceActive { source })
@@ -219,7 +278,7 @@ impl Stage {
     /// The one source in use, where there is one.
     pub(super) const fn active(&self) -> Option<u8> {
         match &self.kind {
-            Kind::Failover(failover) => failover.active(),
+            Kind::Failover { failover, .. } => failover.active(),
             Kind::Merge { .. } => None,
         }
     }
@@ -227,24 +286,24 @@ impl Stage {
     /// What is wrong with a source by the rules.
     pub(super) fn fault(&self, source: u8) -> Option<Fault> {
         match &self.kind {
-            Kind::Failover(failover) => failover.fault(source),
+            Kind::Failover { failover, .. } => failover.fault(source),
             Kind::Merge { .. } => None,
         }
     }
 
     /// Whether the counts of [`Stage::handle_counts`] need errors of the transport streams.
     pub(super) fn judges_ts(&self) -> bool {
-        matches!(&self.kind, Kind::Failover(failover) if failover.config().switch_on.ts_errors_per_second.is_some())
+        matches!(&self.kind, Kind::Failover { failover, .. } if failover.config().switch_on.ts_errors_per_second.is_some())
     }
 
     /// Whether [`Stage::handle_counts`] is to be called now, before [`Stage::handle_timeout`].
     pub(super) fn wants_counts(&self, now: Time) -> bool {
-        matches!(&self.kind, Kind::Failover(failover) if failover.wants_counts(now))
+        matches!(&self.kind, Kind::Failover { failover, .. } if failover.wants_counts(now))
     }
 
     /// What the sources have counted so far.
     pub(super) fn handle_counts(&mut self, now: Time, counts: impl Iterator<Item = (u8, Counts)>) {
-        if let Kind::Failover(failover) = &mut self.kind {
+        if let Kind::Failover { failover, .. } = &mut self.kind {
             failover.handle_counts(now, counts);
         }
     }
@@ -252,7 +311,7 @@ impl Stage {
     /// Switches and returns so far.
     pub(super) fn totals(&self) -> (Switches, u64) {
         match &self.kind {
-            Kind::Failover(failover) => {
+            Kind::Failover { failover, .. } => {
                 let stats = failover.stats();
                 (self.switches + stats.switches, self.returns + stats.returns_total)
             }
@@ -300,6 +359,7 @@ fn of_merge(event: merge::Event, name: impl Fn(u8) -> Option<SourceName>) -> Opt
         merge::Event::MergeStarted { leg } => name(leg).map(|source| EventKind::MergeStarted { source }),
         merge::Event::MergeError { leg, why } => name(leg).map(|source| EventKind::MergeError { source, why }),
         merge::Event::LegLost { leg } => name(leg).map(|source| EventKind::LegLost { source }),
+        merge::Event::AllLost => Some(EventKind::MergeEof),
         merge::Event::LegRecovered { leg } => name(leg).map(|source| EventKind::LegRecovered { source }),
         // The stream begins, or begins anew, with what this one brings.
         merge::Event::Restarted { leg } => name(leg).map(|source| EventKind::SourceActive { source }),
@@ -311,6 +371,8 @@ fn of_merge(event: merge::Event, name: impl Fn(u8) -> Option<SourceName>) -> Opt
 const SHORT_WINDOW: Duration = Duration::from_millis(250);
 /// All that a merger can have: 15 s of 11 Mb/s.
 const PACKETS_OF_LONG_WINDOW: usize = 32_768;
+/// Packets that a source may be behind; more is another stream. As many as a merger can hold.
+const BEHIND_MAX: u64 = PACKETS_OF_LONG_WINDOW as u64;
 /// Longer than anything waits: no recovery window is longer than 15 s.
 const FAR: Duration = Duration::from_secs(60);
 

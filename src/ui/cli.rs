@@ -34,6 +34,7 @@ pub(super) enum Command {
   anabranch route rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000       the second source is the backup
   anabranch route --switch-on loss=20 rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000   leave the first at 2 % of loss, too
   anabranch route --merge rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000   both carry the same: what one loses the other has
+  anabranch route udp://:5000 -- 'rtp://10.0.0.2:5004?iface=eth0&leg=10.1.0.2:5004@eth1'   the same over two networks
   anabranch route udp://:5000 -- 'srt://:9000?latency=200'              any number of callers pull it
   anabranch route 'srt://10.0.0.9:9000?passphrase=file:key.txt' -- udp://10.0.0.2:6000
   anabranch route rist://@:5000 -- 'rist://10.0.0.9:5000?profile=simple&buffer=300'
@@ -41,7 +42,8 @@ pub(super) enum Command {
   anabranch route --json --stats 1 test:bars?rate=20M -- udp://127.0.0.1:6000
 
 Keys of udp:// and rtp:// sources: iface, rcvbuf, source; rtp:// also pt, reorder.
-Keys of udp:// and rtp:// outputs: coalesce, dscp, iface, pkt_size, sndbuf, ttl; rtp:// also header, pt, ssrc.
+Keys of udp:// and rtp:// outputs: coalesce, dscp, iface, pkt_size, sndbuf, ttl; rtp:// also fec, header, leg, pt,
+ssrc.
 Keys of srt://: libsrt's, as latency (ms), passphrase, pbkeylen, streamid, mode, maxbw; dscp, iface, rcvbuf, sndbuf.
 Keys of rist://: librist's, as buffer (ms), profile, secret, username, password; npd, nack; dscp, iface, rcvbuf.
 Ctrl-C ends cleanly and prints totals.")]
@@ -62,6 +64,9 @@ pub(super) struct Route {
     /// How far apart merged sources may be: 100ms unless given, at most 15s, or auto for as far as they are.
     #[arg(long, value_name = "TIME", requires = "merge", value_parser = recovery_window)]
     pub(super) recovery_window: Option<RecoveryWindow>,
+    /// Release merged packets all with the same delay, that of the recovery window, instead of waiting only at gaps.
+    #[arg(long, requires = "merge")]
+    pub(super) align: bool,
     /// Silence after which a source counts as lost, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub(super) health_timeout_ms: u64,

@@ -16,6 +16,8 @@ mod guard;
 mod http;
 mod idle;
 mod isolation;
+#[cfg(unix)]
+mod legs;
 mod merge;
 mod multicast;
 mod network;
