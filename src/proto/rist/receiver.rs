@@ -63,6 +63,7 @@ pub struct Receiver {
     last_due: Time,
     /// The lowest number of a life of the sender of which nothing has left yet: its first packet is a discontinuity.
     begins_at: Option<u64>,
+    released_at: Time,
     report_at: Option<Time>,
     keep_alive_at: Time,
     requests: (Vec<u64>, Vec<Run>),
@@ -136,6 +137,7 @@ impl Receiver {
             packets: VecDeque::new(),
             last_due: Time::ZERO,
             begins_at: None,
+            released_at: Time::ZERO,
             report_at: None,
             keep_alive_at: Time::ZERO,
             requests: (Vec::new(), Vec::new()),
@@ -485,13 +487,19 @@ impl Receiver {
         self.requests = (scratch, runs);
     }
 
-    /// What is due goes out, what was of a life before first.
+    /// What is due goes out, what was of a life before first. What is due at nearly one time leaves at one time.
     fn release(&mut self, now: Time) {
+        if now < self.released_at + TOGETHER {
+            return;
+        }
         while let Some(first) = self.drained.pop_front_if(|(due, _)| *due <= now) {
             self.released.push_back(first);
         }
         if self.drained.is_empty() {
             self.window.release(now, &mut self.released);
+        }
+        if !self.released.is_empty() {
+            self.released_at = now;
         }
         while let Some((due, mut packet)) = self.released.pop_front() {
             // A packet without payload keeps a path open (RFC 6263 4.1); it has nothing for the bus.
@@ -623,6 +631,9 @@ impl Core for Receiver {
 
     fn poll_timeout(&self) -> Option<Time> {
         let due = self.drained.front().map(|(due, _)| *due).or_else(|| self.window.next_due());
+        // What was pushed out for others waits for nothing else.
+        let pushed_out = self.released.front().map(|(due, _)| *due);
+        let due = pushed_out.or(due).map(|due| due.max(self.released_at + TOGETHER));
         let before = self.before.map(|(_, at, _)| at);
         [due, self.window.next_request(), before, self.report_at, self.wire.poll_timeout()].into_iter().flatten().min()
     }
@@ -660,6 +671,8 @@ fn split(runs: &mut Vec<Run>) {
 
 /// Where librist has its RTCP.
 const THEIR_CONTROL_PORT: u16 = 32_768;
+/// Judgement: packets closer than this leave together. One wake-up for each would cost more than the packet.
+const TOGETHER: Duration = Duration::from_millis(1);
 /// Shortest time between two requests for a packet. Judgement: a sender's own timers are not finer.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 /// Packets before the first that are asked for, so often. A sender that did not send them does not have them.
