@@ -1,15 +1,18 @@
-//! That SRT's cores, RTP over them and those of FEC take no memory for each packet: everything they need they have after a
-//! while, or take from the pool.
+//! That the cores of SRT and RIST, RTP over them and those of FEC take no memory for each packet: everything they need they
+//! have after a while, or take from the pool.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod rist_line;
 mod srt_line;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ops::Range;
+use std::time::Duration;
 
 use anabranch::bus::{Meta, Packet, Pool, PoolLimits};
 use anabranch::proto::fec::{Decoder, Encoder, Matrix};
+use anabranch::proto::rist;
 use anabranch::proto::rtp::{self, Over, SenderConfig};
 use anabranch::proto::srt::Config;
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
@@ -142,6 +145,26 @@ fn check(config: &Config, loses_one_of: Option<usize>) {
             assert!(packets >= (ROUNDS * PACKETS) as u64 && line.lost() == 0, "{name}: {packets} packets");
             assert_eq!(line.recovered() > before.1, loses_one_of.is_some(), "{name}");
             assert_eq!(spent, [0, 0], "{name}, batches of {batch}, {packets} packets: sender's and receivers'");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_allocated_for_a_packet_of_rist() {
+    let main = rist::Config { buffer: Duration::from_millis(200), ..rist::Config::default() };
+    let simple = rist::Config { profile: rist::Profile::Simple, ..main.clone() };
+    let encrypted = rist::Config { secret: "hunter22".parse().ok(), ..main.clone() };
+    for (name, config) in [("simple", simple), ("main", main), ("encrypted", encrypted)] {
+        for (batch, loses_one_of) in [(32, None), (1, Some(20))] {
+            let mut line = rist_line::Line::new(&config, batch, loses_one_of);
+            let before = (line.released(), line.recovered());
+            let mut spent = [0, 0];
+            for _ in 0..ROUNDS {
+                spent.iter_mut().zip(line.round(allocations)).for_each(|(sum, spent)| *sum += spent);
+            }
+            assert!(line.released() - before.0 >= (ROUNDS * rist_line::PACKETS) as u64 - 32, "{name}");
+            assert_eq!((line.lost(), line.recovered() > before.1), (0, loses_one_of.is_some()), "{name}");
+            assert_eq!(spent, [0, 0], "{name}, batches of {batch}, {loses_one_of:?}: sender's and receiver's");
         }
     }
 }

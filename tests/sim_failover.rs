@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use anabranch::path::failover::{Cause, Config, Event, Failover};
+use anabranch::path::health::{Counts, Fault, Rules};
 use anabranch::proto::{Port, udp};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
@@ -43,6 +44,52 @@ fn a_poor_path_is_not_left() {
     }
 }
 
+/// With rules a path that loses too much is left, and returned to when it has been good for the hold-off, whatever the dice
+/// say; nobody goes back and forth.
+#[test]
+fn a_poor_path_is_left_by_the_rules_and_comes_back_after_the_hold_off() {
+    for seed in 0..5 {
+        println!("seed {seed}");
+        let mut flow = Flow::judged(seed);
+        flow.run_until(1_000);
+        flow.impair(0, lossy(0.3));
+        flow.impair(1, lossy(0.02));
+        flow.run_until(20_000);
+        flow.impair(0, link::Config::default());
+        flow.run_until(40_000);
+        let cause = Cause::Faulty(Fault::Loss);
+        let changes = flow.changes();
+        let events = changes.iter().map(|change| change.1).collect::<Vec<_>>();
+        let (switched, back) = (Event::Switched { from: 0, to: 1, cause }, Event::SwitchedBack { from: 1, to: 0 });
+        assert_eq!(events, [Event::Activated { source: 0 }, switched, back]);
+        let [_, (switched_at, _), (back_at, _)] = changes[..] else { unreachable!("three changes") };
+        println!("left {} ms after it began, returned to {} ms after it ended", switched_at - 1_000, back_at - 20_000);
+        assert!((3_000..3_600).contains(&switched_at), "the hold-off, and until 10 % of a second are lost");
+        assert!((25_000..26_300).contains(&back_at), "five seconds, and until the second before is good");
+        // The backup's next packet is the first after the decision: no more than its own loss is missing around it.
+        let before = flow.forwarded_at.iter().rfind(|at| **at < switched_at).unwrap();
+        let after = flow.forwarded_at.iter().find(|at| **at >= switched_at).unwrap();
+        println!("first packet {} ms after the decision, a hole of {} ms", after - switched_at, after - before);
+        assert!(after - switched_at <= 50);
+    }
+}
+
+/// All poor: the flow stays, or goes once to what is clearly better.
+#[test]
+fn of_poor_paths_the_best_is_kept() {
+    for seed in 0..3 {
+        println!("seed {seed}");
+        for (losses, expected) in [([0.3, 0.3], 0), ([0.3, 0.2], 0), ([0.5, 0.15], 1)] {
+            let mut flow = Flow::judged(seed);
+            flow.run_until(1_000);
+            losses.into_iter().enumerate().for_each(|(path, loss)| flow.impair(path, lossy(loss)));
+            flow.run_until(30_000);
+            assert_eq!(flow.failover.active(), Some(expected), "{losses:?}");
+            assert_eq!(flow.failover.stats().switches.total(), u64::from(expected), "{losses:?}");
+        }
+    }
+}
+
 /// Two UDP paths with the same packets, one every millisecond, and the failover that joins them.
 struct Flow {
     network: Network,
@@ -51,13 +98,25 @@ struct Flow {
     failover: Failover,
     now_ms: u64,
     forwarded: Vec<u64>,
+    /// When, in milliseconds.
+    forwarded_at: Vec<u64>,
     events: Vec<(u64, Event)>,
 }
 
 impl Flow {
     fn new(seed: u64) -> Self {
+        Self::with(seed, Config { primary: Some(0), ..Config::default() })
+    }
+
+    /// 10 % of loss for two seconds; at most 5 % for five.
+    fn judged(seed: u64) -> Self {
+        let switch_on = Rules { loss_per_mille: Some(100), ..Rules::default() };
+        Self::with(seed, Config { primary: Some(0), switch_on, ..Config::default() })
+    }
+
+    fn with(seed: u64, config: Config) -> Self {
         let mut network = Network::new(seed);
-        let mut failover = Failover::new(Config { primary: Some(0), ..Config::default() });
+        let mut failover = Failover::new(config);
         let paths = [0, 1].map(|path| {
             failover.add_source(path);
             let [from, to] = [1, 2].map(|host| SocketAddr::from(([10, 0, path, host], 5_000)));
@@ -66,7 +125,16 @@ impl Flow {
             (network.add(sender), network.add(receiver))
         });
         let numbered = [Numbered::new(188), Numbered::new(188)];
-        Self { network, paths, numbered, failover, now_ms: 0, forwarded: Vec::new(), events: Vec::new() }
+        Self {
+            network,
+            paths,
+            numbered,
+            failover,
+            now_ms: 0,
+            forwarded: Vec::new(),
+            forwarded_at: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     fn impair(&mut self, path: usize, config: link::Config) {
@@ -82,6 +150,12 @@ impl Flow {
                 self.network.send(now, *sender, packet);
             }
             self.network.run_until(now);
+            if self.failover.wants_counts(now) {
+                // What the link lost is what an RTP receiver would miss.
+                let stats = self.paths.map(|(from, to)| self.network.link_stats(from, to));
+                let counts = stats.map(|link| Counts { packets: link.sent - link.lost, lost: link.lost, ts_errors: 0 });
+                self.failover.handle_counts(now, (0..).zip(counts));
+            }
             if self.failover.poll_timeout().is_some_and(|due| due <= now) {
                 self.failover.handle_timeout(now);
             }
@@ -89,6 +163,7 @@ impl Flow {
                 for delivery in self.network.take_packets(self.paths[usize::from(source)].1) {
                     if self.failover.handle_packet(now, source) {
                         self.forwarded.push(traffic::number(&delivery.packet).unwrap());
+                        self.forwarded_at.push(self.now_ms);
                     }
                 }
             }
@@ -101,7 +176,9 @@ impl Flow {
 
     /// Changes of the active source, with their milliseconds.
     fn changes(&self) -> Vec<(u64, Event)> {
-        let is_change = |event: &Event| !matches!(event, Event::SourceAlive { .. } | Event::SourceLost { .. });
+        let is_change = |event: &Event| {
+            matches!(event, Event::Activated { .. } | Event::Switched { .. } | Event::SwitchedBack { .. })
+        };
         self.events.iter().filter(|(_, event)| is_change(event)).copied().collect()
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::Options;
 use crate::child::{self, Helper, Measured};
-use crate::path::{DELAY, Path};
+use crate::path::{self, DELAY, Path};
 use crate::peer::{Peer, url};
 use crate::run::{self, Load};
 use crate::sys;
@@ -75,7 +75,7 @@ fn measure(options: &Options, pair: (Peer, Peer), sender_calls: bool, loss: f64)
     let (mut sink, outputs) = run::sink(options, LOAD).map_err(text)?;
     let ports = child::free_ports(8).map_err(text)?;
     let (input, listen) = (ports[0], ports[7]);
-    let path = Path::new(listen, loss).map_err(text)?;
+    let path = Path::new(listen, loss, DELAY, path::srt).map_err(text)?;
     let srt = |calls: bool| {
         let (port, mode) = if calls { (path.port, "caller") } else { (listen, "listener") };
         (port, mode)

@@ -8,10 +8,12 @@ mod feed;
 mod gate;
 mod histogram;
 mod line;
+mod merge;
 mod path;
 mod peer;
 mod raw;
 mod report;
+mod rist;
 mod run;
 mod serve;
 mod sink;
@@ -27,6 +29,7 @@ use serde_json::json;
 
 use peer::{Peer, Programs};
 use report::{Entry, Outcome};
+use rist::Rist;
 use run::{Load, Sample};
 use srt::{End, Srt};
 
@@ -35,12 +38,13 @@ bench-peers [OPTIONS]: CPU, loss and latency of this engine beside its peers, on
 
   --only NAME        only this scenario (may be repeated): fan50 fan50-coalesce 400x4 100x20 1to1 flows200
                      srt-send-20 srt-send-100 srt-send-100-aes srt-send-400 srt-receive-20 srt-receive-100
-                     srt-receive-100-aes srt-receive-400 srt-line srt-gate idle
+                     srt-receive-100-aes srt-receive-400 srt-line srt-gate rist-send-20 rist-send-200 rist-send-200-psk
+                     rist-send-400-psk rist-send-600, the same with rist-receive, rist-gate merge3 idle
   --peer NAME        only this peer (may be repeated): raw raw-gso4 anabranch anabranch-coalesce ffmpeg ffmpeg-remux
-                     gstreamer socat libsrt srt-live-transmit
+                     gstreamer socat libsrt srt-live-transmit librist
   --runs N           repeat N times, interleaved (A B C A B C), and take medians; default 3
   --seconds N        length of the steady window of each measurement; default 5
-  --quick            smoke test: 1 s, one run, fan50, 1to1 and SRT at 20 Mb/s unless --only says otherwise
+  --quick            smoke test: 1 s, one run, fan50, 1to1, SRT and RIST at 20 Mb/s unless --only says otherwise
   --json FILE        also write everything as JSON
   --anabranch PATH   the engine to measure; default: the release binary beside this program
   --libsrt PATH      benches/peers/libsrt.c, built
@@ -84,8 +88,15 @@ struct Scenario {
     name: &'static str,
     load: Load,
     peers: &'static [Peer],
-    /// One side is SRT.
-    srt: Option<Srt>,
+    over: Over,
+}
+
+/// What one side of the subject is.
+#[derive(Clone, Copy)]
+enum Over {
+    Udp,
+    Srt(Srt),
+    Rist(Rist),
 }
 
 const fn load(rate_mbps: u64, outputs: usize) -> Load {
@@ -93,42 +104,42 @@ const fn load(rate_mbps: u64, outputs: usize) -> Load {
 }
 
 /// Every feed is spaced to the datagram: the hardest case for whoever wants to put several together.
-const SCENARIOS: [Scenario; 14] = [
+const SCENARIOS: [Scenario; 24] = [
     Scenario {
         name: "fan50",
         load: load(20, 50),
         peers: &[Peer::Raw, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegRemux],
-        srt: None,
+        over: Over::Udp,
     },
     Scenario {
         name: "fan50-coalesce",
         load: load(20, 50),
         peers: &[Peer::Raw, Peer::RawGso4, Peer::AnabranchCoalesce],
-        srt: None,
+        over: Over::Udp,
     },
     Scenario {
         name: "400x4",
         load: load(400, 4),
         peers: &[Peer::Raw, Peer::RawGso4, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg],
-        srt: None,
+        over: Over::Udp,
     },
     Scenario {
         name: "100x20",
         load: load(100, 20),
         peers: &[Peer::Raw, Peer::RawGso4, Peer::Anabranch, Peer::Gstreamer, Peer::Ffmpeg],
-        srt: None,
+        over: Over::Udp,
     },
     Scenario {
         name: "1to1",
         load: load(50, 1),
         peers: &[Peer::Raw, Peer::Anabranch, Peer::Socat, Peer::Gstreamer, Peer::Ffmpeg, Peer::FfmpegRemux],
-        srt: None,
+        over: Over::Udp,
     },
     Scenario {
         name: FLOWS,
         load: Load { rate_bps: 2_000_000, flows: 200, outputs_per_flow: 2 },
         peers: &[Peer::Anabranch],
-        srt: None,
+        over: Over::Udp,
     },
     srt_scenario("srt-send-20", End::Send, 20, false),
     srt_scenario("srt-send-100", End::Send, 100, false),
@@ -138,17 +149,34 @@ const SCENARIOS: [Scenario; 14] = [
     srt_scenario("srt-receive-100", End::Receive, 100, false),
     srt_scenario("srt-receive-100-aes", End::Receive, 100, true),
     srt_scenario("srt-receive-400", End::Receive, 400, false),
+    rist_scenario("rist-send-20", End::Send, 20, false),
+    rist_scenario("rist-send-200", End::Send, 200, false),
+    rist_scenario("rist-send-200-psk", End::Send, 200, true),
+    rist_scenario("rist-send-400-psk", End::Send, 400, true),
+    rist_scenario("rist-send-600", End::Send, 600, false),
+    rist_scenario("rist-receive-20", End::Receive, 20, false),
+    rist_scenario("rist-receive-200", End::Receive, 200, false),
+    rist_scenario("rist-receive-200-psk", End::Receive, 200, true),
+    rist_scenario("rist-receive-400-psk", End::Receive, 400, true),
+    rist_scenario("rist-receive-600", End::Receive, 600, false),
 ];
 
 const fn srt_scenario(name: &'static str, end: End, rate_mbps: u64, encrypted: bool) -> Scenario {
     let peers = &[Peer::Anabranch, Peer::Libsrt, Peer::SrtLiveTransmit];
-    Scenario { name, load: load(rate_mbps, 1), peers, srt: Some(Srt { end, encrypted }) }
+    Scenario { name, load: load(rate_mbps, 1), peers, over: Over::Srt(Srt { end, encrypted }) }
+}
+
+const fn rist_scenario(name: &'static str, end: End, rate_mbps: u64, encrypted: bool) -> Scenario {
+    let peers = &[Peer::Anabranch, Peer::Librist];
+    Scenario { name, load: load(rate_mbps, 1), peers, over: Over::Rist(Rist { end, encrypted }) }
 }
 
 const FLOWS: &str = "flows200";
 const IDLE: &str = "idle";
 const LINE: &str = "srt-line";
 const GATE: &str = "srt-gate";
+const RIST_GATE: &str = "rist-gate";
+const MERGE: &str = "merge3";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -183,6 +211,8 @@ fn bench(args: &[String]) -> ExitCode {
     }
     let line = if wanted(LINE) { line::run(&options) } else { Vec::new() };
     let gate = if wanted(GATE) { gate::run(&options) } else { Vec::new() };
+    let rist_gate = if wanted(RIST_GATE) { rist::gate(&options) } else { Vec::new() };
+    let merge = if wanted(MERGE) { merge::run(&options) } else { Vec::new() };
     if wanted(IDLE) {
         let outcome = run_idle(&options);
         outcome.print();
@@ -198,8 +228,15 @@ fn bench(args: &[String]) -> ExitCode {
             "feed_burst_us": options.feed_burst_us,
             "subject_cpu": options.subject_cpu(),
         });
-        let all =
-            json!({"machine": machine, "options": chosen, "scenarios": scenarios, "srt_line": line, "srt_gate": gate});
+        let all = json!({
+            "machine": machine,
+            "options": chosen,
+            "scenarios": scenarios,
+            "srt_line": line,
+            "srt_gate": gate,
+            "rist_gate": rist_gate,
+            "merge": merge,
+        });
         std::fs::write(path, format!("{all:#}\n")).unwrap();
     }
     // A peer that fails is its own business; the engine failing is ours.
@@ -256,10 +293,11 @@ fn start(
     if scenario.name == FLOWS {
         return serve::start_flows(options, inputs, outputs);
     }
-    if let Some(srt) = scenario.srt {
-        return srt::start(options, srt, peer, inputs[0], outputs[0]);
-    }
-    let command = peer.command(&options.programs, inputs[0], outputs);
+    let command = match scenario.over {
+        Over::Srt(srt) => return srt::start(options, srt, peer, inputs[0], outputs[0]),
+        Over::Rist(rist) => return rist::start(options, rist, peer, inputs[0], outputs[0]),
+        Over::Udp => peer.command(&options.programs, inputs[0], outputs),
+    };
     child::Measured::start(command, options.subject_cpu()).map_err(|error| error.to_string())
 }
 
@@ -273,9 +311,10 @@ fn entry(options: &Options, peer: Peer, scenario: &Scenario) -> Entry {
     } else {
         // Two outputs are enough to show the form.
         let outputs = &[6001, 6002][..scenario.load.outputs_per_flow.min(2)];
-        let command = match scenario.srt {
-            Some(srt) => srt.command(&options.programs, peer, [5000, 9000, 6001]),
-            None => peer.command(&options.programs, 5000, outputs),
+        let command = match scenario.over {
+            Over::Srt(srt) => srt.command(&options.programs, peer, [5000, 9000, 6001]),
+            Over::Rist(rist) => rist.command(&options.programs, peer, [5000, 9000, 6001]),
+            Over::Udp => peer.command(&options.programs, 5000, outputs),
         };
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
@@ -352,13 +391,15 @@ fn options(args: &[String]) -> Result<Options, String> {
         }
     }
     if quick && options.only.is_empty() {
-        options.only = ["fan50", "1to1", "srt-send-20", "srt-receive-20"].map(String::from).to_vec();
+        options.only = ["fan50", "1to1", "srt-send-20", "srt-receive-20", "rist-send-20", "rist-receive-20"]
+            .map(String::from)
+            .to_vec();
     }
     Ok(options)
 }
 
 fn scenario_names() -> Vec<&'static str> {
-    SCENARIOS.iter().map(|scenario| scenario.name).chain([LINE, GATE, IDLE]).collect()
+    SCENARIOS.iter().map(|scenario| scenario.name).chain([LINE, GATE, RIST_GATE, MERGE, IDLE]).collect()
 }
 
 fn one_of(name: &str, value: String, known: &[&str]) -> Result<String, String> {

@@ -18,6 +18,8 @@ pub(crate) enum Peer {
     Socat,
     Libsrt,
     SrtLiveTransmit,
+    /// `ristsender` or `ristreceiver`.
+    Librist,
 }
 
 /// Where the programs are that are not on the path.
@@ -29,7 +31,7 @@ pub(crate) struct Programs {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Raw,
         Self::RawGso4,
         Self::Anabranch,
@@ -40,6 +42,7 @@ impl Peer {
         Self::Socat,
         Self::Libsrt,
         Self::SrtLiveTransmit,
+        Self::Librist,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -54,6 +57,7 @@ impl Peer {
             Self::Socat => "socat",
             Self::Libsrt => "libsrt",
             Self::SrtLiveTransmit => "srt-live-transmit",
+            Self::Librist => "librist",
         }
     }
 
@@ -74,6 +78,7 @@ impl Peer {
             }
             Self::Libsrt => programs.libsrt.as_path(),
             Self::SrtLiveTransmit => Path::new("srt-live-transmit"),
+            Self::Librist => Path::new("ristsender"),
         };
         (!is_installed(program)).then(|| format!("{} is not installed", program.display()))
     }
@@ -88,7 +93,7 @@ impl Peer {
             Self::FfmpegRemux => ffmpeg_remux(port, outputs),
             Self::Gstreamer => gstreamer(port, outputs),
             Self::Socat => socat(port, outputs),
-            Self::Libsrt | Self::SrtLiveTransmit => unreachable!("only in scenarios of SRT"),
+            Self::Libsrt | Self::SrtLiveTransmit | Self::Librist => unreachable!("only in scenarios of SRT and RIST"),
         }
     }
 }

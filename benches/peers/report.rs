@@ -38,7 +38,7 @@ const WORST: [&str; 9] = [
 ];
 
 /// Head, figure and digits after the point.
-const COLUMNS: [(&str, &str, usize); 11] = [
+const COLUMNS: [(&str, &str, usize); 12] = [
     ("us/dgram", COST, 3),
     ("s/Gbit", "cpu_s_per_gbit", 4),
     ("lost", "lost", 0),
@@ -46,6 +46,7 @@ const COLUMNS: [(&str, &str, usize); 11] = [
     ("reord", "reordered", 0),
     ("p50 us", "latency_p50_us", 1),
     ("p99 us", "latency_p99_us", 1),
+    ("jit99 us", "jitter_p99_us", 1),
     ("+p50 us", "added_p50_us", 1),
     ("+p99 us", "added_p99_us", 1),
     ("RSS MB", "rss_peak_mb", 1),

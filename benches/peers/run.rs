@@ -132,7 +132,7 @@ pub(crate) fn position(feed: &mut Helper) -> io::Result<(u64, u64, u64)> {
     Ok((next, late_max_ns, late))
 }
 
-const FROM_SINK: [&str; 12] = [
+const FROM_SINK: [&str; 13] = [
     "expected",
     "delivered",
     "worst_socket_lost",
@@ -145,6 +145,7 @@ const FROM_SINK: [&str; 12] = [
     "latency_p50_us",
     "latency_p99_us",
     "latency_max_us",
+    "jitter_p99_us",
 ];
 
 fn sink_figures(report: &Value) -> Sample {

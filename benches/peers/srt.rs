@@ -42,7 +42,7 @@ pub(crate) fn start(options: &Options, srt: Srt, peer: Peer, input: u16, output:
 }
 
 impl End {
-    const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Self::Send => Self::Receive,
             Self::Receive => Self::Send,

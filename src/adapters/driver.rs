@@ -15,7 +15,9 @@ use mio::Interest;
 use super::counters::Counters;
 use super::guests::{GUESTS_MAX, Guests};
 use super::io::Sent;
+use super::legs::{LEGS_MAX, LegConfig, LegError, LegView};
 use super::ports::{Seat, Visitor};
+use super::rtp;
 use super::socket::{Granted, SocketOptions, UdpSocket};
 use super::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
@@ -79,10 +81,18 @@ pub trait Driven: Send {
 
     /// Buffers of the media socket, receive and send; `None` without a socket.
     fn buffers(&self) -> Option<(Granted, Granted)>;
+
+    /// Its legs, where there are several.
+    fn legs(&self) -> Vec<LegView> {
+        Vec::new()
+    }
+
+    /// Goes on over the legs of `wanted`; the first one leads to `first`, or, if that is `None`, where it led before.
+    fn set_legs(&mut self, _cx: &mut Context<'_>, _first: Option<IpAddr>, _wanted: &rtp::OutputConfig) {}
 }
 
 /// What a driver has to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DriverEvent {
     /// From the core.
     Core(proto::Event),
@@ -92,6 +102,18 @@ pub enum DriverEvent {
     SendFailed(SendFailure),
     /// Sending has worked for a while since.
     SendRecovered,
+    /// One of several legs does not work.
+    LegFailed {
+        /// Which.
+        leg: LegConfig,
+        /// Why.
+        why: LegError,
+    },
+    /// It has worked for a while since.
+    LegRecovered {
+        /// Which.
+        leg: LegConfig,
+    },
 }
 
 /// Why the system refuses what is sent.
@@ -106,6 +128,9 @@ pub enum SendFailure {
     /// Longer than the path's MTU, or than UDP allows.
     #[error("datagrams are longer than the path allows: set pkt_size")]
     TooLong,
+    /// None of several legs works; each has its own reason.
+    #[error("no leg can be sent on")]
+    EveryLeg,
     /// Anything else.
     #[error("the system refuses to send, error {0}")]
     Other(i32),
@@ -229,6 +254,12 @@ impl<C: Core + Send> Driver<C> {
             events: ArrayVec::new(),
             counters: Arc::new(Counters::default()),
         }
+    }
+
+    /// Gives the core something to send, and sends it.
+    pub(super) fn feed(&mut self, cx: &mut Context<'_>, feed: impl FnOnce(&mut C)) {
+        feed(&mut self.core);
+        self.drain(cx, &mut |_packet| {});
     }
 
     /// Takes datagrams in from one port.
@@ -401,7 +432,7 @@ impl<C: Core + Send> Driver<C> {
             SendFailure::Refused => &counters.refused,
             SendFailure::Unreachable => &counters.unreachable,
             SendFailure::TooLong => &counters.too_long,
-            SendFailure::Other(_) => &counters.other,
+            SendFailure::EveryLeg | SendFailure::Other(_) => &counters.other,
         };
         counter.add(datagrams);
         self.health.last_error = now;
@@ -721,8 +752,9 @@ impl SendFailure {
 
 /// Media, control, and two for FEC.
 pub(super) const OWN_SOCKETS: u16 = Port::ALL.len() as u16;
-/// Sockets that a driver may have, and numbers of them.
-pub const SOCKETS_MAX: u16 = OWN_SOCKETS + GUESTS_MAX as u16;
+/// Sockets that a driver may have, and numbers of them: those of its legs.
+pub const SOCKETS_MAX: u16 = OWN_SOCKETS * LEGS_MAX as u16;
+const _: () = assert!(GUESTS_MAX as u16 + OWN_SOCKETS <= SOCKETS_MAX);
 /// Receive calls per turn: a source with more than that waiting lets the others have theirs first.
 const BATCHES_PER_TURN: usize = 4;
 /// Packets per turn: a coalesced datagram may carry dozens.

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::clock;
-use super::driver::{Admission, Driver};
-use super::host::HostPort;
+use super::driver::{Admission, Driven, Driver};
+use super::host::{Host, HostPort};
+use super::legs::{LegConfig, Legs};
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::Pool;
 use crate::path::Limiter;
@@ -34,6 +35,9 @@ pub struct OutputConfig {
     pub socket: SocketOptions,
     /// Payload type, SSRC, header kept or new, FEC.
     pub sender: SenderConfig,
+    /// Where the same datagrams go beside that (SMPTE ST 2022-7), at most one less than [`LEGS_MAX`](super::LEGS_MAX); all differ. TTL, DSCP and
+    /// buffers are those of `socket`.
+    pub legs: Vec<LegConfig>,
 }
 
 impl SourceConfig {
@@ -51,7 +55,8 @@ impl SourceConfig {
 }
 
 impl OutputConfig {
-    /// Connects the sockets to `destination`, which is what ours was looked up to.
+    /// Connects the sockets to `destination`, which is what ours was looked up to, and those of all legs. If not `every` leg
+    /// is needed, those that cannot be opened now are tried again later.
     ///
     /// # Errors
     /// What the system refused, with the address.
@@ -60,13 +65,67 @@ impl OutputConfig {
         destination: SocketAddr,
         pool: &Pool,
         limiter: Option<Limiter>,
-    ) -> Result<Driver<Sender>, OpenError> {
-        let connect = |distance| UdpSocket::connect(port_after(destination, distance)?, &self.socket);
+        every: bool,
+    ) -> Result<Box<dyn Driven>, OpenError> {
+        if !self.legs.is_empty() {
+            let (sender, socket) = ((&self.sender, pool), (&self.socket, limiter));
+            return Ok(Box::new(Legs::open(sender, socket, self.all_legs(destination), (every, clock::now()))?));
+        }
+        let leg = LegConfig { address: destination, interface: self.socket.interface.clone() };
+        let (media, control, fec) = open_sockets(&leg, &self.socket, self.sender.fec.is_some())?;
         let sender = Sender::new(self.sender.clone(), &surroundings(pool));
-        let driver = Driver::output(sender, connect(0)?, Some(connect(CONTROL)?), limiter);
-        let has_fec = self.sender.fec.is_some();
-        Ok(if has_fec { driver.with_fec(connect(FEC_COLUMNS)?, connect(FEC_ROWS)?) } else { driver })
+        let driver = Driver::output(sender, media, Some(control), limiter);
+        Ok(Box::new(match fec {
+            Some([columns, rows]) => driver.with_fec(columns, rows),
+            None => driver,
+        }))
     }
+
+    /// Every leg; `destination` is what ours was looked up to.
+    pub(super) fn all_legs(&self, destination: SocketAddr) -> Vec<LegConfig> {
+        let first = LegConfig { address: destination, interface: self.socket.interface.clone() };
+        std::iter::once(first).chain(self.legs.iter().cloned()).collect()
+    }
+
+    /// Whether all that differs between the two is where legs of several lead, so that one becomes the other without
+    /// those that stay noticing it. A name in place of the first leg's address would have to be looked up.
+    #[must_use]
+    pub fn differs_in_legs_only(&self, other: &Self) -> bool {
+        let socket = SocketOptions { interface: other.socket.interface.clone(), ..self.socket.clone() };
+        let has_address =
+            self.destination.host == other.destination.host || matches!(other.destination.host, Host::Ip(_));
+        self != other
+            && !self.legs.is_empty()
+            && !other.legs.is_empty()
+            && has_address
+            && (&self.sender, &socket) == (&other.sender, &other.socket)
+    }
+
+    /// Whether the sockets of all further legs can be opened; nothing is kept.
+    ///
+    /// # Errors
+    /// What the system refused, with the address.
+    pub fn check_legs(&self) -> Result<(), OpenError> {
+        let has_fec = self.sender.fec.is_some();
+        let first = match self.destination.host {
+            Host::Ip(ip) => Some(SocketAddr::new(ip, self.destination.port)),
+            Host::Name(_) => None,
+        };
+        let legs = first.map_or_else(|| self.legs.clone(), |first| self.all_legs(first));
+        legs.iter().try_for_each(|leg| open_sockets(leg, &self.socket, has_fec).map(drop))
+    }
+}
+
+/// Sockets of one leg for media, control, and columns and rows of FEC if there is any.
+pub(super) fn open_sockets(
+    leg: &LegConfig,
+    socket: &SocketOptions,
+    has_fec: bool,
+) -> Result<(UdpSocket, UdpSocket, Option<[UdpSocket; 2]>), OpenError> {
+    let socket = SocketOptions { interface: leg.interface.clone(), ..socket.clone() };
+    let connect = |distance| UdpSocket::connect(port_after(leg.address, distance)?, &socket);
+    let fec = if has_fec { Some([connect(FEC_COLUMNS)?, connect(FEC_ROWS)?]) } else { None };
+    Ok((connect(0)?, connect(CONTROL)?, fec))
 }
 
 pub(super) fn surroundings(pool: &Pool) -> Surroundings {

@@ -15,6 +15,10 @@ pub struct Meta {
     pub arrival: Time,
     /// Index of the flow's source that it came from.
     pub source: u8,
+    /// Whether it does not continue what came before it: numbers, timestamps and clocks begin anew. On a flow's bus the
+    /// first packet after a switch of source, after its sender started over or connected again, and after a merged stream
+    /// began anew; of a protocol core, the first packet of every run. A reader that missed packets may have missed it.
+    pub discontinuity: bool,
     /// Extended sequence number, where the protocol has one. At most 2^63.
     pub sequence: Option<u64>,
     /// RTP timestamp, where the protocol has one.
@@ -29,6 +33,8 @@ pub struct Packet {
     /// Arrival, source and sequence.
     pub meta: Meta,
 }
+
+const _: () = assert!(size_of::<Packet>() <= 56, "a packet is moved several times on its way");
 
 #[allow(unsafe_code, reason = "a packet crosses threads with its counted reference")]
 // SAFETY: the buffer is immutable while any packet refers to it, and its count is atomic.
@@ -67,6 +73,16 @@ impl Packet {
         self.offset += range.start as u32;
         self.len = (range.end - range.start) as u32;
         self
+    }
+
+    /// What follows the first `start` bytes, without keeping the whole.
+    ///
+    /// # Panics
+    /// If the packet is shorter than that.
+    #[must_use]
+    pub fn into_slice_from(self, start: usize) -> Self {
+        let end = self.len();
+        self.into_slice(start..end)
     }
 
     /// The payload, to be changed in place; `None` while somebody else refers to the buffer.

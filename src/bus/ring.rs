@@ -344,7 +344,7 @@ struct Slot {
     arrival_ns: AtomicU64,
     /// Extended sequence number plus one; zero for none.
     sequence: AtomicU64,
-    /// RTP timestamp in the lower half, its presence in bit 32, the source from bit 40.
+    /// RTP timestamp in the lower half, its presence in bit 32, the discontinuity in bit 33, the source from bit 40.
     rtp_and_source: AtomicU64,
 }
 
@@ -365,14 +365,15 @@ impl Slot {
     /// Moves a packet and its count into the words.
     fn write(&self, packet: Packet) {
         let (header, offset, len) = packet.parts();
-        let Meta { arrival, source, sequence, rtp_timestamp } = packet.meta;
+        let Meta { arrival, source, discontinuity, sequence, rtp_timestamp } = packet.meta;
         std::mem::forget(packet);
         let rtp = rtp_timestamp.map_or(0, |timestamp| (1 << 32) | u64::from(timestamp));
         self.header.store(header.as_ptr(), Ordering::Relaxed);
         self.span.store((u64::from(offset) << 32) | u64::from(len), Ordering::Relaxed);
         self.arrival_ns.store(arrival.as_ns(), Ordering::Relaxed);
         self.sequence.store(sequence.map_or(0, |number| number + 1), Ordering::Relaxed);
-        self.rtp_and_source.store(rtp | (u64::from(source) << 40), Ordering::Relaxed);
+        let rtp_and_source = rtp | u64::from(discontinuity) << 33 | u64::from(source) << 40;
+        self.rtp_and_source.store(rtp_and_source, Ordering::Relaxed);
     }
 
     fn words(&self) -> Words {
@@ -408,6 +409,7 @@ impl Words {
         let meta = Meta {
             arrival: Time::from_ns(self.arrival_ns),
             source: (self.rtp_and_source >> 40) as u8,
+            discontinuity: self.rtp_and_source & (1 << 33) != 0,
             sequence: self.sequence.checked_sub(1),
             rtp_timestamp: (self.rtp_and_source & (1 << 32) != 0).then_some(self.rtp_and_source as u32),
         };
@@ -439,7 +441,8 @@ mod tests {
     }
 
     fn numbered(pool: &Pool, number: u64) -> Packet {
-        let meta = Meta { sequence: Some(number), arrival: Time::from_ns(number), source: 3, rtp_timestamp: Some(7) };
+        let (sequence, rtp_timestamp, discontinuity) = (Some(number), Some(7), number % 2 == 1);
+        let meta = Meta { arrival: Time::from_ns(number), source: 3, discontinuity, sequence, rtp_timestamp };
         pool.copy(&number.to_be_bytes(), meta).unwrap()
     }
 
@@ -456,6 +459,7 @@ mod tests {
         let lent = publisher.read(&mut cursor).unwrap();
         assert_eq!(**lent, *5_u64.to_be_bytes().as_slice());
         let meta = lent.meta;
+        assert_eq!(meta, numbered(&pool, 5).meta);
         assert_eq!(subscriber.try_recv().map(|packet| packet.is_some()), Ok(false), "not flushed yet");
         publisher.flush(cursor.next());
         assert_eq!(subscriber.try_recv().unwrap().unwrap().meta, meta);

@@ -173,11 +173,17 @@ fn data(kind: &EventKind) -> Value {
         data.insert("output".into(), output.as_str().into());
     }
     let more = match kind {
-        EventKind::SourceFailover { from, to, silent } => {
-            json!({ "from": from.as_str(), "to": to.as_str(), "silent_ms": millis(*silent) })
+        EventKind::SourceFailover { from, to, cause, silent } => {
+            let (cause, silent_ms) = (cause.as_str(), millis(*silent));
+            json!({ "from": from.as_str(), "to": to.as_str(), "cause": cause, "silent_ms": silent_ms })
+        }
+        EventKind::SourceDegraded { fault, .. } | EventKind::SourceRestored { fault, .. } => {
+            json!({ "cause": fault.as_str() })
         }
         EventKind::SourceRetry { attempt, wait, .. } => json!({ "attempt": attempt, "wait_ms": millis(*wait) }),
         EventKind::SourceError { error, .. } | EventKind::OutputError { error, .. } => json!({ "error": error }),
+        EventKind::OutputLegError { leg, error, .. } => json!({ "leg": leg, "error": error }),
+        EventKind::OutputLegRecovered { leg, .. } => json!({ "leg": leg }),
         EventKind::MergeError { why, .. } => json!({ "reason": difference(*why) }),
         EventKind::TsError { indicator, pid, errors, .. } => json!({
             "indicator": indicator.name(), "priority": indicator.priority(), "errors": errors,
@@ -200,6 +206,7 @@ fn data(kind: &EventKind) -> Value {
         | EventKind::SourceRecovered { .. }
         | EventKind::MergeStarted { .. }
         | EventKind::LegLost { .. }
+        | EventKind::MergeEof
         | EventKind::LegRecovered { .. }
         | EventKind::SourceEof { .. }
         | EventKind::SourceRestarted { .. }
@@ -242,6 +249,7 @@ mod tests {
     use super::*;
     use crate::control::model::Flow;
     use crate::control::store::Record;
+    use crate::path::failover::Cause;
 
     fn event(kind: EventKind) -> Event {
         Event { flow: "1".parse().unwrap(), at: UNIX_EPOCH, kind }
@@ -270,12 +278,14 @@ mod tests {
         log.record(event(EventKind::SourceFailover {
             from: "a".parse().unwrap(),
             to: "b".parse().unwrap(),
+            cause: Cause::Silent,
             silent: Duration::from_millis(512),
         }));
         let stored = log.latest(None, 10).unwrap();
         assert_eq!(stored[0].type_name, "source_failover");
         assert_eq!(stored[0].severity, "warning");
-        assert_eq!(stored[0].data, json!({ "source": "b", "from": "a", "to": "b", "silent_ms": 512 }));
+        let data = json!({ "source": "b", "from": "a", "to": "b", "cause": "silent", "silent_ms": 512 });
+        assert_eq!(stored[0].data, data);
         assert_eq!(stored[1].message, "flow started");
         assert_eq!(log.counts().by_type, BTreeMap::from([("flow_started", 1), ("source_failover", 1)]));
     }

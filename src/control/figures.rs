@@ -9,7 +9,10 @@ use utoipa::ToSchema;
 
 use super::ts::TsMetrics;
 use crate::adapters::clock;
-use crate::engine::{FlowSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::engine::{
+    FlowSnapshot, LegSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus,
+};
+use crate::path::health::Fault;
 use crate::path::merge::{Histogram, LegStats};
 use crate::units::Bitrate;
 
@@ -34,6 +37,8 @@ pub struct FlowMetrics {
     pub uptime_seconds: f64,
     /// Switches to another source, returns included.
     pub failover_count: u64,
+    /// Switches to another source by cause, without returns.
+    pub switch_causes: BTreeMap<&'static str, u64>,
     /// Returns to the primary source; part of `failover_count`.
     pub primary_return_count: u64,
     /// Events of the flow that were not told because too many came at once.
@@ -146,12 +151,17 @@ pub struct SourceMetrics {
     pub source_selected: bool,
     /// Whether it is merged with others now.
     pub merge_active: bool,
+    /// What is wrong with it by `switch_on`: `loss` or `ts_errors`.
+    pub fault: Option<&'static str>,
     /// SRT's own figures under libsrt's names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srt: Option<BTreeMap<&'static str, f64>>,
     /// Figures of forward error correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fec: Option<BTreeMap<&'static str, f64>>,
+    /// RIST's own figures, under librist's names where it has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rist: Option<BTreeMap<&'static str, f64>>,
     /// Its transport stream, unless `ts_analysis_enabled` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts: Option<TsMetrics>,
@@ -198,14 +208,45 @@ pub struct OutputMetrics {
     /// Figures of forward error correction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fec: Option<BTreeMap<&'static str, f64>>,
-    /// Packets that did not go out, by cause.
+    /// RIST's own figures, under librist's names where it has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rist: Option<BTreeMap<&'static str, f64>>,
+    /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: BTreeMap<&'static str, u64>,
+    /// Where the same datagrams go several ways, each of them in configured order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub legs: Vec<OutputLegMetrics>,
     /// Send buffer that the kernel granted.
     pub send_buffer_bytes: u64,
     /// Send buffer that was asked for.
     pub send_buffer_asked_bytes: u64,
     /// Times it was opened again after a failure.
     pub retries: u64,
+}
+
+/// Figures of one leg of an output.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutputLegMetrics {
+    /// Where it leads, as `10.0.0.2:5004@eth1`.
+    pub leg: String,
+    /// Its state.
+    pub status: String,
+    /// Payload over the last second.
+    pub bitrate_kbps: f64,
+    /// Datagrams handed to the kernel.
+    pub packets_sent: u64,
+    /// Payload bytes handed to the kernel.
+    pub bytes_sent: u64,
+    /// Packets that left together with others in one send.
+    pub packets_sent_gso: u64,
+    /// Times the destination or the system began to refuse.
+    pub disconnections: u64,
+    /// To the receiver at its end.
+    pub round_trip_time_ms: Option<f64>,
+    /// Packets of a hundred that this receiver says it lost lately.
+    pub peer_loss_percent: Option<f64>,
+    /// Packets that did not go out on this leg, by cause.
+    pub drops: BTreeMap<&'static str, u64>,
 }
 
 impl FlowMetrics {
@@ -218,6 +259,7 @@ impl FlowMetrics {
             status: snapshot.status.to_string(),
             uptime_seconds: snapshot.uptime.as_secs_f64(),
             failover_count: snapshot.failover_total,
+            switch_causes: snapshot.switches.by_cause().into(),
             primary_return_count: snapshot.primary_return_total,
             events_dropped: snapshot.events_dropped_total,
             merge_active: snapshot.merge.as_ref().is_some_and(MergeSnapshot::is_active),
@@ -250,8 +292,10 @@ impl From<&SourceSnapshot> for SourceMetrics {
             jitter_ms: source.jitter.as_secs_f64() * 1e3,
             source_selected: source.selected,
             merge_active: source.merged,
+            fault: source.fault.map(Fault::as_str),
             srt: details_of("srt", source.protocol, &source.details),
             fec: details_of("rtp-fec", source.protocol, &source.details),
+            rist: details_of("rist", source.protocol, &source.details),
             ts: source.ts.as_deref().map(TsMetrics::from),
             drops: source.drops.by_cause().into(),
             receive_buffer_bytes: source.rcvbuf_bytes,
@@ -278,10 +322,29 @@ impl From<&OutputSnapshot> for OutputMetrics {
             peer_loss_percent: output.peer_loss.map(|share| share * 100.0),
             srt: details_of("srt", output.protocol, &output.details),
             fec: details_of("rtp-fec", output.protocol, &output.details),
+            rist: details_of("rist", output.protocol, &output.details),
             drops: output.drops.by_cause().into(),
+            legs: output.legs.iter().map(OutputLegMetrics::from).collect(),
             send_buffer_bytes: output.sndbuf_bytes,
             send_buffer_asked_bytes: output.sndbuf_asked_bytes,
             retries: output.retry_total,
+        }
+    }
+}
+
+impl From<&LegSnapshot> for OutputLegMetrics {
+    fn from(leg: &LegSnapshot) -> Self {
+        Self {
+            leg: leg.leg.clone(),
+            status: leg.status.to_string(),
+            bitrate_kbps: kbps(leg.bitrate),
+            packets_sent: leg.packets,
+            bytes_sent: leg.bytes,
+            packets_sent_gso: leg.gso_packets,
+            disconnections: leg.disconnections,
+            round_trip_time_ms: leg.round_trip.map(millis),
+            peer_loss_percent: leg.peer_loss.map(|share| share * 100.0),
+            drops: leg.drops.by_cause().into(),
         }
     }
 }

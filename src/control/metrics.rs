@@ -9,7 +9,10 @@ use std::fmt::Write;
 use super::events::Counts;
 use super::manager::{FlowCounts, Running};
 use crate::bus::PoolUse;
-use crate::engine::{FlowStatus, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus};
+use crate::engine::{
+    FlowStatus, LegSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus,
+};
+use crate::path::health::Fault;
 use crate::path::merge::LegStats;
 use crate::proto::mpegts::analysis::{Indicator, Snapshot, State};
 
@@ -33,6 +36,7 @@ pub fn prometheus(flows: &[Running], counts: FlowCounts, pool: &PoolUse, events:
     text.sources(flows);
     text.streams(flows);
     text.outputs(flows);
+    text.output_legs(flows);
     text.0
 }
 
@@ -128,6 +132,24 @@ const OUTPUTS: [Family<OutputSnapshot>; 10] = [
     }),
 ];
 
+const OUTPUT_LEGS: [Family<LegSnapshot>; 7] = [
+    ("output_leg_up", "gauge", "1 if the leg of the output works.", |leg| flag(leg.status == OutputStatus::Connected)),
+    ("output_leg_bitrate_bps", "gauge", "Payload over the last second, in bits per second.", |leg| {
+        number(leg.bitrate.as_bps())
+    }),
+    ("output_leg_packets_total", "counter", "Media datagrams handed to the kernel.", |leg| number(leg.packets)),
+    ("output_leg_bytes_total", "counter", "Payload bytes handed to the kernel.", |leg| number(leg.bytes)),
+    ("output_leg_disconnections_total", "counter", "Times the destination or the system began to refuse.", |leg| {
+        number(leg.disconnections)
+    }),
+    ("output_leg_round_trip_seconds", "gauge", "Round-trip time to the receiver at its end.", |leg| {
+        leg.round_trip.and_then(|span| number(span.as_secs_f64()))
+    }),
+    ("output_leg_peer_loss_ratio", "gauge", "Share of packets that this receiver says it lost lately.", |leg| {
+        leg.peer_loss.and_then(number)
+    }),
+];
+
 const MERGES: [Family<MergeSnapshot>; 6] = [
     ("merge_active", "gauge", "1 if two or more merged sources deliver the same packets.", |merge| {
         flag(merge.is_active())
@@ -197,6 +219,12 @@ impl Text {
                 self.sample(name, &[("flow", flow.id.as_str())], read(flow).unwrap_or_default());
             }
         }
+        self.family("flow_switches_total", "counter", "Switches to another source by cause, without returns.");
+        for flow in flows {
+            for (cause, count) in flow.snapshot.switches.by_cause() {
+                self.sample("flow_switches_total", &[("flow", flow.id.as_str()), ("cause", cause)], count);
+            }
+        }
     }
 
     fn merges(&mut self, flows: &[Running]) {
@@ -240,6 +268,13 @@ impl Text {
             for (cause, count) in source.drops.by_cause() {
                 let labels = [("flow", flow.id.as_str()), ("source", source.name.as_str()), ("cause", cause)];
                 self.sample("source_drops_total", &labels, count);
+            }
+        }
+        self.family("source_fault", "gauge", "1 while the source is faulty in this way by switch_on.");
+        for (flow, source) in all() {
+            for fault in Fault::ALL {
+                let labels = [("flow", flow.id.as_str()), ("source", source.name.as_str()), ("fault", fault.as_str())];
+                self.sample("source_fault", &labels, u8::from(source.fault == Some(fault)));
             }
         }
         self.family("source_detail", "gauge", "The protocol's own figures under the names of its users.");
@@ -318,6 +353,28 @@ impl Text {
             }
         }
     }
+
+    fn output_legs(&mut self, flows: &[Running]) {
+        let outputs = || flows.iter().flat_map(|flow| flow.snapshot.outputs.iter().map(move |output| (flow, output)));
+        let all = || outputs().flat_map(|(flow, output)| output.legs.iter().map(move |leg| (flow, output, leg)));
+        for (name, kind, help, read) in OUTPUT_LEGS {
+            self.family(name, kind, help);
+            for (flow, output, leg) in all() {
+                if let Some(value) = read(leg) {
+                    let labels = [("flow", flow.id.as_str()), ("output", output.name.as_str()), ("leg", &leg.leg)];
+                    self.sample(name, &labels, value);
+                }
+            }
+        }
+        self.family("output_leg_drops_total", "counter", "Packets that did not go out on this leg, by cause.");
+        for (flow, output, leg) in all() {
+            for (cause, count) in leg.drops.by_cause() {
+                let (flow, output, leg) = (flow.id.as_str(), output.name.as_str(), leg.leg.as_str());
+                let labels = [("flow", flow), ("output", output), ("leg", leg), ("cause", cause)];
+                self.sample("output_leg_drops_total", &labels, count);
+            }
+        }
+    }
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "families that are not always measured have the same type")]
@@ -349,7 +406,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::{FlowSnapshot, SourceDrops};
+    use crate::engine::{FlowSnapshot, OutputDrops, SourceDrops};
+    use crate::path::failover::Switches;
     use crate::path::merge;
     use crate::proto::mpegts::analysis::Analyser;
     use crate::units::{Bitrate, Time};
@@ -362,6 +420,7 @@ mod tests {
             protocol: "udp",
             selected: true,
             merged: true,
+            fault: Some(Fault::TsErrors),
             bitrate: Bitrate::from_bps(20_000_000),
             packets: u64::MAX,
             bytes: 7,
@@ -376,6 +435,37 @@ mod tests {
             rcvbuf_asked_bytes: 0,
             retry_total: 0,
         };
+        let output_leg = LegSnapshot {
+            leg: "10.0.0.2:5004@eth1".into(),
+            status: OutputStatus::Error,
+            bitrate: Bitrate::ZERO,
+            packets: 9,
+            bytes: 0,
+            gso_packets: 0,
+            disconnections: 1,
+            round_trip: None,
+            peer_loss: Some(0.25),
+            drops: OutputDrops { refused: 4, ..OutputDrops::default() },
+        };
+        let output = OutputSnapshot {
+            name: "north".parse().unwrap(),
+            status: OutputStatus::Connected,
+            error: None,
+            protocol: "rtp",
+            bitrate: Bitrate::ZERO,
+            packets: 13,
+            bytes: 0,
+            gso_packets: 0,
+            disconnections: 0,
+            round_trip: None,
+            peer_loss: None,
+            details: Vec::new(),
+            drops: OutputDrops::default(),
+            legs: vec![output_leg],
+            sndbuf_bytes: 0,
+            sndbuf_asked_bytes: 0,
+            retry_total: 0,
+        };
         let leg = LegStats { filled: 5, is_alive: true, ..LegStats::default() };
         let stats = merge::Stats { window: Duration::from_millis(100), ..merge::Stats::default() };
         let merge = MergeSnapshot { stats, legs: vec![(source.name.clone(), leg)] };
@@ -384,12 +474,13 @@ mod tests {
             active_source: None,
             uptime: Duration::from_millis(1_500),
             failover_total: 2,
+            switches: Switches { loss: 1, ..Switches::default() },
             primary_return_total: 1,
             events_dropped_total: 0,
             merge: Some(merge),
             merged_ts: None,
             sources: vec![source],
-            outputs: Vec::new(),
+            outputs: vec![output],
         };
         Running { id: "7".parse().unwrap(), name: "news".into(), snapshot }
     }
@@ -411,12 +502,17 @@ mod tests {
             "anabranch_flow_uptime_seconds{flow=\"7\"} 1.5",
             r#"anabranch_source_packets_total{flow="7",source="a\"\\b"} 18446744073709551615"#,
             r#"anabranch_source_jitter_seconds{flow="7",source="a\"\\b"} 0.00025"#,
+            r#"anabranch_flow_switches_total{flow="7",cause="loss"} 1"#,
+            r#"anabranch_source_fault{flow="7",source="a\"\\b",fault="ts_errors"} 1"#,
             r#"anabranch_source_drops_total{flow="7",source="a\"\\b",cause="kernel"} 3"#,
             "anabranch_merge_recovery_window_seconds{flow=\"7\"} 0.1",
             r#"anabranch_ts_errors_total{flow="7",source="a\"\\b",indicator="pat_error",priority="1"} 0"#,
             r#"anabranch_leg_up{flow="7",source="a\"\\b"} 1"#,
             r#"anabranch_leg_packets_total{flow="7",source="a\"\\b",name="filled"} 5"#,
             r#"anabranch_ts_sync{flow="7",source="a\"\\b"} 0"#,
+            r#"anabranch_output_leg_up{flow="7",output="north",leg="10.0.0.2:5004@eth1"} 0"#,
+            r#"anabranch_output_leg_peer_loss_ratio{flow="7",output="north",leg="10.0.0.2:5004@eth1"} 0.25"#,
+            r#"anabranch_output_leg_drops_total{flow="7",output="north",leg="10.0.0.2:5004@eth1",cause="refused"} 4"#,
             r#"anabranch_source_detail{flow="7",source="a\"\\b",protocol="udp",name="pktRcvLoss"} 7.5"#,
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");

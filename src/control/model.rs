@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -129,6 +129,10 @@ pub struct Output {
     /// Port to send to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<Port>,
+    /// In place of `destination` and `port`, for `rtp` and `rtp-fec`: 2 to 8 ways that the same datagrams go (SMPTE ST 2022-7), as
+    /// `10.0.0.9:5004@eth1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub legs: Option<Vec<String>>,
     /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -173,7 +177,7 @@ pub enum Protocol {
     Test,
     /// RTP with FEC of columns and rows, SMPTE ST 2022-1.
     RtpFec,
-    /// RIST; not available in this version.
+    /// RIST, Main profile unless a url says otherwise: a source is called, an output calls.
     Rist,
     /// SRT, called.
     SrtListener,
@@ -250,9 +254,12 @@ pub struct Failover {
     /// One source at a time, or all merged.
     #[serde(default)]
     pub failover_mode: FailoverMode,
-    /// How far apart merged sources may be, in milliseconds; 100 if not given.
+    /// How far apart merged sources may be, in milliseconds, or `auto` for as far as they are; 100 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovery_window: Option<Within<1, 15_000>>,
+    pub recovery_window: Option<WindowMs>,
+    /// Whether merged packets all have the same delay, that of the window, instead of waiting only at gaps.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub align: bool,
     /// Which source is preferred.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_priority: Option<SourcePriority>,
@@ -262,7 +269,91 @@ pub struct Failover {
     /// How long the primary must deliver before the flow returns to it, in milliseconds; 5000 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_off_ms: Option<Within<0, 3_600_000>>,
+    /// What makes the flow leave a source that delivers; only silence does if not given. Not for `MERGE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch_on: Option<SwitchOn>,
 }
+
+/// What makes a flow leave a source that delivers: one of the two at least.
+///
+/// It goes to the next source that has been below all thresholds for a second, or to one that is at most half as bad, and
+/// else it stays. It returns to the primary after that has been below them for `hold_off_ms` of the flow, and for
+/// `return_hold_off_ms` at half of them if it was faulty. There is one change within the hold-off at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields, expecting = "what to switch on")]
+pub struct SwitchOn {
+    /// Packets lost of a thousand within a second, after all that recovers them. Needs a source of
+    /// `rtp`, `rtp-fec`, `rist` or SRT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_per_mille: Option<Within<1, 999>>,
+    /// Errors of the transport stream in a second, of the first priority of TR 101 290.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts_errors_per_second: Option<Within<1, 100_000>>,
+    /// For how long it must be so, in milliseconds; 2000 if not given. Below 1000 a single burst is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_off_ms: Option<Within<0, 3_600_000>>,
+    /// For how long it must be at most half as much until the source is good again, in milliseconds; 5000 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub return_hold_off_ms: Option<Within<0, 3_600_000>>,
+}
+
+/// How far apart merged sources may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowMs {
+    /// Milliseconds.
+    Fixed(Within<1, 15_000>),
+    /// As far as they are.
+    Auto,
+}
+
+impl Serialize for WindowMs {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Fixed(ms) => ms.serialize(serializer),
+            Self::Auto => serializer.serialize_str("auto"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WindowMs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WindowVisitor)
+    }
+}
+
+struct WindowVisitor;
+
+impl Visitor<'_> for WindowVisitor {
+    type Value = WindowMs;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number from 1 to 15000, or \"auto\"")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<WindowMs, E> {
+        let number = WithinVisitor::<1, 15_000>.visit_u64(number);
+        number.map(|ms| WindowMs::Fixed(Within(ms)))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<WindowMs, E> {
+        let number = WithinVisitor::<1, 15_000>.visit_i64(number);
+        number.map(|ms| WindowMs::Fixed(Within(ms)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<WindowMs, E> {
+        if text == "auto" { Ok(WindowMs::Auto) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+    }
+}
+
+impl PartialSchema for WindowMs {
+    fn schema() -> RefOr<Schema> {
+        let auto = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).enum_values(Some(["auto"]));
+        // Not imported: in derived code the full name would then count as too long.
+        utoipa::openapi::schema::OneOfBuilder::new().item(Within::<1, 15_000>::schema()).item(auto).into()
+    }
+}
+
+impl ToSchema for WindowMs {}
 
 /// Whether a flow changes its source by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
@@ -282,7 +373,7 @@ pub enum FailoverMode {
     /// One at a time.
     #[default]
     Failover,
-    /// All merged by sequence number; each must be `rtp`, `rtp-fec`, or SRT with `payload=rtp` in its `url`.
+    /// All merged by sequence number; each must be `rtp`, `rtp-fec`, `rist`, or SRT with `payload=rtp` in its `url`.
     Merge,
 }
 
@@ -398,6 +489,12 @@ impl BytesPerSecond {
     pub const fn as_bitrate(self) -> Bitrate {
         Bitrate::from_bps(self.0 * 8)
     }
+}
+
+/// For what is not shown unless it was asked for.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Clients that have nothing to say often say `null`.

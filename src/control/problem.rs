@@ -169,7 +169,7 @@ impl From<ApplyError> for Problem {
             Cause::NoSource => Code::MissingField,
             Cause::TooMany { .. } => Code::TooMany,
             Cause::DuplicateName { .. } => Code::DuplicateName,
-            Cause::UnknownSource { .. } | Cause::NoSequence { .. } => Code::InvalidValue,
+            Cause::UnknownSource { .. } | Cause::NoSequence { .. } | Cause::NoLosses => Code::InvalidValue,
             Cause::InUse { .. } => Code::PortInUse,
             Cause::System(_) => Code::CannotOpen,
             Cause::TooManyFlows { .. } => Code::TooManyFlows,

@@ -4,19 +4,20 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::model::{
-    self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source,
+    self, Algorithm, Encryption, Failover, FailoverState, Flow, Output, OutputState, Port, Protocol, Source, WindowMs,
 };
 use super::problem::{Code, Problem};
-use crate::adapters::{Host, HostPort, SocketOptions, rtp, srt, udp};
+use crate::adapters::{Host, HostPort, LEGS_MAX, SocketOptions, rist, rtp, srt, udp};
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
-use crate::engine::url::{UrlError, parse_output, parse_source};
+use crate::engine::url::{UrlError, parse_leg, parse_output, parse_source};
 use crate::engine::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, MonitorConfig, OutputConfig, OutputEndpoint, SourceConfig,
     SourceEndpoint, diff,
 };
-use crate::path::merge::RecoveryWindow;
-use crate::path::{AllowList, Cidr, limit};
+use crate::path::merge::{Mode as Release, RecoveryWindow};
+use crate::path::{AllowList, Cidr, health, limit};
 use crate::proto::fec::Matrix;
+use crate::proto::rist::{self as rist_core, crypto::SecretError};
 use crate::proto::rtp::{ReceiverConfig, SenderConfig};
 use crate::proto::srt::Config;
 use crate::proto::srt::crypto::{KeyLength, PassphraseError};
@@ -67,6 +68,7 @@ impl Wanted {
             monitor: monitor_config(&flow),
         };
         check_merge(&flow, &config.sources)?;
+        check_rules(&flow, &config.sources)?;
         Ok(Self { flow, config })
     }
 
@@ -198,6 +200,7 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
         SourceEndpoint::Rtp(rtp) if rtp.receiver.fec => Protocol::RtpFec,
         SourceEndpoint::Rtp(_) => Protocol::Rtp,
         SourceEndpoint::Srt(srt) => srt_protocol(srt),
+        SourceEndpoint::Rist(_) => Protocol::Rist,
         SourceEndpoint::Test(_) => Protocol::Test,
     };
     settle_protocol(&mut source.protocol, protocol)?;
@@ -206,7 +209,7 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
     without(source.sender_ip_address.is_some() && !is_caller, "sender_ip_address")?;
     without(source.sender_control_port.is_some() && !is_caller, "sender_control_port")?;
     without(source.stream_id.is_some() && !is_srt, "stream_id")?;
-    without(source.decryption.is_some() && !is_srt, "decryption")?;
+    without(source.decryption.is_some() && !is_srt && protocol != Protocol::Rist, "decryption")?;
     check_latencies(source.min_latency.map(|ms| ms.value()), source.max_latency.map(|ms| ms.value()))?;
     Ok(SourceConfig {
         name,
@@ -270,7 +273,14 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             };
             srt_source(source, srt::Side::Rendezvous { peer, local })
         }
-        Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
+        Protocol::Rist => {
+            let listen = host_port(listen_address(source, protocol)?);
+            let latency = source.min_latency.or(source.max_latency).map(|ms| ms.value());
+            let session = rist_session(latency, source.decryption.as_ref(), "decryption")?;
+            let side = rist::Side::Listener { listen };
+            Ok(SourceEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, login: None, socket: socket() })))
+        }
+        Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
 }
 
@@ -315,6 +325,31 @@ fn srt_connection(latency_ms: Option<u64>, encryption: Option<&Encryption>, fiel
     Ok(connection)
 }
 
+/// The Main profile, which has everything that fields can ask for.
+fn rist_session(
+    latency_ms: Option<u64>,
+    encryption: Option<&Encryption>,
+    field: &str,
+) -> Result<rist_core::Config, Problem> {
+    let mut session = rist_core::Config::default();
+    session.buffer = latency_ms.map_or(session.buffer, Duration::from_millis);
+    if let Some(encryption) = encryption {
+        let secret = encryption.passphrase.reveal().parse().map_err(|error: SecretError| {
+            Problem::at(format!("{field}.passphrase"), Code::InvalidValue, error.to_string())
+        })?;
+        session.secret = Some(secret);
+        session.key_length = match encryption.algorithm {
+            Algorithm::Aes128 => rist_core::crypto::KeyLength::Aes128,
+            Algorithm::Aes256 => rist_core::crypto::KeyLength::Aes256,
+            Algorithm::Aes192 => {
+                let message = "rist has keys of 128 and 256 bits";
+                return Err(Problem::at(format!("{field}.algorithm"), Code::InvalidValue, message));
+            }
+        };
+    }
+    Ok(session)
+}
+
 const fn host_port(address: SocketAddr) -> HostPort {
     HostPort { host: Host::Ip(address.ip()), port: address.port() }
 }
@@ -357,11 +392,13 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
         OutputEndpoint::Rtp(rtp) if rtp.sender.fec.is_some() => Protocol::RtpFec,
         OutputEndpoint::Rtp(_) => Protocol::Rtp,
         OutputEndpoint::Srt(srt) => srt_protocol(srt),
+        OutputEndpoint::Rist(_) => Protocol::Rist,
     };
     settle_protocol(&mut output.protocol, protocol)?;
     refuse_if(output.stream_key.is_some(), "stream_key", protocol)?;
-    let is_srt = matches!(endpoint, OutputEndpoint::Srt(_));
-    refuse_if(output.encryption.is_some() && !is_srt, "encryption", protocol)?;
+    let (is_srt, is_rtp) = (matches!(endpoint, OutputEndpoint::Srt(_)), matches!(endpoint, OutputEndpoint::Rtp(_)));
+    refuse_if(output.legs.is_some() && !is_rtp, "legs", protocol)?;
+    refuse_if(output.encryption.is_some() && !is_srt && protocol != Protocol::Rist, "encryption", protocol)?;
     check_latencies(output.min_latency.map(|ms| ms.value()), output.max_latency.map(|ms| ms.value()))?;
     if output.smoothing_latency.is_some_and(|ms| ms.value() > 0) {
         let message = "is not available in this version: leave it out or 0";
@@ -396,6 +433,7 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
 fn output_from_url(output: &Output, url: &str) -> Result<(OutputEndpoint, Option<Duration>), Problem> {
     refuse_beside_url(output.destination.is_some(), "destination")?;
     refuse_beside_url(output.port.is_some(), "port")?;
+    refuse_beside_url(output.legs.is_some(), "legs")?;
     refuse_beside_url(output.encryption.is_some(), "encryption")?;
     check_scheme(url)?;
     parse_output(url).map(|output| (output.endpoint, output.coalesce)).map_err(|error| bad_url(&error))
@@ -420,17 +458,9 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             packet_size_max: None,
             socket: socket(),
         })),
-        Protocol::Rtp => Ok(OutputEndpoint::Rtp(rtp::OutputConfig {
-            destination: destination()?,
-            sender: SenderConfig::default(),
-            socket: socket(),
-        })),
+        Protocol::Rtp => rtp_output(output, destination, SenderConfig::default()),
         // Another matrix can be chosen in a url.
-        Protocol::RtpFec => Ok(OutputEndpoint::Rtp(rtp::OutputConfig {
-            destination: destination()?,
-            sender: SenderConfig::with_fec(Matrix::DEFAULT),
-            socket: socket(),
-        })),
+        Protocol::RtpFec => rtp_output(output, destination, SenderConfig::with_fec(Matrix::DEFAULT)),
         Protocol::Test => {
             Err(Problem::at("protocol", Code::NotApplicable, "test can only be a source: choose udp or rtp"))
         }
@@ -451,8 +481,48 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             };
             srt_output(output, srt::Side::Listener { listen })
         }
-        Protocol::Rist | Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
+        Protocol::Rist => {
+            let latency = output.min_latency.or(output.max_latency).map(|ms| ms.value());
+            let session = rist_session(latency, output.encryption.as_ref(), "encryption")?;
+            let side = rist::Side::Caller { peer: destination()? };
+            Ok(OutputEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, login: None, socket: socket() })))
+        }
+        Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
+}
+
+/// To `destination`, or over legs.
+fn rtp_output(
+    output: &Output,
+    destination: impl FnOnce() -> Result<HostPort, Problem>,
+    sender: SenderConfig,
+) -> Result<OutputEndpoint, Problem> {
+    let Some(legs) = &output.legs else {
+        let (destination, socket) = (destination()?, SocketOptions::default());
+        return Ok(OutputEndpoint::Rtp(rtp::OutputConfig { destination, socket, sender, legs: Vec::new() }));
+    };
+    for (given, field) in [(output.destination.is_some(), "destination"), (output.port.is_some(), "port")] {
+        let message = "is in legs as well: leave one of the two out, or set it to null";
+        if given {
+            return Err(Problem::at(field, Code::InvalidValue, message));
+        }
+    }
+    if !(2..=LEGS_MAX).contains(&legs.len()) {
+        let message = format!("{} are given, write 2 to {LEGS_MAX}", legs.len());
+        return Err(Problem::at("legs", Code::InvalidValue, message));
+    }
+    let mut parsed = Vec::with_capacity(legs.len());
+    for (index, text) in legs.iter().enumerate() {
+        let bad = |message| Problem::at(format!("legs[{index}]"), Code::InvalidValue, message);
+        let leg = parse_leg(text).ok_or_else(|| bad(format!("{text}: write IP:PORT or IP:PORT@INTERFACE")))?;
+        if parsed.contains(&leg) {
+            return Err(bad(format!("{text} is given twice")));
+        }
+        parsed.push(leg);
+    }
+    let first = parsed.remove(0);
+    let socket = SocketOptions { interface: first.interface, ..SocketOptions::default() };
+    Ok(OutputEndpoint::Rtp(rtp::OutputConfig { destination: host_port(first.address), socket, sender, legs: parsed }))
 }
 
 fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Problem> {
@@ -465,7 +535,7 @@ fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Proble
 
 fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, Problem> {
     let given = flow.source_failover_config.clone().unwrap_or_default();
-    let mode = failover_mode(&given);
+    let (mode, mode_wanted) = (failover_mode(&given), given.failover_mode);
     let primary = given.source_priority.and_then(|priority| priority.primary_source);
     if let Some(name) = primary.as_ref().filter(|name| flow.sources.iter().all(|source| source.name != **name)) {
         let message = format!("there is no source named {name} in this flow");
@@ -473,8 +543,13 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
     }
     let millis = |ms: u64| Duration::from_millis(ms);
     let otherwise = FailoverConfig::default();
+    let given_rules = given.switch_on.as_ref().map(|given| rules(given, mode_wanted));
+    let switch_on = given_rules.transpose().map_err(|problem| problem.inside("switch_on"))?;
+    // Whoever does not want a flow to change its source does not want it for this either.
+    let switch_on = switch_on.filter(|_| given.state == FailoverState::Enabled).unwrap_or(otherwise.switch_on);
     Ok(FailoverConfig {
         mode,
+        switch_on,
         primary: primary.map(|name| name.parse()).transpose().map_err(bad_name)?,
         health_timeout: match given.state {
             FailoverState::Enabled => given.health_timeout_ms.map_or(defaults.health_timeout, |ms| millis(ms.value())),
@@ -484,14 +559,50 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
     })
 }
 
+fn rules(given: &model::SwitchOn, mode: model::FailoverMode) -> Result<health::Rules, Problem> {
+    if mode == model::FailoverMode::Merge {
+        let message = "merged sources are all in use: leave switch_on out, or choose FAILOVER";
+        return Err(Problem::new(Code::NotApplicable, message));
+    }
+    let otherwise = health::Rules::default();
+    let rules = health::Rules {
+        loss_per_mille: given.loss_per_mille.map(|loss| loss.value() as u32),
+        ts_errors_per_second: given.ts_errors_per_second.map(|errors| errors.value() as u32),
+        hold_off: given.hold_off_ms.map_or(otherwise.hold_off, |ms| Duration::from_millis(ms.value())),
+        return_hold_off: given
+            .return_hold_off_ms
+            .map_or(otherwise.return_hold_off, |ms| Duration::from_millis(ms.value())),
+    };
+    if !rules.is_any() {
+        return Err(Problem::new(Code::MissingField, "give loss_per_mille, ts_errors_per_second, or both"));
+    }
+    Ok(rules)
+}
+
+/// Refused even where it is switched off, as is [`check_merge`].
+fn check_rules(flow: &Flow, sources: &[SourceConfig]) -> Result<(), Problem> {
+    let given = flow.source_failover_config.as_ref().and_then(|given| given.switch_on.as_ref());
+    let Some(loss) = given.and_then(|given| given.loss_per_mille) else { return Ok(()) };
+    let rules = health::Rules { loss_per_mille: Some(loss.value() as u32), ..health::Rules::default() };
+    diff::check_rules(&rules, sources).map_err(|cause| {
+        Problem::at("source_failover_config.switch_on.loss_per_mille", Code::InvalidValue, cause.to_string())
+    })
+}
+
 fn failover_mode(given: &Failover) -> FailoverMode {
     // Whoever does not want a flow to change its source does not want two at once.
     if given.state == FailoverState::Disabled || given.failover_mode == model::FailoverMode::Failover {
         return FailoverMode::Failover;
     }
     let otherwise = MergeConfig::default();
-    let window = given.recovery_window.map(|ms| RecoveryWindow::Fixed(Duration::from_millis(ms.value())));
-    FailoverMode::Merge(MergeConfig { recovery_window: window.unwrap_or(otherwise.recovery_window), ..otherwise })
+    let window = given.recovery_window.map(|window| match window {
+        WindowMs::Fixed(ms) => RecoveryWindow::Fixed(Duration::from_millis(ms.value())),
+        WindowMs::Auto => RecoveryWindow::Auto,
+    });
+    FailoverMode::Merge(MergeConfig {
+        recovery_window: window.unwrap_or(otherwise.recovery_window),
+        release: if given.align { Release::Align } else { otherwise.release },
+    })
 }
 
 /// Refused even where it is switched off: it would not be when it is switched on.
@@ -531,9 +642,10 @@ fn check_latencies(min_ms: Option<u64>, max_ms: Option<u64>) -> Result<(), Probl
 /// A scheme of the contract that this version cannot speak is no typing error.
 fn check_scheme(url: &str) -> Result<(), Problem> {
     let scheme = url.split_once(':').map_or("", |parts| parts.0);
-    if ["rist", "rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
-        let message =
-            format!("{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt:// or test:");
+    if ["rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
+        let message = format!(
+            "{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt://, rist:// or test:"
+        );
         return Err(Problem::at("url", Code::NotAvailable, message));
     }
     Ok(())
@@ -558,7 +670,7 @@ fn no_protocol() -> Problem {
 
 fn protocol_not_available(protocol: Protocol) -> Problem {
     let message =
-        format!("{protocol} is not available in this version: use udp, rtp, rtp-fec, srt-listener or srt-caller");
+        format!("{protocol} is not available in this version: use udp, rtp, rtp-fec, rist, srt-listener or srt-caller");
     Problem::at("protocol", Code::NotAvailable, message)
 }
 
@@ -726,7 +838,7 @@ mod tests {
             (|f| f["sources"][1]["name"] = json!("a/b"), "invalid_value", "sources[1].name"),
             (|f| f["sources"][1]["protocol"] = json!(null), "missing_field", "sources[1].protocol"),
             (|f| f["sources"][1]["protocol"] = json!("sctp"), "invalid_value", "sources[1].protocol"),
-            (|f| f["sources"][1]["protocol"] = json!("rist"), "not_available", "sources[1].protocol"),
+            (|f| f["sources"][1]["protocol"] = json!("rtmp"), "not_available", "sources[1].protocol"),
             (|f| f["sources"][1]["url"] = json!("rtp://:1"), "invalid_value", "sources[1].ingest_port"),
             (
                 |f| f["sources"][1] = json!({ "name": "b", "url": "rtp://:1", "max_latency": 9 }),
@@ -749,7 +861,7 @@ mod tests {
                 "invalid_value",
                 "sources[0].decryption.passphrase",
             ),
-            (|f| f["sources"][0] = json!({ "name": "a", "url": "rist://@:1" }), "not_available", "sources[0].url"),
+            (|f| f["sources"][0] = json!({ "name": "a", "url": "moq://@:1" }), "not_available", "sources[0].url"),
             (|f| f["sources"][0] = json!({ "name": "a", "url": "udp://:1?x=1" }), "unknown_field", "sources[0].url"),
             (|f| f["outputs"][0]["port"] = json!(null), "missing_field", "outputs[0].port"),
             (|f| f["outputs"][0]["destination"] = json!("10.0.0.256"), "invalid_value", "outputs[0].destination"),
@@ -789,6 +901,26 @@ mod tests {
     }
 
     #[test]
+    fn legs_stand_in_place_of_one_destination() {
+        let over = |legs: &[&str]| {
+            flow(|flow| flow["outputs"][0] = json!({ "name": "x", "protocol": "rtp-fec", "legs": legs }))
+        };
+        let wanted = wanted(&over(&["10.0.0.9:6000@eth0", "10.1.0.9:6000@eth1", "[::1]:6000"])).unwrap();
+        let OutputEndpoint::Rtp(rtp) = &wanted.config().outputs[0].endpoint else { unreachable!("an RTP output") };
+        let url = "rtp-fec://10.0.0.9:6000?iface=eth0&leg=10.1.0.9:6000@eth1&leg=[::1]:6000";
+        assert_eq!(OutputEndpoint::Rtp(rtp.clone()), parse_output(url).unwrap().endpoint);
+        check_any_bytes(over(&["10.0.0.9:6000", "10.0.0.9:6002"]).to_string().as_bytes());
+        for (legs, field) in [
+            (&["10.0.0.9:6000"; 1][..], "outputs[0].legs"),
+            (&["10.0.0.9:6000"; 9], "outputs[0].legs"),
+            (&["10.0.0.9:6000"; 2], "outputs[0].legs[1]"),
+            (&["host:6000", "10.0.0.9:6000"], "outputs[0].legs[0]"),
+        ] {
+            assert_eq!(refusal(&over(legs)), ("invalid_value", field.into()), "{legs:?}");
+        }
+    }
+
+    #[test]
     fn merge_needs_sequence_numbers() {
         let merge = |protocols: &[&str]| {
             let sources: Vec<Value> = (protocols.iter().zip(1..))
@@ -802,9 +934,19 @@ mod tests {
         let fixed = |ms| RecoveryWindow::Fixed(Duration::from_millis(ms));
         let merged = |ms| FailoverMode::Merge(MergeConfig { recovery_window: fixed(ms), ..MergeConfig::default() });
         assert_eq!(mode(&merge(&["rtp"])), merged(100));
-        let mut three = merge(&["rtp", "rtp-fec", "rtp"]);
+        let mut three = merge(&["rtp", "rtp-fec", "rist"]);
         three["source_failover_config"]["recovery_window"] = json!(250);
         assert_eq!(mode(&three), merged(250));
+        three["source_failover_config"]["recovery_window"] = json!("auto");
+        three["source_failover_config"]["align"] = json!(true);
+        let (recovery_window, release) = (RecoveryWindow::Auto, Release::Align);
+        assert_eq!(mode(&three), FailoverMode::Merge(MergeConfig { recovery_window, release }));
+        check_any_bytes(three.to_string().as_bytes());
+        for wrong in [json!("fast"), json!(0), json!(-1), json!(15_001), json!(1.5)] {
+            let mut json = three.clone();
+            json["source_failover_config"]["recovery_window"] = wrong;
+            assert_eq!(refusal(&json), ("invalid_value", "source_failover_config.recovery_window".into()), "{json}");
+        }
         three["source_failover_config"]["state"] = json!("DISABLED");
         assert_eq!(mode(&three), FailoverMode::Failover);
         let field = "source_failover_config.failover_mode".to_string();
@@ -813,6 +955,37 @@ mod tests {
         }
         three["sources"][1] = json!({ "name": "2", "url": "srt://:6000?payload=rtp" });
         assert!(wanted(&three).is_ok());
+    }
+
+    #[test]
+    fn a_flow_may_switch_on_more_than_silence() {
+        let with = |failover: Value| flow(|flow| flow["source_failover_config"] = failover);
+        let rules = |failover| wanted(&with(failover)).unwrap().config().failover.switch_on;
+        let given = json!({ "switch_on": { "loss_per_mille": 20, "hold_off_ms": 700 } });
+        let otherwise = health::Rules::default();
+        let hold_off = Duration::from_millis(700);
+        assert_eq!(rules(given.clone()), health::Rules { loss_per_mille: Some(20), hold_off, ..otherwise });
+        let shown = serde_json::to_value(wanted(&with(given)).unwrap().flow()).unwrap();
+        assert_eq!(shown["source_failover_config"]["switch_on"], json!({ "loss_per_mille": 20, "hold_off_ms": 700 }));
+        assert_eq!(rules(json!({ "switch_on": { "loss_per_mille": 20 }, "state": "DISABLED" })), otherwise);
+        assert_eq!(rules(json!({})), otherwise);
+        for (failover, code, field) in [
+            (json!({ "switch_on": {} }), "missing_field", "switch_on"),
+            (json!({ "switch_on": { "loss_per_mille": 0 } }), "invalid_value", "switch_on.loss_per_mille"),
+            (json!({ "switch_on": { "loss": 20 } }), "unknown_field", "switch_on.loss"),
+            (
+                json!({ "switch_on": { "ts_errors_per_second": 5 }, "failover_mode": "MERGE" }),
+                "not_applicable",
+                "switch_on",
+            ),
+        ] {
+            let field = format!("source_failover_config.{field}");
+            assert_eq!(refusal(&with(failover)), (code, field));
+        }
+        let mut blind = with(json!({ "switch_on": { "loss_per_mille": 20 } }));
+        blind["sources"] = json!([{ "name": "a", "url": "udp://:5000" }]);
+        let field = "source_failover_config.switch_on.loss_per_mille".to_string();
+        assert_eq!(refusal(&blind), ("invalid_value", field));
     }
 
     #[test]

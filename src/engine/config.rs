@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::adapters::{rtp, srt, udp};
-use crate::path::{AllowList, limit, merge};
+use crate::adapters::{rist, rtp, srt, udp};
+use crate::path::{AllowList, health, limit, merge};
 use crate::proto::mpegts::generator;
 use crate::units::{OutputName, SourceName};
 
@@ -48,6 +48,8 @@ pub struct FailoverConfig {
     pub health_timeout: Duration,
     /// The primary must have been healthy for this long before the flow returns to it.
     pub hold_off: Duration,
+    /// What makes it leave a source that delivers; merged ones are not judged.
+    pub switch_on: health::Rules,
 }
 
 /// One source at a time, or all merged.
@@ -100,6 +102,8 @@ pub enum SourceEndpoint {
     Rtp(rtp::SourceConfig),
     /// `srt://`
     Srt(Box<srt::EndpointConfig>),
+    /// `rist://`
+    Rist(Box<rist::EndpointConfig>),
     /// `test:`, the built-in signal.
     Test(generator::Config),
 }
@@ -130,12 +134,14 @@ pub enum OutputEndpoint {
     Rtp(rtp::OutputConfig),
     /// `srt://`
     Srt(Box<srt::EndpointConfig>),
+    /// `rist://`
+    Rist(Box<rist::EndpointConfig>),
 }
 
 impl Default for FailoverConfig {
     /// The first source, half a second of silence, five seconds of proof; see [`crate::path::failover::Config`].
     fn default() -> Self {
-        let crate::path::failover::Config { health_timeout, hold_off, .. } = Default::default();
-        Self { mode: FailoverMode::Failover, primary: None, health_timeout, hold_off }
+        let crate::path::failover::Config { health_timeout, hold_off, switch_on, .. } = Default::default();
+        Self { mode: FailoverMode::Failover, primary: None, health_timeout, hold_off, switch_on }
     }
 }

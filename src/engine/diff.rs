@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::config::{FailoverMode, FlowConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig, SourceEndpoint};
 use super::error::{ApplyError, Cause, Field};
+use crate::path::health;
 use crate::proto::Tuning;
 use crate::units::{OutputName, SourceName};
 
@@ -25,6 +26,8 @@ pub enum Step {
     ReplaceOutput(usize),
     /// Change how long an output may hold packets back.
     Coalesce(usize),
+    /// Change where legs of an output that has several lead; those that stay go on.
+    Legs(usize),
     /// Change settings of a source that may change while it is open.
     TuneSource(usize, Tuning),
     /// Change settings of an output that may change while it is open.
@@ -86,12 +89,13 @@ fn output_steps(old: Option<&OutputConfig>, new: &OutputConfig, index: usize) ->
         return vec![Step::AddOutput(index)];
     };
     let tuning = new.endpoint.tuning_from(&old.endpoint);
-    let endpoint = if tuning.is_some() { &new.endpoint } else { &old.endpoint };
+    let legs = old.endpoint.differs_in_legs_only(&new.endpoint).then_some(Step::Legs(index));
+    let endpoint = if tuning.is_some() || legs.is_some() { &new.endpoint } else { &old.endpoint };
     if *new != (OutputConfig { coalesce: new.coalesce, endpoint: endpoint.clone(), ..old.clone() }) {
         return vec![Step::ReplaceOutput(index)];
     }
     let coalesce = (old.coalesce != new.coalesce).then_some(Step::Coalesce(index));
-    coalesce.into_iter().chain(tuning.map(|tuning| Step::TuneOutput(index, tuning))).collect()
+    coalesce.into_iter().chain(legs).chain(tuning.map(|tuning| Step::TuneOutput(index, tuning))).collect()
 }
 
 /// Whether a wanted configuration can be one at all.
@@ -122,10 +126,22 @@ pub fn check(wanted: &FlowConfig) -> Result<(), ApplyError> {
     {
         return fail(Field::Failover, Cause::UnknownSource { name: primary.to_string() });
     }
-    if wanted.failover.mode == FailoverMode::Failover {
-        return Ok(());
+    let result = match wanted.failover.mode {
+        FailoverMode::Failover => check_rules(&wanted.failover.switch_on, &wanted.sources),
+        FailoverMode::Merge(_) => check_sequences(&wanted.sources),
+    };
+    result.map_err(|cause| ApplyError { field: Field::Failover, cause })
+}
+
+/// Whether sources can be judged by the rules.
+///
+/// # Errors
+/// If no source can tell what is asked for.
+pub fn check_rules(rules: &health::Rules, sources: &[SourceConfig]) -> Result<(), Cause> {
+    if rules.loss_per_mille.is_some() && !sources.iter().any(|source| source.endpoint.counts_losses()) {
+        return Err(Cause::NoLosses);
     }
-    check_sequences(&wanted.sources).map_err(|cause| ApplyError { field: Field::Failover, cause })
+    Ok(())
 }
 
 /// Whether the sources can be merged.
@@ -138,7 +154,9 @@ pub fn check_sequences(sources: &[SourceConfig]) -> Result<(), Cause> {
     };
     let fix = match source.endpoint {
         SourceEndpoint::Srt(_) => "give it a url with payload=rtp if it carries RTP",
-        SourceEndpoint::Udp(_) | SourceEndpoint::Rtp(_) | SourceEndpoint::Test(_) => "use rtp or rtp-fec",
+        SourceEndpoint::Udp(_) | SourceEndpoint::Rtp(_) | SourceEndpoint::Rist(_) | SourceEndpoint::Test(_) => {
+            "use rtp or rtp-fec"
+        }
     };
     Err(Cause::NoSequence { name: source.name.to_string(), fix })
 }
@@ -210,7 +228,7 @@ mod tests {
                     let new = &wanted.sources[*index];
                     result.sources.iter_mut().find(|source| source.name == new.name).unwrap().clone_from(new);
                 }
-                Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::TuneOutput(index, _) => {
+                Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::Legs(index) | Step::TuneOutput(index, _) => {
                     let new = &wanted.outputs[*index];
                     result.outputs.iter_mut().find(|output| output.name == new.name).unwrap().clone_from(new);
                 }
@@ -224,7 +242,8 @@ mod tests {
     }
 
     fn flows() -> impl Strategy<Value = FlowConfig> {
-        let sources = prop::collection::btree_map(0..4_u8, urls(), 1..4);
+        let source = urls().prop_filter("only outputs have legs and a TTL", |url| !url.starts_with("rtp"));
+        let sources = prop::collection::btree_map(0..4_u8, source, 1..4);
         let outputs = prop::collection::btree_map(0..6_u8, (urls(), 0..2_u64), 0..6);
         (sources, outputs).prop_map(|(sources, outputs)| {
             flow(
@@ -239,7 +258,11 @@ mod tests {
         let srt = (1..3_u16, 1..3_u8, 1..3_u8, 1..3_u8).prop_map(|(port, latency, loss, rate)| {
             format!("srt://127.0.0.1:{port}?latency={latency}&lossmaxttl={loss}&maxbw={rate}000")
         });
-        prop_oneof![udp, srt]
+        let rtp = (1..3_u16, 0..3_u16, 1..3_u8).prop_map(|(port, legs, ttl)| {
+            let legs: String = (0..legs).map(|leg| format!("&leg=127.0.0.1:{}", 10 + leg)).collect();
+            format!("rtp://127.0.0.1:{port}?ttl={ttl}{legs}")
+        });
+        prop_oneof![udp, srt, rtp]
     }
 
     /// All that counts of two ends that differ: whether one may become the other while it is open.
@@ -305,6 +328,32 @@ mod tests {
     }
 
     #[test]
+    fn legs_change_alone_where_there_are_several() {
+        let steps = |old: &str, new: &str| {
+            let of = |query: &str| flow(vec![source(0, 1)], vec![output_at(0, &format!("rtp://{query}"), 0)]);
+            diff(Some(&of(old)), &of(new))
+        };
+        let two = "10.0.0.1:1?leg=10.1.0.1:1";
+        for new in [
+            "10.0.0.1:1?leg=10.1.0.1:2",
+            "10.0.0.1:1?leg=10.1.0.1:1&leg=10.2.0.1:1",
+            "10.0.0.9:1?iface=eth1&leg=10.1.0.1:1",
+        ] {
+            assert_eq!(steps(two, new), [Step::Legs(0)], "{new}");
+        }
+        // One leg alone has no queue of its own, a name must be looked up, and the rest is the sender's or every leg's.
+        for new in [
+            "10.0.0.1:1",
+            "host:1?leg=10.1.0.1:1",
+            "10.0.0.1:1?leg=10.1.0.1:2&ttl=3",
+            "10.0.0.1:1?leg=10.1.0.1:2&ssrc=3",
+        ] {
+            assert_eq!(steps(two, new), [Step::ReplaceOutput(0)], "{new}");
+        }
+        assert_eq!(steps("host:1?leg=10.1.0.1:1", "host:1?leg=10.1.0.1:2"), [Step::Legs(0)]);
+    }
+
+    #[test]
     fn what_is_no_setting_of_the_protocol_still_opens_anew() {
         let srt = |rate: u32| output_at(0, &format!("srt://127.0.0.1:1?maxbw={rate}"), 0);
         let one = |output: OutputConfig| flow(vec![source(0, 1)], vec![output]);
@@ -341,7 +390,7 @@ mod tests {
             config.failover.mode = FailoverMode::Merge(MergeConfig::default());
             check(&config)
         };
-        assert_eq!(check(&["rtp://:5000", "rtp-fec://:5010", "srt://:5020?payload=rtp"]), Ok(()));
+        assert_eq!(check(&["rtp://:5000", "rtp-fec://:5010", "srt://:5020?payload=rtp", "rist://@:5030"]), Ok(()));
         assert_eq!(check(&["rtp://:5000"]), Ok(()), "one source is itself");
         for (urls, fix) in [
             (["rtp://:5000", "udp://:5002"], "use rtp or rtp-fec"),

@@ -61,6 +61,12 @@ pub enum Cause {
         /// What it could be instead.
         fix: &'static str,
     },
+    /// Cannot be judged by what they lose.
+    #[error(
+        "no source can tell what it lost, as rtp, rtp-fec, rist and srt can: leave loss_per_mille out, or judge by \
+         ts_errors_per_second"
+    )]
+    NoLosses,
     /// Somebody else has the port.
     #[error("{address} is in use by another flow or program: choose another port or stop the other")]
     InUse {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use crate::path::failover::Cause;
+use crate::path::health::Fault;
 use crate::path::merge::Mismatch;
 use crate::proto::PeerEnd;
 use crate::proto::mpegts::Pid;
@@ -43,7 +45,9 @@ pub enum EventKind {
         from: SourceName,
         /// From now on.
         to: SourceName,
-        /// How long the old one had been silent; zero if it was removed.
+        /// Why.
+        cause: Cause,
+        /// How long the old one had been silent, if that is why; else zero.
         silent: Duration,
     },
     /// The flow returned to its primary source.
@@ -60,6 +64,20 @@ pub enum EventKind {
     SourceRecovered {
         /// Which.
         source: SourceName,
+    },
+    /// A source delivers, but is faulty by the rules of failover.
+    SourceDegraded {
+        /// Which.
+        source: SourceName,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// A source is no longer faulty in this way.
+    SourceRestored {
+        /// Which.
+        source: SourceName,
+        /// What was wrong.
+        fault: Fault,
     },
     /// A merged source carries what the others do, and protects them from now on.
     MergeStarted {
@@ -78,6 +96,8 @@ pub enum EventKind {
         /// Which.
         source: SourceName,
     },
+    /// No source of those that are merged delivers any more: all have ended, or fell silent.
+    MergeEof,
     /// A lost leg delivers again.
     LegRecovered {
         /// Which.
@@ -171,6 +191,22 @@ pub enum EventKind {
         /// Which.
         output: OutputName,
     },
+    /// A leg of an output does not work; the others go on.
+    OutputLegError {
+        /// Whose.
+        output: OutputName,
+        /// Where it leads.
+        leg: String,
+        /// Why.
+        error: String,
+    },
+    /// A leg of an output works again.
+    OutputLegRecovered {
+        /// Whose.
+        output: OutputName,
+        /// Where it leads.
+        leg: String,
+    },
 }
 
 /// A source or an output of a flow.
@@ -240,9 +276,12 @@ impl EventKind {
             Self::PrimaryRecovered { .. } => "primary_recovered",
             Self::SourceLost { .. } => "source_lost",
             Self::SourceRecovered { .. } => "source_recovered",
+            Self::SourceDegraded { .. } => "source_degraded",
+            Self::SourceRestored { .. } => "source_restored",
             Self::MergeStarted { .. } => "merge_started",
             Self::MergeError { .. } => "merge_error",
             Self::LegLost { .. } => "leg_lost",
+            Self::MergeEof => "merge_eof",
             Self::LegRecovered { .. } => "leg_recovered",
             Self::SourceError { .. } => "source_error",
             Self::SourceRetry { .. } => "source_retry",
@@ -256,6 +295,8 @@ impl EventKind {
             Self::ConnectionError { .. } => "connection_error",
             Self::OutputError { .. } => "output_error",
             Self::OutputRecovered { .. } => "output_recovered",
+            Self::OutputLegError { .. } => "output_leg_error",
+            Self::OutputLegRecovered { .. } => "output_leg_recovered",
         }
     }
 
@@ -274,20 +315,25 @@ impl EventKind {
             | Self::SourceActive { .. }
             | Self::PrimaryRecovered { .. }
             | Self::SourceRecovered { .. }
+            | Self::SourceRestored { .. }
             | Self::MergeStarted { .. }
             | Self::LegRecovered { .. }
             | Self::PeerConnected { .. }
             | Self::TsRecovered { .. }
-            | Self::OutputRecovered { .. } => Severity::Info,
+            | Self::OutputRecovered { .. }
+            | Self::OutputLegRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
             | Self::SourceLost { .. }
+            | Self::SourceDegraded { .. }
             | Self::LegLost { .. }
+            | Self::MergeEof
             | Self::MergeError { .. }
             | Self::SourceRetry { .. }
             | Self::SourceEof { .. }
             | Self::SourceRestarted { .. }
             | Self::PeerDisconnected { .. }
-            | Self::SourceAbuse { .. } => Severity::Warning,
+            | Self::SourceAbuse { .. }
+            | Self::OutputLegError { .. } => Severity::Warning,
             Self::FlowCrashed | Self::SourceError { .. } | Self::ConnectionError { .. } | Self::OutputError { .. } => {
                 Severity::Error
             }
@@ -303,6 +349,8 @@ impl EventKind {
             | Self::PrimaryRecovered { source }
             | Self::SourceLost { source }
             | Self::SourceRecovered { source }
+            | Self::SourceDegraded { source, .. }
+            | Self::SourceRestored { source, .. }
             | Self::MergeStarted { source }
             | Self::MergeError { source, .. }
             | Self::LegLost { source }
@@ -326,8 +374,11 @@ impl EventKind {
             | Self::FlowCrashed
             | Self::TsError { .. }
             | Self::TsRecovered { .. }
+            | Self::MergeEof
             | Self::OutputError { .. }
-            | Self::OutputRecovered { .. } => None,
+            | Self::OutputRecovered { .. }
+            | Self::OutputLegError { .. }
+            | Self::OutputLegRecovered { .. } => None,
         }
     }
 
@@ -336,6 +387,8 @@ impl EventKind {
     pub const fn output(&self) -> Option<&OutputName> {
         if let Self::OutputError { output, .. }
         | Self::OutputRecovered { output }
+        | Self::OutputLegError { output, .. }
+        | Self::OutputLegRecovered { output, .. }
         | Self::PeerConnected { end: EndName::Output(output), .. }
         | Self::PeerDisconnected { end: EndName::Output(output), .. }
         | Self::ConnectionError { end: EndName::Output(output), .. } = self
@@ -344,6 +397,13 @@ impl EventKind {
         } else {
             None
         }
+    }
+}
+
+const fn complaint(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Loss => "loses too many packets",
+        Fault::TsErrors => "has too many transport stream errors",
     }
 }
 
@@ -356,11 +416,18 @@ impl fmt::Display for EventKind {
             Self::FlowStopped => f.write_str("flow stopped"),
             Self::FlowCrashed => f.write_str("an internal fault ended the flow; it is started again"),
             Self::SourceActive { source } => write!(f, "source {source} is in use"),
-            Self::SourceFailover { from, to, silent: Duration::ZERO } => {
-                write!(f, "switched from {from} to {to}: {from} was removed")
+            Self::SourceFailover { from, to, cause, silent } => {
+                write!(f, "switched from {from} to {to}: {from} ")?;
+                match cause {
+                    Cause::Silent => write!(f, "was silent for {} ms", silent.as_millis()),
+                    Cause::Removed => f.write_str("was removed"),
+                    Cause::Faulty(fault) => f.write_str(complaint(*fault)),
+                }
             }
-            Self::SourceFailover { from, to, silent } => {
-                write!(f, "switched from {from} to {to}: {from} was silent for {} ms", silent.as_millis())
+            Self::SourceDegraded { source, fault } => write!(f, "source {source} {}", complaint(*fault)),
+            Self::SourceRestored { source, fault: Fault::Loss } => write!(f, "source {source} loses few packets again"),
+            Self::SourceRestored { source, fault: Fault::TsErrors } => {
+                write!(f, "source {source} has few transport stream errors again")
             }
             Self::PrimaryRecovered { source } => write!(f, "returned to primary source {source}"),
             Self::SourceLost { source } => write!(f, "source {source} fell silent"),
@@ -376,6 +443,7 @@ impl fmt::Display for EventKind {
                 write!(f, "source {source} cannot be merged with the others: {how}")
             }
             Self::LegLost { source } => write!(f, "leg {source} fell silent"),
+            Self::MergeEof => f.write_str("no merged source delivers any more"),
             Self::LegRecovered { source } => write!(f, "leg {source} delivers again"),
             Self::SourceError { source, error } => write!(f, "source {source}: {error}"),
             Self::SourceRetry { source, attempt, wait } => {
@@ -396,6 +464,8 @@ impl fmt::Display for EventKind {
             }
             Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
             Self::OutputRecovered { output } => write!(f, "output {output} sends again"),
+            Self::OutputLegError { output, leg, error } => write!(f, "output {output}, leg {leg}: {error}"),
+            Self::OutputLegRecovered { output, leg } => write!(f, "output {output}, leg {leg} sends again"),
         }
     }
 }

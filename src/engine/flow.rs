@@ -11,13 +11,17 @@ use std::time::Duration;
 
 use super::config::{MonitorConfig, OUTPUTS_MAX, SOURCES_MAX};
 use super::event::{EndName, EventKind};
-use super::monitor::{Findings, Monitor};
+use super::monitor::{Findings, Monitor, Needed};
 use super::output::RunningOutput;
 use super::stage::{self, Stage};
 use super::stats::MergeSnapshot;
 use super::supervisor::Message;
-use crate::adapters::{Actor, Context, Driven, DriverEvent, SOCKETS_MAX, SendFailure, SocketKey, clock};
+use crate::adapters::{
+    Actor, Context, Driven, DriverEvent, Host, LegView, SOCKETS_MAX, SendFailure, SocketKey, clock, rtp,
+};
 use crate::bus::{Packet, Publisher, Subscribe};
+use crate::path::failover::Switches;
+use crate::path::health::{Counts, Fault};
 use crate::proto::{self, Done, Tuning};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
@@ -46,10 +50,26 @@ struct RunningSource {
 pub(super) struct FlowCounters {
     /// Slot of the active source plus one; zero for none, and where they are merged.
     pub(super) active: Counter,
-    pub(super) switches: Counter,
+    /// Silent, removed, loss, errors in the transport stream.
+    switches: [Counter; 4],
+    /// For each slot the fault of its source plus one; zero for none.
+    faults: [Counter; SOURCES_MAX],
     pub(super) returns: Counter,
     /// Events lost because the supervisor was busy for too long.
     pub(super) events_dropped: Counter,
+}
+
+impl FlowCounters {
+    pub(super) fn switches(&self) -> Switches {
+        let [silent, removed, loss, ts_errors] = self.switches.each_ref().map(Counter::value);
+        Switches { silent, removed, loss, ts_errors }
+    }
+
+    /// What is wrong with the source in a slot.
+    pub(super) fn fault(&self, slot: SourceSlot) -> Option<Fault> {
+        let fault = self.faults.get(usize::from(slot.0))?.value().checked_sub(1)?;
+        Fault::ALL.get(fault as usize).copied()
+    }
 }
 
 /// What only the worker knows of a flow, by slot.
@@ -161,11 +181,31 @@ impl RunningFlow {
         }
     }
 
+    /// An output goes on over other legs; the first leads where it led if that is by name. Tells which there are now.
+    pub(super) fn set_legs(
+        &mut self,
+        cx: &mut Context<'_>,
+        slot: OutputSlot,
+        wanted: &rtp::OutputConfig,
+    ) -> Vec<LegView> {
+        let Some(Some(output)) = self.outputs.get_mut(usize::from(slot.0)) else { return Vec::new() };
+        let first = match wanted.destination.host {
+            Host::Ip(ip) => Some(ip),
+            Host::Name(_) => None,
+        };
+        output.driver.set_legs(cx, first, wanted);
+        let legs = output.driver.legs();
+        self.send(cx);
+        legs
+    }
+
     /// Changes how sources work together. Who is alive and who is active stays, unless they are merged from now on, or
     /// no longer, or otherwise: then what waits goes out and the sources begin anew.
     pub(super) fn set_stage(&mut self, cx: &mut Context<'_>, config: stage::Config) {
         let now = cx.now;
         if self.stage.set_config(now, config) {
+            self.watch(now, self.monitor.is_on());
+            self.show_faults();
             return;
         }
         let mut turn = self.turn();
@@ -176,6 +216,7 @@ impl RunningFlow {
         let sources = (0..).zip(&self.sources).filter(|(_, source)| source.is_some()).map(|(slot, _)| slot);
         self.stage = self.stage.successor(config, now, sources);
         self.watch(now, self.monitor.is_on());
+        self.show_faults();
         self.send(cx);
     }
 
@@ -186,7 +227,8 @@ impl RunningFlow {
 
     fn watch(&mut self, now: Time, is_on: bool) {
         let sources = (0..).zip(&self.sources).filter(|(_, source)| source.is_some()).map(|(slot, _)| slot);
-        self.monitor.set(now, is_on, sources, self.stage.is_merging());
+        let needed = Needed { events: is_on, errors: self.stage.judges_ts(), merged: self.stage.is_merging() };
+        self.monitor.set(now, needed, sources);
     }
 
     /// What only the worker knows, by slot.
@@ -292,9 +334,33 @@ impl RunningFlow {
                 DriverEvent::Core(proto::Event::Ended) => Some(EventKind::SourceEof { source }),
                 DriverEvent::Abuse => Some(EventKind::SourceAbuse { source }),
                 // A source sends reports only; that they do not arrive is the peer's loss.
-                DriverEvent::SendFailed(_) | DriverEvent::SendRecovered => None,
+                DriverEvent::SendFailed(_)
+                | DriverEvent::SendRecovered
+                | DriverEvent::LegFailed { .. }
+                | DriverEvent::LegRecovered { .. } => None,
             };
             tell(&self.supervisor, &self.counters, &self.id, kind);
+        }
+    }
+
+    /// Shows the stage what sources have counted, when it wants to know.
+    fn judge(&mut self, now: Time) {
+        if !self.stage.wants_counts(now) {
+            return;
+        }
+        let sources = (0..).zip(&self.sources);
+        let counts = sources.filter_map(|(slot, source)| {
+            let core = source.as_ref()?.driver.counters().core.stats();
+            let ts_errors = self.monitor.errors(slot);
+            Some((slot, Counts { packets: core.received, lost: core.lost, ts_errors }))
+        });
+        self.stage.handle_counts(now, counts);
+        self.show_faults();
+    }
+
+    fn show_faults(&self) {
+        for (source, counter) in (0..).zip(&self.counters.faults) {
+            counter.set(self.stage.fault(source).map_or(0, |fault| fault as u64 + 1));
         }
     }
 
@@ -305,7 +371,10 @@ impl RunningFlow {
         }
         let (switches, returns) = self.stage.totals();
         self.counters.active.set(self.stage.active().map_or(0, |slot| u64::from(slot) + 1));
-        self.counters.switches.set(switches);
+        let Switches { silent, removed, loss, ts_errors } = switches;
+        for (counter, count) in self.counters.switches.iter().zip([silent, removed, loss, ts_errors]) {
+            counter.set(count);
+        }
         self.counters.returns.set(returns);
     }
 }
@@ -347,6 +416,7 @@ impl Actor for RunningFlow {
                 output.driver.handle_timeout(cx, &mut |_packet| {});
             }
         }
+        self.judge(cx.now);
         self.stage.handle_timeout(cx.now);
         self.publish_due(cx);
         self.monitor.handle_timeout(cx.now);
@@ -404,6 +474,10 @@ fn of_output(output: &RunningOutput, event: DriverEvent) -> Option<EventKind> {
     match event {
         DriverEvent::SendFailed(failure) => Some(EventKind::OutputError { output, error: failure.to_string() }),
         DriverEvent::SendRecovered => Some(EventKind::OutputRecovered { output }),
+        DriverEvent::LegFailed { leg, why } => {
+            Some(EventKind::OutputLegError { output, leg: leg.to_string(), error: why.to_string() })
+        }
+        DriverEvent::LegRecovered { leg } => Some(EventKind::OutputLegRecovered { output, leg: leg.to_string() }),
         DriverEvent::Core(event) => of_peer(EndName::Output(output), event),
         DriverEvent::Abuse => None,
     }

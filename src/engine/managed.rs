@@ -5,21 +5,24 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use super::config::{FailoverMode, FlowConfig, MonitorConfig, OutputConfig, SourceConfig, SourceEndpoint};
+use super::config::{
+    FailoverMode, FlowConfig, MonitorConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint,
+};
 use super::diff::{self, Step};
 use super::error::{ApplyError, Cause, Field};
 use super::event::EventKind;
 use super::flow::{FlowCounters, Inside, OutputSlot, RunningFlow, SourceSlot};
 use super::resolver::{Addresses, Opened, Resolver};
+use super::snapshot::Role;
 use super::stage;
-use super::stats::{FlowSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
-use super::status::{FlowStatus, OutputStatus, SourceStatus};
+use super::stats::{FlowSnapshot, SourceSnapshot};
+use super::status::{FlowStatus, SourceStatus};
 use super::supervisor::{Message, Mode, Wanted};
 use super::{output, source};
 use crate::adapters::clock;
-use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, Host, OpenError, Ports};
+use crate::adapters::{ActorKey, Commands, Context, Counters, Driven, Granted, Host, LegView, OpenError, Ports};
 use crate::bus::{Pool, Publisher, Subscribe};
-use crate::units::{Bitrate, FlowId, OutputName, SourceName, Time};
+use crate::units::{FlowId, OutputName, SourceName, Time};
 
 pub(super) struct ManagedFlow {
     worker: usize,
@@ -40,22 +43,24 @@ pub(super) struct ManagedFlow {
 }
 
 /// A source or an output, open or not.
-struct Managed<C, S> {
-    config: C,
-    slot: S,
-    state: State,
+pub(super) struct Managed<C, S> {
+    pub(super) config: C,
+    pub(super) slot: S,
+    pub(super) state: State,
     /// Of what is being opened anew, to be gone on with.
     counters: Option<Arc<Counters>>,
     retry_attempts: u32,
-    retry_total: u64,
+    pub(super) retry_total: u64,
     retry_due: Option<Time>,
 }
 
-enum State {
+pub(super) enum State {
     Open {
         counters: Arc<Counters>,
         receive_buffer: Granted,
         send_buffer: Granted,
+        /// Where an output has several.
+        legs: Vec<LegView>,
     },
     Failed {
         error: OpenError,
@@ -63,12 +68,6 @@ enum State {
     /// The name of its address is being looked up.
     LookingUp,
     Disabled,
-}
-
-/// What a source is to its flow now.
-struct Role {
-    selected: bool,
-    merged: bool,
 }
 
 type Tell<'a> = &'a mut dyn FnMut(EventKind);
@@ -203,8 +202,9 @@ impl ManagedFlow {
                 Some(source::open(&wanted.config.sources[index], &wanted.addresses, (&self.pool, &self.ports)))
             }
             Step::AddOutput(index) | Step::ReplaceOutput(index) => {
-                Some(output::open(&wanted.config.outputs[index], &wanted.addresses, &self.pool))
+                Some(output::open(&wanted.config.outputs[index], &wanted.addresses, &self.pool, wanted.mode))
             }
+            Step::Legs(index) => output::check_legs(&wanted.config.outputs[index]).err().map(Opened::Failed),
             Step::RemoveSource(_)
             | Step::RemoveOutput(_)
             | Step::Coalesce(_)
@@ -239,7 +239,8 @@ impl ManagedFlow {
         }
         for index in 0..self.outputs.len() {
             if is_doomed_output(&self.outputs[index].config, steps, wanted) {
-                let opened = output::open(&self.outputs[index].config, &Addresses::default(), &self.pool);
+                let opened =
+                    output::open(&self.outputs[index].config, &Addresses::default(), &self.pool, Mode::Lenient);
                 self.place_output(index, opened, tell);
             }
         }
@@ -300,6 +301,7 @@ impl ManagedFlow {
                     self.visit(move |flow, cx| flow.tune_output(cx, slot, &tuning));
                 }
             }
+            Step::Legs(index) => self.set_legs(&wanted.outputs[*index], tell),
             Step::Failover => {
                 let primary = diff::primary(wanted);
                 let primary = self.sources.iter().find(|source| Some(&source.config.name) == primary);
@@ -310,6 +312,27 @@ impl ManagedFlow {
                 let monitor = wanted.monitor;
                 self.visit(move |flow, cx| flow.set_monitor(cx.now, monitor));
             }
+        }
+    }
+
+    /// Legs that stay go on; if the output is not open, it is tried with the new ones.
+    fn set_legs(&mut self, wanted: &OutputConfig, tell: Tell<'_>) {
+        let Some(at) = self.outputs.iter().position(|output| output.config.name == wanted.name) else { return };
+        let slot = self.outputs[at].slot;
+        self.outputs[at].config = wanted.clone();
+        match (&self.outputs[at].state, &wanted.endpoint) {
+            (State::Open { .. }, OutputEndpoint::Rtp(rtp)) => {
+                let rtp = rtp.clone();
+                let views = self.visit(move |flow, cx| flow.set_legs(cx, slot, &rtp)).unwrap_or_default();
+                if let State::Open { legs, .. } = &mut self.outputs[at].state {
+                    *legs = views;
+                }
+            }
+            (State::Failed { .. }, _) => {
+                let opened = output::open(wanted, &Addresses::default(), &self.pool, Mode::Lenient);
+                self.place_output(at, opened, tell);
+            }
+            (State::Open { .. } | State::LookingUp | State::Disabled, _) => {}
         }
     }
 
@@ -445,7 +468,7 @@ impl ManagedFlow {
         for at in 0..self.outputs.len() {
             let output = &self.outputs[at];
             if matches!(output.state, State::LookingUp) && output.config.endpoint.destination().host == host {
-                let opened = output::open(&output.config, &addresses, &self.pool);
+                let opened = output::open(&output.config, &addresses, &self.pool, Mode::Lenient);
                 self.place_output(at, opened, tell);
             }
         }
@@ -481,7 +504,7 @@ impl ManagedFlow {
                         self.visit(move |flow, cx| flow.remove_output(cx, slot));
                     }
                 }
-                let opened = output::open(&self.outputs[at].config, &Addresses::default(), &self.pool);
+                let opened = output::open(&self.outputs[at].config, &Addresses::default(), &self.pool, Mode::Lenient);
                 self.place_output(at, opened, tell);
             }
         }
@@ -521,13 +544,17 @@ impl ManagedFlow {
         let merge = merge.map(|merge| merge.named(slots));
         let active = self.counters.active.value().checked_sub(1);
         let role = |source: &Managed<SourceConfig, SourceSlot>| match &merge {
-            None => Role { selected: active == Some(u64::from(source.slot.0)), merged: false },
+            None => {
+                let (selected, fault) = (active == Some(u64::from(source.slot.0)), self.counters.fault(source.slot));
+                Role { selected, merged: false, fault }
+            }
             Some(merge) => {
                 let mut legs = merge.legs.iter();
                 let selected = legs.any(|(name, leg)| *name == source.config.name && leg.is_alive && leg.is_merged);
-                Role { selected, merged: selected && merge.is_active() }
+                Role { selected, merged: selected && merge.is_active(), fault: None }
             }
         };
+        let switches = self.counters.switches();
         let health_timeout = self.config.as_ref().map_or(Duration::ZERO, |config| config.failover.health_timeout);
         let mut sources: Vec<SourceSnapshot> =
             self.sources.iter().map(|source| source.snapshot(now, role(source), health_timeout)).collect();
@@ -541,7 +568,8 @@ impl ManagedFlow {
             status: if all_failed { FlowStatus::Error } else { FlowStatus::Active },
             active_source: sources.iter().find(|source| source.selected).map(|source| source.name.clone()),
             uptime: now.since(self.started),
-            failover_total: self.counters.switches.value() + self.counters.returns.value(),
+            failover_total: switches.total() + self.counters.returns.value(),
+            switches,
             primary_return_total: self.counters.returns.value(),
             events_dropped_total: self.events_dropped(),
             merge,
@@ -588,7 +616,7 @@ impl<C, S> Managed<C, S> {
         due
     }
 
-    fn error(&self) -> Option<String> {
+    pub(super) fn error(&self) -> Option<String> {
         if let State::Failed { error } = &self.state { Some(error.to_string()) } else { None }
     }
 }
@@ -601,123 +629,10 @@ impl ManagedFlow {
     }
 }
 
-impl Managed<SourceConfig, SourceSlot> {
-    fn snapshot(&self, now: Time, role: Role, health_timeout: Duration) -> SourceSnapshot {
-        let mut snapshot = SourceSnapshot {
-            name: self.config.name.clone(),
-            status: SourceStatus::Error,
-            error: self.error(),
-            protocol: self.config.endpoint.protocol(),
-            selected: role.selected,
-            merged: role.merged,
-            bitrate: Bitrate::ZERO,
-            packets: 0,
-            bytes: 0,
-            lost: 0,
-            recovered: 0,
-            jitter: Duration::ZERO,
-            round_trip: None,
-            details: Vec::new(),
-            ts: None,
-            drops: SourceDrops::default(),
-            rcvbuf_bytes: 0,
-            rcvbuf_asked_bytes: 0,
-            retry_total: self.retry_total,
-        };
-        let State::Open { counters, receive_buffer, .. } = &self.state else {
-            return snapshot;
-        };
-        let core = counters.core.stats();
-        let last = counters.last_packet_ns.value();
-        // Where failover is switched off, silence is silence all the same.
-        let alive = last > 0 && now.since(Time::from_ns(last)) < health_timeout.min(SILENCE_MAX);
-        snapshot.status = if alive { SourceStatus::Connected } else { SourceStatus::Disconnected };
-        snapshot.bitrate = counters.rate.rate(now);
-        snapshot.packets = counters.packets.value();
-        snapshot.bytes = counters.bytes.value();
-        snapshot.lost = core.lost;
-        snapshot.recovered = core.recovered;
-        snapshot.jitter = core.jitter;
-        snapshot.round_trip = core.round_trip;
-        snapshot.details = counters.details.figures();
-        snapshot.rcvbuf_bytes = receive_buffer.granted_bytes;
-        snapshot.rcvbuf_asked_bytes = receive_buffer.asked_bytes;
-        snapshot.drops = SourceDrops {
-            malformed: core.malformed,
-            unexpected: core.unexpected,
-            duplicate: core.duplicate,
-            late: core.late,
-            not_allowed: counters.not_allowed.value(),
-            over_limit: counters.over_limit.value(),
-            kernel: counters.kernel_drops.value(),
-            no_buffer: counters.no_buffer.value() + core.no_buffer,
-            overflow: core.overflow,
-        };
-        snapshot
-    }
-}
-
-impl Managed<OutputConfig, OutputSlot> {
-    fn snapshot(&self, now: Time) -> OutputSnapshot {
-        let mut snapshot = OutputSnapshot {
-            name: self.config.name.clone(),
-            status: OutputStatus::Disconnected,
-            error: self.error(),
-            protocol: self.config.endpoint.protocol(),
-            bitrate: Bitrate::ZERO,
-            packets: 0,
-            bytes: 0,
-            gso_packets: 0,
-            disconnections: 0,
-            round_trip: None,
-            peer_loss: None,
-            details: Vec::new(),
-            drops: OutputDrops::default(),
-            sndbuf_bytes: 0,
-            sndbuf_asked_bytes: 0,
-            retry_total: self.retry_total,
-        };
-        let State::Open { counters, send_buffer, .. } = &self.state else {
-            if matches!(self.state, State::Failed { .. }) {
-                snapshot.status = OutputStatus::Error;
-            }
-            return snapshot;
-        };
-        let core = counters.core.stats();
-        let failing = counters.failing.value() > 0;
-        snapshot.status = match core.peers {
-            Some(0) => OutputStatus::Disconnected,
-            _ if failing => OutputStatus::Error,
-            _ => OutputStatus::Connected,
-        };
-        snapshot.bitrate = counters.rate.rate(now);
-        snapshot.packets = counters.packets.value();
-        snapshot.bytes = counters.bytes.value();
-        snapshot.gso_packets = counters.segmented.value();
-        snapshot.disconnections = counters.disconnections.value();
-        snapshot.round_trip = core.round_trip;
-        snapshot.details = counters.details.figures();
-        snapshot.peer_loss = core.peer_fraction_lost.map(|fraction| f64::from(fraction) / 256.0);
-        snapshot.sndbuf_bytes = send_buffer.granted_bytes;
-        snapshot.sndbuf_asked_bytes = send_buffer.asked_bytes;
-        snapshot.drops = OutputDrops {
-            lagged: counters.lagged.value(),
-            refused: counters.refused.value(),
-            unreachable: counters.unreachable.value(),
-            fec: counters.fec_unsent.value(),
-            too_long: counters.too_long.value() + core.too_long,
-            over_limit: counters.over_limit.value(),
-            not_connected: core.not_connected,
-            other: counters.other.value() + core.overflow,
-        };
-        snapshot
-    }
-}
-
 impl State {
     fn of(driver: &dyn Driven) -> Self {
         let (receive_buffer, send_buffer) = driver.buffers().unwrap_or_default();
-        Self::Open { counters: Arc::clone(driver.counters()), receive_buffer, send_buffer }
+        Self::Open { counters: Arc::clone(driver.counters()), receive_buffer, send_buffer, legs: driver.legs() }
     }
 }
 
@@ -738,7 +653,7 @@ fn replaces_multicast(step: &Step, wanted: &FlowConfig) -> bool {
     match &wanted.sources[index].endpoint {
         SourceEndpoint::Udp(udp) => udp.listen.ip().is_multicast(),
         SourceEndpoint::Rtp(rtp) => rtp.listen.ip().is_multicast(),
-        SourceEndpoint::Srt(_) | SourceEndpoint::Test(_) => false,
+        SourceEndpoint::Srt(_) | SourceEndpoint::Rist(_) | SourceEndpoint::Test(_) => false,
     }
 }
 
@@ -751,6 +666,7 @@ fn is_doomed_source(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> b
         | Step::AddSource(_)
         | Step::AddOutput(_)
         | Step::ReplaceOutput(_)
+        | Step::Legs(_)
         | Step::Coalesce(_)
         | Step::TuneSource(..)
         | Step::TuneOutput(..)
@@ -767,6 +683,7 @@ fn is_doomed_output(config: &OutputConfig, steps: &[Step], wanted: &FlowConfig) 
         | Step::AddSource(_)
         | Step::AddOutput(_)
         | Step::ReplaceSource(_)
+        | Step::Legs(_)
         | Step::Coalesce(_)
         | Step::TuneSource(..)
         | Step::TuneOutput(..)
@@ -785,9 +702,11 @@ fn lowest_free(taken: impl Iterator<Item = usize>) -> usize {
 const fn field(step: &Step) -> Field {
     match *step {
         Step::AddSource(index) | Step::ReplaceSource(index) | Step::TuneSource(index, _) => Field::Source(index),
-        Step::AddOutput(index) | Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::TuneOutput(index, _) => {
-            Field::Output(index)
-        }
+        Step::AddOutput(index)
+        | Step::ReplaceOutput(index)
+        | Step::Legs(index)
+        | Step::Coalesce(index)
+        | Step::TuneOutput(index, _) => Field::Output(index),
         Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Failover | Step::Monitor => Field::Flow,
     }
 }
@@ -804,8 +723,6 @@ const fn worker_ended() -> ApplyError {
     ApplyError { field: Field::Flow, cause: Cause::Closing }
 }
 
-/// Longest silence of a source that is still called connected.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Judgement: a cable that was pulled is back at once, a service after some seconds.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Judgement: whoever repairs something does not want to wait longer.

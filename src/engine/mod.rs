@@ -13,6 +13,7 @@ mod managed;
 mod monitor;
 mod output;
 mod resolver;
+mod snapshot;
 mod source;
 mod stage;
 mod stats;
@@ -26,6 +27,6 @@ pub use config::{
 };
 pub use error::{ApplyError, Cause, Field};
 pub use event::{EndName, Event, EventKind, Severity};
-pub use stats::{FlowSnapshot, MergeSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
+pub use stats::{FlowSnapshot, LegSnapshot, MergeSnapshot, OutputDrops, OutputSnapshot, SourceDrops, SourceSnapshot};
 pub use status::{FlowStatus, OutputStatus, SourceStatus};
 pub use supervisor::{Engine, EngineConfig, Mode, StartError};

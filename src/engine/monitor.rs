@@ -9,12 +9,23 @@ use crate::bus::Packet;
 use crate::proto::mpegts::analysis::{Analyser, Event, Snapshot, State};
 use crate::units::{SourceName, Time};
 
-/// Analysers of a flow; none while it is switched off.
+/// Analysers of a flow; none while nobody needs them.
 #[derive(Debug, Default)]
 pub(super) struct Monitor {
-    is_on: bool,
-    sources: [Option<Box<Analyser>>; SOURCES_MAX],
+    needed: Needed,
+    sources: [Option<Box<Watched>>; SOURCES_MAX],
     merged: Option<Box<Analyser>>,
+}
+
+/// What the analysis is for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Needed {
+    /// Events and metrics.
+    pub(super) events: bool,
+    /// [`Monitor::errors`], by which failover judges sources.
+    pub(super) errors: bool,
+    /// The sources are merged: that stream is looked at, too.
+    pub(super) merged: bool,
 }
 
 /// What analysers found, by slot of the source.
@@ -24,44 +35,65 @@ pub(super) struct Findings {
     pub(super) merged: Option<Box<Snapshot>>,
 }
 
+#[derive(Debug)]
+struct Watched {
+    analyser: Analyser,
+    /// Packets in which no TS packet was found.
+    unreadable: u64,
+}
+
+impl Watched {
+    fn new(now: Time) -> Box<Self> {
+        Box::new(Self { analyser: Analyser::new(now), unreadable: 0 })
+    }
+}
+
 impl Monitor {
-    /// Switches the analysis on or off for all of `sources`; what goes on keeps what it counted.
-    pub(super) fn set(&mut self, now: Time, is_on: bool, sources: impl Iterator<Item = u8>, is_merging: bool) {
-        self.is_on = is_on;
-        if !is_on {
+    /// Has all of `sources` looked at as far as that is needed; what goes on keeps what it counted.
+    pub(super) fn set(&mut self, now: Time, needed: Needed, sources: impl Iterator<Item = u8>) {
+        self.needed = needed;
+        if !self.is_looking() {
             *self = Self::default();
             return;
         }
         for slot in sources {
-            if let Some(analyser) = self.sources.get_mut(usize::from(slot)) {
-                analyser.get_or_insert_with(|| Box::new(Analyser::new(now)));
+            if let Some(watched) = self.sources.get_mut(usize::from(slot)) {
+                watched.get_or_insert_with(|| Watched::new(now));
             }
         }
-        self.merged = is_merging.then(|| self.merged.take().unwrap_or_else(|| Box::new(Analyser::new(now))));
+        let is_merged = needed.events && needed.merged;
+        self.merged = is_merged.then(|| self.merged.take().unwrap_or_else(|| Box::new(Analyser::new(now))));
     }
 
+    const fn is_looking(&self) -> bool {
+        self.needed.events || self.needed.errors
+    }
+
+    /// Whether events and metrics are asked for.
     pub(super) const fn is_on(&self) -> bool {
-        self.is_on
+        self.needed.events
     }
 
     /// A source begins anew.
     pub(super) fn start_source(&mut self, now: Time, slot: u8) {
-        if let Some(analyser) = self.sources.get_mut(usize::from(slot)) {
-            *analyser = self.is_on.then(|| Box::new(Analyser::new(now)));
+        let is_looking = self.is_looking();
+        if let Some(watched) = self.sources.get_mut(usize::from(slot)) {
+            *watched = is_looking.then(|| Watched::new(now));
         }
     }
 
     pub(super) fn remove_source(&mut self, slot: u8) {
-        if let Some(analyser) = self.sources.get_mut(usize::from(slot)) {
-            *analyser = None;
+        if let Some(watched) = self.sources.get_mut(usize::from(slot)) {
+            *watched = None;
         }
     }
 
     #[inline]
     pub(super) fn handle_packets(&mut self, slot: u8, packets: &[Packet]) {
-        let Some(Some(analyser)) = self.sources.get_mut(usize::from(slot)) else { return };
+        let Some(Some(watched)) = self.sources.get_mut(usize::from(slot)) else { return };
         for packet in packets {
-            analyser.handle_packet(packet.meta.arrival, packet, packet.meta.sequence);
+            watched.analyser.handle_packet(packet.meta.arrival, packet, packet.meta.sequence);
+            watched.unreadable += u64::from(!watched.analyser.scanner().is_locked());
         }
     }
 
@@ -78,16 +110,16 @@ impl Monitor {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        if !self.is_on {
+        if !self.is_looking() {
             return None;
         }
-        let sources = self.sources.iter().flatten();
-        sources.chain(&self.merged).filter_map(|analyser| analyser.poll_timeout()).min()
+        let sources = self.sources.iter().flatten().map(|watched| &watched.analyser);
+        sources.chain(self.merged.as_deref()).filter_map(Analyser::poll_timeout).min()
     }
 
     /// The next change of an indicator; `name` knows the sources, and the merged stream has none.
     pub(super) fn poll_event(&mut self, name: impl Fn(u8) -> Option<SourceName>) -> Option<EventKind> {
-        if !self.is_on {
+        if !self.needed.events {
             return None;
         }
         self.analysers_mut().find_map(|(slot, analyser)| {
@@ -101,18 +133,68 @@ impl Monitor {
         })
     }
 
+    /// Errors of the first priority of a source so far (ETSI TR 101 290 5.2.1), and packets in which no TS packet was found:
+    /// sync that was lost once and stays so is no error less.
+    pub(super) fn errors(&self, slot: u8) -> u64 {
+        let watched = self.sources.get(usize::from(slot)).and_then(Option::as_ref);
+        watched.map_or(0, |watched| watched.analyser.priority_1_errors() + watched.unreadable)
+    }
+
     pub(super) fn findings(&self) -> Findings {
+        if !self.needed.events {
+            return Findings::default();
+        }
         let sources = (0..).zip(&self.sources);
-        let sources = sources.filter_map(|(slot, analyser)| Some((slot, Box::new(analyser.as_ref()?.snapshot()))));
+        let sources =
+            sources.filter_map(|(slot, watched)| Some((slot, Box::new(watched.as_ref()?.analyser.snapshot()))));
         Findings {
             sources: sources.collect(),
             merged: self.merged.as_ref().map(|analyser| Box::new(analyser.snapshot())),
         }
     }
 
-    fn analysers_mut(&mut self) -> impl Iterator<Item = (Option<u8>, &mut Box<Analyser>)> {
+    fn analysers_mut(&mut self) -> impl Iterator<Item = (Option<u8>, &mut Analyser)> {
         let sources = (0_u8..).zip(&mut self.sources);
-        let sources = sources.filter_map(|(slot, analyser)| Some((Some(slot), analyser.as_mut()?)));
-        sources.chain(self.merged.as_mut().map(|analyser| (None, analyser)))
+        let sources = sources.filter_map(|(slot, watched)| Some((Some(slot), &mut watched.as_mut()?.analyser)));
+        sources.chain(self.merged.as_deref_mut().map(|analyser| (None, analyser)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Meta, Pool, PoolLimits};
+
+    #[test]
+    fn a_torn_stream_has_errors_and_noise_goes_on_having_them() {
+        let pool = Pool::new(PoolLimits::default());
+        let mut monitor = Monitor::default();
+        monitor.set(Time::ZERO, Needed { errors: true, ..Needed::default() }, [1].into_iter());
+        let mut handle = |bytes: &[u8]| {
+            let before = monitor.errors(1);
+            monitor.handle_packets(1, &[pool.copy(bytes, Meta::default()).unwrap()]);
+            monitor.errors(1) - before
+        };
+        // Until five sync bytes were seen nothing can be told.
+        handle(&seven(0));
+        for n in 1..100 {
+            assert_eq!(handle(&seven(n)), 0);
+        }
+        assert_eq!(handle(&seven(101)), 1, "one is missing");
+        let mut damaged = seven(102);
+        damaged[188] = 0;
+        assert_eq!(handle(&damaged), 2, "a sync byte, and the continuity");
+        for _ in 0..10 {
+            assert!(handle(&[0x20; 1_316]) > 0, "noise does not end at the first loss of sync");
+        }
+        assert!(monitor.findings().sources.is_empty(), "nobody asked");
+        monitor.set(Time::ZERO, Needed::default(), [1].into_iter());
+        assert_eq!((monitor.errors(1), monitor.poll_timeout()), (0, None));
+    }
+
+    /// The `n`-th seven TS packets of a stream.
+    fn seven(n: usize) -> Vec<u8> {
+        let ts_packet = |n: usize| [&[0x47, 0x01, 0x00, 0x10 | (n % 16) as u8][..], &[n as u8; 184]].concat();
+        (7 * n..7 * n + 7).flat_map(ts_packet).collect()
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::config::{OutputConfig, OutputEndpoint};
 use super::resolver::{Addresses, Opened};
+use super::supervisor::Mode;
 use crate::adapters::srt::EndpointConfig;
 use crate::adapters::{Admission, Context, Driven, OpenError, clock};
 use crate::bus::{LocalCursor, Pool, Publisher};
@@ -12,8 +13,9 @@ use crate::path::Limiter;
 use crate::proto::Tuning;
 use crate::units::{OutputName, Time};
 
-/// Opens what the configuration asks for, at the address that its name was looked up to.
-pub(super) fn open(config: &OutputConfig, addresses: &Addresses, pool: &Pool) -> Opened {
+/// Opens what the configuration asks for, at the address that its name was looked up to. Of several legs those will do that
+/// can be opened, unless `mode` is strict.
+pub(super) fn open(config: &OutputConfig, addresses: &Addresses, pool: &Pool, mode: Mode) -> Opened {
     if !config.enabled {
         return Opened::Disabled;
     }
@@ -21,17 +23,28 @@ pub(super) fn open(config: &OutputConfig, addresses: &Addresses, pool: &Pool) ->
     match addresses.find(destination) {
         None => Opened::Nameless(destination.host.to_string()),
         Some(Err(error)) => Opened::Failed(error),
-        Some(Ok(address)) => open_at(config, address, pool).map_or_else(Opened::Failed, Opened::Ready),
+        Some(Ok(address)) => open_at(config, address, pool, mode).map_or_else(Opened::Failed, Opened::Ready),
     }
 }
 
-fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool) -> Result<Box<dyn Driven>, OpenError> {
+/// Whether the legs of an output can be opened; nothing is kept.
+pub(super) fn check_legs(config: &OutputConfig) -> Result<(), OpenError> {
+    match &config.endpoint {
+        OutputEndpoint::Rtp(rtp) if config.enabled => rtp.check_legs(),
+        OutputEndpoint::Rtp(_) | OutputEndpoint::Udp(_) | OutputEndpoint::Srt(_) | OutputEndpoint::Rist(_) => Ok(()),
+    }
+}
+
+fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool, mode: Mode) -> Result<Box<dyn Driven>, OpenError> {
     let limiter = config.limit.map(|limit| Limiter::new(limit, clock::now()));
     Ok(match &config.endpoint {
         OutputEndpoint::Udp(udp) => Box::new(udp.open(address, limiter)?),
-        OutputEndpoint::Rtp(rtp) => Box::new(rtp.open(address, pool, limiter)?),
+        OutputEndpoint::Rtp(rtp) => rtp.open(address, pool, limiter, mode == Mode::Strict)?,
         OutputEndpoint::Srt(srt) => {
             srt.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
+        }
+        OutputEndpoint::Rist(rist) => {
+            rist.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
         }
     })
 }
@@ -45,6 +58,16 @@ impl OutputEndpoint {
             Self::Rtp(rtp) if rtp.sender.fec.is_some() => "rtp-fec",
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
+            Self::Rist(_) => "rist",
+        }
+    }
+
+    /// Whether it may become `other` while it is open by changing legs, and differs from it.
+    #[must_use]
+    pub fn differs_in_legs_only(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rtp(old), Self::Rtp(new)) => old.differs_in_legs_only(new),
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_), _) => false,
         }
     }
 
@@ -53,7 +76,7 @@ impl OutputEndpoint {
     pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {
         match (self, other) {
             (Self::Srt(new), Self::Srt(old)) => srt_tuning(new, old),
-            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_), _) => None,
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_), _) => None,
         }
     }
 }

@@ -112,6 +112,7 @@ impl SourceEndpoint {
     pub(super) const fn called(&self) -> Option<&HostPort> {
         match self {
             Self::Srt(srt) => Some(srt.address()),
+            Self::Rist(rist) => Some(rist.address()),
             Self::Udp(_) | Self::Rtp(_) | Self::Test(_) => None,
         }
     }
@@ -125,6 +126,7 @@ impl OutputEndpoint {
             Self::Udp(udp) => &udp.destination,
             Self::Rtp(rtp) => &rtp.destination,
             Self::Srt(srt) => srt.address(),
+            Self::Rist(rist) => rist.address(),
         }
     }
 
@@ -134,6 +136,7 @@ impl OutputEndpoint {
         match self {
             Self::Udp(_) | Self::Rtp(_) => false,
             Self::Srt(srt) => srt.holds_port(),
+            Self::Rist(rist) => rist.holds_port(),
         }
     }
 }

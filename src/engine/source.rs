@@ -22,6 +22,10 @@ pub(super) fn open(config: &SourceConfig, addresses: &Addresses, (pool, ports): 
             None => return Opened::Nameless(srt.address().host.to_string()),
             Some(address) => address.and_then(|address| srt.open_source(address, (pool, ports), admission)),
         },
+        SourceEndpoint::Rist(rist) => match addresses.find(rist.address()) {
+            None => return Opened::Nameless(rist.address().host.to_string()),
+            Some(address) => address.and_then(|address| rist.open_source(address, pool, admission)),
+        },
         SourceEndpoint::Test(test) => {
             let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: clock::unix_ns_at_zero() };
             Ok(Box::new(Driver::source(Generator::new(*test, &surroundings), None, None, Admission::default())) as _)
@@ -39,6 +43,7 @@ impl SourceEndpoint {
             Self::Rtp(rtp) if rtp.receiver.fec => "rtp-fec",
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
+            Self::Rist(_) => "rist",
             Self::Test(_) => "test",
         }
     }
@@ -47,8 +52,17 @@ impl SourceEndpoint {
     #[must_use]
     pub fn has_sequence(&self) -> bool {
         match self {
-            Self::Rtp(_) => true,
+            Self::Rtp(_) | Self::Rist(_) => true,
             Self::Srt(srt) => matches!(srt.payload, srt::Payload::Rtp(_)),
+            Self::Udp(_) | Self::Test(_) => false,
+        }
+    }
+
+    /// Whether it can tell what was lost on the way.
+    #[must_use]
+    pub const fn counts_losses(&self) -> bool {
+        match self {
+            Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) => true,
             Self::Udp(_) | Self::Test(_) => false,
         }
     }
@@ -58,7 +72,7 @@ impl SourceEndpoint {
     pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {
         match (self, other) {
             (Self::Srt(new), Self::Srt(old)) => srt_tuning(new, old),
-            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Test(_), _) => None,
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) | Self::Test(_), _) => None,
         }
     }
 }

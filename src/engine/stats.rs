@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
+use crate::path::failover::Switches;
+use crate::path::health::Fault;
 use crate::path::merge;
 use crate::proto::Detail;
 use crate::proto::mpegts::analysis;
@@ -19,6 +21,8 @@ pub struct FlowSnapshot {
     pub uptime: Duration,
     /// Switches to another source, returns included.
     pub failover_total: u64,
+    /// Switches to another source by cause, without returns.
+    pub switches: Switches,
     /// Returns to the primary.
     pub primary_return_total: u64,
     /// Events that were not told because too many came at once.
@@ -76,6 +80,8 @@ pub struct SourceSnapshot {
     pub selected: bool,
     /// Whether it is merged with others now.
     pub merged: bool,
+    /// What is wrong with it by the rules of failover.
+    pub fault: Option<Fault>,
     /// Over the last second.
     pub bitrate: Bitrate,
     /// Payload packets taken in.
@@ -172,14 +178,41 @@ pub struct OutputSnapshot {
     pub peer_loss: Option<f64>,
     /// What the protocol's users know it by, under their names; empty where there is nothing of the kind.
     pub details: Vec<Detail>,
-    /// Packets that did not go out, by cause.
+    /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: OutputDrops,
+    /// Where the same datagrams go several ways, each of them in configured order; else empty.
+    pub legs: Vec<LegSnapshot>,
     /// Send buffer that the kernel granted, in bytes.
     pub sndbuf_bytes: u64,
     /// Send buffer that was asked for, in bytes.
     pub sndbuf_asked_bytes: u64,
     /// Times it was opened again after a failure.
     pub retry_total: u64,
+}
+
+/// One leg of an output at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LegSnapshot {
+    /// Where it leads.
+    pub leg: String,
+    /// Its state.
+    pub status: OutputStatus,
+    /// Over the last second.
+    pub bitrate: Bitrate,
+    /// Media datagrams handed to the kernel.
+    pub packets: u64,
+    /// Payload bytes handed to the kernel.
+    pub bytes: u64,
+    /// Datagrams that left in a GSO send together with others.
+    pub gso_packets: u64,
+    /// Times the destination or the system began to refuse.
+    pub disconnections: u64,
+    /// To the receiver at its end.
+    pub round_trip: Option<Duration>,
+    /// Share of packets, 0 to 1, that this receiver says it lost lately.
+    pub peer_loss: Option<f64>,
+    /// Packets that did not go out on this leg, by cause; `lagged` are those for which its socket had no room for too long.
+    pub drops: OutputDrops,
 }
 
 /// Packets of an output that did not go out, by cause.

@@ -17,11 +17,19 @@
 //! ```
 //!
 //! The order is the primary first, then by index.
+//!
+//! With [`Rules`], sources that deliver are judged by how well, too. A faulty active source is left for the first in order
+//! that has been clean for a second. Where there is none it is left for one that has been at most half as bad for the
+//! hold-off, and else it stays. A source that fell silent is followed by the first one without a fault, or else by the least
+//! bad. The primary is returned to when it has also been clean for `hold_off`. Switches for a fault, and returns, come no
+//! sooner after another change than the rules' hold-off, which is always the same; only silence is answered at once.
 
+use std::ops::Add;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use super::health::{Counts, Fault, Health, LOOK_EVERY, Rules, WINDOW};
 use crate::units::Time;
 
 /// Sources a flow may have. Judgement: more than anybody pays for, and an index fits everywhere.
@@ -36,13 +44,16 @@ pub struct Config {
     pub health_timeout: Duration,
     /// How long the primary must have delivered, with no silence of `health_timeout`, before it is active again.
     pub hold_off: Duration,
+    /// What else makes a source unfit.
+    pub switch_on: Rules,
 }
 
 impl Default for Config {
-    /// No primary, 500 ms, 5 s. Judgement: longer than the pauses of a bursty sender, shorter than a viewer's patience;
+    /// No primary, 500 ms, 5 s, silence only. Judgement: longer than the pauses of a bursty sender, shorter than a viewer's patience;
     /// a primary that flaps every few seconds stays out.
     fn default() -> Self {
-        Self { primary: None, health_timeout: Duration::from_millis(500), hold_off: Duration::from_secs(5) }
+        let (health_timeout, hold_off) = (Duration::from_millis(500), Duration::from_secs(5));
+        Self { primary: None, health_timeout, hold_off, switch_on: Rules::default() }
     }
 }
 
@@ -81,6 +92,20 @@ pub enum Event {
         /// Which.
         source: u8,
     },
+    /// A source, active or not, has become faulty by the rules.
+    SourceDegraded {
+        /// Which.
+        source: u8,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// A source is no longer faulty in this way.
+    SourceRestored {
+        /// Which.
+        source: u8,
+        /// What was wrong.
+        fault: Fault,
+    },
 }
 
 /// Why the active source was left.
@@ -90,17 +115,85 @@ pub enum Cause {
     Silent,
     /// It was taken out of the flow.
     Removed,
+    /// It delivers, but is faulty by the rules.
+    Faulty(Fault),
+}
+
+impl Cause {
+    /// As events and metrics name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Removed => "removed",
+            Self::Faulty(fault) => fault.as_str(),
+        }
+    }
 }
 
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Times that a failed active source was replaced.
-    pub switches_total: u64,
+    /// Times that a failed active source was replaced, by cause.
+    pub switches: Switches,
     /// Times that the primary took over again from a healthy backup.
     pub returns_total: u64,
     /// Events that nobody fetched in time.
     pub events_dropped_total: u64,
+}
+
+/// Switches to another source by their cause, without returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches {
+    /// The source was silent.
+    pub silent: u64,
+    /// It was taken out.
+    pub removed: u64,
+    /// It lost too many packets.
+    pub loss: u64,
+    /// Its transport stream had too many errors.
+    pub ts_errors: u64,
+}
+
+impl Add for Switches {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            silent: self.silent + other.silent,
+            removed: self.removed + other.removed,
+            loss: self.loss + other.loss,
+            ts_errors: self.ts_errors + other.ts_errors,
+        }
+    }
+}
+
+impl Switches {
+    /// Of whatever cause.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_cause().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Every cause with the name that metrics use.
+    #[must_use]
+    pub const fn by_cause(&self) -> [(&'static str, u64); 4] {
+        [
+            (Cause::Silent.as_str(), self.silent),
+            (Cause::Removed.as_str(), self.removed),
+            (Fault::Loss.as_str(), self.loss),
+            (Fault::TsErrors.as_str(), self.ts_errors),
+        ]
+    }
+
+    const fn count(&mut self, cause: Cause) {
+        match cause {
+            Cause::Silent => self.silent += 1,
+            Cause::Removed => self.removed += 1,
+            Cause::Faulty(Fault::Loss) => self.loss += 1,
+            Cause::Faulty(Fault::TsErrors) => self.ts_errors += 1,
+        }
+    }
 }
 
 /// Chooses the active one of up to [`SOURCES_MAX`] sources.
@@ -114,8 +207,11 @@ pub struct Failover {
     active: Option<u8>,
     /// When the first source of all became active.
     started: Option<Time>,
-    /// Nothing is due before; may be earlier than the next deadline, never later.
+    /// When another source became active.
+    changed: Time,
+    /// Nothing but a look at the counters is due before; may be earlier than the next deadline, never later.
     wake_at: Time,
+    look_at: Time,
     events: ArrayVec<Event, EVENTS_MAX>,
     stats: Stats,
 }
@@ -129,10 +225,12 @@ impl Failover {
     pub fn new(config: Config) -> Self {
         let mut failover = Self {
             config,
-            sources: [Source::default(); SOURCES_MAX],
+            sources: Default::default(),
             active: None,
             started: None,
+            changed: Time::ZERO,
             wake_at: NEVER,
+            look_at: NEVER,
             events: ArrayVec::new(),
             stats: Stats::default(),
         };
@@ -152,8 +250,38 @@ impl Failover {
         self.active == Some(source)
     }
 
+    /// Whether [`Failover::handle_counts`] is to be called now.
+    #[must_use]
+    pub fn wants_counts(&self, now: Time) -> bool {
+        now >= self.look_at
+    }
+
+    /// What the sources have counted until `now`, to judge them by the rules.
+    pub fn handle_counts(&mut self, now: Time, counts: impl IntoIterator<Item = (u8, Counts)>) {
+        let rules = self.config.switch_on;
+        for (source, counts) in counts {
+            let Some(slot) = self.sources.get_mut(usize::from(source)) else { continue };
+            if matches!(slot.state, State::Absent) {
+                continue;
+            }
+            for (fault, is_there) in slot.health.handle_counts(now, counts, &rules) {
+                let (degraded, restored) =
+                    (Event::SourceDegraded { source, fault }, Event::SourceRestored { source, fault });
+                self.tell(if is_there { degraded } else { restored });
+            }
+        }
+        self.look_at = now + LOOK_EVERY;
+        self.compare(now);
+        self.leave_faulty(now);
+        self.wake_at = self.next_deadline();
+    }
+
     /// Looks at what is due at `now`: lost sources, a switch, the return to the primary. Calling it early is harmless.
     pub fn handle_timeout(&mut self, now: Time) {
+        if now >= self.look_at {
+            // Nobody has given counts.
+            self.look_at = now + LOOK_EVERY;
+        }
         if now < self.wake_at {
             return;
         }
@@ -165,19 +293,20 @@ impl Failover {
             }
         }
         if self.active.is_some_and(|active| !self.is_alive(active)) {
-            self.replace_active(Cause::Silent);
+            self.replace_active(now, Cause::Silent);
         }
         if self.return_due().is_some_and(|due| now >= due) {
-            self.switch_back();
+            self.switch_back(now);
         }
         self.wake_at = self.next_deadline();
     }
 
-    /// When [`Failover::handle_timeout`] wants to be called; `None` for never. With a healthy flow that is about once
-    /// per health timeout, not once per packet.
+    /// When [`Failover::handle_timeout`] wants to be called, and before it [`Failover::handle_counts`] if there are rules;
+    /// `None` for never. With a healthy flow that is about once per health timeout, not once per packet.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        (self.wake_at != NEVER).then_some(self.wake_at)
+        let due = self.wake_at.min(self.look_at);
+        (due != NEVER).then_some(due)
     }
 
     /// The oldest change not fetched yet. Of more than 32 waiting ones the newest are dropped and counted.
@@ -203,11 +332,11 @@ impl Failover {
         let Some(slot) = self.sources.get_mut(usize::from(source)) else {
             return;
         };
-        slot.state = State::Absent;
+        *slot = Source::default();
         if self.config.primary == Some(source) {
             self.config.primary = None;
         }
-        if self.active == Some(source) && !self.replace_active(Cause::Removed) {
+        if self.active == Some(source) && !self.replace_active(now, Cause::Removed) {
             self.active = None;
         }
         self.wake_at = self.next_deadline();
@@ -224,12 +353,21 @@ impl Failover {
         self.wake_at = self.next_deadline();
     }
 
-    /// Changes all settings at once; who is alive and who is active stays.
+    /// Changes all settings at once; who is alive and who is active stays. By other rules, all are judged anew.
     ///
     /// # Panics
     /// If the primary's index is not below [`SOURCES_MAX`].
     pub fn set_config(&mut self, config: Config) {
+        if config.switch_on != self.config.switch_on {
+            self.sources.iter_mut().for_each(|slot| (slot.health, slot.better_since) = Default::default());
+        }
         self.config = config;
+        let looks = config.switch_on.is_any() && self.active.is_some();
+        self.look_at = match self.look_at {
+            NEVER if looks => self.changed,
+            look_at if looks => look_at,
+            _ => NEVER,
+        };
         self.set_primary(config.primary);
     }
 
@@ -251,6 +389,12 @@ impl Failover {
         self.sources.get(usize::from(source)).is_some_and(|slot| matches!(slot.state, State::Alive { .. }))
     }
 
+    /// What is wrong with `source` by the rules, as of the last counts.
+    #[must_use]
+    pub fn fault(&self, source: u8) -> Option<Fault> {
+        self.sources.get(usize::from(source)).and_then(|slot| slot.health.fault())
+    }
+
     /// Counters since the start.
     #[must_use]
     pub const fn stats(&self) -> Stats {
@@ -270,7 +414,7 @@ impl Failover {
         match self.active {
             None => self.activate(now, source),
             Some(active) if !self.is_alive(active) => {
-                self.replace_active(Cause::Silent);
+                self.replace_active(now, Cause::Silent);
             }
             Some(active) if first_time && active != source && self.is_start_of_primary(now, source) => {
                 self.activate(now, source);
@@ -287,39 +431,94 @@ impl Failover {
     }
 
     fn activate(&mut self, now: Time, source: u8) {
-        self.active = Some(source);
+        self.set_active(now, source);
         self.started.get_or_insert(now);
+        if self.config.switch_on.is_any() {
+            self.look_at = self.look_at.min(now);
+        }
         self.tell(Event::Activated { source });
     }
 
-    /// Switches from the active source to the first alive one in order; false if there is none.
-    fn replace_active(&mut self, cause: Cause) -> bool {
-        let primary = self.config.primary;
-        let next = primary.into_iter().chain(0..SOURCES_MAX as u8).find(|source| self.is_alive(*source));
+    fn set_active(&mut self, now: Time, source: u8) {
+        self.active = Some(source);
+        self.changed = now;
+        self.sources.iter_mut().for_each(|slot| slot.better_since = None);
+    }
+
+    /// Notes which sources are clearly better than the active one.
+    fn compare(&mut self, now: Time) {
+        let Some(active) = self.active else { return };
+        let bad = u64::from(self.sources[usize::from(active)].health.severity());
+        for slot in &mut self.sources {
+            let level = slot.health.level().filter(|_| bad > 0 && matches!(slot.state, State::Alive { .. }));
+            let is_better = level.is_some_and(|level| u64::from(level) * 2 <= bad);
+            slot.better_since = is_better.then(|| slot.better_since.unwrap_or(now));
+        }
+    }
+
+    /// Leaves an active source that is faulty for one that is not, or is clearly less so.
+    fn leave_faulty(&mut self, now: Time) {
+        let Some(active) = self.active.filter(|active| self.is_alive(*active)) else { return };
+        let Some(fault) = self.sources[usize::from(active)].health.lasting_fault() else { return };
+        let hold_off = self.config.switch_on.hold_off;
+        if now < self.changed + hold_off {
+            return;
+        }
+        let slot = |source: u8| &self.sources[usize::from(source)];
+        let bad = slot(active).health.severity().max(slot(active).health.level().unwrap_or(0));
+        let is_clean = |source: &u8| {
+            let health = &slot(*source).health;
+            health.level() <= Some(bad) && health.clean_since().is_some_and(|since| now >= since + WINDOW)
+        };
+        let is_better = |source: &u8| slot(*source).better_since.is_some_and(|since| now >= since + hold_off);
+        let others = || self.in_order().filter(|source| *source != active && self.is_alive(*source));
+        let clean = others().find(is_clean);
+        let better = || others().filter(is_better).min_by_key(|source| slot(*source).health.level());
+        if let Some(to) = clean.or_else(better) {
+            self.switch(now, active, to, Cause::Faulty(fault));
+        }
+    }
+
+    /// All sources that there can be; the primary comes twice.
+    fn in_order(&self) -> impl Iterator<Item = u8> + use<> {
+        self.config.primary.into_iter().chain(0..SOURCES_MAX as u8)
+    }
+
+    fn switch(&mut self, now: Time, from: u8, to: u8, cause: Cause) {
+        self.set_active(now, to);
+        self.stats.switches.count(cause);
+        self.tell(Event::Switched { from, to, cause });
+    }
+
+    /// Switches from the active source to the least bad alive one, the first in order of equals; false if there is none.
+    fn replace_active(&mut self, now: Time, cause: Cause) -> bool {
+        let severity = |source: &u8| self.sources[usize::from(*source)].health.severity();
+        let next = self.in_order().filter(|source| self.is_alive(*source)).min_by_key(severity);
         let (Some(from), Some(to)) = (self.active, next) else {
             return false;
         };
-        self.active = Some(to);
-        self.stats.switches_total += 1;
-        self.tell(Event::Switched { from, to, cause });
+        self.switch(now, from, to, cause);
         true
     }
 
-    fn switch_back(&mut self) {
+    fn switch_back(&mut self, now: Time) {
         if let (Some(from), Some(to)) = (self.active, self.config.primary) {
-            self.active = Some(to);
+            self.set_active(now, to);
             self.stats.returns_total += 1;
             self.tell(Event::SwitchedBack { from, to });
         }
     }
 
-    /// When the primary will have been alive long enough; `None` if it is not alive, or active already.
+    /// When the primary will have been alive, and clean, long enough; `None` if it is not so, or active already.
     fn return_due(&self) -> Option<Time> {
         let primary = self.config.primary.filter(|_| self.active.is_some() && self.active != self.config.primary)?;
-        match self.sources[usize::from(primary)].state {
-            State::Alive { since } => Some(since + self.config.hold_off),
-            State::Absent | State::Silent { .. } => None,
+        let slot = &self.sources[usize::from(primary)];
+        let State::Alive { since } = slot.state else { return None };
+        if !self.config.switch_on.is_any() {
+            return Some(since + self.config.hold_off);
         }
+        let clean_since = slot.health.clean_since()?;
+        Some((since.max(clean_since) + self.config.hold_off).max(self.changed + self.config.switch_on.hold_off))
     }
 
     fn next_deadline(&self) -> Time {
@@ -335,11 +534,14 @@ impl Failover {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Source {
     /// Arrival of its last packet.
     last: Time,
     state: State,
+    health: Health,
+    /// Since when it has been at most half as bad as the active one.
+    better_since: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -356,7 +558,7 @@ enum State {
     Alive { since: Time },
 }
 
-/// Events that may wait. One call makes at most ten: eight lost sources, a switch, a return.
+/// Events that may wait. One call makes at most 17: two faults of eight sources each, and a switch.
 const EVENTS_MAX: usize = 32;
 
 const NEVER: Time = Time::from_ns(u64::MAX);
@@ -367,8 +569,17 @@ mod tests {
 
     use super::*;
 
-    const CONFIG: Config =
-        Config { primary: Some(0), health_timeout: Duration::from_millis(500), hold_off: Duration::from_secs(5) };
+    const CONFIG: Config = Config {
+        primary: Some(0),
+        health_timeout: Duration::from_millis(500),
+        hold_off: Duration::from_secs(5),
+        switch_on: Rules {
+            loss_per_mille: None,
+            ts_errors_per_second: None,
+            hold_off: Duration::from_secs(2),
+            return_hold_off: Duration::from_secs(3),
+        },
+    };
 
     #[test]
     fn the_first_to_deliver_is_active_at_once() {
@@ -476,7 +687,7 @@ mod tests {
         assert_eq!(failover.poll_timeout(), None);
         assert!(failover.handle_packet(ms(2_000), 2));
         assert!(!failover.handle_packet(ms(2_001), 0));
-        assert_eq!(failover.stats().switches_total, 1);
+        assert_eq!(failover.stats().switches.total(), 1);
     }
 
     #[test]
@@ -484,7 +695,7 @@ mod tests {
         let mut failover = with_sources(CONFIG, 2);
         deliver(&mut failover, 0..10, &[0, 1]);
         assert!(failover.handle_packet(ms(5_000), 0));
-        assert_eq!(failover.stats().switches_total, 0);
+        assert_eq!(failover.stats().switches.total(), 0);
     }
 
     #[test]
@@ -527,11 +738,179 @@ mod tests {
         assert_eq!(failover.stats().events_dropped_total, 200 - EVENTS_MAX as u64);
     }
 
+    /// 2 % of loss for 2 s; at most 1 % for 3 s.
+    fn judging() -> Config {
+        Config { switch_on: Rules { loss_per_mille: Some(20), ..CONFIG.switch_on }, ..CONFIG }
+    }
+
+    #[test]
+    fn a_lossy_primary_is_left_and_returned_to_after_the_hold_off() {
+        let mut run = Judged::new(judging(), 2);
+        run.pass(30, &[Some(0), Some(0)]);
+        run.pass(25, &[Some(300), Some(0)]);
+        let fault = Fault::Loss;
+        let degraded = Event::SourceDegraded { source: 0, fault };
+        let switched = Event::Switched { from: 0, to: 1, cause: Cause::Faulty(fault) };
+        assert_eq!(run.told.iter().map(|told| told.1).collect::<Vec<_>>()[3..], [degraded, switched]);
+        assert_eq!(run.told.last().map(|told| told.0), Some(3_110 + 2_000), "2 % of the second show at 3,110 ms");
+        assert_eq!(run.failover.fault(0), Some(fault));
+        run.pass(50, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.pass(20, &[Some(0), Some(0)]);
+        assert_eq!((run.failover.active(), run.failover.fault(0)), (Some(0), None));
+        assert_eq!(run.failover.stats().switches, Switches { loss: 1, ..Switches::default() });
+    }
+
+    #[test]
+    fn nobody_switches_to_what_is_no_better() {
+        let mut run = Judged::new(judging(), 3);
+        run.pass(60, &[Some(300), Some(200), Some(300)]);
+        assert_eq!(run.failover.active(), Some(0));
+        run.pass(60, &[Some(300), Some(140), Some(100)]);
+        assert_eq!(run.failover.active(), Some(2), "the best of those that are clearly better");
+        run.pass(60, &[Some(300), Some(60), Some(100)]);
+        assert_eq!(run.failover.active(), Some(2));
+        run.pass(60, &[Some(300), Some(10), Some(100)]);
+        assert_eq!(run.failover.active(), Some(1));
+        // Silence is worse than loss, and the least bad one follows.
+        run.pass(20, &[Some(300), None, Some(100)]);
+        assert_eq!(run.failover.active(), Some(2));
+        run.pass(20, &[Some(300), None, None]);
+        assert_eq!(run.failover.active(), Some(0));
+    }
+
+    #[test]
+    fn a_backup_with_loss_does_not_follow_a_silent_primary_if_there_is_a_better_one() {
+        let mut run = Judged::new(judging(), 3);
+        run.pass(40, &[Some(0), Some(100), Some(0)]);
+        run.pass(10, &[None, Some(100), Some(0)]);
+        assert_eq!(run.failover.active(), Some(2));
+    }
+
+    #[test]
+    fn other_rules_judge_anew_and_none_judge_nothing() {
+        let mut run = Judged::new(judging(), 1);
+        run.pass(60, &[Some(300)]);
+        assert_eq!(run.failover.fault(0), Some(Fault::Loss));
+        run.failover.set_config(CONFIG);
+        assert_eq!(run.failover.fault(0), None);
+        assert!(!run.failover.wants_counts(ms(1_000_000)));
+        run.failover.set_config(judging());
+        assert!(run.failover.wants_counts(ms(run.at)));
+        run.pass(60, &[Some(300)]);
+        assert_eq!(run.failover.fault(0), Some(Fault::Loss));
+    }
+
+    #[test]
+    fn whoever_gives_no_counts_is_not_asked_in_a_loop() {
+        let mut failover = with_sources(judging(), 1);
+        failover.handle_packet(ms(0), 0);
+        assert_eq!(failover.poll_timeout(), Some(ms(0)));
+        failover.handle_timeout(ms(0));
+        assert_eq!(failover.poll_timeout(), Some(ms(100)));
+    }
+
+    proptest! {
+        /// Changes for a fault, and returns, are a hold-off apart from any other, and never for the worse.
+        #[test]
+        fn random_losses_make_no_one_flap(
+            spans in prop::collection::vec((1u64..60, prop::array::uniform3(loss())), 1..25),
+        ) {
+            let config = judging();
+            let mut run = Judged::new(config, 3);
+            for (looks, losses) in &spans {
+                run.pass(*looks, losses);
+            }
+            run.pass(120, &[Some(300), Some(300), Some(0)]);
+            prop_assert_eq!(run.failover.active(), Some(2), "the only good one");
+            run.pass(120, &[Some(10), Some(0), Some(0)]);
+            prop_assert_eq!(run.failover.active(), Some(0), "the primary is good enough");
+            let mut changed = None;
+            for (at, event) in &run.told {
+                let (from, to, is_at_once) = match *event {
+                    Event::Switched { from, to, cause } => (from, to, cause == Cause::Silent),
+                    Event::SwitchedBack { from, to } => (from, to, false),
+                    Event::Activated { .. } => {
+                        changed = Some(*at);
+                        continue;
+                    }
+                    Event::SourceLost { .. }
+                    | Event::SourceAlive { .. }
+                    | Event::SourceDegraded { .. }
+                    | Event::SourceRestored { .. } => continue,
+                };
+                let before = changed.replace(*at).unwrap_or(0);
+                if is_at_once {
+                    continue;
+                }
+                prop_assert!(at - before >= 2_000, "changes at {} and {} ms", before, at);
+                let [from, to] = [from, to].map(|source| run.level(source, *at));
+                let is_fine = to <= 20.1;
+                let is_better = to <= from + 0.1 && matches!(event, Event::Switched { .. });
+                let is_return = is_fine && matches!(event, Event::SwitchedBack { .. });
+                prop_assert!(is_better || is_return, "at {} ms {:?} from {} to {} per mille", at, event, from, to);
+            }
+        }
+    }
+
+    /// Per mille, or silence.
+    fn loss() -> impl Strategy<Value = Option<u64>> {
+        prop_oneof![1 => Just(None), 4 => Just(Some(0)), 2 => (0u64..60).prop_map(Some), 2 => (0u64..900).prop_map(Some)]
+    }
+
+    /// Sources that bring a packet in each 10 ms, and count what they lose.
+    struct Judged {
+        failover: Failover,
+        at: u64,
+        counts: Vec<Counts>,
+        /// Every 10 ms what each has counted so far.
+        history: Vec<Vec<Counts>>,
+        told: Vec<(u64, Event)>,
+    }
+
+    impl Judged {
+        fn new(config: Config, sources: u8) -> Self {
+            let counts = vec![Counts::default(); usize::from(sources)];
+            Self { failover: with_sources(config, sources), at: 0, counts, history: Vec::new(), told: Vec::new() }
+        }
+
+        /// For so many tenths of a second each source loses so many packets of a thousand, or is silent.
+        fn pass(&mut self, tenths: u64, losses: &[Option<u64>]) {
+            for _ in 0..tenths * 10 {
+                self.history.push(self.counts.clone());
+                if self.failover.wants_counts(ms(self.at)) {
+                    self.failover.handle_counts(ms(self.at), (0..).zip(self.counts.iter().copied()));
+                }
+                if self.failover.poll_timeout().is_some_and(|due| due <= ms(self.at)) {
+                    self.failover.handle_timeout(ms(self.at));
+                }
+                for ((source, counts), loss) in (0..).zip(&mut self.counts).zip(losses) {
+                    if let Some(loss) = loss {
+                        self.failover.handle_packet(ms(self.at), source);
+                        counts.packets += 1_000 - loss;
+                        counts.lost += loss;
+                    }
+                }
+                self.told.extend(std::iter::from_fn(|| self.failover.poll_event()).map(|event| (self.at, event)));
+                self.at += 10;
+            }
+        }
+
+        /// Loss in the second before a moment, per mille.
+        fn level(&self, source: u8, at: u64) -> f64 {
+            let now = self.history[at as usize / 10][usize::from(source)];
+            let then = self.history[(at as usize / 10).saturating_sub(100)][usize::from(source)];
+            let (packets, lost) = (now.packets - then.packets, now.lost - then.lost);
+            1_000.0 * lost as f64 / (packets + lost).max(1) as f64
+        }
+    }
+
     proptest! {
         /// Whoever calls `handle_timeout` when asked sees, at every millisecond, what the definition says.
         #[test]
         fn random_schedules_agree_with_the_model(schedule in schedule(), primary in prop::option::of(0u8..4)) {
-            let config = Config { primary, health_timeout: Duration::from_millis(20), hold_off: Duration::from_millis(70) };
+            let (health_timeout, hold_off) = (Duration::from_millis(20), Duration::from_millis(70));
+            let config = Config { primary, health_timeout, hold_off, ..CONFIG };
             let mut failover = with_sources(config, 4);
             let mut model = Model { config, packets: vec![Vec::new(); 4], active: None, started: None };
             for (at, sources) in schedule.iter().enumerate() {

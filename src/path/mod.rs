@@ -5,6 +5,7 @@
 
 pub mod allow;
 pub mod failover;
+pub mod health;
 pub mod limit;
 pub mod merge;
 

@@ -17,6 +17,8 @@ use crate::units::Time;
 
 pub mod fec;
 pub mod mpegts;
+#[cfg(feature = "rist")]
+pub mod rist;
 pub mod rtp;
 #[cfg(feature = "srt")]
 pub mod srt;
@@ -173,9 +175,16 @@ impl Transmit {
 /// Header bytes in front of a payload.
 pub type WireHeader = ArrayVec<u8, WIRE_HEADER_BYTES_MAX>;
 
-/// Longest header that is not part of the payload's buffer: an RTP header without CSRC list (RFC 3550 5.1) or an SRT
-/// header is 12 or 16 bytes.
-pub const WIRE_HEADER_BYTES_MAX: usize = 16;
+/// A header of `bytes`, cut to [`WIRE_HEADER_BYTES_MAX`].
+pub(crate) fn wire_header(bytes: &[u8]) -> WireHeader {
+    let mut header = WireHeader::new_const();
+    let _fits = header.try_extend_from_slice(&bytes[..bytes.len().min(WIRE_HEADER_BYTES_MAX)]);
+    header
+}
+
+/// Longest header that is not part of the payload's buffer: an RTP header without CSRC list (RFC 3550 5.1) is 12 bytes, an
+/// SRT header 16, and RIST's tunnel has up to 16 before an RTP header.
+pub const WIRE_HEADER_BYTES_MAX: usize = 28;
 
 /// The sockets a core may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -130,6 +130,7 @@ pub struct Network {
     by_address: BTreeMap<SocketAddr, (NodeId, Port)>,
     links: BTreeMap<(NodeId, NodeId), Link>,
     queue: BTreeMap<(Time, u64), (NodeId, Input)>,
+    work_takes: Duration,
     /// Happenings put in so far: those of one moment keep their order.
     queued: u64,
     fingerprint: Fnv,
@@ -148,6 +149,7 @@ impl Network {
             by_address: BTreeMap::new(),
             links: BTreeMap::new(),
             queue: BTreeMap::new(),
+            work_takes: WORK_TAKES,
             queued: 0,
             fingerprint: Fnv::default(),
             stats: Stats::default(),
@@ -224,6 +226,11 @@ impl Network {
         &self.pool
     }
 
+    /// From now on work that cores have done elsewhere takes so long, as on a busy machine.
+    pub const fn set_work_takes(&mut self, span: Duration) {
+        self.work_takes = span;
+    }
+
     /// A node's core.
     #[must_use]
     pub fn core(&self, node: NodeId) -> &dyn Core {
@@ -298,7 +305,7 @@ impl Network {
             self.transmit(id, &transmit);
         }
         while let Some(work) = self.nodes[id.0].core.poll_work() {
-            self.enqueue(self.now + WORK_TAKES, id, Input::Done(work.run()));
+            self.enqueue(self.now + self.work_takes, id, Input::Done(work.run()));
         }
         let node = &mut self.nodes[id.0];
         while let Some(packet) = node.core.poll_packet() {
@@ -415,7 +422,7 @@ impl Fnv {
 /// Number of [`Port`]s.
 const PORTS: usize = Port::ALL.len();
 
-/// How long work takes that is done elsewhere.
+/// How long work takes that is done elsewhere, if nothing else is said.
 const WORK_TAKES: Duration = Duration::from_millis(1);
 
 /// Happenings that may be under way. Judgement: two seconds of 300 Mb/s; a pool has four times the buffers.

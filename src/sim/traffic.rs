@@ -85,6 +85,21 @@ impl Check {
         self.highest = self.highest.max(Some(number));
     }
 
+    /// The highest number that arrived.
+    #[must_use]
+    pub const fn highest(&self) -> Option<u64> {
+        self.highest
+    }
+
+    /// Different ones from the number `first` on that arrived.
+    #[must_use]
+    pub fn received_from(&self, first: u64) -> u64 {
+        let skip = (first / 64) as usize;
+        let of_first = self.seen.get(skip).map_or(0, |word| word >> (first % 64)).count_ones();
+        let of_others: u32 = self.seen.iter().skip(skip + 1).map(|word| word.count_ones()).sum();
+        u64::from(of_first + of_others)
+    }
+
     /// What became of the first `made` packets, if no more were made.
     #[must_use]
     pub const fn report(&self, made: u64) -> Report {

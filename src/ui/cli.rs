@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::control::config::Listen;
 use crate::engine::url::parse_coalesce;
+use crate::path::health::Rules;
 use crate::path::merge::{RecoveryWindow, WINDOW_MAX};
 
 /// Live-media transport: one feed in, many out, and no packet lost that could have been kept.
@@ -32,21 +33,26 @@ pub(super) enum Command {
   anabranch route udp://0.0.0.0:5000 -- udp://10.0.0.2:6000 udp://10.0.0.3:6000
   anabranch route udp://@239.1.1.1:5000?iface=eth0 -- rtp://10.0.0.2:5004
   anabranch route rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000       the second source is the backup
+  anabranch route --switch-on loss=20 rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000   leave the first at 2 % of loss, too
   anabranch route --merge rtp://:5000 rtp://:5002 -- udp://10.0.0.2:6000   both carry the same: what one loses the other has
+  anabranch route udp://:5000 -- 'rtp://10.0.0.2:5004?iface=eth0&leg=10.1.0.2:5004@eth1'   the same over two networks
   anabranch route udp://:5000 -- 'srt://:9000?latency=200'              any number of callers pull it
   anabranch route 'srt://10.0.0.9:9000?passphrase=file:key.txt' -- udp://10.0.0.2:6000
+  anabranch route rist://@:5000 -- 'rist://10.0.0.9:5000?profile=simple&buffer=300'
   anabranch route --coalesce 2ms udp://:5000 -- udp://10.0.0.2:6000    less CPU for 2 ms of latency
   anabranch route --json --stats 1 test:bars?rate=20M -- udp://127.0.0.1:6000
 
 Keys of udp:// and rtp:// sources: iface, rcvbuf, source; rtp:// also pt, reorder.
-Keys of udp:// and rtp:// outputs: coalesce, dscp, iface, pkt_size, sndbuf, ttl; rtp:// also header, pt, ssrc.
+Keys of udp:// and rtp:// outputs: coalesce, dscp, iface, pkt_size, sndbuf, ttl; rtp:// also fec, header, leg, pt,
+ssrc.
 Keys of srt://: libsrt's, as latency (ms), passphrase, pbkeylen, streamid, mode, maxbw; dscp, iface, rcvbuf, sndbuf.
+Keys of rist://: librist's, as buffer (ms), profile, secret, username, password; npd, nack; dscp, iface, rcvbuf.
 Ctrl-C ends cleanly and prints totals.")]
 pub(super) struct Route {
-    /// Where packets come from: udp://, rtp://, srt:// or test:. One to eight.
+    /// Where packets come from: udp://, rtp://, srt://, rist:// or test:. One to eight.
     #[arg(required = true, value_name = "SOURCE")]
     pub(super) sources: Vec<String>,
-    /// Where packets go to: udp://, rtp:// or srt://. Up to 256.
+    /// Where packets go to: udp://, rtp://, srt:// or rist://. Up to 256.
     #[arg(last = true, required = true, value_name = "OUTPUT")]
     pub(super) outputs: Vec<String>,
     /// Hold packets back for this long, so that several leave with one system call: 2ms, 500us. A URL's own coalesce
@@ -59,12 +65,19 @@ pub(super) struct Route {
     /// How far apart merged sources may be: 100ms unless given, at most 15s, or auto for as far as they are.
     #[arg(long, value_name = "TIME", requires = "merge", value_parser = recovery_window)]
     pub(super) recovery_window: Option<RecoveryWindow>,
+    /// Release merged packets all with the same delay, that of the recovery window, instead of waiting only at gaps.
+    #[arg(long, requires = "merge")]
+    pub(super) align: bool,
     /// Silence after which a source counts as lost, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub(super) health_timeout_ms: u64,
     /// How long the first source must have been back before the flow returns to it, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pub(super) hold_off_ms: u64,
+    /// What makes the flow leave a source that delivers: loss=PER_MILLE, ts-errors=PER_SECOND, or both; also hold-off=2s
+    /// and return-hold-off=5s, for how long it must be so, and good again. As loss=20,ts-errors=5.
+    #[arg(long, value_name = "RULES", conflicts_with = "merge", value_parser = switch_on)]
+    pub(super) switch_on: Option<Rules>,
     /// Print figures every N seconds; 0 for never. A terminal shows live lines unless this is given.
     #[arg(long, value_name = "N")]
     pub(super) stats: Option<u64>,
@@ -149,6 +162,31 @@ fn coalesce(text: &str) -> Result<Duration, String> {
     parse_coalesce(text).ok_or_else(|| "write a time from 0 to 100ms, as 2ms".to_string())
 }
 
+fn switch_on(text: &str) -> Result<Rules, String> {
+    let mut rules = Rules::default();
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((part, ""));
+        let number = |max| value.parse().ok().filter(|number| (1..=max).contains(number));
+        let time = || humantime::parse_duration(value).ok().filter(|time| *time <= HOLD_OFF_MAX);
+        let is_good = match key {
+            "loss" => number(999).map(|number| rules.loss_per_mille = Some(number)),
+            "ts-errors" => number(100_000).map(|number| rules.ts_errors_per_second = Some(number)),
+            "hold-off" => time().map(|time| rules.hold_off = time),
+            "return-hold-off" => time().map(|time| rules.return_hold_off = time),
+            _ => return Err(format!("{key} is none of loss, ts-errors, hold-off, return-hold-off")),
+        };
+        is_good.ok_or_else(|| match key {
+            "loss" => "write packets lost of a thousand, from 1 to 999, as loss=20".to_string(),
+            "ts-errors" => "write errors in a second, from 1 to 100000, as ts-errors=5".to_string(),
+            _ => format!("write a time up to 1h, as {key}=2s"),
+        })?;
+    }
+    if rules.is_any() { Ok(rules) } else { Err("give loss, ts-errors, or both, as loss=20,ts-errors=5".into()) }
+}
+
+/// As in the API.
+const HOLD_OFF_MAX: Duration = Duration::from_secs(3_600);
+
 fn recovery_window(text: &str) -> Result<RecoveryWindow, String> {
     if text == "auto" {
         return Ok(RecoveryWindow::Auto);
@@ -157,4 +195,29 @@ fn recovery_window(text: &str) -> Result<RecoveryWindow, String> {
     let window: Duration = humantime::parse_duration(text).map_err(|_| wrong())?;
     let fits = (Duration::from_millis(1)..=WINDOW_MAX).contains(&window);
     if fits { Ok(RecoveryWindow::Fixed(window)) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_and_what_is_wrong_is_told() {
+        let hold_off = Duration::from_millis(700);
+        let expected = Rules { loss_per_mille: Some(20), ts_errors_per_second: Some(5), hold_off, ..Rules::default() };
+        assert_eq!(switch_on("loss=20,ts-errors=5,hold-off=700ms"), Ok(expected));
+        for (text, problem) in [
+            ("", "is none of loss"),
+            ("los=20", "los is none of loss"),
+            ("loss", "from 1 to 999"),
+            ("loss=0", "from 1 to 999"),
+            ("loss=1000", "from 1 to 999"),
+            ("ts-errors=x", "errors in a second"),
+            ("loss=20,hold-off=2h", "up to 1h, as hold-off=2s"),
+            ("hold-off=2s", "give loss, ts-errors, or both"),
+        ] {
+            let told = switch_on(text).unwrap_err();
+            assert!(told.contains(problem), "{text}: {told}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::live::{LiveBlock, write};
 use crate::control::metrics_json;
-use crate::engine::{Event, FlowSnapshot, MergeSnapshot, OutputSnapshot, Severity, SourceSnapshot};
+use crate::engine::{Event, FlowSnapshot, LegSnapshot, MergeSnapshot, OutputSnapshot, Severity, SourceSnapshot};
 
 /// How to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,11 @@ impl Reporter {
         let width = self.name_width;
         let sources = snapshot.sources.iter().map(|source| source_line(source, width));
         let merge = snapshot.merge.iter().map(|merge| merge_line(merge, width));
-        sources.chain(merge).chain(snapshot.outputs.iter().map(|output| output_line(output, width))).collect()
+        let outputs = snapshot.outputs.iter().flat_map(|output| {
+            let legs = output.legs.iter().map(move |leg| leg_line(leg, width));
+            std::iter::once(output_line(output, width)).chain(legs)
+        });
+        sources.chain(merge).chain(outputs).collect()
     }
 }
 
@@ -154,6 +158,12 @@ fn output_line(output: &OutputSnapshot, width: usize) -> String {
         output.status,
         output.packets
     )
+}
+
+fn leg_line(leg: &LegSnapshot, width: usize) -> String {
+    let (drops, rate) = (drops(&leg.drops.by_cause()), leg.bitrate.to_string());
+    let lost = leg.peer_loss.map(|share| format!("  peer lost {:.1} %", share * 100.0)).unwrap_or_default();
+    format!("  {:width$}  {:12}  {rate:>12}  {:>11} packets  leg {}{lost}{drops}", "", leg.status, leg.packets, leg.leg)
 }
 
 fn drops(by_cause: &[(&'static str, u64)]) -> String {

@@ -12,7 +12,7 @@ use crate::engine::{
     Engine, EngineConfig, Event, FailoverConfig, FailoverMode, FlowConfig, MergeConfig, Mode, MonitorConfig,
     OutputConfig, SourceConfig, url,
 };
-use crate::path::AllowList;
+use crate::path::{AllowList, merge};
 use crate::units::FlowId;
 
 pub(super) fn run(route: &cli::Route) -> Result<(), Failure> {
@@ -91,18 +91,21 @@ fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
             primary: None,
             health_timeout: Duration::from_millis(route.health_timeout_ms),
             hold_off: Duration::from_millis(route.hold_off_ms),
+            switch_on: route.switch_on.unwrap_or_default(),
         },
         monitor: MonitorConfig::default(),
     })
 }
 
 fn mode(route: &cli::Route) -> FailoverMode {
-    let Some(recovery_window) =
-        route.recovery_window.or_else(|| route.merge.then_some(MergeConfig::default().recovery_window))
-    else {
+    if !route.merge {
         return FailoverMode::Failover;
-    };
-    FailoverMode::Merge(MergeConfig { recovery_window, ..MergeConfig::default() })
+    }
+    let otherwise = MergeConfig::default();
+    FailoverMode::Merge(MergeConfig {
+        recovery_window: route.recovery_window.unwrap_or(otherwise.recovery_window),
+        release: if route.align { merge::Mode::Align } else { otherwise.release },
+    })
 }
 
 /// A source named after its place on the command line.

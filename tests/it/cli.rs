@@ -123,6 +123,26 @@ fn json_lines_parse() {
 }
 
 #[test]
+fn sources_are_merged_with_one_delay_and_the_window_that_they_need() {
+    let sink = Sink::new(V4);
+    let legs = [(); 2].map(|()| SocketAddr::from((V4, free_port())));
+    let [one, two] = legs.map(|leg| url_of("rtp", leg, ""));
+    let options = ["--merge", "--recovery-window", "auto", "--align", "--stats", "1"];
+    let route = Cli::start(&[&["route"][..], &options, &[&one, &two, "--", &sink.url()]].concat());
+    route.wait_line("flow started");
+    let mut feeds = legs.map(|leg| RtpFeed::new(leg, 7, 100));
+    for _ in 0..200 {
+        feeds.iter_mut().for_each(|feed| drop(feed.send()));
+    }
+    sink.assert_perfect(200);
+    let line = route.wait_line("PROTECTED");
+    assert!(line.contains("lost 0"), "{line}");
+    assert_eq!(route.interrupt().0.code(), Some(0));
+    let (code, stderr) = refused(&["route", "--align", &one, "--", &sink.url()]);
+    assert!(code == Some(2) && stderr.contains("--merge"), "{stderr}");
+}
+
+#[test]
 fn figures_come_at_the_interval_that_was_asked_for() {
     let sink = Sink::new(V4);
     let route = Cli::start(&["route", "--stats", "1", "test:bars?rate=2M", "--", &sink.url()]);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anabranch::engine::{EventKind, FlowConfig};
+use anabranch::path::failover::Cause;
 
 use crate::support::{Feed, Rig, RunningFeed, Sink, V4, flow, free_port, source, udp, wait_until};
 
@@ -53,8 +54,8 @@ fn the_backup_takes_over_and_the_primary_returns() {
 
     let primary = primary.stop();
     let event = rig.wait_event("f", "the failover", |event| matches!(event, EventKind::SourceFailover { .. }));
-    let expected =
-        EventKind::SourceFailover { from: "s1".parse().unwrap(), to: "s2".parse().unwrap(), silent: HEALTH_TIMEOUT };
+    let [from, to] = ["s1", "s2"].map(|name| name.parse().unwrap());
+    let expected = EventKind::SourceFailover { from, to, cause: Cause::Silent, silent: HEALTH_TIMEOUT };
     assert_eq!(event, expected);
     wait_active(&rig, "s2");
     wait_for_packets_of(&sink, 2);

@@ -16,6 +16,8 @@ mod guard;
 mod http;
 mod idle;
 mod isolation;
+#[cfg(unix)]
+mod legs;
 mod merge;
 mod multicast;
 mod network;
@@ -25,7 +27,10 @@ mod probe;
 #[cfg(unix)]
 mod process;
 mod proxy;
+mod rist;
+mod rist_srp;
 mod rtp;
+mod rules;
 mod srt;
 mod srt_peers;
 mod support;

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 
 use crate::http::TestServer;
 use crate::proxy::Proxy;
-use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, url_of, wait_until};
+use crate::support::{
+    Feed, Rig, Sink, TS, V4, excuse_pause, flow, free_port, let_pass, patiently, perfect, url_of, wait_until,
+};
 
 /// Three legs, each with 5 % loss of its own, 0, 60 and about 150 ms behind; the third is SRT, which repairs its own.
 /// Each is cut for a while, twice. Whatever one of the RTP legs brought comes out, once, in order and as it was sent.
@@ -95,6 +97,67 @@ fn check_figures(merge: &MergeSnapshot, passed: [u64; 2], came: u64) {
     assert!(skew(legs[1]) >= Duration::from_millis(60) && skew(legs[2]) >= Duration::from_millis(110), "{merge:?}");
 }
 
+/// One RTP sender whose packets come by RTP, by RIST and by SRT, each with 5 % loss of its own; one way after the other is
+/// cut. Every packet comes out, once, in order and as it was sent.
+#[test]
+fn rtp_rist_and_srt_together_lose_nothing() {
+    patiently(three_protocols);
+}
+
+fn three_protocols() {
+    let (rig, carrier, sink) = (Rig::new(), Rig::new(), Sink::new(V4));
+    let [one, two, three, into_rist, into_srt] = [(); 5].map(|()| SocketAddr::from((V4, free_port())));
+    let good = link::Config { delay: Duration::from_millis(10), ..link::Config::default() };
+    let paths = [Proxy::two_way(one, 1, good), Proxy::new(two, 2, good.delay), Proxy::two_way(three, 3, good)];
+    let [rtp, rist, srt] = paths.each_ref().map(|path| path.address);
+    let sources = [url_of("rtp", one, ""), url_of("rist", two, RIST), url_of("srt", three, SRT_IN)];
+    let sources = sources.map(|url| url.replace("rist://", "rist://@"));
+    rig.apply("f", merged(flow(sources, [sink.url()]), RecoveryWindow::Fixed(Duration::from_millis(800))));
+    let rist = url_of("rist", rist, &format!("{RIST}&header=keep"));
+    carrier.apply("by rist", flow([url_of("rtp", into_rist, "")], [rist]));
+    carrier.apply("by srt", flow([url_of("rtp", into_srt, "")], [url_of("srt", srt, SRT_OUT)]));
+    wait_until("both connections", || {
+        let connected = |event: &&EventKind| matches!(event, EventKind::PeerConnected { .. });
+        rig.events("f").iter().filter(connected).count() == 2
+    });
+
+    let mut feed = MultiFeed::new(&[rtp, into_rist, into_srt]);
+    let lossy = |share| link::Config { loss: Model::Random { share }, ..good };
+    let mut due = clock::now();
+    for number in 0..3 * TURN + TAIL {
+        // Nobody misses what is lost at the very beginning or end.
+        let (turn, step) = ((number / TURN) as usize, number % TURN);
+        match (turn, step) {
+            (0, TAIL) => paths.iter().for_each(|path| path.set_both(lossy(0.05))),
+            (3, 0) => paths.iter().for_each(|path| path.set_both(good)),
+            (..3, CUT_FROM) => paths[turn].set_both(lossy(1.0)),
+            (..3, CUT_UNTIL) => paths[turn].set_both(lossy(0.05)),
+            _ => {}
+        }
+        feed.send(&[true; 3]);
+        due = (due + Duration::from_millis(1)).max(clock::now());
+        while clock::now() < due {
+            std::thread::park_timeout(due.since(clock::now()));
+        }
+    }
+    wait_until("the last packet", || sink.range_from(0).0 == Some(feed.made() - 1));
+    // What the fastest leg lost is waited for until the slowest brings it.
+    excuse_pause(sink.take_longest_pause(), Duration::from_millis(500));
+    assert_eq!(sink.report(feed.made()), perfect(feed.made()));
+    let merge = rig.snapshot("f").merge.unwrap();
+    assert_eq!((merge.stats.lost, merge.stats.restarts, merge.stats.forced), (0, 0, 0), "{merge:?}");
+    assert!(merge.legs.iter().all(|(_, leg)| leg.is_merged && leg.mismatched + leg.unnumbered == 0), "{merge:?}");
+    // Fastest to slowest; what the slowest could fill, a faster one mostly has.
+    assert!(merge.legs[0].1.first > merge.legs[1].1.first && merge.legs[2].1.filled > 0, "{merge:?}");
+    let recovered = |name: &str| rig.source("f", name).recovered;
+    assert!(recovered("s2") > TURN / 40 && recovered("s3") > TURN / 40, "{:?}", rig.snapshot("f"));
+    for name in ["s1", "s2", "s3"] {
+        let source = || name.parse().unwrap();
+        rig.wait_event("f", "a lost leg", |event| *event == EventKind::LegLost { source: source() });
+        rig.wait_event("f", "its return", |event| *event == EventKind::LegRecovered { source: source() });
+    }
+}
+
 /// Failover, merging in every way, and back, while packets flow: none is lost, and none comes twice.
 #[test]
 fn settings_change_while_packets_flow() {
@@ -124,6 +187,44 @@ fn settings_change_while_packets_flow() {
     assert_eq!(rig.output("f", "o1").disconnections, 0);
 }
 
+/// From failover to merging and back while one path is 40 ms behind the other, whichever is the first: no packet is lost, and
+/// none comes twice.
+#[test]
+fn merging_is_switched_on_and_off_between_two_packets() {
+    for slow in [0, 1] {
+        let (rig, sink) = (Rig::new(), Sink::new(V4));
+        let legs = [(); 2].map(|()| SocketAddr::from((V4, free_port())));
+        let delay = Duration::from_millis(40);
+        let path = Proxy::two_way(legs[slow], 9, link::Config { delay, ..link::Config::default() });
+        let plain = flow(legs.map(|leg| url_of("rtp", leg, "")), [sink.url()]);
+        let merging = merged(plain.clone(), RecoveryWindow::Fixed(Duration::from_millis(200)));
+        let mut targets = legs;
+        targets[slow] = path.address;
+        let mut feed = MultiFeed::new(&targets);
+        let mut send = |count, to: [bool; 2]| {
+            for _ in 0..count {
+                feed.send(&to);
+                let_pass(Duration::from_millis(1));
+            }
+            feed.made()
+        };
+        rig.apply("f", plain.clone());
+        // The primary first: it would take over from the other one with what that had brought already.
+        send(100, [true, false]);
+        rig.wait_event("f", "the first source", |event| matches!(event, EventKind::SourceActive { .. }));
+        send(100, [true, true]);
+        for _ in 0..3 {
+            rig.apply("f", merging.clone());
+            send(200, [true, true]);
+            assert!(rig.snapshot("f").merge.is_some_and(|merge| merge.is_active()));
+            rig.apply("f", plain.clone());
+            send(200, [true, true]);
+        }
+        let made = send(100, [true, true]);
+        sink.assert_perfect(made);
+    }
+}
+
 /// A leg comes while the flow runs, is alone after the other left, and is alone from the beginning.
 #[test]
 fn legs_come_and_go() {
@@ -147,6 +248,73 @@ fn legs_come_and_go() {
         wait_until("the figures", || rig.snapshot("f").merge.unwrap().is_active() == is_active);
     }
     sink.assert_perfect(feed.made());
+}
+
+/// The sender starts over, with another SSRC and then with other numbers only: every packet comes out once, the legs are merged
+/// again, and what is released goes on.
+#[test]
+fn a_sender_that_starts_over_on_all_legs_is_followed() {
+    for other_ssrc in [true, false] {
+        let (rig, sink) = (Rig::new(), Sink::keeping(V4));
+        let legs = [(); 2].map(|()| SocketAddr::from((V4, free_port())));
+        let config = flow(legs.map(|leg| url_of("rtp", leg, "")), [sink.url()]);
+        rig.apply("f", merged(config, RecoveryWindow::Fixed(Duration::from_millis(100))));
+        let mut feed = MultiFeed::new(&legs);
+        for _ in 0..300 {
+            feed.send(&[true, true]);
+            sink.wait(feed.made());
+        }
+        if other_ssrc {
+            feed.ssrc += 1;
+        }
+        feed.sequence = 30_000;
+        for number in 0..600 {
+            // Each leg has losses of its own again.
+            feed.send(&[number % 10 != 5, number % 10 != 7]);
+            let_pass(Duration::from_millis(1));
+        }
+        wait_until("the last packet", || sink.kept().last().and_then(|packet| traffic::number(packet)) == Some(899));
+        wait_until("both merged", || rig.snapshot("f").merge.unwrap().is_active());
+        let numbers: Vec<u64> = sink.kept().iter().filter_map(|packet| traffic::number(packet)).collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once");
+        let missing = (0..900).filter(|number| !numbers.contains(number)).count();
+        let merge = rig.snapshot("f").merge.unwrap();
+        eprintln!("another SSRC: {other_ssrc}, {missing} missing, {:?}", merge.stats);
+        assert_eq!(missing, 0, "{merge:?}");
+        assert_eq!(merge.stats.restarts, 1, "{merge:?}");
+        let restarted = rig.events("f").iter().any(|event| matches!(event, EventKind::SourceRestarted { .. }));
+        assert!(restarted, "a jump of the numbers is one, too");
+        assert!(!rig.events("f").iter().any(|event| matches!(event, EventKind::MergeError { .. })));
+    }
+}
+
+/// Silence on one leg is that leg's; silence on all is the end, told once, and over when packets come again.
+#[test]
+fn the_end_of_all_legs_is_told() {
+    let (rig, sink) = (Rig::new(), Sink::new(V4));
+    let legs = [(); 2].map(|()| SocketAddr::from((V4, free_port())));
+    let mut config = flow(legs.map(|leg| url_of("rtp", leg, "")), [sink.url()]);
+    config.failover.health_timeout = Duration::from_millis(300);
+    rig.apply("f", merged(config, RecoveryWindow::Fixed(Duration::from_millis(50))));
+    let mut feed = MultiFeed::new(&legs);
+    let is_end = |event: &EventKind| *event == EventKind::MergeEof;
+    let mut send = |count, to: [bool; 2]| {
+        for _ in 0..count {
+            feed.send(&to);
+            sink.wait(feed.made());
+            let_pass(Duration::from_millis(1));
+        }
+    };
+    send(50, [true, true]);
+    send(500, [true, false]);
+    rig.wait_event("f", "one leg", |event| matches!(event, EventKind::LegLost { .. }));
+    assert!(!rig.events("f").iter().any(is_end));
+    rig.wait_event("f", "the end", is_end);
+    let_pass(Duration::from_millis(400));
+    send(50, [true, true]);
+    rig.wait_event("f", "its return", |event| matches!(event, EventKind::LegRecovered { .. }));
+    assert_eq!(rig.events("f").iter().filter(|event| is_end(event)).count(), 1);
+    assert_eq!(EventKind::MergeEof.to_string(), "no merged source delivers any more");
 }
 
 #[test]
@@ -204,7 +372,17 @@ fn flows_are_merged_over_http() {
     let events = server.get(&format!("{path}/events")).json();
     let merged = |event: &Value| event["type"] == "merge_started" && event["severity"] == "info";
     assert!(events["events"].as_array().unwrap().iter().any(merged), "{events}");
-    sink.assert_perfect(200);
+    wanted["source_failover_config"] = json!({ "failover_mode": "MERGE", "recovery_window": "auto", "align": true });
+    let changed = server.put(&path, &wanted);
+    assert_eq!(changed.status, 200, "{changed:?}");
+    let failover = &changed.json()["source_failover_config"];
+    assert_eq!((&failover["recovery_window"], &failover["align"]), (&json!("auto"), &json!(true)));
+    for _ in 0..100 {
+        feed.send(&[true, true]);
+        let_pass(Duration::from_millis(1));
+    }
+    wait_until("all of them", || metrics()["merge_stats"]["output_packets"] == 100);
+    sink.assert_perfect(300);
 }
 
 fn figures<const N: usize>(of: &Value, names: [&str; N]) -> [u64; N] {
@@ -226,12 +404,14 @@ struct MultiFeed {
     payload: Feed,
     socket: UdpSocket,
     targets: Vec<SocketAddr>,
+    ssrc: u32,
+    sequence: u32,
 }
 
 impl MultiFeed {
     fn new(targets: &[SocketAddr]) -> Self {
         let socket = UdpSocket::bind((V4, 0)).unwrap();
-        Self { payload: Feed::new(targets[0], TS), socket, targets: targets.to_vec() }
+        Self { payload: Feed::new(targets[0], TS), socket, targets: targets.to_vec(), ssrc: 5, sequence: 65_000 }
     }
 
     fn made(&self) -> u64 {
@@ -240,14 +420,10 @@ impl MultiFeed {
 
     /// The next packet, to the targets that are to have it.
     fn send(&mut self, to: &[bool]) {
-        let sequence = 65_000 + self.made() as u32;
-        let header = Header {
-            marker: false,
-            payload_type: 33,
-            sequence: Seq::new(sequence),
-            timestamp: sequence.wrapping_mul(90),
-            ssrc: 5,
-        };
+        let (sequence, ssrc) = (self.sequence, self.ssrc);
+        self.sequence += 1;
+        let timestamp = sequence.wrapping_mul(90);
+        let header = Header { marker: false, payload_type: 33, sequence: Seq::new(sequence), timestamp, ssrc };
         let datagram = [&header.to_bytes()[..], &self.payload.next()].concat();
         for (target, _) in self.targets.iter().zip(to).filter(|(_, to)| **to) {
             self.socket.send_to(&datagram, target).unwrap();
@@ -260,5 +436,11 @@ const PACKETS: u64 = 15_000;
 /// One leg after the other is cut for 1.2 s, 1.3 s after the one before is back.
 const CUT_EVERY: u64 = 2_500;
 const CUT_AFTER: u64 = 1_300;
+/// Packets of each leg's turn in the other test, and where in it the leg is cut: for a second.
+const TURN: u64 = 1_800;
+const CUT_FROM: u64 = 500;
+const CUT_UNTIL: u64 = 1_500;
+const TAIL: u64 = 300;
+const RIST: &str = "profile=simple&buffer=400";
 const SRT_IN: &str = "mode=listener&latency=120&payload=rtp";
 const SRT_OUT: &str = "mode=caller&latency=120&payload=rtp&header=keep";

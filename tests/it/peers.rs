@@ -104,6 +104,17 @@ fn send_paced<'a>(target: SocketAddr, packets: impl IntoIterator<Item = &'a [u8]
 
 #[test]
 fn gstreamer_writes_what_we_send_as_rtp() {
+    gstreamer_writes(|to| url_of("rtp", to, ""));
+}
+
+/// Nobody listens on the first leg, and GStreamer knows nothing of it.
+#[test]
+fn gstreamer_writes_what_comes_on_one_of_two_legs() {
+    let dead = SocketAddr::from((V4, free_port()));
+    gstreamer_writes(|to| url_of("rtp", dead, &format!("leg={to}")));
+}
+
+fn gstreamer_writes(output: impl Fn(SocketAddr) -> String) {
     if !installed("gst-launch-1.0") {
         return;
     }
@@ -121,7 +132,7 @@ fn gstreamer_writes_what_we_send_as_rtp() {
     );
     wait_for_port(to.port());
     let rig = Rig::new();
-    rig.apply("f", flow([udp(listen)], [url_of("rtp", to, "")]));
+    rig.apply("f", flow([udp(listen)], [output(to)]));
     let packets = stream(1_000);
     send_paced(listen, packets.iter().map(Vec::as_slice));
     let sent = packets.concat();

@@ -20,6 +20,7 @@ pub(crate) struct Proxy {
     media: Arc<Mutex<Link>>,
     /// What answers suffer, where that can be changed.
     way_back: Option<Arc<Mutex<Link>>>,
+    pause: Arc<Mutex<Pause>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -32,7 +33,14 @@ impl Proxy {
         let delayed = link::Config { delay: control_delay, ..link::Config::default() };
         let media = link(link::Config::default());
         let stop = Arc::new(AtomicBool::new(false));
-        let mut proxy = Self { address, media: Arc::clone(&media), way_back: None, stop, threads: Vec::new() };
+        let mut proxy = Self {
+            address,
+            media: Arc::clone(&media),
+            way_back: None,
+            pause: Arc::default(),
+            stop,
+            threads: Vec::new(),
+        };
 
         let back = UdpSocket::bind((V4, 0)).unwrap();
         proxy.relay(Arc::new(roomy(address)), media, |_from| {}, move |datagram| back.send_to(datagram, target));
@@ -63,7 +71,8 @@ impl Proxy {
         let (media, back_link) = (link(seed), link(seed + 1));
         let stop = Arc::new(AtomicBool::new(false));
         let way_back = Some(Arc::clone(&back_link));
-        let mut proxy = Self { address, media: Arc::clone(&media), way_back, stop, threads: Vec::new() };
+        let mut proxy =
+            Self { address, media: Arc::clone(&media), way_back, pause: Arc::default(), stop, threads: Vec::new() };
         let front = Arc::new(roomy(address));
         let back = Arc::new(roomy((V4, 0).into()));
         let client = Arc::new(Mutex::new(None));
@@ -98,6 +107,11 @@ impl Proxy {
         self.media().lost + self.way_back.as_ref().map_or(0, |link| lock(link).stats().lost)
     }
 
+    /// The longest time between two datagrams with media, or for which one was held too long, since this was last asked.
+    pub(crate) fn take_longest_pause(&self) -> Duration {
+        std::mem::take(&mut lock(&self.pause).longest)
+    }
+
     /// What media suffered so far.
     pub(crate) fn media(&self) -> link::Stats {
         lock(&self.media).stats()
@@ -110,7 +124,7 @@ impl Proxy {
         heard: impl Fn(SocketAddr) + Send + 'static,
         send: impl Fn(&[u8]) -> std::io::Result<usize> + Send + 'static,
     ) {
-        let stop = Arc::clone(&self.stop);
+        let (stop, pause) = (Arc::clone(&self.stop), Arc::clone(&self.pause));
         self.threads.push(std::thread::spawn(move || {
             let mut buffer = vec![0; 65_536];
             let mut waiting: BTreeMap<(Time, u64), Vec<u8>> = BTreeMap::new();
@@ -122,17 +136,37 @@ impl Proxy {
                 // An error is silence, or an answer to an earlier datagram.
                 if let Ok((len, peer)) = from.recv_from(&mut buffer) {
                     heard(peer);
+                    if len > MEDIA_BYTES_MIN {
+                        lock(&pause).note(clock::now());
+                    }
                     for at in lock(&link).carry(clock::now(), len) {
                         waiting.insert((at, taken), buffer[..len].to_vec());
                         taken += 1;
                     }
                 }
                 while let Some(entry) = waiting.first_entry().filter(|entry| entry.key().0 <= clock::now()) {
+                    let late = clock::now().since(entry.key().0);
                     // What the target refuses is lost, as on a real network.
                     let _ = send(&entry.remove());
+                    let mut pause = lock(&pause);
+                    pause.longest = pause.longest.max(late);
                 }
             }
         }));
+    }
+}
+
+/// How evenly media came, which a machine with too much to do keeps from its threads.
+#[derive(Default)]
+struct Pause {
+    latest: Option<Time>,
+    longest: Duration,
+}
+
+impl Pause {
+    fn note(&mut self, now: Time) {
+        let pause = self.latest.replace(now).map_or(Duration::ZERO, |latest| now.since(latest));
+        self.longest = self.longest.max(pause);
     }
 }
 
@@ -149,4 +183,6 @@ fn next_port(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port() + 1)
 }
 
+/// Reports are shorter.
+const MEDIA_BYTES_MIN: usize = 600;
 const IDLE: Duration = Duration::from_millis(20);

@@ -3,7 +3,9 @@
 //! Nothing here sleeps for a fixed time: whoever waits polls with a deadline, and senders wait for their receivers, so
 //! that a busy machine makes a test slow and not red.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -213,6 +215,8 @@ struct Received {
     check: Check,
     /// `None` if not wanted.
     kept: Option<Vec<Vec<u8>>>,
+    latest: Option<Time>,
+    longest_pause: Duration,
 }
 
 impl Sink {
@@ -281,6 +285,17 @@ impl Sink {
         lock(&self.state.0).check.report(made)
     }
 
+    /// The highest number that came, and how many came from the number `first` on.
+    pub(crate) fn range_from(&self, first: u64) -> (Option<u64>, u64) {
+        let received = lock(&self.state.0);
+        (received.check.highest(), received.check.received_from(first))
+    }
+
+    /// The longest time between two datagrams since this was last asked.
+    pub(crate) fn take_longest_pause(&self) -> Duration {
+        std::mem::take(&mut lock(&self.state.0).longest_pause)
+    }
+
     /// Waits for `made` packets and asserts that each came once, in order and as it was sent.
     pub(crate) fn assert_perfect(&self, made: u64) {
         self.wait(made);
@@ -311,6 +326,9 @@ impl Received {
     fn take(&mut self, datagram: &[u8]) {
         self.count += 1;
         self.bytes += datagram.len() as u64;
+        let now = clock::now();
+        let pause = self.latest.replace(now).map_or(Duration::ZERO, |latest| now.since(latest));
+        self.longest_pause = self.longest_pause.max(pause);
         match &mut self.kept {
             Some(kept) => kept.push(datagram.to_vec()),
             None => self.check.handle(datagram),
@@ -445,6 +463,37 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
     assert!(status.success(), "{test} failed in its own process: {status}");
 }
 
+/// Repeats a case that failed and had an excuse: a busy machine makes a test slow and not red.
+pub(crate) fn patiently(run: impl Fn()) {
+    for left in (0..REPEATED_MAX).rev() {
+        EXCUSE.set(None);
+        let Err(failure) = catch_unwind(AssertUnwindSafe(&run)) else { return };
+        match EXCUSE.take() {
+            Some(excuse) if left > 0 => eprintln!("repeated: {excuse}"),
+            _ => resume_unwind(failure),
+        }
+    }
+}
+
+/// From here on a failure of this thread's case may be due to somebody else.
+pub(crate) fn excuse(why: impl FnOnce() -> String) {
+    EXCUSE.with_borrow_mut(|excuse| {
+        excuse.get_or_insert_with(why);
+    });
+}
+
+/// The same, if packets paused for longer than `most`, which only happens where there is too much to do: within the time that
+/// a buffer gives nobody can then be asked, nor answer, often enough.
+pub(crate) fn excuse_pause(pause: Duration, most: Duration) {
+    if pause > most {
+        excuse(|| format!("the machine paused for {pause:?}"));
+    }
+}
+
+thread_local! {
+    static EXCUSE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 /// Says that a test, or a part of it, was not run.
 pub(crate) fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
@@ -462,3 +511,4 @@ const PORT_FIRST: usize = 10_000;
 const PORT_PAIRS: usize = 11_000;
 /// Packets that a feed may be ahead of its sinks: half of them fit the smallest receive buffer that systems grant.
 const WINDOW: u64 = 64;
+const REPEATED_MAX: u32 = 6;

@@ -1,5 +1,6 @@
-//! Source and output URLs: `udp://`, `rtp://`, `rtp-fec://`, `srt://`, `test:`.
+//! Source and output URLs: `udp://`, `rtp://`, `rtp-fec://`, `srt://`, `rist://`, `test:`.
 
+mod rist;
 mod srt;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -7,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint};
-use crate::adapters::{Host, HostPort, Interface, SocketOptions, rtp, udp};
+use crate::adapters::{Host, HostPort, Interface, LEGS_MAX, LegConfig, SocketOptions, rtp, udp};
 use crate::proto::fec::{Matrix, MatrixError};
 use crate::proto::mpegts::generator;
 use crate::proto::rtp::{HeaderMode, PayloadTypes, ReceiverConfig, SenderConfig};
@@ -109,8 +110,12 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
             }))
         }
         "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse_source(&parts)?))),
+        "rist" => Ok(SourceEndpoint::Rist(Box::new(rist::parse_source(&parts)?))),
         "test" => parts.test_source().map(SourceEndpoint::Test),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://, test:" }),
+        _ => Err(UrlError::Scheme {
+            given: shown.clone(),
+            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, test:",
+        }),
     }
 }
 
@@ -135,19 +140,22 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
         "rtp" | "rtp-fec" => {
             let mut query = parts.query(RTP_OUTPUT_KEYS)?;
             let coalesce = query.coalesce()?;
-            let endpoint = OutputEndpoint::Rtp(rtp::OutputConfig {
-                destination: parts.host_port()?,
-                sender: query.rtp_sender(parts.scheme == "rtp-fec")?,
-                socket: query.socket_options()?,
-            });
+            let (destination, socket) = (parts.host_port()?, query.socket_options()?);
+            let legs = query.legs(&destination, socket.interface.as_ref())?;
+            let sender = query.rtp_sender(parts.scheme == "rtp-fec")?;
+            let endpoint = OutputEndpoint::Rtp(rtp::OutputConfig { destination, socket, sender, legs });
             Ok(OutputUrl { endpoint, coalesce })
         }
         "srt" => {
             let endpoint = OutputEndpoint::Srt(Box::new(srt::parse_output(&parts)?));
             Ok(OutputUrl { endpoint, coalesce: None })
         }
+        "rist" => {
+            let endpoint = OutputEndpoint::Rist(Box::new(rist::parse_output(&parts)?));
+            Ok(OutputUrl { endpoint, coalesce: None })
+        }
         "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://" }),
+        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://, rist://" }),
     }
 }
 
@@ -164,10 +172,10 @@ pub fn without_secrets(url: &str) -> String {
 
 /// What stands in place of a secret.
 pub const HIDDEN: &str = "***";
-const SECRET_KEYS: [&str; 1] = ["passphrase"];
+const SECRET_KEYS: [&str; 3] = ["passphrase", "password", "secret"];
 
 const RTP_OUTPUT_KEYS: &[&str] =
-    &["coalesce", "d", "dscp", "fec", "header", "iface", "l", "pkt_size", "pt", "rows", "sndbuf", "ssrc", "ttl"];
+    &["coalesce", "d", "dscp", "fec", "header", "iface", "l", "leg", "pkt_size", "pt", "rows", "sndbuf", "ssrc", "ttl"];
 
 /// A URL taken apart.
 struct Parts<'url> {
@@ -196,7 +204,7 @@ impl<'url> Parts<'url> {
             if !known.contains(&&*key) {
                 return Err(UrlError::UnknownKey { given: given(), key: key.into(), known: known.join(", ") });
             }
-            if pairs.iter().any(|pair| pair.0 == key) {
+            if key != "leg" && pairs.iter().any(|pair| pair.0 == key) {
                 return Err(UrlError::RepeatedKey { given: given(), key: key.into() });
             }
             pairs.push((key.into(), value.into()));
@@ -252,7 +260,7 @@ impl<'url> Parts<'url> {
     }
 }
 
-/// The query's keys, each taken at most once.
+/// The query's keys, each taken at most once, in the order in which they are given.
 struct Query<'url> {
     url: &'url str,
     pairs: Vec<(String, String)>,
@@ -261,7 +269,7 @@ struct Query<'url> {
 impl Query<'_> {
     fn take(&mut self, key: &str) -> Option<String> {
         let index = self.pairs.iter().position(|pair| pair.0 == key)?;
-        Some(self.pairs.swap_remove(index).1)
+        Some(self.pairs.remove(index).1)
     }
 
     fn value_error(&self, key: &'static str, value: &str, allowed: &str) -> UrlError {
@@ -308,6 +316,24 @@ impl Query<'_> {
             receive_buffer: buffer(self.number("rcvbuf", 4_096, 1 << 30)?),
             send_buffer: buffer(self.number("sndbuf", 4_096, 1 << 30)?),
         })
+    }
+
+    /// Every further leg.
+    fn legs(&mut self, first: &HostPort, interface: Option<&Interface>) -> Result<Vec<LegConfig>, UrlError> {
+        let mut legs: Vec<LegConfig> = Vec::new();
+        while let Some(value) = self.take("leg") {
+            let parsed = parse_leg(&value);
+            let leg = parsed.ok_or_else(|| self.value_error("leg", &value, "IP:PORT or IP:PORT@INTERFACE"))?;
+            let is_first = first == &HostPort::from(leg.address) && interface == leg.interface.as_ref();
+            if is_first || legs.contains(&leg) {
+                return Err(self.value_error("leg", &value, "each address and interface once"));
+            }
+            if legs.len() + 1 >= LEGS_MAX {
+                return Err(self.value_error("leg", &value, &format!("at most {} of them", LEGS_MAX - 1)));
+            }
+            legs.push(leg);
+        }
+        Ok(legs)
     }
 
     fn multicast_source(&mut self, listen: SocketAddr) -> Result<Option<IpAddr>, UrlError> {
@@ -424,6 +450,21 @@ pub fn parse_coalesce(text: &str) -> Option<Duration> {
     (span <= COALESCE_MAX).then_some(span)
 }
 
+/// Reads one leg: `10.0.0.2:5004`, or with the interface that it leaves by, `10.0.0.2:5004@eth1`.
+#[must_use]
+pub fn parse_leg(text: &str) -> Option<LegConfig> {
+    let (address, interface) = match text.split_once('@') {
+        Some((address, interface)) => (address, Some(interface.parse().ok()?)),
+        None => (text, None),
+    };
+    let (host, port) = address.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    match host.parse().ok()? {
+        Host::Ip(ip) => Some(LegConfig { address: SocketAddr::new(ip, port), interface }),
+        Host::Name(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,6 +539,39 @@ mod tests {
             let error = output(&format!("rtp://10.0.0.1:5000?{wrong}")).unwrap_err();
             assert!(error.contains(told), "{error}");
         }
+    }
+
+    #[test]
+    fn legs_are_repeated_and_each_leads_elsewhere() {
+        let legs = |url: &str| match parse_output(url).map(|output| output.endpoint) {
+            Ok(OutputEndpoint::Rtp(config)) => Ok(config.legs.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            Ok(_) => unreachable!("an RTP output"),
+            Err(error) => Err(error.to_string()),
+        };
+        assert_eq!(legs("rtp://10.0.0.1:5004"), Ok(Vec::new()));
+        let two = "rtp://host:5004?iface=eth0&leg=10.1.0.1:5004@eth1&ttl=9&leg=[::1]:6000&leg=239.1.1.1:5004@10.0.0.7";
+        let expected = ["10.1.0.1:5004@eth1", "[::1]:6000", "239.1.1.1:5004@10.0.0.7"].map(String::from);
+        assert_eq!(legs(two), Ok(expected.to_vec()), "in the order given");
+        let same = "rtp-fec://10.0.0.1:5004?iface=eth0&leg=10.0.0.1:5004@eth1&leg=10.0.0.1:5004";
+        assert_eq!(legs(same).map(|legs| legs.len()), Ok(2), "over other interfaces");
+        for (wrong, told) in [
+            ("leg=10.0.0.1", "IP:PORT"),
+            ("leg=10.0.0.1:0", "IP:PORT"),
+            ("leg=host:5004", "IP:PORT"),
+            ("leg=10.0.0.1:5004@", "IP:PORT"),
+            ("leg=10.0.0.9:5004", "each address and interface once"),
+            ("leg=10.0.0.1:5004&leg=10.0.0.1:5004", "each address and interface once"),
+            ("ttl=9&ttl=9", "given twice"),
+        ] {
+            let error = legs(&format!("rtp://10.0.0.9:5004?{wrong}")).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+        let many = |count| (1..=count).map(|n| format!("&leg=10.0.0.1:{n}")).collect::<String>();
+        assert_eq!(legs(&format!("rtp://10.0.0.9:5004?ttl=9{}", many(7))).map(|legs| legs.len()), Ok(7));
+        assert!(legs(&format!("rtp://10.0.0.9:5004?ttl=9{}", many(8))).unwrap_err().contains("at most 7"));
+        assert!(
+            parse_output("udp://10.0.0.9:5004?leg=10.0.0.1:1").unwrap_err().to_string().contains("unknown key leg")
+        );
     }
 
     #[test]

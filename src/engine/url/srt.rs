@@ -141,7 +141,7 @@ fn group(parts: &Parts<'_>, query: &mut Query<'_>, kind: &str) -> Result<Side, U
 }
 
 /// `10.0.0.1:5000`, `[2001:db8::1]:5000`, with `?weight=1` or without.
-fn node(text: &str) -> Option<GroupMember> {
+pub(super) fn node(text: &str) -> Option<GroupMember> {
     let (address, weight) = match text.split_once('?') {
         None => (text, 0),
         Some((address, option)) => (address, option.strip_prefix("weight=")?.parse().ok()?),
@@ -232,7 +232,7 @@ fn encryption(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlError
 }
 
 /// What an environment variable or a file says, so that it stands on no command line.
-fn secret(text: String) -> Option<String> {
+pub(super) fn secret(text: String) -> Option<String> {
     if let Some(name) = text.strip_prefix("env:") {
         return std::env::var(name).ok();
     }

@@ -243,6 +243,7 @@ impl Merger {
         self.legs[index].join(offset);
         if self.has_begun {
             self.stats.restarts += 1;
+            self.begins_anew = true;
             self.tell(Event::Restarted { leg: index as u8 });
         }
         self.has_begun = true;

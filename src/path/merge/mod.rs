@@ -24,7 +24,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::failover::SOURCES_MAX;
-use crate::bus::{Packet, Place, Window};
+use crate::bus::{Meta, Packet, Place, Window};
 use crate::units::Time;
 
 #[cfg(any(test, fuzzing))]
@@ -120,6 +120,8 @@ pub enum Event {
         /// Which.
         leg: u8,
     },
+    /// The last leg that delivered does not any more. Told after its [`Event::LegLost`].
+    AllLost,
     /// A lost leg delivers again.
     LegRecovered {
         /// Which.
@@ -187,6 +189,8 @@ pub struct Merger {
     legs: Box<[Leg; LEGS_MAX]>,
     /// Whether there has been a packet.
     has_begun: bool,
+    /// Whether the stream has begun anew since the last packet was released.
+    begins_anew: bool,
     /// Other legs may be expected to bring what this stream begins with.
     begins_until: Time,
     /// Merged legs that are alive, and those of the others that may turn out to belong to them.
@@ -230,6 +234,7 @@ impl Merger {
             out: VecDeque::new(),
             legs: Box::default(),
             has_begun: false,
+            begins_anew: false,
             begins_until: Time::ZERO,
             partners: 0,
             members_alive: 0,
@@ -289,6 +294,34 @@ impl Merger {
         self.settle(now);
     }
 
+    /// Goes on where somebody else stopped: the stream continues after `latest`, the newest packet of `leg`. Others join once
+    /// they turn out to carry the same, and what they bring of before is not released again.
+    pub fn resume(&mut self, now: Time, leg: u8, latest: &Meta) {
+        let (Some(sequence), index) = (latest.sequence, usize::from(leg)) else { return };
+        let Some(leg) = self.legs.get_mut(index).filter(|leg| leg.state == State::Waiting) else { return };
+        leg.join(0);
+        (leg.is_alive, leg.last) = (true, now);
+        leg.last_merged = latest.rtp_timestamp.map(|timestamp| (latest.arrival, timestamp));
+        self.ring.restart(sequence + 1);
+        self.clock.restart(now);
+        self.has_begun = true;
+        self.begins_until = now + self.window;
+        self.refresh(now);
+    }
+
+    /// The first common number that is neither released nor given up yet.
+    #[must_use]
+    pub const fn next_number(&self) -> u64 {
+        self.ring.start()
+    }
+
+    /// What added to a leg's own numbers makes them the common ones, wrapping; `None` for one that is not merged.
+    #[must_use]
+    pub fn offset_of(&self, leg: u8) -> Option<u64> {
+        let leg = self.legs.get(usize::from(leg)).filter(|leg| leg.state == State::Member && !leg.must_reanchor)?;
+        Some(leg.offset)
+    }
+
     /// Takes in a packet of a leg.
     pub fn push(&mut self, leg: u8, now: Time, packet: Packet) {
         let index = usize::from(leg);
@@ -331,13 +364,17 @@ impl Merger {
         if now < self.wake_at {
             return;
         }
+        let mut is_one_lost = false;
         for index in 0..LEGS_MAX {
             let leg = &mut self.legs[index];
             if leg.is_alive && now >= leg.last + self.config.leg_timeout {
-                (leg.is_alive, leg.was_lost) = (false, true);
+                (leg.is_alive, leg.was_lost, is_one_lost) = (false, true, true);
                 self.tell(Event::LegLost { leg: index as u8 });
             }
             self.judge(index, now);
+        }
+        if is_one_lost && self.legs.iter().all(|leg| !leg.is_alive) {
+            self.tell(Event::AllLost);
         }
         if now >= self.next_second {
             self.adapt(now);
@@ -347,7 +384,8 @@ impl Merger {
         self.drop_remains(now);
     }
 
-    /// The next packet in order whose time has come by `now`; its sequence number is that of the common axis.
+    /// The next packet in order whose time has come by `now`; its sequence number is that of the common axis. It is a
+    /// discontinuity if it is the first after [`Event::Restarted`], whatever its leg says of itself.
     #[inline]
     pub fn poll_packet(&mut self, now: Time) -> Option<Packet> {
         if let Some(packet) = self.out.pop_front() {
@@ -362,7 +400,9 @@ impl Merger {
             }
             if is_next {
                 self.stats.released += 1;
-                return self.ring.take().map(|held| held.packet);
+                let mut packet = self.ring.take()?.packet;
+                packet.meta.discontinuity = std::mem::take(&mut self.begins_anew);
+                return Some(packet);
             }
             let waited =
                 now.since(held.at - if self.config.mode == Mode::Align { self.window } else { Duration::ZERO });
@@ -537,9 +577,10 @@ impl Merger {
     }
 
     #[inline]
-    fn release(&mut self, packet: Packet) {
+    fn release(&mut self, mut packet: Packet) {
         // One call may release the ring, and then what each leg has queued.
         if self.out.len() < self.ring.capacity() as usize * (1 + LEGS_MAX) {
+            packet.meta.discontinuity = std::mem::take(&mut self.begins_anew);
             self.out.push_back(packet);
         } else {
             self.stats.overflow += 1;

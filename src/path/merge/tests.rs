@@ -59,7 +59,7 @@ fn another_window_and_leg_timeout_hold_from_now_on_and_legs_stay_merged() {
     assert!(!run.events().iter().any(|event| matches!(event, Event::LegLost { .. })));
     run.wait_ms(20);
     let lost = run.events();
-    assert!([0, 1].iter().all(|leg| lost.contains(&Event::LegLost { leg: *leg })), "{lost:?}");
+    assert_eq!(lost, [Event::LegLost { leg: 0 }, Event::LegLost { leg: 1 }, Event::AllLost]);
 }
 
 #[test]
@@ -255,6 +255,21 @@ fn a_leg_that_was_taken_out_delivers_to_nobody() {
 }
 
 #[test]
+fn what_was_passed_on_before_is_not_released_again_and_nothing_is_left_out() {
+    let mut run = Run::new(Config::default(), 2);
+    let latest = Meta { sequence: Some(20), rtp_timestamp: None, arrival: run.now, ..Meta::default() };
+    run.merger.resume(run.now, 0, &latest);
+    // The other leg is ten behind, and comes first.
+    for number in 11..60 {
+        run.push(1, number);
+        run.push(0, number + 10);
+    }
+    assert_eq!(run.released(), (21..70).collect::<Vec<_>>());
+    assert!(run.leg(1).is_merged, "{:?}", run.leg(1));
+    assert_eq!((run.merger.next_number(), run.merger.offset_of(1), run.merger.stats().restarts), (70, Some(0), 0));
+}
+
+#[test]
 fn after_a_restart_numbers_go_on_further_up_with_the_same_lower_bits() {
     let mut run = Run::merged(Config::default());
     run.merger.restart(run.now, 0);
@@ -263,6 +278,12 @@ fn after_a_restart_numbers_go_on_further_up_with_the_same_lower_bits() {
     let packet = run.merger.poll_packet(run.now).unwrap();
     let number = packet.meta.sequence.unwrap();
     assert!(number > 65_536 && number as u16 == 5, "{number}");
+    assert!(packet.meta.discontinuity);
+    // What a leg says of itself is not so of all.
+    let mut packet = run.packet(6, 6, 1 << 31);
+    packet.meta.discontinuity = true;
+    run.merger.push(0, run.now, packet);
+    assert_eq!(run.merger.poll_packet(run.now).map(|packet| packet.meta.discontinuity), Some(false));
     assert!(run.events().contains(&Event::Restarted { leg: 0 }));
 }
 

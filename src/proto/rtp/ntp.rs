@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::units::Time;
 
 /// NTP time at `now`: seconds since 1900 in the upper half, wrapping in 2036, their fraction in the lower.
-pub(super) const fn ntp_at(unix_ns_at_zero: u64, now: Time) -> u64 {
+pub(in crate::proto) const fn ntp_at(unix_ns_at_zero: u64, now: Time) -> u64 {
     let unix_ns = unix_ns_at_zero.saturating_add(now.as_ns());
     let seconds = unix_ns / NS_PER_SECOND + UNIX_EPOCH_SECONDS;
     let fraction = ((unix_ns % NS_PER_SECOND) << 32) / NS_PER_SECOND;
@@ -13,17 +13,17 @@ pub(super) const fn ntp_at(unix_ns_at_zero: u64, now: Time) -> u64 {
 }
 
 /// The middle 32 bits: seconds modulo 65,536 in units of 1/65,536 s.
-pub(super) const fn middle(ntp: u64) -> u32 {
+pub(in crate::proto) const fn middle(ntp: u64) -> u32 {
     (ntp >> 16) as u32
 }
 
 /// A span in units of 1/65,536 s; 18 hours if it is longer.
-pub(super) fn short_from_span(span: Duration) -> u32 {
+pub(in crate::proto) fn short_from_span(span: Duration) -> u32 {
     u32::try_from(span.as_nanos() * 65_536 / u128::from(NS_PER_SECOND)).unwrap_or(u32::MAX)
 }
 
 /// The span of so many units of 1/65,536 s.
-pub(super) const fn span_from_short(short: u32) -> Duration {
+pub(in crate::proto) const fn span_from_short(short: u32) -> Duration {
     Duration::from_nanos(short as u64 * NS_PER_SECOND / 65_536)
 }
 

@@ -9,7 +9,7 @@ use crate::units::{Seq, Ticks90k, Time};
 
 /// Numbers the packets of one sender.
 #[derive(Debug)]
-pub(super) struct Numbering {
+pub(in crate::proto) struct Numbering {
     mode: HeaderMode,
     payload_type: u8,
     payload_bytes_max: usize,
@@ -20,7 +20,7 @@ pub(super) struct Numbering {
 }
 
 impl Numbering {
-    pub(super) fn new(config: &SenderConfig, random: &mut Random) -> Self {
+    pub(in crate::proto) fn new(config: &SenderConfig, random: &mut Random) -> Self {
         Self {
             mode: config.header,
             payload_type: config.payload_type,
@@ -35,15 +35,16 @@ impl Numbering {
         self.ssrc
     }
 
-    pub(super) fn timestamp(&self, meta: &Meta) -> u32 {
+    pub(in crate::proto) fn timestamp(&self, meta: &Meta) -> u32 {
         match meta.rtp_timestamp {
             Some(timestamp) if self.mode == HeaderMode::Keep => timestamp,
             _ => ticks_at(meta.arrival).wrapping_add(self.timestamp_offset),
         }
     }
 
-    /// Gives `each` the packet with its number, or its parts if it has to be cut.
-    pub(super) fn number(&mut self, packet: &Packet, mut each: impl FnMut(Seq<16>, Packet)) {
+    /// Gives `each` the packet with its number, or its parts if it has to be cut. A discontinuity is that of the first
+    /// part; it goes into the marker bit (RFC 2250 2.1).
+    pub(in crate::proto) fn number(&mut self, packet: &Packet, mut each: impl FnMut(Seq<16>, Packet)) {
         let kept = packet.meta.sequence.filter(|_| self.mode == HeaderMode::Keep);
         let part_bytes = part_bytes(packet, self.payload_bytes_max);
         if kept.is_some() || packet.len() <= part_bytes {
@@ -52,24 +53,26 @@ impl Numbering {
             return each(sequence, packet.clone());
         }
         for start in (0..packet.len()).step_by(part_bytes) {
-            let part = packet.slice(start..packet.len().min(start + part_bytes));
+            let mut part = packet.slice(start..packet.len().min(start + part_bytes));
+            part.meta.discontinuity &= start == 0;
             each(self.next_sequence, part);
             self.next_sequence = self.next_sequence.add(1);
         }
     }
 
-    pub(super) const fn header(&self, sequence: Seq<16>, timestamp: u32) -> Header {
+    /// Without the marker.
+    pub(in crate::proto) const fn header(&self, sequence: Seq<16>, timestamp: u32) -> Header {
         Header { marker: false, payload_type: self.payload_type, sequence, timestamp, ssrc: self.ssrc }
     }
 }
 
 /// Bytes in one datagram when `packet` has to be cut: whole TS packets if it is a transport stream.
-fn part_bytes(packet: &Packet, payload_bytes_max: usize) -> usize {
+pub(in crate::proto) fn part_bytes(packet: &Packet, payload_bytes_max: usize) -> usize {
     let is_ts = packet.first() == Some(&SYNC_BYTE) && packet.len().is_multiple_of(TS_PACKET_BYTES);
     if is_ts { (payload_bytes_max / TS_PACKET_BYTES).max(1) * TS_PACKET_BYTES } else { payload_bytes_max.max(1) }
 }
 
 /// A moment as an RTP timestamp.
-pub(super) const fn ticks_at(time: Time) -> u32 {
+pub(in crate::proto) const fn ticks_at(time: Time) -> u32 {
     Ticks90k::from_span(time.since(Time::ZERO)).0 as u32
 }

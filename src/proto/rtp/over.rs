@@ -27,6 +27,8 @@ pub struct Over<C> {
     pool: Pool,
     numbering: Numbering,
     source: Option<Source>,
+    /// Whether the next packet does not continue what came before it.
+    is_mark_due: bool,
     restarts: VecDeque<Event>,
     next_restart_told: Time,
     malformed: u64,
@@ -44,6 +46,7 @@ impl<C: Core> Over<C> {
             pool: surroundings.pool.clone(),
             numbering: Numbering::new(config, &mut Random::new(surroundings.seed)),
             source: None,
+            is_mark_due: true,
             restarts: VecDeque::new(),
             next_restart_told: Time::ZERO,
             malformed: 0,
@@ -54,6 +57,7 @@ impl<C: Core> Over<C> {
 
     /// Takes the header off; `None` if that is all there is, or not one.
     fn open(&mut self, packet: Packet) -> Option<Packet> {
+        self.is_mark_due |= packet.meta.discontinuity;
         if is_rtcp(&packet) {
             self.unexpected += 1;
             return None;
@@ -67,6 +71,7 @@ impl<C: Core> Over<C> {
             Some(source) if source.ssrc() == header.ssrc && source.is_near(header.sequence) => source,
             Some(source) if source.ssrc() == header.ssrc && source.is_same_run(&header, arrival) => source,
             Some(before) => {
+                self.is_mark_due = true;
                 self.tell(arrival, Event::Restarted { from: before.ssrc(), to: header.ssrc });
                 Source::new(&header, arrival, Some(&before))
             }
@@ -76,8 +81,12 @@ impl<C: Core> Over<C> {
         let mut packet = packet.into_slice(payload);
         packet.meta.sequence = Some(sequence);
         packet.meta.rtp_timestamp = Some(header.timestamp);
-        // A packet without payload keeps a path open (RFC 6263 4.1).
-        (!packet.is_empty()).then_some(packet)
+        if packet.is_empty() {
+            // It keeps a path open (RFC 6263 4.1).
+            return None;
+        }
+        packet.meta.discontinuity = std::mem::take(&mut self.is_mark_due);
+        Some(packet)
     }
 
     fn tell(&mut self, now: Time, event: Event) {
@@ -104,7 +113,8 @@ impl<C: Core> Core for Over<C> {
                 *no_buffer += 1;
                 return;
             };
-            buffer[..HEADER_BYTES].copy_from_slice(&Header { sequence, ..template }.to_bytes());
+            let marker = payload.meta.discontinuity;
+            buffer[..HEADER_BYTES].copy_from_slice(&Header { sequence, marker, ..template }.to_bytes());
             buffer[HEADER_BYTES..len].copy_from_slice(&payload);
             below.handle_packet(now, &Packet::new(buffer, 0..len, payload.meta));
         });

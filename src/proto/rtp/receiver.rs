@@ -11,7 +11,8 @@
 //!
 //! One stray packet never disturbs a stream, and a sender that starts over is followed with its second packet; the first
 //! one is kept and released as well (RFC 3550 A.1). A sender that was merely silent for a while, which its timestamp
-//! shows, counts its losses and is not called restarted.
+//! shows, counts its losses and is not called restarted. The first packet of each life of the sender is marked as a
+//! discontinuity.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -43,8 +44,12 @@ pub struct Receiver {
     source: Option<Source>,
     probation: Option<Arrived>,
     reorder: Reorder<Packet>,
+    /// Whether the next packet is the first of a life of the sender.
+    is_at_start: bool,
     fec: Option<Decoder>,
     packets: VecDeque<Packet>,
+    /// Whether a packet that was marked as a discontinuity has not left.
+    is_mark_due: bool,
     /// Who sent the last packet.
     peer: Option<SocketAddr>,
     /// Who sent the last RTCP datagram of our source.
@@ -67,11 +72,13 @@ impl Receiver {
             fec: config.fec.then(|| Decoder::new(pool.clone())),
             config,
             pool,
+            is_at_start: false,
             ssrc: random.next() as u32,
             random,
             source: None,
             probation: None,
             packets: VecDeque::new(),
+            is_mark_due: false,
             peer: None,
             control_peer: None,
             ended: false,
@@ -126,6 +133,7 @@ impl Receiver {
         let mut packet = datagram.into_slice(payload);
         packet.meta.sequence = Some(sequence);
         packet.meta.rtp_timestamp = Some(header.timestamp);
+        packet.meta.discontinuity = std::mem::take(&mut self.is_at_start);
         self.ended = false;
         self.stats.received += 1;
         match self.reorder.insert(now, sequence, packet, &mut self.packets) {
@@ -215,6 +223,7 @@ impl Receiver {
             fec.restart();
         }
         self.source = Some(source);
+        self.is_at_start = true;
         // RFC 3550 8.2: whoever sees his own SSRC takes another one.
         while self.ssrc == header.ssrc {
             self.ssrc = self.random.next() as u32;
@@ -328,10 +337,12 @@ impl Core for Receiver {
     fn poll_packet(&mut self) -> Option<Packet> {
         // A packet without payload keeps a path open (RFC 6263 4.1); it has a number but nothing for the bus.
         loop {
-            let packet = self.packets.pop_front()?;
+            let mut packet = self.packets.pop_front()?;
             if !packet.is_empty() {
+                packet.meta.discontinuity |= std::mem::take(&mut self.is_mark_due);
                 return Some(packet);
             }
+            self.is_mark_due |= packet.meta.discontinuity;
         }
     }
 

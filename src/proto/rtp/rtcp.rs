@@ -252,6 +252,14 @@ pub struct CompoundWriter {
 }
 
 impl CompoundWriter {
+    /// Writes into memory that is there already; what was in it is gone.
+    #[cfg(feature = "rist")]
+    #[must_use]
+    pub(in crate::proto) fn reuse(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        Self { bytes }
+    }
+
     /// Adds an SR with at most 31 blocks; further ones are left out.
     #[must_use]
     pub fn sender_report(mut self, ssrc: u32, info: &SenderInfo, reports: &[ReportBlock]) -> Self {
@@ -291,6 +299,15 @@ impl CompoundWriter {
     pub fn goodbye(mut self, ssrc: u32) -> Self {
         self.start(BYE, 1, 1);
         self.words([ssrc]);
+        self
+    }
+
+    /// Adds a packet of any other type: what `count` means is the type's business, and `words` follow the first.
+    #[cfg(feature = "rist")]
+    #[must_use]
+    pub(in crate::proto) fn other(mut self, packet_type: u8, count: u8, words: &[u32]) -> Self {
+        self.start(packet_type, usize::from(count & COUNT_MAX), words.len());
+        self.bytes.extend(words.iter().flat_map(|word| word.to_be_bytes()));
         self
     }
 

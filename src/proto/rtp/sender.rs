@@ -3,18 +3,20 @@
 use std::collections::VecDeque;
 
 use super::config::SenderConfig;
+use super::feedback::Feedback;
 use super::header::Header;
 use super::ntp;
 use super::numbering::{Numbering, ticks_at};
 use super::random::Random;
 use super::receiver::report_interval;
-use super::rtcp::{Compound, CompoundWriter, ReportBlocks, Rtcp, SenderInfo};
+use super::rtcp::{CompoundWriter, SenderInfo};
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::fec::{Direction, Encoder, FecPacket};
-use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader};
+use crate::proto::{Core, Datagram, Detail, Event, Port, Stats, Surroundings, Transmit, WireHeader, wire_header};
 use crate::units::{Seq, Time};
 
-/// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second.
+/// Packets in, RTP datagrams out, the payload never copied; sender reports once or twice a second. The marker bit says
+/// that the packet is a discontinuity (RFC 2250 2.1).
 ///
 /// Both ports are connected to the receiver. The first report goes before the first packet: there are receivers that
 /// take no media from a sender whose CNAME they have not heard (librist).
@@ -106,36 +108,15 @@ impl Sender {
         packet
     }
 
-    /// What a receiver says about us: loss, and the round trip from when our report left until its answer came, less
-    /// the time it kept it (RFC 3550 6.4.1).
-    fn handle_reports(&mut self, arrival: Time, reports: ReportBlocks<'_>) {
-        for block in reports.iter().filter(|block| block.ssrc == self.numbering.ssrc()) {
-            self.stats.peer_fraction_lost = Some(block.fraction_lost);
-            let arrival = ntp::middle(ntp::ntp_at(self.unix_ns_at_zero, arrival));
-            let round_trip = arrival.wrapping_sub(block.last_sr).wrapping_sub(block.since_last_sr);
-            // Rounding on both sides may put a short round trip just below zero.
-            if block.last_sr != 0 && round_trip.cast_signed() >= -2 {
-                self.stats.round_trip = Some(ntp::span_from_short(round_trip.cast_signed().max(0).cast_unsigned()));
-            }
-        }
+    /// How to read what receivers say about it.
+    pub(super) const fn feedback(&self) -> Feedback {
+        Feedback { ssrc: self.numbering.ssrc(), unix_ns_at_zero: self.unix_ns_at_zero }
     }
 }
 
 impl Core for Sender {
     fn handle_datagram(&mut self, _now: Time, datagram: Datagram) {
-        if datagram.port != Port::Control {
-            self.stats.unexpected += 1;
-            return;
-        }
-        for packet in Compound::new(&datagram.packet) {
-            match packet {
-                Ok(Rtcp::SenderReport { reports, .. } | Rtcp::ReceiverReport { reports, .. }) => {
-                    self.handle_reports(datagram.packet.meta.arrival, reports);
-                }
-                Ok(Rtcp::SourceDescription(_) | Rtcp::Goodbye(_) | Rtcp::Other { .. }) => {}
-                Err(_) => self.stats.malformed += 1,
-            }
-        }
+        self.feedback().handle(&datagram, &mut self.stats);
     }
 
     fn handle_packet(&mut self, now: Time, packet: &Packet) {
@@ -155,7 +136,7 @@ impl Core for Sender {
             sent.packets = sent.packets.wrapping_add(1);
             sent.octets = sent.octets.wrapping_add(payload.len() as u32);
             if let Some(fec) = fec {
-                protect(fec, Header { sequence, ..header }, &payload);
+                protect(fec, Header { sequence, marker: payload.meta.discontinuity, ..header }, &payload);
             }
             media.push_back(Outgoing::Media { sequence, timestamp, payload });
             if let Some(fec) = fec {
@@ -187,7 +168,9 @@ impl Core for Sender {
         }
         match self.media.pop_front() {
             Some(Outgoing::Media { sequence, timestamp, payload }) => {
-                let header = WireHeader::from_iter(self.numbering.header(sequence, timestamp).to_bytes());
+                let marker = payload.meta.discontinuity;
+                let header = Header { marker, ..self.numbering.header(sequence, timestamp) };
+                let header = wire_header(&header.to_bytes());
                 Some(Transmit { port: Port::Media, to: None, header, payload: Some(payload) })
             }
             Some(Outgoing::Fec(FecPacket { direction, packet })) => {

@@ -9,7 +9,7 @@ use crate::units::{Extender, Seq, Ticks90k, Time};
 
 /// One sender from its first packet until it starts over.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(in crate::proto) struct Source {
     ssrc: u32,
     extender: Extender<16>,
     /// What to add to the extender's numbers so that those of two lives of a sender never meet.
@@ -29,7 +29,7 @@ pub(super) struct Source {
 
 impl Source {
     /// A sender whose first packet has `header`. Its extended numbers lie above those of `before`.
-    pub(super) fn new(header: &Header, arrival: Time, before: Option<&Self>) -> Self {
+    pub(in crate::proto) fn new(header: &Header, arrival: Time, before: Option<&Self>) -> Self {
         let extender = Extender::new(header.sequence);
         Self {
             ssrc: header.ssrc,
@@ -44,30 +44,30 @@ impl Source {
         }
     }
 
-    pub(super) const fn ssrc(&self) -> u32 {
+    pub(in crate::proto) const fn ssrc(&self) -> u32 {
         self.ssrc
     }
 
     /// The extended number of the first packet.
-    pub(super) const fn first_sequence(&self) -> u64 {
+    pub(in crate::proto) const fn first_sequence(&self) -> u64 {
         self.sequence_of(self.first)
     }
 
     /// Whether a packet of this sender is so near the latest that it needs no proof (RFC 3550 A.1).
-    pub(super) const fn is_near(&self, sequence: Seq<16>) -> bool {
+    pub(in crate::proto) const fn is_near(&self, sequence: Seq<16>) -> bool {
         let step = self.step_to(sequence);
         -MISORDER_MAX <= step && step <= DROPOUT_MAX
     }
 
     /// Whether a packet far ahead comes from the same run of the sender, after an outage: its timestamp has gone on
     /// with the time that has passed.
-    pub(super) fn is_same_run(&self, header: &Header, arrival: Time) -> bool {
+    pub(in crate::proto) fn is_same_run(&self, header: &Header, arrival: Time) -> bool {
         let drift = transit(header, arrival).wrapping_sub(self.transit) as i32;
         self.step_to(header.sequence) > 0 && drift.unsigned_abs() < TRANSIT_CHANGE_MAX.0 as u32
     }
 
     /// Counts a packet and gives its extended sequence number.
-    pub(super) fn count(&mut self, header: &Header, arrival: Time) -> u64 {
+    pub(in crate::proto) fn count(&mut self, header: &Header, arrival: Time) -> u64 {
         self.received += 1;
         // RFC 3550 A.8; the first packet adds nothing, as its transit is the one compared with.
         let transit = transit(header, arrival);
@@ -78,13 +78,19 @@ impl Source {
         self.sequence_of(number)
     }
 
+    /// The extended number that a packet sent again has; it says nothing about the path.
+    #[cfg(feature = "rist")]
+    pub(in crate::proto) const fn place(&self, sequence: Seq<16>) -> u64 {
+        self.sequence_of(self.extender.peek(sequence))
+    }
+
     /// Takes note of an SR that came at `arrival`.
-    pub(super) const fn count_report(&mut self, info: &SenderInfo, arrival: Time) {
+    pub(in crate::proto) const fn count_report(&mut self, info: &SenderInfo, arrival: Time) {
         self.last_sr = Some((ntp::middle(info.ntp), arrival));
     }
 
     /// The report block for this source; `None` when nothing came since the last.
-    pub(super) fn report(&mut self, now: Time) -> Option<ReportBlock> {
+    pub(in crate::proto) fn report(&mut self, now: Time) -> Option<ReportBlock> {
         let expected = self.extender.highest() - self.first + 1;
         let (expected_before, received_before) = std::mem::replace(&mut self.at_report, (expected, self.received));
         if self.received == received_before {
@@ -109,7 +115,7 @@ impl Source {
     }
 
     /// Interarrival jitter.
-    pub(super) fn jitter(&self) -> Duration {
+    pub(in crate::proto) fn jitter(&self) -> Duration {
         Duration::from_nanos(u64::from(self.jitter_x16) * 100_000 / (9 * 16))
     }
 
@@ -132,11 +138,11 @@ fn transit(header: &Header, arrival: Time) -> u32 {
 const CYCLE: u64 = 1 << 16;
 
 /// A packet this far ahead of the latest is still believed at once (RFC 3550 A.1).
-pub(super) const DROPOUT_MAX: i32 = 3_000;
+pub(in crate::proto) const DROPOUT_MAX: i32 = 3_000;
 
 /// A packet this far behind the latest is still believed. RFC 3550 A.1 says 100, which is 6 ms at 200 Mb/s; ten times
 /// that is still far from what a restart at a random number would hit.
-pub(super) const MISORDER_MAX: i32 = 1_000;
+pub(in crate::proto) const MISORDER_MAX: i32 = 1_000;
 
 /// Transit times further apart than one second belong to two clocks. Judgement: no path changes by as much, and a random
 /// timestamp comes as near once in 24,000 restarts.

@@ -19,7 +19,8 @@ fn packets_in_order_pass_at_once_without_their_header() {
     rig.receive(3, Port::Media, &rtp(1, 33, 1, b"payload"));
     let packet = rig.receiver.poll_packet().unwrap();
     assert_eq!(*packet, *b"payload");
-    let meta = Meta { arrival: ms(3), source: 0, sequence: Some(65_536 + 65_537), rtp_timestamp: Some(1_800) };
+    let (sequence, rtp_timestamp) = (Some(65_536 + 65_537), Some(1_800));
+    let meta = Meta { arrival: ms(3), sequence, rtp_timestamp, ..Meta::default() };
     assert_eq!(packet.meta, meta);
     assert_eq!(rig.receiver.stats().received, 4);
 }
@@ -98,6 +99,17 @@ fn a_new_ssrc_is_followed_with_its_second_packet_and_loses_nothing() {
     assert_eq!(rig.media(4, 2, 502), [502]);
     let stats = rig.receiver.stats();
     assert_eq!((stats.received, stats.lost, stats.unexpected), (5, 1, 0));
+}
+
+#[test]
+fn the_first_packet_with_a_payload_of_each_run_is_marked_as_a_discontinuity() {
+    let mut rig = Rig::new();
+    rig.receive(0, Port::Media, &rtp(1, 33, 10, b""));
+    for (ssrc, sequence) in [(1, 12), (1, 11), (2, 500), (2, 501)] {
+        rig.receive(1, Port::Media, &rtp(ssrc, 33, sequence, b"payload"));
+    }
+    let marks = rig.packets().iter().map(|packet| packet.meta.discontinuity).collect::<Vec<_>>();
+    assert_eq!(marks, [true, false, true, false]);
 }
 
 #[test]
@@ -239,6 +251,21 @@ fn new_headers_count_up_and_stamp_the_arrival_without_copying() {
         let expected =
             Header { sequence: first.sequence.add(steps), timestamp: first.timestamp.wrapping_add(ticks), ..first };
         assert_eq!(*header, expected);
+    }
+}
+
+#[test]
+fn a_discontinuity_sets_the_marker_of_the_first_part() {
+    let rig = Rig::new();
+    for header in [HeaderMode::New, HeaderMode::Keep] {
+        let mut sender = rig.sender(SenderConfig { header, ..SenderConfig::default() });
+        for discontinuity in [false, true, false] {
+            let mut packet = rig.packet(0, &[0x47; 188 * 16]);
+            packet.meta.discontinuity = discontinuity;
+            sender.handle_packet(ms(0), &packet);
+        }
+        let markers = headers(&media(&mut sender)).iter().map(|header| header.marker).collect::<Vec<_>>();
+        assert_eq!(markers, [false, false, false, true, false, false, false, false, false]);
     }
 }
 

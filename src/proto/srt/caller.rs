@@ -23,7 +23,7 @@ use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::rendezvous::{Answer, Meeting, Step};
 use super::stats::{self, Totals};
 use crate::bus::{Meta, Packet, Pool};
-use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Transmit, Tuning, WireHeader, Work};
+use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Transmit, Tuning, Work, wire_header};
 use crate::units::{Seq, Time};
 
 /// A caller as a core.
@@ -651,7 +651,7 @@ fn control_datagram(
     body: &[u8],
 ) -> Option<Transmit> {
     let header = ControlHeader { kind, information: 0, timestamp: timestamp(epoch, now), destination };
-    let (header, payload) = (WireHeader::from(header.bytes()), pool.copy(body, Meta::default())?);
+    let (header, payload) = (wire_header(&header.bytes()), pool.copy(body, Meta::default())?);
     Some(Transmit { port: Port::Control, to: Some(to), header, payload: Some(payload) })
 }
 

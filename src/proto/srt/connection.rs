@@ -19,7 +19,7 @@ use super::receive::{self, Ack, Arrived, Data, Origin};
 use super::send::{self, RoundTrip, Sealed};
 use super::tsbpd::Tsbpd;
 use crate::bus::{Meta, Packet, Pool};
-use crate::proto::{Port, Transmit, WireHeader};
+use crate::proto::{Port, Transmit, wire_header};
 use crate::units::{Seq, Time};
 
 /// What a handshake settled.
@@ -562,14 +562,14 @@ impl Connection {
             timestamp: timestamp(self.settled.epoch, self.now),
             destination: self.settled.peer_id,
         };
-        let header = WireHeader::from(header.bytes());
+        let header = wire_header(&header.bytes());
         let to = Some(self.settled.peer);
         self.control.push_back(Transmit { port: Port::Control, to, header, payload: Some(payload) });
     }
 
     fn transmit_data(&mut self, header: &DataHeader, packet: Packet) -> Transmit {
         self.last_sent = self.now;
-        let (to, header) = (Some(self.settled.peer), WireHeader::from(header.bytes()));
+        let (to, header) = (Some(self.settled.peer), wire_header(&header.bytes()));
         Transmit { port: Port::Media, to, header, payload: Some(packet) }
     }
 

@@ -58,6 +58,8 @@ pub(super) struct Receiver {
     stray: Option<u64>,
     /// A group keeps the packets, and this receiver only sees to the reports: see [`Receiver::join`].
     pub(super) is_shared: bool,
+    /// Whether no packet has left yet.
+    is_at_start: bool,
     payload_average: u64,
     stats: Stats,
 }
@@ -268,6 +270,7 @@ impl Receiver {
             arrivals: Arrivals::new(config.payload_max, now),
             stray: None,
             is_shared: false,
+            is_at_start: true,
             payload_average: PAYLOAD_USUAL,
             stats: Stats::default(),
             config,
@@ -366,6 +369,7 @@ impl Receiver {
         let slot = self.slot(self.start);
         let Held { mut packet, stamp } = self.slots[slot].take()?;
         packet.meta.arrival = self.tsbpd.due(stamp);
+        packet.meta.discontinuity = std::mem::take(&mut self.is_at_start);
         self.present.remove(self.start);
         self.released.insert(self.start);
         self.held.packets -= 1;
@@ -836,7 +840,8 @@ mod tests {
         assert_eq!(rig.receiver.release_at(), Some(ms(100)));
         assert!(rig.receiver.poll_packet(ms(100) - Duration::from_nanos(1)).is_none());
         let packet = rig.receiver.poll_packet(ms(100)).unwrap();
-        assert_eq!(packet.meta, Meta { arrival: ms(100), sequence: Some(FIRST), ..Meta::default() });
+        let (sequence, discontinuity) = (Some(FIRST), true);
+        assert_eq!(packet.meta, Meta { arrival: ms(100), sequence, discontinuity, ..Meta::default() });
         assert_eq!(*packet, 0_u64.to_be_bytes());
         assert!(rig.receiver.poll_packet(ms(1_000)).is_none());
         assert_eq!(rig.receiver.release_at(), None);
