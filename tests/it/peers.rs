@@ -1,7 +1,6 @@
 //! Real foreign tools on the other end: ffmpeg and GStreamer.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +12,7 @@ use anabranch::proto::mpegts::generator::{Config, Generator};
 use anabranch::proto::{Core, Surroundings};
 use anabranch::units::{Bitrate, Time};
 
-use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, let_pass, skipped, udp, url_of, wait_until};
+use crate::support::{Feed, Rig, Sink, TS, V4, flow, free_port, is_bound, let_pass, skipped, udp, url_of, wait_until};
 
 /// Whether `program` is there. If not, that is said loudly, or is a failure where peers are required.
 pub(crate) fn installed(program: &str) -> bool {
@@ -66,13 +65,7 @@ impl Drop for Peer {
 
 /// Waits until somebody on this machine has the UDP port.
 pub(crate) fn wait_for_port(port: u16) {
-    let mark = format!(":{port:04X} ");
-    wait_until("the peer's socket", || {
-        ["/proc/net/udp", "/proc/net/udp6"].iter().any(|file| {
-            let table = fs::File::open(file).map(BufReader::new);
-            table.is_ok_and(|table| table.lines().map_while(Result::ok).any(|line| line.contains(&mark)))
-        })
-    });
+    wait_until("the peer's socket", || is_bound(port));
 }
 
 /// A transport stream of the built-in generator, in packets of 1316 bytes.
