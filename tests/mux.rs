@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anabranch::bus::{Pool, PoolLimits};
 use anabranch::proto::mpegts::mux::{AccessUnit, Config, Format, Multiplexer, Stats};
+use anabranch::proto::mpegts::{TestPicture, picture};
+use anabranch::proto::{Core, Surroundings};
 use anabranch::units::{Bitrate, Ticks90k, Time};
 
 #[test]
@@ -76,6 +78,56 @@ fn byte_streams_of_every_codec_go_through() {
             assert_eq!(frames(&sound, "0:a"), frames(&path, "0:a"), "{audio} {rate:?}");
         }
     }
+}
+
+#[test]
+fn the_test_picture_is_shown_cell_by_cell_and_its_tone_is_clean() {
+    let Some(folder) = tools(&["ffmpeg", "tsreport"]) else {
+        return;
+    };
+    let pool = Pool::new(PoolLimits::default());
+    let config = picture::Config::new(Bitrate::from_bps(2_000_000)).unwrap();
+    // Two seconds to noon.
+    let surroundings = Surroundings { pool, seed: 0, unix_ns_at_zero: (12 * 3_600 - 2) * 1_000_000_000 };
+    let mut signal = TestPicture::new(config, &surroundings);
+    let mut stream = Vec::new();
+    while let Some(due) = signal.poll_timeout().filter(|due| *due < Time::ZERO + Duration::from_millis(11_000)) {
+        signal.handle_timeout(due);
+        while let Some(packet) = signal.poll_packet() {
+            stream.extend_from_slice(&packet);
+        }
+    }
+    let path = write(&folder, &stream);
+    judge(&path, Some(2_000_000));
+    let decoded = decode(&path, &["-map", "0:v", "-f", "rawvideo", "-pix_fmt", "yuv420p"]);
+    let frames: Vec<&[u8]> = decoded.chunks_exact(1_280 * 720 * 3 / 2).collect();
+    assert_eq!(frames.len(), 275);
+    for (number, frame) in frames.iter().enumerate() {
+        let luma = |column: usize, row: usize| frame[row * 1_280 + column];
+        let is_flat = |cell: usize| {
+            let (left, top) = (cell % 80 * 16, cell / 80 * 16);
+            (0..256).all(|n| luma(left + n % 16, top + n / 16) == luma(left, top))
+        };
+        assert!((0..80 * 45).all(is_flat), "picture {number}");
+        let marker: Vec<usize> = (0..80).filter(|column| luma(column * 16, 719) == 235).collect();
+        assert_eq!(marker, [number % 80]);
+    }
+    // The tone is a sine of 1125 Hz at -18 dB: what a notch leaves of it lies at the least bit of 16.
+    let samples = decode(&path, &["-map", "0:a", "-f", "s16le"]);
+    let left: Vec<f64> =
+        samples.chunks_exact(4).map(|both| f64::from(i16::from_le_bytes([both[0], both[1]]))).collect();
+    let steady = &left[4_800..480_000];
+    let peak = steady.iter().fold(0.0_f64, |peak, sample| peak.max(sample.abs()));
+    let turn = 2.0 * (std::f64::consts::TAU * 1_125.0 / 48_000.0).cos();
+    let notched = steady.windows(3).map(|three| three[0] - turn * three[1] + three[2]);
+    let rest = notched.fold(0.0_f64, |rest, sample| rest.max(sample.abs()));
+    eprintln!("peak {:.2} dB, rest {rest:.2} steps", 20.0 * (peak / 32_768.0).log10());
+    assert!((peak - 32_768.0 * 10_f64.powf(-18.0 / 20.0)).abs() < 50.0 && rest < 4.0, "{peak} {rest}");
+}
+
+fn decode(path: &Path, options: &[&str]) -> Vec<u8> {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i"]).arg(path).args(options).arg("-").output().unwrap().stdout
 }
 
 /// What goes into the multiplexer, in order of DTS.

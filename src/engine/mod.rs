@@ -21,7 +21,7 @@ pub mod url;
 
 pub use config::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, OUTPUTS_MAX, OutputConfig, OutputEndpoint, SOURCES_MAX,
-    SourceConfig, SourceEndpoint,
+    SourceConfig, SourceEndpoint, TestSignal,
 };
 pub use error::{ApplyError, Cause, Field};
 pub use event::{EndName, Event, EventKind, Severity};
