@@ -81,6 +81,47 @@ fn byte_streams_of_every_codec_go_through() {
 }
 
 #[test]
+fn opus_goes_through_without_a_picture() {
+    let Some(folder) = tools(&["ffmpeg", "tsreport"]) else {
+        return;
+    };
+    let source = folder.path().join("source.ogg");
+    make(&[SOUND, "-c:a libopus -b:a 128k -ac 2"], &source);
+    let unit = |format, dts, data| Unit { track: 0, format, pts: dts, dts, data };
+    let mut units = vec![unit(Some(Format::opus(2).unwrap()), 0, Vec::new())];
+    // What comes first is about the stream (RFC 7845 3); packets of 20 ms follow.
+    let packets = ogg_packets(&std::fs::read(&source).unwrap()).into_iter().skip(2);
+    units.extend((0..).zip(packets).map(|(n, data)| unit(None, n * 1_800, data)));
+    for rate in [None, Some(500_000)] {
+        let (stream, stats) = multiplex(&units, rate);
+        assert_eq!((stats.malformed, stats.late, stats.mended), (0, 0, 0), "{stats:?}");
+        let path = write(&folder, &stream);
+        let told = Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(&path).args(["-f", "null", "-"]).output();
+        assert_eq!(String::from_utf8(told.unwrap().stderr).unwrap(), "");
+        // In Ogg the first and the last are cut to what was encoded.
+        let (before, after) = (frames(&source, "0:a"), frames(&path, "0:a"));
+        assert_eq!(before.len(), after.len());
+        assert_eq!(before[1..before.len() - 1], after[1..after.len() - 1], "{rate:?}");
+    }
+}
+
+fn ogg_packets(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let (mut packets, mut packet, mut rest) = (Vec::new(), Vec::new(), bytes);
+    while rest.starts_with(b"OggS") {
+        let (lacing, mut body) = rest[27..].split_at(usize::from(rest[26]));
+        for length in lacing {
+            packet.extend_from_slice(&body[..usize::from(*length)]);
+            body = &body[usize::from(*length)..];
+            if *length < 255 {
+                packets.push(std::mem::take(&mut packet));
+            }
+        }
+        rest = body;
+    }
+    packets
+}
+
+#[test]
 fn the_test_picture_is_shown_cell_by_cell_and_its_tone_is_clean() {
     let Some(folder) = tools(&["ffmpeg", "tsreport"]) else {
         return;
