@@ -1,5 +1,5 @@
-//! That the cores of SRT and RIST, RTP over them and those of FEC take no memory for each packet: everything they need they
-//! have after a while, or take from the pool.
+//! That the cores of SRT and RIST, RTP over them, those of FEC and the multiplexer take no memory for each packet:
+//! everything they need they have after a while, or take from the pool.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod rist_line;
@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use anabranch::bus::{Meta, Packet, Pool, PoolLimits};
 use anabranch::proto::fec::{Decoder, Encoder, Matrix};
+use anabranch::proto::mpegts::mux::{self, AccessUnit, Format, Multiplexer};
 use anabranch::proto::rist;
 use anabranch::proto::rtp::{self, Over, SenderConfig};
 use anabranch::proto::srt::Config;
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
 use anabranch::proto::{Core, Datagram, Event, Stats, Surroundings, Transmit};
-use anabranch::units::{Seq, Time};
+use anabranch::units::{Bitrate, Seq, Ticks90k, Time};
 use srt_line::{Line, PACKETS, Traffic};
 
 #[test]
@@ -124,6 +125,31 @@ fn nothing_is_allocated_for_fec_made_and_used() {
     round(102_000..110_000);
     assert_eq!(allocations(), before);
     assert!(recovered > 500, "{recovered}");
+}
+
+#[test]
+fn nothing_is_allocated_for_access_units_multiplexed() {
+    for rate in [None, Some(Bitrate::from_bps(12_000_000))] {
+        let config = mux::Config { rate, ..mux::Config::default() };
+        let mut mux = Multiplexer::new(config, Pool::new(PoolLimits::default())).unwrap();
+        let track = mux.add_track(Format::h264(), None).unwrap();
+        let picture = [&[0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 1, 0, 0, 0, 1, 0x65][..], &[0x5a; 30_000]].concat();
+        let mut bytes = 0;
+        let mut round = |pictures: Range<u64>| {
+            for n in pictures {
+                let (now, dts) = (Time::from_ns(n * 40_000_000), Ticks90k(n * 3_600));
+                mux.handle_access_unit(now, track, &AccessUnit { pts: dts, dts, random_access: false, data: &picture });
+                while let Some(packet) = mux.poll_packet() {
+                    bytes += packet.len();
+                }
+            }
+        };
+        round(0..50);
+        let before = allocations();
+        round(50..200);
+        assert_eq!(allocations() - before, 0, "{rate:?}");
+        assert!(bytes > 190 * 30_000, "{bytes}");
+    }
 }
 
 /// Neither side allocates, whoever called, and however many packets come at a time.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::adapters::{rist, rtp, srt, udp};
 use crate::path::{AllowList, health, limit, merge};
-use crate::proto::mpegts::generator;
+use crate::proto::mpegts::{generator, picture};
 use crate::units::{OutputName, SourceName};
 
 pub use crate::path::failover::SOURCES_MAX;
@@ -104,8 +104,17 @@ pub enum SourceEndpoint {
     Srt(Box<srt::EndpointConfig>),
     /// `rist://`
     Rist(Box<rist::EndpointConfig>),
-    /// `test:`, the built-in signal.
-    Test(generator::Config),
+    /// `test:`, a built-in signal.
+    Test(TestSignal),
+}
+
+/// Which built-in signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestSignal {
+    /// `test:bars`, numbered packets.
+    Numbers(generator::Config),
+    /// `test:picture`, a picture with sound.
+    Picture(picture::Config),
 }
 
 /// Where a flow sends packets to.

@@ -1,13 +1,13 @@
 //! Opens the adapter of a source.
 
-use super::config::{SourceConfig, SourceEndpoint};
+use super::config::{SourceConfig, SourceEndpoint, TestSignal};
 use super::output::srt_tuning;
 use super::resolver::{Addresses, Opened};
 use crate::adapters::{Admission, Driven, Driver, Ports, clock, srt};
 use crate::bus::Pool;
 use crate::path::Limiter;
-use crate::proto::mpegts::Generator;
-use crate::proto::{Surroundings, Tuning};
+use crate::proto::mpegts::{Generator, TestPicture};
+use crate::proto::{Core, Surroundings, Tuning};
 
 /// Opens what the configuration asks for, at the address that its name was looked up to; it listens from now on, but is
 /// read only once it is on a worker.
@@ -28,10 +28,17 @@ pub(super) fn open(config: &SourceConfig, addresses: &Addresses, (pool, ports): 
         },
         SourceEndpoint::Test(test) => {
             let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: clock::unix_ns_at_zero() };
-            Ok(Box::new(Driver::source(Generator::new(*test, &surroundings), None, None, Admission::default())) as _)
+            Ok(match test {
+                TestSignal::Numbers(config) => test_driver(Generator::new(*config, &surroundings)),
+                TestSignal::Picture(config) => test_driver(TestPicture::new(*config, &surroundings)),
+            })
         }
     };
     opened.map_or_else(Opened::Failed, Opened::Ready)
+}
+
+fn test_driver<C: Core + Send + 'static>(core: C) -> Box<dyn Driven> {
+    Box::new(Driver::source(core, None, None, Admission::default()))
 }
 
 impl SourceEndpoint {

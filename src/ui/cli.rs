@@ -116,15 +116,19 @@ pub(super) struct Serve {
     pub(super) demo: bool,
 }
 
-/// Send the built-in test stream: exact constant bit rate, PAT, PMT, PCR, nulls and numbered packets.
+/// Send a built-in test stream of exactly constant bit rate: numbered packets, or a picture with sound.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   anabranch gen udp://127.0.0.1:5000
-  anabranch gen --rate 20M rtp://239.1.1.1:5004?ttl=4")]
+  anabranch gen --rate 20M rtp://239.1.1.1:5004?ttl=4
+  anabranch gen --picture srt://127.0.0.1:9000      moving bars, clock and tone: H.264 and MPEG audio")]
 pub(super) struct Generate {
     /// Where to: udp:// or rtp://.
     #[arg(required = true, value_name = "OUTPUT")]
     pub(super) outputs: Vec<String>,
+    /// Send a picture with sound instead of numbered packets.
+    #[arg(long)]
+    pub(super) picture: bool,
     /// Rate of the transport stream: 500k, 20M, 1G.
     #[arg(long, default_value = "10M")]
     pub(super) rate: String,

@@ -9,9 +9,10 @@ use crate::engine::{FailoverConfig, FlowConfig, MonitorConfig};
 
 pub(super) fn run(generate: &cli::Generate) -> Result<(), Failure> {
     let outputs = generate.outputs.iter().enumerate().map(|(index, text)| route::output(index, text, Duration::ZERO));
+    let signal = if generate.picture { "picture" } else { "bars" };
     let config = FlowConfig {
         name: "gen".into(),
-        sources: vec![route::source(0, &format!("test:bars?rate={}", generate.rate))?],
+        sources: vec![route::source(0, &format!("test:{signal}?rate={}", generate.rate))?],
         outputs: outputs.collect::<Result<_, _>>()?,
         failover: FailoverConfig::default(),
         monitor: MonitorConfig::default(),

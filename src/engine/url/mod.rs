@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint};
+use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint, TestSignal};
 use crate::adapters::{Host, HostPort, Interface, LEGS_MAX, LegConfig, SocketOptions, rtp, udp};
 use crate::proto::fec::{Matrix, MatrixError};
-use crate::proto::mpegts::generator;
+use crate::proto::mpegts::{generator, picture};
 use crate::proto::rtp::{HeaderMode, PayloadTypes, ReceiverConfig, SenderConfig};
 use crate::units::{Bitrate, DataSize};
 
@@ -244,16 +244,24 @@ impl<'url> Parts<'url> {
         Ok((host, port.ok_or_else(|| self.address_error("port wrong"))?))
     }
 
-    fn test_source(&self) -> Result<generator::Config, UrlError> {
-        if !matches!(self.rest.trim_start_matches('/'), "" | "bars") {
-            return Err(UrlError::Scheme { given: self.url.into(), allowed: "test: or test:bars" });
-        }
-        let mut query = self.query(&["pkt_size", "rate"])?;
+    fn test_source(&self) -> Result<TestSignal, UrlError> {
+        let is_picture = match self.rest.trim_start_matches('/') {
+            "" | "bars" => false,
+            "picture" => true,
+            _ => return Err(UrlError::Scheme { given: self.url.into(), allowed: "test:, test:bars or test:picture" }),
+        };
+        let mut query = self.query(if is_picture { &["rate"] } else { &["pkt_size", "rate"] })?;
         let rate = query.take("rate").unwrap_or_else(|| TEST_RATE.into());
+        let parsed = rate.parse::<Bitrate>().ok();
+        if is_picture {
+            let config = parsed.and_then(|rate| picture::Config::new(rate).ok());
+            let error = || query.value_error("rate", &rate, "a bit rate from 1M to 10G, as 20M");
+            return config.map(TestSignal::Picture).ok_or_else(error);
+        }
         let size = query.number("pkt_size", 188, 7 * 188)?.unwrap_or(7 * 188);
-        let parsed = rate.parse::<Bitrate>().ok().and_then(|rate| generator::Config::new(rate, size / 188).ok());
+        let parsed = parsed.and_then(|rate| generator::Config::new(rate, size / 188).ok());
         match parsed {
-            Some(config) if size % 188 == 0 => Ok(config),
+            Some(config) if size % 188 == 0 => Ok(TestSignal::Numbers(config)),
             Some(_) => Err(query.value_error("pkt_size", &size.to_string(), "188 times 1 to 7, as 1316")),
             None => Err(query.value_error("rate", &rate, "a bit rate from 250k to 10G, as 20M")),
         }
@@ -576,10 +584,16 @@ mod tests {
 
     #[test]
     fn the_test_source_takes_a_rate() {
-        let SourceEndpoint::Test(config) = parse_source("test:bars?rate=20M").unwrap() else {
+        let SourceEndpoint::Test(TestSignal::Numbers(config)) = parse_source("test:bars?rate=20M").unwrap() else {
             unreachable!("a test source");
         };
         assert_eq!(Ok(config), generator::Config::new(Bitrate::from_bps(20_000_000), 7));
         assert!(parse_source("test:bars?rate=0").is_err());
+        let picture = parse_source("test:picture?rate=5M").unwrap();
+        let config = picture::Config::new(Bitrate::from_bps(5_000_000)).unwrap();
+        assert_eq!(picture, SourceEndpoint::Test(TestSignal::Picture(config)));
+        for wrong in ["test:picture?rate=999k", "test:picture?pkt_size=188", "test:card"] {
+            assert!(parse_source(wrong).is_err(), "{wrong}");
+        }
     }
 }

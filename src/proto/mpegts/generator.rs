@@ -15,8 +15,10 @@
 
 use std::time::Duration;
 
-use super::packet::{Adaptation, PCR_MODULUS_27M, Pid, TS_PACKET_BYTES, TsPacket};
-use super::psi::{Pat, Pmt, STREAM_TYPE_PRIVATE_PES, packet_of};
+use super::mux::pace::Pace;
+use super::mux::timetable::{Due, Table, Timetable, next_cc};
+use super::packet::{Adaptation, Pid, TS_PACKET_BYTES, TsPacket};
+use super::psi::{Pat, Pmt, STREAM_TYPE_PRIVATE_PES};
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::{Core, Datagram, Event, Stats, Surroundings, Transmit};
 use crate::units::{Bitrate, Ticks27M, Time};
@@ -28,7 +30,7 @@ use crate::units::{Bitrate, Ticks27M, Time};
 /// [`Stats::overflow`] counts the packets left out. [`Stats::received`] counts packets emitted.
 #[derive(Debug)]
 pub struct Generator {
-    config: Config,
+    pace: Pace,
     pool: Pool,
     /// The first packet's moment; set by the first call.
     start: Option<Time>,
@@ -44,27 +46,16 @@ impl Generator {
     /// A stream that starts with the first call of `handle_timeout`.
     #[must_use]
     pub fn new(config: Config, surroundings: &Surroundings) -> Self {
+        let pace = Pace::new(config.rate, config.ts_packets);
         Self {
-            config,
+            pace,
             pool: surroundings.pool.clone(),
             start: None,
             now: Time::ZERO,
             position: 0,
-            multiplex: Multiplex::new(config.rate),
+            multiplex: Multiplex::new(pace),
             stats: Stats::default(),
         }
-    }
-
-    /// When the packet at `position` is due: the moment of its first byte at exactly the configured rate.
-    fn due(&self, start: Time, position: u64) -> Time {
-        let bits_ns = u128::from(position) * self.config.packet_bits() * NS_PER_SECOND;
-        start + Duration::from_nanos(saturating(bits_ns / self.config.rate_bps()))
-    }
-
-    /// The first position that is due at `now` or later.
-    fn position_at(&self, start: Time, now: Time) -> u64 {
-        let bits_ns = now.since(start).as_nanos() * self.config.rate_bps();
-        saturating(bits_ns.div_ceil(self.config.packet_bits() * NS_PER_SECOND))
     }
 }
 
@@ -77,11 +68,11 @@ impl Core for Generator {
 
     fn handle_timeout(&mut self, now: Time) {
         let start = *self.start.get_or_insert(now);
-        if now.since(self.due(start, self.position)) > LATE_MAX {
-            let position = self.position_at(start, now);
+        if now.since(self.pace.due(start, self.position)) > LATE_MAX {
+            let position = self.pace.position_at(start, now);
             self.stats.overflow += position - self.position;
             self.position = position;
-            self.multiplex.jump();
+            self.multiplex.timetable.jump(self.pace.first_slot(position));
         }
         self.now = now;
     }
@@ -91,13 +82,13 @@ impl Core for Generator {
     }
 
     fn poll_packet(&mut self) -> Option<Packet> {
-        let due = self.due(self.start?, self.position);
+        let due = self.pace.due(self.start?, self.position);
         if due > self.now {
             return None;
         }
-        let ts_packets = self.config.ts_packets;
+        let ts_packets = self.pace.ts_packets();
         let len = ts_packets * TS_PACKET_BYTES;
-        let first_slot = self.position * ts_packets as u64;
+        let first_slot = self.pace.first_slot(self.position);
         self.position += 1;
         let Some(mut buffer) = self.pool.take(len) else {
             self.stats.no_buffer += 1;
@@ -116,7 +107,7 @@ impl Core for Generator {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        Some(self.start.map_or(Time::ZERO, |start| self.due(start, self.position).max(self.now + REST)))
+        Some(self.start.map_or(Time::ZERO, |start| self.pace.due(start, self.position).max(self.now + REST)))
     }
 
     fn stats(&self) -> Stats {
@@ -146,14 +137,6 @@ impl Config {
         }
         Ok(Self { rate, ts_packets })
     }
-
-    const fn rate_bps(self) -> u128 {
-        self.rate.as_bps() as u128
-    }
-
-    const fn packet_bits(self) -> u128 {
-        (self.ts_packets * TS_PACKET_BYTES * 8) as u128
-    }
 }
 
 /// Why a configuration is none.
@@ -182,12 +165,8 @@ pub fn number_of(ts_packet: &[u8]) -> Option<u64> {
 /// Decides what each slot of 188 bytes carries.
 #[derive(Debug)]
 struct Multiplex {
-    rate: Bitrate,
-    pat: Table,
-    pmt: Table,
-    pcr_interval: u64,
-    next_pcr: u64,
-    discontinuity: bool,
+    pace: Pace,
+    timetable: Timetable,
     number: u64,
     numbered_cc: u8,
     numbered: [u8; TS_PACKET_BYTES],
@@ -195,7 +174,7 @@ struct Multiplex {
 }
 
 impl Multiplex {
-    fn new(rate: Bitrate) -> Self {
+    fn new(pace: Pace) -> Self {
         let pat = Pat { stream_id: 1, version: 0, programs: &[(PROGRAM, PMT_PID)] };
         let pmt = Pmt {
             program: PROGRAM,
@@ -203,18 +182,14 @@ impl Multiplex {
             pcr_pid: NUMBERED_PID,
             streams: &[(STREAM_TYPE_PRIVATE_PES, NUMBERED_PID)],
         };
-        // A table may have to let PCR and the other table go first.
-        let table_interval = slots_in(rate, TABLE_INTERVAL) - 2;
+        let table_interval = pace.slots_in(TABLE_INTERVAL);
+        let tables =
+            [Table::new(Pid::PAT, table_interval, &pat.section()), Table::new(PMT_PID, table_interval, &pmt.section())];
         let mut null = [0; TS_PACKET_BYTES];
         TsPacket { pid: Pid::NULL, payload: Some(&[0xff; TS_PACKET_BYTES]), ..TsPacket::default() }.write(&mut null);
         Self {
-            rate,
-            pat: Table { packet: packet_of(&pat.section(), Pid::PAT), cc: 0, interval: table_interval, next: 0 },
-            pmt: Table { packet: packet_of(&pmt.section(), PMT_PID), cc: 0, interval: table_interval, next: 1 },
-            pcr_interval: slots_in(rate, PCR_INTERVAL),
-            // After the tables, so that a receiver knows the PID when the first one comes.
-            next_pcr: 2,
-            discontinuity: false,
+            pace,
+            timetable: Timetable::new(0, pace.slots_in(PCR_INTERVAL), tables),
             number: 0,
             numbered_cc: 0,
             numbered: numbered_packet(None),
@@ -222,28 +197,19 @@ impl Multiplex {
         }
     }
 
-    /// Slots were left out: the next one carries PCR.
-    const fn jump(&mut self) {
-        self.next_pcr = 0;
-        self.discontinuity = true;
-    }
-
     fn fill(&mut self, slot: u64, out: &mut [u8; TS_PACKET_BYTES]) {
-        if slot >= self.next_pcr {
-            self.next_pcr = slot + self.pcr_interval;
-            let discontinuity = std::mem::take(&mut self.discontinuity);
-            let adaptation = Adaptation { discontinuity, pcr: Some(self.pcr(slot)), ..Adaptation::default() };
-            *out = numbered_packet(Some(adaptation));
-            self.stamp(out, NUMBER_AT + PCR_FIELD_BYTES);
-        } else if self.pat.is_due(slot) {
-            self.pat.fill(slot, out);
-        } else if self.pmt.is_due(slot) {
-            self.pmt.fill(slot, out);
-        } else if slot % NULL_PERIOD == NULL_PERIOD - 1 {
-            *out = self.null;
-        } else {
-            *out = self.numbered;
-            self.stamp(out, NUMBER_AT);
+        match self.timetable.next(slot, out) {
+            Some(Due::Table) => {}
+            Some(Due::Pcr { discontinuity, .. }) => {
+                let pcr = Some(self.pace.pcr(Ticks27M(0), slot));
+                *out = numbered_packet(Some(Adaptation { discontinuity, pcr, ..Adaptation::default() }));
+                self.stamp(out, NUMBER_AT + PCR_FIELD_BYTES);
+            }
+            None if slot % NULL_PERIOD == NULL_PERIOD - 1 => *out = self.null,
+            None => {
+                *out = self.numbered;
+                self.stamp(out, NUMBER_AT);
+            }
         }
     }
 
@@ -252,35 +218,6 @@ impl Multiplex {
         out[3] |= next_cc(&mut self.numbered_cc);
         out[number_at..number_at + 8].copy_from_slice(&self.number.to_be_bytes());
         self.number += 1;
-    }
-
-    /// The moment at which the byte with the last bit of the PCR base passes by (13818-1 2.4.2.2), at exactly the
-    /// configured rate and cut to the tick, which is 37 ns.
-    fn pcr(&self, slot: u64) -> Ticks27M {
-        let bits = (u128::from(slot) * TS_PACKET_BYTES as u128 + PCR_BASE_LAST_BYTE) * 8;
-        let ticks = bits * 27_000_000 / u128::from(self.rate.as_bps());
-        Ticks27M((ticks % u128::from(PCR_MODULUS_27M)) as u64)
-    }
-}
-
-/// A table that is repeated.
-#[derive(Debug)]
-struct Table {
-    packet: [u8; TS_PACKET_BYTES],
-    cc: u8,
-    interval: u64,
-    next: u64,
-}
-
-impl Table {
-    const fn is_due(&self, slot: u64) -> bool {
-        slot >= self.next
-    }
-
-    const fn fill(&mut self, slot: u64, out: &mut [u8; TS_PACKET_BYTES]) {
-        self.next = slot + self.interval;
-        *out = self.packet;
-        out[3] |= next_cc(&mut self.cc);
     }
 }
 
@@ -298,23 +235,6 @@ fn numbered_packet(adaptation: Option<Adaptation<'_>>) -> [u8; TS_PACKET_BYTES] 
     TsPacket { payload_unit_start: true, pid, adaptation, payload: Some(payload), ..TsPacket::default() }
         .write(&mut out);
     out
-}
-
-/// The present value, and moves to the next (13818-1 2.4.3.3: with payload it goes up by one modulo 16).
-const fn next_cc(cc: &mut u8) -> u8 {
-    let present = *cc;
-    *cc = (present + 1) & 0x0f;
-    present
-}
-
-/// Whole slots of 188 bytes that pass in `span`.
-fn slots_in(rate: Bitrate, span: Duration) -> u64 {
-    let bits = span.as_nanos() * u128::from(rate.as_bps()) / NS_PER_SECOND;
-    saturating(bits / (TS_PACKET_BYTES as u128 * 8))
-}
-
-fn saturating(value: u128) -> u64 {
-    u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 /// How late a call may be and still be caught up with. Judgement: longer than any scheduling hiccup, shorter than what
@@ -352,11 +272,7 @@ const PES_HEADER_BYTES: usize = 6;
 const NUMBER_AT: usize = 4 + PES_HEADER_BYTES;
 /// Length byte, flags and PCR.
 const PCR_FIELD_BYTES: usize = 8;
-/// Offset in the TS packet of the byte with the last bit of the PCR base: header, length and flags are six bytes, the
-/// base is 33 bits.
-const PCR_BASE_LAST_BYTE: u128 = 10;
 const FILLER: u8 = 0xaa;
-const NS_PER_SECOND: u128 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {

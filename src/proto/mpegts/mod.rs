@@ -1,17 +1,20 @@
 //! MPEG transport stream (ISO/IEC 13818-1, here "13818-1"; tables of DVB from EN 300 468, limits from ETSI TR 101 290).
 //!
-//! [`TsPacket`] reads and writes the 188-byte packet, [`psi`] writes PAT and PMT, [`generator`] is a constant-rate test
-//! stream as a core without sockets. [`Scanner`] looks at a stream that passes by: [`Sync`] finds the packets, [`section`]
-//! and [`table`] read the tables that make up [`Programs`], [`PesHeader`] and [`PcrMeter`] the times; [`analysis`] says what is wrong. Nothing here changes a
-//! stream that passes through the engine.
+//! [`TsPacket`] reads and writes the 188-byte packet, [`psi`] writes PAT and PMT, [`mux`] makes streams of access units,
+//! [`generator`] and [`picture`] are constant-rate test streams as cores without sockets. [`Scanner`] looks at a stream
+//! that passes by: [`Sync`] finds the packets, [`section`] and [`table`] read the tables that make up [`Programs`],
+//! [`PesHeader`] and [`PcrMeter`] the times; [`analysis`] says what is wrong. Nothing here changes a stream that passes
+//! through the engine: only what the engine makes itself, or looks at, goes through these types.
 
 pub mod analysis;
 #[cfg(any(test, fuzzing))]
 mod check;
 pub mod generator;
+pub mod mux;
 mod packet;
 mod pcr;
 mod pes;
+pub mod picture;
 mod programs;
 pub mod psi;
 mod scanner;
@@ -31,6 +34,7 @@ pub use packet::{
 };
 pub use pcr::{ACCURACY_NS, POINTS_MAX, PcrMeter, PcrReading};
 pub use pes::{PesError, PesHeader};
+pub use picture::TestPicture;
 pub use programs::{PROGRAMS_MAX, Program, ProgramMap, Programs, ProgramsStats, STREAMS_MAX, Service};
 pub use scanner::{Observer, PidStats, Scanner, ScannerStats, Seen};
 pub use stream::{Media, Stream, format_identifier};

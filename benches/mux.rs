@@ -1,0 +1,68 @@
+//! What the multiplexer costs: a picture of 20 Mb/s and sound, at a varying and at a constant rate.
+#![allow(clippy::unwrap_used, reason = "a bench that cannot go on may panic")]
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use anabranch::bus::{Pool, PoolLimits};
+use anabranch::proto::mpegts::mux::{AccessUnit, Config, Format, Multiplexer};
+use anabranch::units::{Bitrate, Ticks90k, Time};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+criterion_group!(benches, mux);
+criterion_main!(benches);
+
+/// One second of it goes in and out with each iteration; the throughput is that of the access units.
+fn mux(criterion: &mut Criterion) {
+    let record = [1, 0x64, 0, 31, 0xff, 0xe1, 0, 4, 0x67, 0x64, 0, 31, 1, 0, 4, 0x68, 0xee, 0x3c, 0x80];
+    let formats = [("lengths", Format::h264_with_record(&record).unwrap()), ("start codes", Format::h264())];
+    let mut group = criterion.benchmark_group("mux");
+    group.throughput(Throughput::Bytes((PICTURE_BYTES * 25 + SOUND_BYTES * 50) as u64));
+    for (name, format) in formats {
+        let picture = picture(name == "lengths");
+        for rate in [None, Some(24_000_000)] {
+            let config = Config { rate: rate.map(Bitrate::from_bps), ..Config::default() };
+            let mut mux = Multiplexer::new(config, Pool::new(PoolLimits::default())).unwrap();
+            let video = mux.add_track(format.clone(), None).unwrap();
+            let audio = mux.add_track(Format::mpeg_audio(), None).unwrap();
+            let sound = [&[0xff, 0xfd][..], &[0x55; SOUND_BYTES - 2]].concat();
+            let mut tick = 0;
+            let rate = if rate.is_some() { "constant" } else { "varying" };
+            group.bench_function(format!("{name}, {rate} rate"), |bencher| {
+                bencher.iter(|| {
+                    for _ in 0..50 {
+                        let now = Time::ZERO + Duration::from_millis(tick * 20);
+                        let dts = Ticks90k(tick * 1_800);
+                        let unit = |data| AccessUnit { pts: dts, dts, random_access: false, data };
+                        if tick % 2 == 0 {
+                            mux.handle_access_unit(now, video, &unit(&picture[..]));
+                        }
+                        mux.handle_access_unit(now, audio, &unit(&sound[..]));
+                        while let Some(packet) = mux.poll_packet() {
+                            black_box(packet);
+                        }
+                        tick += 1;
+                    }
+                });
+            });
+            let stats = mux.stats();
+            assert_eq!((stats.stale, stats.malformed, stats.overflow, stats.undecodable), (0, 0, 0, 0), "{stats:?}");
+        }
+    }
+    group.finish();
+}
+
+/// An IDR picture of one slice.
+fn picture(with_length: bool) -> Vec<u8> {
+    let parameter_sets = [0, 0, 0, 1, 0x67, 0x64, 0, 31, 0, 0, 0, 1, 0x68, 0xee, 0x3c, 0x80];
+    let length = (PICTURE_BYTES as u32 - 4).to_be_bytes();
+    let mut out = if with_length { length.to_vec() } else { [&parameter_sets[..], &[0, 0, 0, 1]].concat() };
+    out.push(0x65);
+    out.resize(PICTURE_BYTES, 0x5a);
+    out
+}
+
+/// 20 Mb/s at 25 Hz.
+const PICTURE_BYTES: usize = 100_000;
+/// 192 kb/s in frames of 20 ms.
+const SOUND_BYTES: usize = 480;

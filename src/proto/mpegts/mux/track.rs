@@ -1,0 +1,143 @@
+//! One elementary stream on its way: access units in, PES packets in a queue.
+
+use super::format::{Format, Kind};
+use super::pes;
+use super::queue::{Queue, Unit};
+use super::stats::Stats;
+use crate::proto::mpegts::Pid;
+
+/// A stream of the program.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) pid: Pid,
+    pub(super) format: Format,
+    pub(super) language: Option<[u8; 3]>,
+    pub(super) queue: Queue,
+    /// Continuity counter of the next packet with payload.
+    pub(super) cc: u8,
+    /// DTS of the last access unit, unwrapped.
+    pub(super) last_dts_90k: Option<u64>,
+    /// Something was dropped that later pictures may build on.
+    pub(super) needs_random_access: bool,
+    /// A receiver's transport buffer is full until then.
+    pub(super) full_until_27m: u64,
+}
+
+/// When an access unit is decoded and shown, and when it may go out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) pts_90k: u64,
+    pub(super) dts_90k: u64,
+    pub(super) not_before_27m: u64,
+    pub(super) not_after_27m: u64,
+}
+
+impl Track {
+    pub(super) fn new(pid: Pid, format: Format, language: Option<[u8; 3]>, cc: u8) -> Self {
+        Self {
+            pid,
+            needs_random_access: format.is_video(),
+            format,
+            language,
+            queue: Queue::default(),
+            cc,
+            last_dts_90k: None,
+            full_until_27m: 0,
+        }
+    }
+
+    /// Queues the access unit `data` as a PES packet, unless it is none or cannot be decoded.
+    pub(super) fn push(&mut self, data: &[u8], hint: bool, times: Times, stats: &mut Stats) {
+        let start = self.queue.begin();
+        let out = self.queue.writer();
+        pes::append_header(&self.format.0, times.pts_90k, times.dts_90k, out);
+        let Some(random_access) = self.format.append(data, hint, out) else {
+            stats.malformed += 1;
+            self.queue.take_back(start);
+            return;
+        };
+        let is_video = self.format.is_video();
+        let refused = if is_video && self.needs_random_access && !random_access {
+            Some(&mut stats.undecodable)
+        } else if !is_video && !pes::set_length(&mut out[start..]) {
+            Some(&mut stats.too_long)
+        } else {
+            None
+        };
+        if let Some(counter) = refused {
+            *counter += 1;
+            self.queue.take_back(start);
+            return;
+        }
+        let left = out.len() - start;
+        self.needs_random_access = false;
+        self.last_dts_90k = Some(times.dts_90k);
+        stats.units += 1;
+        self.queue.commit(Unit {
+            left,
+            is_whole: true,
+            dts_27m: times.dts_90k.saturating_mul(300),
+            not_before_27m: times.not_before_27m,
+            not_after_27m: times.not_after_27m,
+            random_access,
+        });
+    }
+
+    /// Drops what has waited too long, and the pictures that build on it.
+    pub(super) fn drop_stale(&mut self, stc_27m: u64, stats: &mut Stats) {
+        let mut dropped = false;
+        while let Some(unit) = self.queue.front() {
+            if unit.is_whole && unit.not_after_27m < stc_27m {
+                stats.stale += 1;
+            } else if dropped && self.format.is_video() && !unit.random_access {
+                stats.undecodable += 1;
+            } else {
+                return;
+            }
+            dropped = true;
+            self.queue.drop_front();
+        }
+        self.needs_random_access |= dropped && self.format.is_video();
+    }
+
+    /// Whether its first PES packet may go out now.
+    #[inline]
+    pub(super) fn is_ready(&self, stc_27m: u64) -> bool {
+        self.full_until_27m <= stc_27m && self.queue.front().is_some_and(|unit| unit.not_before_27m <= stc_27m)
+    }
+}
+
+impl Format {
+    /// Appends the access unit `data` as a transport stream has it; `None` if it is none. Else whether a decoder may
+    /// start at it.
+    fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Option<bool> {
+        let starts_with = |sync: u16, mask: u16| {
+            data.first_chunk().is_some_and(|first| u16::from_be_bytes(*first) & mask == sync).then_some(())
+        };
+        match &mut self.0 {
+            Kind::Video(video) => return video.append(data, hint, out).ok(),
+            Kind::AacAdts => starts_with(0xfff0, 0xfff6)?,
+            Kind::AacRaw(header) => out.extend_from_slice(&header.bytes(data.len()).filter(|_| !data.is_empty())?),
+            Kind::MpegAudio => starts_with(0xfff8, 0xfff8)?,
+            Kind::Ac3 | Kind::Eac3 => starts_with(0x0b77, 0xffff)?,
+            Kind::Opus { .. } => append_opus_header(data.len(), out)?,
+        }
+        out.extend_from_slice(data);
+        Some(true)
+    }
+}
+
+/// The control header that Opus packets have in a transport stream: a prefix of eleven ones but for the first, no
+/// trimming, then the size as a sum of bytes of which the last is below 255.
+fn append_opus_header(bytes: usize, out: &mut Vec<u8>) -> Option<()> {
+    if bytes == 0 || bytes > OPUS_BYTES_MAX {
+        return None;
+    }
+    out.extend_from_slice(&[0x7f, 0xe0]);
+    out.extend(std::iter::repeat_n(0xff, bytes / 255));
+    out.push((bytes % 255) as u8);
+    Some(())
+}
+
+/// Judgement: a self-delimiting Opus packet of 120 ms at the highest rate has half of it for each of eight channels.
+const OPUS_BYTES_MAX: usize = 60_000;

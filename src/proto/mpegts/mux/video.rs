@@ -1,0 +1,290 @@
+//! An access unit of H.264 or HEVC as the byte stream that a transport stream carries (13818-1 2.14 and 2.17): delimiter
+//! first, parameter sets before every picture that a decoder may start at, start codes before all NAL units.
+
+use super::format::{Framing, PARAMETER_SETS_MAX, START_CODE, Video, VideoCodec};
+use super::stats::Malformed;
+
+impl Video {
+    /// Appends the access unit `data` to `out`, and says whether a decoder may start at it, which `hint` may claim
+    /// beside what the unit shows. Parameter sets that come with it are kept for later pictures.
+    ///
+    /// # Errors
+    /// If the framing is broken or there is no picture inside; `out` may then hold a part of it.
+    pub(super) fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Result<bool, Malformed> {
+        let head = self.look(data)?;
+        if head.has_parameter_sets {
+            self.learn(data);
+        }
+        let Some(picture) = head.picture else {
+            return Err(Malformed);
+        };
+        let random_access = hint || self.codec.is_random_access(picture);
+        out.extend_from_slice(self.codec.delimiter());
+        if random_access && !head.has_parameter_sets {
+            out.extend_from_slice(&self.parameter_sets);
+        }
+        let codec = self.codec;
+        for part in self.framing.units(self.codec, data) {
+            let unit = part?;
+            if codec.role(unit) != Role::Delimiter {
+                out.extend_from_slice(&START_CODE);
+                out.extend_from_slice(unit);
+            }
+        }
+        Ok(random_access)
+    }
+
+    /// Looks at the NAL units up to the first of a picture.
+    fn look(&self, data: &[u8]) -> Result<Head, Malformed> {
+        let mut head = Head::default();
+        let mut sets = 0;
+        for unit in self.framing.units(self.codec, data) {
+            let unit = unit?;
+            match self.codec.role(unit) {
+                Role::Picture => {
+                    head.picture = unit.first().copied();
+                    break;
+                }
+                Role::ParameterSet(bit) => sets |= bit,
+                Role::Delimiter | Role::Other => {}
+            }
+        }
+        head.has_parameter_sets = sets == self.codec.all_parameter_sets();
+        Ok(head)
+    }
+
+    /// Keeps the parameter sets of an access unit that has all kinds of them; longer ones than
+    /// [`PARAMETER_SETS_MAX`] are not kept.
+    fn learn(&mut self, data: &[u8]) {
+        self.parameter_sets.clear();
+        let codec = self.codec;
+        for unit in self.framing.units(self.codec, data).map_while(Result::ok) {
+            match codec.role(unit) {
+                Role::Picture => break,
+                Role::ParameterSet(_) if self.parameter_sets.len() + 4 + unit.len() <= PARAMETER_SETS_MAX => {
+                    self.parameter_sets.extend_from_slice(&START_CODE);
+                    self.parameter_sets.extend_from_slice(unit);
+                }
+                Role::ParameterSet(_) | Role::Delimiter | Role::Other => {}
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Head {
+    /// First byte of the first NAL unit of the picture.
+    picture: Option<u8>,
+    has_parameter_sets: bool,
+}
+
+/// What a NAL unit is to us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Delimiter,
+    /// One kind of them, as a bit.
+    ParameterSet(u8),
+    Picture,
+    Other,
+}
+
+impl VideoCodec {
+    /// By `nal_unit_type` (H.264 table 7-1, H.265 table 7-1).
+    fn role(self, unit: &[u8]) -> Role {
+        let Some(first) = unit.first() else {
+            return Role::Other;
+        };
+        match self {
+            Self::H264 => match first & 0x1f {
+                1..=5 => Role::Picture,
+                7 => Role::ParameterSet(1),
+                8 => Role::ParameterSet(2),
+                9 => Role::Delimiter,
+                _ => Role::Other,
+            },
+            Self::Hevc => match first >> 1 & 0x3f {
+                0..=31 => Role::Picture,
+                32 => Role::ParameterSet(1),
+                33 => Role::ParameterSet(2),
+                34 => Role::ParameterSet(4),
+                35 => Role::Delimiter,
+                _ => Role::Other,
+            },
+        }
+    }
+
+    const fn all_parameter_sets(self) -> u8 {
+        match self {
+            Self::H264 => 3,
+            Self::Hevc => 7,
+        }
+    }
+
+    /// IDR pictures of H.264, IRAP pictures of HEVC.
+    const fn is_random_access(self, first: u8) -> bool {
+        match self {
+            Self::H264 => first & 0x1f == 5,
+            Self::Hevc => matches!(first >> 1 & 0x3f, 16..=23),
+        }
+    }
+
+    /// An access unit delimiter that allows every type of picture.
+    const fn delimiter(self) -> &'static [u8] {
+        match self {
+            Self::H264 => &[0, 0, 0, 1, 0x09, 0xf0],
+            Self::Hevc => &[0, 0, 0, 1, 0x46, 0x01, 0x50],
+        }
+    }
+}
+
+impl Framing {
+    /// The NAL units of an access unit. With start codes, the first slice and all that follows it come as one
+    /// piece, as what is asked about stands before it, and slices are what is long.
+    fn units(self, codec: VideoCodec, data: &[u8]) -> Units<'_> {
+        let rest = match self {
+            Self::StartCodes => after_start_code(data).unwrap_or_default(),
+            Self::Lengths(_) => data,
+        };
+        Units { framing: self, codec, rest }
+    }
+}
+
+struct Units<'a> {
+    framing: Framing,
+    codec: VideoCodec,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Units<'a> {
+    type Item = Result<&'a [u8], Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        match self.framing {
+            Framing::StartCodes => Some(Ok(self.next_by_start_code())),
+            Framing::Lengths(width) => Some(self.next_by_length(width)),
+        }
+    }
+}
+
+impl<'a> Units<'a> {
+    fn next_by_length(&mut self, width: usize) -> Result<&'a [u8], Malformed> {
+        let rest = std::mem::take(&mut self.rest);
+        let (length, rest) = rest.split_at_checked(width).ok_or(Malformed)?;
+        let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        let (unit, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
+        self.rest = rest;
+        Ok(unit)
+    }
+
+    fn next_by_start_code(&mut self) -> &'a [u8] {
+        let rest = std::mem::take(&mut self.rest);
+        if self.codec.role(rest) == Role::Picture {
+            return rest;
+        }
+        let at = find_start_code(rest).unwrap_or(rest.len());
+        let (unit, behind) = rest.split_at(at);
+        self.rest = behind.get(3..).unwrap_or_default();
+        // Zero bytes before a start code belong to it (annex B: trailing_zero_8bits, zero_byte).
+        let end = unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        &unit[..end]
+    }
+}
+
+fn after_start_code(data: &[u8]) -> Option<&[u8]> {
+    data.get(find_start_code(data)? + 3..)
+}
+
+/// Where 00 00 01 begins.
+fn find_start_code(data: &[u8]) -> Option<usize> {
+    data.windows(3).position(|window| window == [0, 0, 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::format::{Format, Kind};
+    use super::*;
+
+    const SPS: &[u8] = &[0x67, 1, 2];
+    const PPS: &[u8] = &[0x68, 3];
+    const IDR: &[u8] = &[0x65, 0x88, 0, 0, 3, 9];
+    const P: &[u8] = &[0x41, 0x9a, 7];
+    const DELIMITER: &[u8] = &[0x09, 0xf0];
+
+    #[test]
+    fn a_random_access_point_gets_delimiter_and_parameter_sets() {
+        let mut video = h264();
+        let mut out = Vec::new();
+        assert_eq!(video.append(&stream(&[DELIMITER, SPS, PPS, IDR]), false, &mut out), Ok(true));
+        assert_eq!(out, stream(&[DELIMITER, SPS, PPS, IDR]));
+        for (unit, random_access, expected) in [(P, false, stream(&[DELIMITER, P])), (IDR, true, out)] {
+            let mut out = Vec::new();
+            assert_eq!(video.append(&stream(&[unit]), false, &mut out), Ok(random_access));
+            assert_eq!(out, expected);
+        }
+    }
+
+    #[test]
+    fn short_start_codes_and_trailing_zeros_are_understood() {
+        let data = [&[0, 0, 1][..], SPS, &[0, 0, 0, 0, 1], PPS, &[0, 0, 1], IDR, &[0, 0, 1], IDR].concat();
+        let mut out = Vec::new();
+        assert_eq!(h264().append(&data, false, &mut out), Ok(true));
+        let slices = [IDR, &[0, 0, 1], IDR].concat();
+        assert_eq!(out, stream(&[DELIMITER, SPS, PPS, &slices]));
+    }
+
+    #[test]
+    fn lengths_become_start_codes() {
+        let mut video = Video { framing: Framing::Lengths(2), parameter_sets: stream(&[SPS, PPS]), ..h264() };
+        let data = [&[0, 6][..], IDR, &[0, 6], IDR].concat();
+        let mut out = Vec::new();
+        assert_eq!(video.append(&data, false, &mut out), Ok(true));
+        assert_eq!(out, stream(&[DELIMITER, SPS, PPS, IDR, IDR]));
+        for cut in [1, 2, 7] {
+            assert_eq!(video.append(&data[..cut], false, &mut Vec::new()), Err(Malformed), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_cut_access_unit_is_refused_beyond_its_first_slice_too() {
+        let mut video = Video { framing: Framing::Lengths(1), ..h264() };
+        assert_eq!(video.append(&[3, 0x41, 1, 2, 9, 0x41], false, &mut Vec::new()), Err(Malformed));
+    }
+
+    #[test]
+    fn without_a_picture_parameter_sets_are_kept_and_nothing_is_sent() {
+        let mut video = h264();
+        assert_eq!(video.append(&stream(&[SPS, PPS]), false, &mut Vec::new()), Err(Malformed));
+        assert_eq!(video.parameter_sets, stream(&[SPS, PPS]));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(
+            data in proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0x65), any::<u8>()], 0..200),
+            width in 0_usize..5, hevc in any::<bool>(),
+        ) {
+            let framing = if width == 0 { Framing::StartCodes } else { Framing::Lengths(width) };
+            let codec = if hevc { VideoCodec::Hevc } else { VideoCodec::H264 };
+            let mut video = Video { codec, framing, parameter_sets: Vec::new() };
+            let mut out = Vec::new();
+            let _ = video.append(&data, false, &mut out);
+            prop_assert!(out.len() <= video.parameter_sets.len() + 7 + 4 * data.len());
+        }
+    }
+
+    fn h264() -> Video {
+        let Kind::Video(video) = Format::h264().0 else {
+            unreachable!("a picture");
+        };
+        video
+    }
+
+    fn stream(units: &[&[u8]]) -> Vec<u8> {
+        units.iter().flat_map(|unit| [&START_CODE, *unit].concat()).collect()
+    }
+}

@@ -1,0 +1,336 @@
+//! The multiplexer against foreign tools: what ffmpeg made goes through it, and ffmpeg and tsreport judge what comes out.
+//! Without them these tests say so and pass.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![allow(clippy::print_stderr, reason = "a test without its tools must say so")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anabranch::bus::{Pool, PoolLimits};
+use anabranch::proto::mpegts::mux::{AccessUnit, Config, Format, Multiplexer, Stats};
+use anabranch::proto::mpegts::{TestPicture, picture};
+use anabranch::proto::{Core, Surroundings};
+use anabranch::units::{Bitrate, Ticks90k, Time};
+
+#[test]
+fn flv_with_b_frames_goes_through_and_every_frame_is_the_same() {
+    let Some(folder) = tools(&["ffmpeg", "tsreport"]) else {
+        return;
+    };
+    let source = folder.path().join("source.flv");
+    let codecs = "-c:v libx264 -preset veryfast -g 25 -bf 3 -b:v 2M -maxrate 2M -bufsize 1M -c:a aac -ar 48000 -ac 2";
+    make(&[PICTURE, SOUND, codecs], &source);
+    let units = flv::read(&std::fs::read(&source).unwrap());
+    for rate in [None, Some(4_000_000)] {
+        let (stream, stats) = multiplex(&units, rate);
+        let dropped = stats.malformed + stats.too_long + stats.overflow + stats.stale + stats.undecodable;
+        assert_eq!((dropped, stats.late, stats.mended, stats.rebased), (0, 0, 0, 0), "{stats:?}");
+        let path = write(&folder, &stream);
+        judge(&path, rate);
+        for track in ["0:v", "0:a"] {
+            let (before, after) = (frames(&source, track), frames(&path, track));
+            assert!(before.len() > 200, "{} frames", before.len());
+            assert_eq!(before, after, "{rate:?} {track}");
+        }
+    }
+}
+
+#[test]
+fn byte_streams_of_every_codec_go_through() {
+    let Some(folder) = tools(&["ffmpeg", "tsreport"]) else {
+        return;
+    };
+    let x265 = "-c:v libx265 -preset ultrafast -x265-params bframes=0:keyint=25:log-level=none:aud=1";
+    let x264 = "-c:v libx264 -preset veryfast -g 25 -bf 0 -x264-params aud=1";
+    let cases: [(&str, &str, &str, &str); 3] = [
+        ("hevc", x265, "mp2", "-c:a mp2 -b:a 192k"),
+        ("h264", x264, "ac3", "-c:a ac3 -b:a 192k"),
+        ("h264", x264, "eac3", "-c:a eac3 -b:a 192k"),
+    ];
+    for (video, video_options, audio, audio_options) in cases {
+        let (picture, sound) = (folder.path().join(video), folder.path().join(audio));
+        make(&[PICTURE, video_options, "-f", video], &picture);
+        make(&[SOUND, audio_options, "-ar 48000 -ac 2 -f", audio], &sound);
+        let (video_format, delimiter) = match video {
+            "hevc" => (Format::hevc(), 0x46),
+            _ => (Format::h264(), 0x09),
+        };
+        let (audio_format, samples) = match audio {
+            "mp2" => (Format::mpeg_audio(), 1_152),
+            "ac3" => (Format::ac3(), 1_536),
+            _ => (Format::eac3(), 1_536),
+        };
+        let mut units = by_delimiter(&std::fs::read(&picture).unwrap(), delimiter, &video_format);
+        let frame_bytes = 192_000 / 8 * samples / 48_000;
+        for (n, data) in std::fs::read(&sound).unwrap().chunks(frame_bytes).enumerate() {
+            let dts = (n * samples * 90 / 48) as u64;
+            units.push(Unit { track: 1, format: None, pts: dts, dts, data: data.into() });
+        }
+        units.insert(0, Unit { track: 1, format: Some(audio_format), pts: 0, dts: 0, data: Vec::new() });
+        units.sort_by_key(|unit| unit.dts);
+        for rate in [None, Some(6_000_000)] {
+            let (stream, stats) = multiplex(&units, rate);
+            assert_eq!((stats.malformed, stats.late, stats.mended), (0, 0, 0), "{video} {audio} {stats:?}");
+            let path = write(&folder, &stream);
+            judge(&path, rate);
+            assert_eq!(frames(&picture, "0:v"), frames(&path, "0:v"), "{video} {rate:?}");
+            assert_eq!(frames(&sound, "0:a"), frames(&path, "0:a"), "{audio} {rate:?}");
+        }
+    }
+}
+
+#[test]
+fn opus_goes_through_without_a_picture() {
+    let Some(folder) = tools(&["ffmpeg", "tsreport"]) else {
+        return;
+    };
+    let source = folder.path().join("source.ogg");
+    make(&[SOUND, "-c:a libopus -b:a 128k -ac 2"], &source);
+    let unit = |format, dts, data| Unit { track: 0, format, pts: dts, dts, data };
+    let mut units = vec![unit(Some(Format::opus(2).unwrap()), 0, Vec::new())];
+    // What comes first is about the stream (RFC 7845 3); packets of 20 ms follow.
+    let packets = ogg_packets(&std::fs::read(&source).unwrap()).into_iter().skip(2);
+    units.extend((0..).zip(packets).map(|(n, data)| unit(None, n * 1_800, data)));
+    for rate in [None, Some(500_000)] {
+        let (stream, stats) = multiplex(&units, rate);
+        assert_eq!((stats.malformed, stats.late, stats.mended), (0, 0, 0), "{stats:?}");
+        let path = write(&folder, &stream);
+        let told = Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(&path).args(["-f", "null", "-"]).output();
+        assert_eq!(String::from_utf8(told.unwrap().stderr).unwrap(), "");
+        // In Ogg the first and the last are cut to what was encoded.
+        let (before, after) = (frames(&source, "0:a"), frames(&path, "0:a"));
+        assert_eq!(before.len(), after.len());
+        assert_eq!(before[1..before.len() - 1], after[1..after.len() - 1], "{rate:?}");
+    }
+}
+
+fn ogg_packets(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let (mut packets, mut packet, mut rest) = (Vec::new(), Vec::new(), bytes);
+    while rest.starts_with(b"OggS") {
+        let (lacing, mut body) = rest[27..].split_at(usize::from(rest[26]));
+        for length in lacing {
+            packet.extend_from_slice(&body[..usize::from(*length)]);
+            body = &body[usize::from(*length)..];
+            if *length < 255 {
+                packets.push(std::mem::take(&mut packet));
+            }
+        }
+        rest = body;
+    }
+    packets
+}
+
+#[test]
+fn the_test_picture_is_shown_cell_by_cell_and_its_tone_is_clean() {
+    let Some(folder) = tools(&["ffmpeg", "tsreport"]) else {
+        return;
+    };
+    let pool = Pool::new(PoolLimits::default());
+    let config = picture::Config::new(Bitrate::from_bps(2_000_000)).unwrap();
+    // Two seconds to noon.
+    let surroundings = Surroundings { pool, seed: 0, unix_ns_at_zero: (12 * 3_600 - 2) * 1_000_000_000 };
+    let mut signal = TestPicture::new(config, &surroundings);
+    let mut stream = Vec::new();
+    while let Some(due) = signal.poll_timeout().filter(|due| *due < Time::ZERO + Duration::from_millis(11_000)) {
+        signal.handle_timeout(due);
+        while let Some(packet) = signal.poll_packet() {
+            stream.extend_from_slice(&packet);
+        }
+    }
+    let path = write(&folder, &stream);
+    judge(&path, Some(2_000_000));
+    let decoded = decode(&path, &["-map", "0:v", "-f", "rawvideo", "-pix_fmt", "yuv420p"]);
+    let frames: Vec<&[u8]> = decoded.chunks_exact(1_280 * 720 * 3 / 2).collect();
+    assert_eq!(frames.len(), 275);
+    for (number, frame) in frames.iter().enumerate() {
+        let luma = |column: usize, row: usize| frame[row * 1_280 + column];
+        let is_flat = |cell: usize| {
+            let (left, top) = (cell % 80 * 16, cell / 80 * 16);
+            (0..256).all(|n| luma(left + n % 16, top + n / 16) == luma(left, top))
+        };
+        assert!((0..80 * 45).all(is_flat), "picture {number}");
+        let marker: Vec<usize> = (0..80).filter(|column| luma(column * 16, 719) == 235).collect();
+        assert_eq!(marker, [number % 80]);
+    }
+    // The tone is a sine of 1125 Hz at -18 dB: what a notch leaves of it lies at the least bit of 16.
+    let samples = decode(&path, &["-map", "0:a", "-f", "s16le"]);
+    let left: Vec<f64> =
+        samples.chunks_exact(4).map(|both| f64::from(i16::from_le_bytes([both[0], both[1]]))).collect();
+    let steady = &left[4_800..480_000];
+    let peak = steady.iter().fold(0.0_f64, |peak, sample| peak.max(sample.abs()));
+    let turn = 2.0 * (std::f64::consts::TAU * 1_125.0 / 48_000.0).cos();
+    let notched = steady.windows(3).map(|three| three[0] - turn * three[1] + three[2]);
+    let rest = notched.fold(0.0_f64, |rest, sample| rest.max(sample.abs()));
+    eprintln!("peak {:.2} dB, rest {rest:.2} steps", 20.0 * (peak / 32_768.0).log10());
+    assert!((peak - 32_768.0 * 10_f64.powf(-18.0 / 20.0)).abs() < 50.0 && rest < 4.0, "{peak} {rest}");
+}
+
+fn decode(path: &Path, options: &[&str]) -> Vec<u8> {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i"]).arg(path).args(options).arg("-").output().unwrap().stdout
+}
+
+/// What goes into the multiplexer, in order of DTS.
+struct Unit {
+    track: usize,
+    /// The track starts, or goes on, with this; no data then.
+    format: Option<Format>,
+    pts: u64,
+    dts: u64,
+    data: Vec<u8>,
+}
+
+/// The stream as a program would make it live.
+fn multiplex(units: &[Unit], rate: Option<u64>) -> (Vec<u8>, Stats) {
+    let (rate, delay) = (rate.map(Bitrate::from_bps), Duration::from_millis(400));
+    let config = Config { rate, delay, ..Config::default() };
+    let mut mux = Multiplexer::new(config, Pool::new(PoolLimits::default())).unwrap();
+    let mut tracks = [None; 2];
+    for unit in units {
+        if let Some(format) = &unit.format {
+            tracks[unit.track] = Some(mux.add_track(format.clone(), Some(*b"und")).unwrap());
+        }
+    }
+    let mut out = Vec::new();
+    for unit in units.iter().filter(|unit| unit.format.is_none()) {
+        let now = Time::ZERO + Duration::from_nanos(unit.dts * 100_000 / 9);
+        run(&mut mux, now, &mut out);
+        let (pts, dts) = (Ticks90k(unit.pts), Ticks90k(unit.dts));
+        let unit_data = AccessUnit { pts, dts, random_access: false, data: &unit.data };
+        mux.handle_access_unit(now, tracks[unit.track].unwrap(), &unit_data);
+        drain(&mut mux, &mut out);
+    }
+    let last = units.last().map_or(0, |unit| unit.dts);
+    // The last frame of sound goes out shortly before it is decoded.
+    run(&mut mux, Time::ZERO + Duration::from_nanos(last * 100_000 / 9 + 350_000_000), &mut out);
+    (out, mux.stats())
+}
+
+fn run(mux: &mut Multiplexer, until: Time, out: &mut Vec<u8>) {
+    while let Some(due) = mux.poll_timeout().filter(|due| *due < until) {
+        mux.handle_timeout(due);
+        drain(mux, out);
+    }
+}
+
+fn drain(mux: &mut Multiplexer, out: &mut Vec<u8>) {
+    while let Some(packet) = mux.poll_packet() {
+        out.extend_from_slice(&packet);
+    }
+}
+
+/// ffmpeg reads it without a word, tsreport finds no fault in its PCR.
+fn judge(path: &Path, rate: Option<u64>) {
+    let output = Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(path).args(["-f", "null", "-"]).output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && told.is_empty(), "{rate:?}: {told}");
+    let output = Command::new("tsreport").args(["-timing", "-err", "stdout"]).arg(path).output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    let pcrs = report.lines().filter_map(|line| line.trim_start_matches([' ', '.']).strip_prefix("PCR"));
+    let fields: Vec<Vec<u64>> =
+        pcrs.map(|line| line.split_whitespace().filter_map(|word| word.parse().ok()).collect()).collect();
+    assert!(fields.len() > 400, "{report}");
+    for pair in fields.windows(2).skip(1) {
+        let ms = (pair[1][0] - pair[0][0]) as f64 / 27_000.0;
+        assert!((1.0..=40.0).contains(&ms), "{rate:?}: {ms} ms from PCR to PCR");
+        // Bytes a second between the two, which a PCR that is 100 ns wrong would change by twenty or more.
+        if let Some(rate) = rate {
+            assert!(pair[1][2].abs_diff(rate / 8) <= 2, "{pair:?}");
+        }
+    }
+    let output = Command::new("tsreport").args(["-buffering", "-quiet"]).arg(path).output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(report.contains("Bad (>.1s) gaps: 0") && report.contains("PID 0101"), "{report}");
+    assert!(rate.is_none() || report.contains("Linear PCR prediction errors: min=0t, max=0t"), "{report}");
+}
+
+/// What each decoded frame of a track is, by its MD5.
+fn frames(path: &Path, track: &str) -> Vec<String> {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i"]).arg(path);
+    let output = ffmpeg.args(["-map", track, "-fps_mode", "passthrough", "-f", "framemd5", "-"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit(',').next().unwrap().trim().to_string()).collect()
+}
+
+/// Pictures of 25 Hz without reordering, split before each access unit delimiter.
+fn by_delimiter(bytes: &[u8], delimiter: u8, format: &Format) -> Vec<Unit> {
+    let is_start = |at: &usize| bytes[*at..].starts_with(&[0, 0, 0, 1]) && bytes.get(at + 4) == Some(&delimiter);
+    let mut starts: Vec<usize> = (0..bytes.len()).filter(is_start).collect();
+    starts.push(bytes.len());
+    let mut units = vec![Unit { track: 0, format: Some(format.clone()), pts: 0, dts: 0, data: Vec::new() }];
+    for (n, span) in starts.windows(2).enumerate() {
+        let dts = n as u64 * 3_600;
+        units.push(Unit { track: 0, format: None, pts: dts, dts, data: bytes[span[0]..span[1]].into() });
+    }
+    units
+}
+
+fn make(options: &[&str], to: &Path) {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-y", "-nostdin"]);
+    ffmpeg.args(options.iter().flat_map(|options| options.split(' '))).args(["-t", "10"]).arg(to);
+    assert!(ffmpeg.status().unwrap().success(), "{options:?}");
+}
+
+fn write(folder: &tempfile::TempDir, stream: &[u8]) -> PathBuf {
+    let path = folder.path().join("out.ts");
+    std::fs::write(&path, stream).unwrap();
+    path
+}
+
+/// A folder to work in; `None`, and says so, if a tool is missing.
+fn tools(names: &[&str]) -> Option<tempfile::TempDir> {
+    for name in names {
+        let run = Command::new(name).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if run.is_err() {
+            eprintln!("NOT TESTED: {name} is not installed");
+            return None;
+        }
+    }
+    Some(tempfile::tempdir().unwrap())
+}
+
+const PICTURE: &str = "-f lavfi -i testsrc2=s=640x360:r=25,noise=alls=8:allf=t,format=yuv420p";
+const SOUND: &str = "-f lavfi -i sine=1000:r=48000";
+
+/// Just enough of FLV for what ffmpeg writes.
+mod flv {
+    use super::{Format, Unit};
+
+    pub(super) fn read(bytes: &[u8]) -> Vec<Unit> {
+        let mut rest = &bytes[13..];
+        let mut units = Vec::new();
+        while rest.len() >= 11 {
+            let size = usize::from(rest[1]) << 16 | usize::from(rest[2]) << 8 | usize::from(rest[3]);
+            let ms = u64::from(u32::from_be_bytes([rest[7], rest[4], rest[5], rest[6]]));
+            units.extend(tag(rest[0], ms, &rest[11..11 + size]));
+            rest = &rest[11 + size + 4..];
+        }
+        units
+    }
+
+    fn tag(kind: u8, ms: u64, body: &[u8]) -> Option<Unit> {
+        let dts = ms * 90;
+        let (track, is_config, pts, data) = match kind {
+            9 => {
+                let composition = i32::from_be_bytes([body[2], body[3], body[4], 0]) >> 8;
+                (0, body[1] == 0, dts.wrapping_add_signed(i64::from(composition) * 90), &body[5..])
+            }
+            8 => (1, body[1] == 0, dts, &body[2..]),
+            _ => return None,
+        };
+        if data.is_empty() {
+            return None;
+        }
+        let format = match (is_config, track) {
+            (false, _) => None,
+            (true, 0) => Some(Format::h264_with_record(data).unwrap()),
+            (true, _) => Some(Format::aac_with_config(data).unwrap()),
+        };
+        Some(Unit { track, format, pts, dts, data: data.into() })
+    }
+}
