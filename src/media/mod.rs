@@ -10,9 +10,19 @@
 pub mod access_unit;
 mod annexb;
 mod bits;
+pub mod decode;
 pub mod demux;
+pub mod frame;
 pub mod headers;
+mod mpeg2;
+pub mod quality;
+pub mod sound;
+pub mod thumbnail;
 
 pub use access_unit::{AccessUnit, Codec};
+pub use decode::{Decoder, KeyFrames};
 pub use demux::Demux;
+pub use frame::Frame;
 pub use headers::Headers;
+pub use sound::SoundDecoder;
+pub use thumbnail::Thumbnail;

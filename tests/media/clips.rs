@@ -13,8 +13,12 @@ pub(crate) struct Recipe {
     pub(crate) name: &'static str,
     /// Filter of the picture; the source has 50 frames a second.
     filter: &'static str,
+    /// Filter of the sound, a sine of 1 kHz; empty for none.
+    sound: &'static str,
     /// Arguments of the encoders.
     arguments: &'static str,
+    size: &'static str,
+    seconds: &'static str,
 }
 
 /// The clip's file; `None` if it cannot be made.
@@ -33,11 +37,15 @@ pub(crate) fn made(recipe: &Recipe) -> Option<PathBuf> {
     let unfinished = folder.join(format!("{}.part", recipe.name));
     let mut command = Command::new("ffmpeg");
     command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y"]);
+    let source = format!("testsrc2=s={}:r=50,", recipe.size);
     let noisy = "noise=alls=12:allf=t:all_seed=7,format=yuv422p10le";
-    command.args(["-f", "lavfi", "-i", &format!("testsrc2=s=640x352:r=50,{noisy}")]);
-    command.args(["-f", "lavfi", "-i", "sine=1000:r=48000", "-t", "1.2", "-map", "0:v", "-map", "1:a"]);
+    command.args(["-f", "lavfi", "-i", &(source + noisy)]);
+    command.args(["-f", "lavfi", "-i", "sine=1000:r=48000", "-t", recipe.seconds, "-map", "0:v", "-map", "1:a"]);
     // Not in the input, which forgets the order of fields.
     command.args(["-vf", recipe.filter]);
+    if !recipe.sound.is_empty() {
+        command.args(["-af", recipe.sound]);
+    }
     command.args(recipe.arguments.split_whitespace());
     command.args(["-metadata:s:a", "language=deu", "-threads", "1", "-f", "mpegts"]).arg(&unfinished);
     let status = command.status().unwrap();
@@ -79,7 +87,7 @@ pub(crate) fn installed() -> bool {
 }
 
 const fn recipe(name: &'static str, filter: &'static str, arguments: &'static str) -> Recipe {
-    Recipe { name, filter, arguments }
+    Recipe { name, filter, sound: "", arguments, size: "640x352", seconds: "1.2" }
 }
 
 pub(crate) const H264_MBAFF: Recipe = recipe(
@@ -171,3 +179,33 @@ pub(crate) const AUDIO: [Recipe; 8] = [
     recipe("ac3_51", "scale=64:64,fps=25", "-c:v mpeg2video -c:a ac3 -ac 6 -b:a 448k"),
     recipe("eac3_51", "scale=64:64,fps=25", "-c:v mpeg2video -c:a eac3 -ac 6 -b:a 384k"),
 ];
+
+/// A programme with everything that the detectors look for, and what looks like it: black with and without a logo, a
+/// slow fade, letterbox, a still picture, silence too short and long enough.
+pub(crate) const PROGRAMME: [Recipe; 2] = [
+    Recipe {
+        name: "programme_aac",
+        filter: CONTENT,
+        sound: SILENCES,
+        arguments: "-pix_fmt yuv420p -c:v libx264 -preset veryfast -x264-params keyint=25:bframes=2 -b:v 2M -c:a aac -ac 2",
+        size: "320x176",
+        seconds: "26",
+    },
+    Recipe {
+        name: "programme_mp2",
+        filter: CONTENT,
+        sound: SILENCES,
+        arguments: "-pix_fmt yuv420p10le -c:v libx265 -preset superfast -x265-params keyint=25:log-level=0 -b:v 2M -c:a mp2 -ac 2",
+        size: "320x176",
+        seconds: "26",
+    },
+];
+
+const CONTENT: &str = "fps=25,\
+    drawbox=t=fill:c=black:enable='between(t,3,5.99)',\
+    drawbox=t=fill:w=iw:h=24:c=black:enable='between(t,6,8)',\
+    loop=loop=74:size=1:start=225,setpts=N/25/TB,\
+    drawbox=t=fill:c=black:enable='between(t,14,15.5)',\
+    drawbox=t=fill:c=black:enable='between(t,17,20)',drawbox=t=fill:x=4:y=4:w=20:h=40:c=white:enable='between(t,17,18)',\
+    fade=t=out:st=21:d=1.5:enable='gte(t,21)'";
+const SILENCES: &str = "volume=0:enable='between(t,2,5)',volume=0:enable='between(t,7,8.5)',volume=-55dB:enable='between(t,9,12)',volume=0:enable='between(t,15,18.3)'";

@@ -7,3 +7,5 @@
 
 mod clips;
 mod metadata;
+mod pictures;
+mod quality;

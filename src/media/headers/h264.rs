@@ -229,6 +229,13 @@ impl Sequence {
     }
 }
 
+/// Width and height of each sequence parameter set in `bytes` that can be read.
+pub(in crate::media) fn sizes(bytes: &[u8]) -> impl Iterator<Item = (u32, u32)> + '_ {
+    let bodies = Units::new(bytes).filter_map(|nal| nal.split_first().filter(|(header, _)| **header & 0x1f == SPS));
+    let sequences = bodies.filter_map(|(_, body)| read_sequence(&unescape(body)).ok());
+    sequences.map(|(_, sequence)| (sequence.width, sequence.height))
+}
+
 fn profile_name(profile: u8, constraints: u8) -> Option<&'static str> {
     let intra = constraints & 0x10 != 0;
     Some(match profile {

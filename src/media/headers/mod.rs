@@ -12,6 +12,8 @@ mod vui;
 
 use std::fmt;
 
+pub(super) use self::h264::sizes as h264_sizes;
+pub(super) use self::mpeg_audio::frames as mpeg_audio_frames;
 use super::access_unit::{AccessUnit, Codec};
 
 /// Why a header could not be read.
@@ -70,7 +72,7 @@ pub enum Chroma {
 
 impl Chroma {
     /// `chroma_format_idc` of H.264, HEVC and MPEG-2.
-    const fn from_idc(idc: u32) -> Option<Self> {
+    pub(in crate::media) const fn from_idc(idc: u32) -> Option<Self> {
         match idc {
             0 => Some(Self::Luma400),
             1 => Some(Self::Yuv420),

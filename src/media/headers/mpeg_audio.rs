@@ -58,6 +58,39 @@ fn read_header(header: &[u8]) -> Result<AudioFormat, HeaderError> {
     })
 }
 
+/// Layer and bytes of each whole frame in `bytes`. What is no frame is passed over; free formats are none here.
+pub(in crate::media) fn frames(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        loop {
+            let at = rest.windows(4).position(|four| four[0] == 0xff && four[1] & 0xe0 == 0xe0)?;
+            rest = rest.get(at..)?;
+            let Some((layer, length)) = rest.get(..4).and_then(frame_length) else {
+                rest = rest.get(1..)?;
+                continue;
+            };
+            let (frame, after) = rest.split_at_checked(length)?;
+            rest = after;
+            return Some((layer, frame));
+        }
+    })
+}
+
+/// Layer and length in bytes (11172-3 2.4.3.1).
+fn frame_length(header: &[u8]) -> Option<(u8, usize)> {
+    let format = read_header(header).ok()?;
+    let (layer, bit_rate) = (format.layer?, format.bit_rate?);
+    let padding = u32::from(header.get(2)? >> 1 & 1);
+    // MPEG-2 has frames of layer III of half the samples.
+    let low = header.get(1)? >> 3 & 3 != 3;
+    let length = match (layer, low) {
+        (1, _) => (12 * bit_rate / format.sample_rate + padding) * 4,
+        (3, true) => 72 * bit_rate / format.sample_rate + padding,
+        _ => 144 * bit_rate / format.sample_rate + padding,
+    };
+    (length > 4).then_some((layer, length as usize))
+}
+
 /// Frames begin where the PES packet does; only broken ones have something before.
 const SEARCH_BYTES: usize = 8_192;
 
