@@ -12,7 +12,7 @@ use std::{env, fs};
 
 use anabranch::media::quality::{Black, Freeze, Loudness, Silence, Span};
 use anabranch::media::{AccessUnit, Demux, Headers, KeyFrames, SoundDecoder, Thumbnail};
-use anabranch::units::Ticks90k;
+use anabranch::units::{Ticks90k, Time};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut streams = BTreeMap::new();
     loop {
         let filled = read_full(&mut input, &mut packets)?;
-        demux.push(&packets[..filled]);
+        demux.push(Time::ZERO, &packets[..filled]);
         if filled == 0 {
             demux.finish();
         }
@@ -36,13 +36,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     for stream in demux.streams() {
-        println!(
-            "PID {:#06x}: stream type {:#04x}, program {}",
-            stream.pid.value(),
-            stream.stream_type,
-            stream.program
-        );
-        if let Some(watch) = streams.get(&stream.pid) {
+        let (pid, program) = (stream.entry.pid, stream.program);
+        println!("PID {:#06x}: stream type {:#04x}, program {program}", pid.value(), stream.entry.stream_type);
+        if let Some(watch) = streams.get(&pid) {
             watch.report();
         }
     }

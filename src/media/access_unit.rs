@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::proto::mpegts::Pid;
+use crate::proto::mpegts::{Pid, table};
 use crate::units::Ticks90k;
 
 /// What one PES packet carried: a picture (or a field of one), or audio frames.
@@ -61,7 +61,7 @@ impl Codec {
             0x24 => Some(Self::Hevc),
             0x81 => Some(Self::Ac3),
             0x87 => Some(Self::Eac3),
-            0x06 => Descriptors::new(descriptors).find_map(|(tag, body)| match (tag, body) {
+            0x06 => table::descriptors(descriptors).find_map(|(tag, body)| match (tag, body) {
                 (0x6a, _) | (0x05, [b'A', b'C', b'-', b'3', ..]) => Some(Self::Ac3),
                 (0x7a, _) | (0x05, [b'E', b'A', b'C', b'3', ..]) => Some(Self::Eac3),
                 (0x05, [b'H', b'E', b'V', b'C', ..]) => Some(Self::Hevc),
@@ -92,32 +92,6 @@ impl fmt::Display for Codec {
             Self::Ac3 => "ac3",
             Self::Eac3 => "eac3",
         })
-    }
-}
-
-/// Descriptors of a table: tag and body each. What is longer than the bytes that are left ends them.
-#[derive(Clone, Debug)]
-pub struct Descriptors<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Descriptors<'a> {
-    /// Over the bytes of a descriptor loop (13818-1 2.6).
-    #[must_use]
-    pub const fn new(rest: &'a [u8]) -> Self {
-        Self { rest }
-    }
-}
-
-impl<'a> Iterator for Descriptors<'a> {
-    type Item = (u8, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (&tag, rest) = self.rest.split_first()?;
-        let (&length, rest) = rest.split_first()?;
-        let (body, rest) = rest.split_at_checked(usize::from(length))?;
-        self.rest = rest;
-        Some((tag, body))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::{env, fs};
 
 use anabranch::media::{AccessUnit, Demux};
+use anabranch::units::Time;
 
 /// One way of coding.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,7 @@ pub(crate) fn units(path: &Path) -> (Demux, Vec<AccessUnit>) {
     let mut demux = Demux::new();
     let mut units = Vec::new();
     for packets in fs::read(path).unwrap().chunks(188 * 7) {
-        demux.push(packets);
+        demux.push(Time::ZERO, packets);
         units.extend(std::iter::from_fn(|| demux.poll_unit()));
     }
     demux.finish();

@@ -25,24 +25,27 @@ fn compare(path: &Path) -> Vec<String> {
     let expected = probe(path);
     let (demux, units) = clips::units(path);
     let mut headers: BTreeMap<_, _> =
-        demux.streams().filter_map(|stream| Some((stream.pid, Headers::new(stream.codec?)))).collect();
+        demux.streams().filter_map(|stream| Some((stream.entry.pid, Headers::new(stream.codec?)))).collect();
     for unit in &units {
         headers.get_mut(&unit.pid).unwrap().read(unit);
     }
     let mut wrong = Vec::new();
-    let programs: Vec<_> = demux.programs().collect();
+    let programs = demux.programs().list();
+    let pcr_pid = programs[0].pmt.as_ref().unwrap().pcr_pid;
     let program = &expected["programs"][0];
     check(&mut wrong, "program", &program["program_num"], programs[0].number.to_string());
     check(&mut wrong, "pmt_pid", &program["pmt_pid"], programs[0].pmt_pid.value().to_string());
-    check(&mut wrong, "pcr_pid", &program["pcr_pid"], programs[0].pcr_pid.unwrap().value().to_string());
+    check(&mut wrong, "pcr_pid", &program["pcr_pid"], pcr_pid.unwrap().value().to_string());
+    let service = programs[0].service.as_ref().map_or("", |service| &service.name);
+    check(&mut wrong, "service_name", &program["tags"]["service_name"], service.into());
     let streams: Vec<_> = demux.streams().collect();
     assert_eq!(expected["streams"].as_array().unwrap().len(), streams.len());
     for (expected, stream) in expected["streams"].as_array().unwrap().iter().zip(streams) {
-        check(&mut wrong, "pid", &expected["id"], format!("{:#x}", stream.pid.value()));
-        if let Some(language) = stream.language {
+        check(&mut wrong, "pid", &expected["id"], format!("{:#x}", stream.entry.pid.value()));
+        if let Some(language) = stream.entry.language {
             check(&mut wrong, "language", &expected["tags"]["language"], String::from_utf8_lossy(&language).into());
         }
-        let headers = &headers[&stream.pid];
+        let headers = &headers[&stream.entry.pid];
         if headers.malformed() > 0 {
             wrong.push(format!("{} headers malformed", headers.malformed()));
         }

@@ -19,7 +19,7 @@ fn key_frames_are_those_of_ffmpeg() {
         let video = demux.streams().find(|stream| stream.codec.is_some_and(|codec| codec.is_video())).unwrap();
         let mut key_frames = KeyFrames::new(video.codec.unwrap());
         let (mut compared, mut worst) = (0, f64::INFINITY);
-        for unit in units.iter().filter(|unit| unit.pid == video.pid) {
+        for unit in units.iter().filter(|unit| unit.pid == video.entry.pid) {
             let Some(outcome) = key_frames.push(unit, true) else { continue };
             let shown = outcome.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let expected = &expected[&shown.pts.unwrap().0];
@@ -62,7 +62,7 @@ fn thumbnails_show_what_ffmpeg_scales() {
         let (demux, units) = clips::units(&path);
         let video = demux.streams().find(|stream| stream.codec.is_some_and(|codec| codec.is_video())).unwrap();
         let mut key_frames = KeyFrames::new(video.codec.unwrap());
-        let mut video = units.iter().filter(|unit| unit.pid == video.pid);
+        let mut video = units.iter().filter(|unit| unit.pid == video.entry.pid);
         let shown = video.find_map(|unit| key_frames.push(unit, true)).unwrap().unwrap();
         let thumbnail = Thumbnail::new(&shown.frame, &shown.display).unwrap();
         assert!(thumbnail.jpeg.len() <= JPEG_BYTES_MAX, "{}: {} bytes", path.display(), thumbnail.jpeg.len());

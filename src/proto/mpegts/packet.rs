@@ -172,6 +172,18 @@ impl Pid {
 
     /// The program association table (13818-1 table 2-3).
     pub const PAT: Self = Self(0);
+    /// The conditional access table (13818-1 table 2-3).
+    pub const CAT: Self = Self(1);
+    /// The network information table, unless the PAT says otherwise (EN 300 468 table 1).
+    pub const NIT: Self = Self(0x10);
+    /// The service description table (EN 300 468 table 1).
+    pub const SDT: Self = Self(0x11);
+    /// The event information table (EN 300 468 table 1).
+    pub const EIT: Self = Self(0x12);
+    /// The running status table (EN 300 468 table 1).
+    pub const RST: Self = Self(0x13);
+    /// Time and date (EN 300 468 table 1).
+    pub const TDT: Self = Self(0x14);
     /// Null packets (13818-1 table 2-3).
     pub const NULL: Self = Self(0x1fff);
 
