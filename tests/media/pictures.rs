@@ -73,7 +73,10 @@ fn thumbnails_show_what_ffmpeg_scales() {
         let one_field =
             shown.display.interlaced && (height * 7 / 4..height * 3).contains(&(shown.frame.height() as u16));
         let fields = if one_field { "field=type=top," } else { "" };
-        let theirs = rgb(&["-i", file, "-map", "0:v"], &[], fields, (width, height));
+        // Where the stream does not say which matrix, large pictures are taken for BT.709; ffmpeg never does.
+        let unsaid = shown.display.colour.matrix == 2 && shown.frame.height() >= 720;
+        let filter = if unsaid { "setparams=colorspace=bt709," } else { "" }.to_string() + fields;
+        let theirs = rgb(&["-i", file, "-map", "0:v"], &[], &filter, (width, height));
         let squares: f64 = ours.iter().zip(&theirs).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
         let psnr = 10.0 * (255.0_f64.powi(2) * ours.len() as f64 / squares).log10();
         eprintln!("{}: {width}x{height}, {} bytes, PSNR {psnr:.1} dB", path.display(), thumbnail.jpeg.len());
