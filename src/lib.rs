@@ -9,6 +9,7 @@
 //! | `bus` | packet, buffer pool, lock-free ring, subscribers | units |
 //! | `proto` | sans-IO protocol cores: RTP, its FEC, SRT, RIST, transport stream | units, bus |
 //! | `path` | what happens between source and outputs: failover, merging, limits, allow-lists | units, bus |
+//! | `media` | what packets show: streams, pictures, sound (feature `media`) | units, bus, proto |
 //! | `sim` | virtual time, virtual network, reference models (feature `sim`) | units, bus, proto, path |
 //! | `adapters` | sockets, clock, workers around the cores | units, bus, proto, path |
 //! | `engine` | runs flows: wanted configuration in, running flows and events out | units, bus, proto, path, adapters |
@@ -24,6 +25,8 @@ pub mod bus;
 pub mod control;
 #[cfg(feature = "engine")]
 pub mod engine;
+#[cfg(feature = "media")]
+pub mod media;
 pub mod path;
 pub mod proto;
 #[cfg(feature = "sim")]

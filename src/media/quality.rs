@@ -1,0 +1,333 @@
+//! Black, frozen and silent, as ffmpeg's filters `blackdetect`, `freezedetect` and `silencedetect` mean it with their
+//! defaults, and loudness after EBU R 128.
+//!
+//! Detectors take pictures and samples in the order in which they are shown, and give back the spans that ended. A span
+//! goes from the first picture or sample that is so to the first one that is not. What is still going on is what
+//! `since` says. They keep nothing but one picture.
+
+use ebur128::{EbuR128, Mode};
+
+use super::frame::{Frame, Samples};
+use super::sound::Sound;
+use crate::units::Ticks90k;
+
+/// From the first moment to the one at which it was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first moment.
+    pub start: Ticks90k,
+    /// When it was over.
+    pub end: Ticks90k,
+}
+
+/// Sees black pictures: 98 % of the pixels have no more than 10 % of luma's range.
+#[derive(Debug, Default)]
+pub struct Black {
+    since: Option<Ticks90k>,
+    last: Ticks90k,
+}
+
+impl Black {
+    /// Takes the next picture; the span that it ends, if that was long enough.
+    pub fn push(&mut self, frame: &Frame, full_range: bool, pts: Ticks90k) -> Option<Span> {
+        self.last = pts;
+        if is_black(frame, full_range) {
+            self.since.get_or_insert(pts);
+            return None;
+        }
+        span(self.since.take()?, pts)
+    }
+
+    /// Since when, if it has been black for long enough.
+    #[must_use]
+    pub fn since(&self) -> Option<Ticks90k> {
+        Some(span(self.since?, self.last)?.start)
+    }
+}
+
+/// Sees pictures that do not change: the mean difference of samples to the first of them is below -60 dB of the range.
+#[derive(Debug, Default)]
+pub struct Freeze {
+    reference: Option<(Frame, Ticks90k)>,
+    last: Ticks90k,
+}
+
+impl Freeze {
+    /// Takes the next picture; the span that it ends, if that was long enough.
+    pub fn push(&mut self, frame: &Frame, pts: Ticks90k) -> Option<Span> {
+        self.last = pts;
+        if let Some((reference, since)) = &self.reference {
+            if is_same(reference, frame) {
+                return None;
+            }
+            let span = span(*since, pts);
+            self.reference = Some((frame.clone(), pts));
+            return span;
+        }
+        self.reference = Some((frame.clone(), pts));
+        None
+    }
+
+    /// Since when, if nothing has changed for long enough.
+    #[must_use]
+    pub fn since(&self) -> Option<Ticks90k> {
+        let (_, since) = self.reference.as_ref()?;
+        Some(span(*since, self.last)?.start)
+    }
+}
+
+/// Hears silence: all samples of all channels are below -60 dB.
+#[derive(Debug, Default)]
+pub struct Silence {
+    /// Samples of each channel since the last that was not silent.
+    silent: u64,
+    since: Option<Ticks90k>,
+}
+
+impl Silence {
+    /// Takes the next samples, of which the first is at `pts`; the last span that ends in them, if that was long enough.
+    /// Gaps between calls are not looked for.
+    pub fn push(&mut self, sound: &Sound<'_>, pts: Ticks90k) -> Option<Span> {
+        let rate = u64::from(sound.rate.max(1));
+        let needed = rate * SPAN_MIN_90K / 90_000;
+        let at = |index: u64| pts.0 + index * 90_000 / rate;
+        let mut ended = None;
+        let count = sound.channels.iter().map(|channel| channel.len()).min().unwrap_or(0);
+        for index in 0..count {
+            let silent = sound.channels.iter().all(|channel| channel[index].abs() < SILENCE_MAX);
+            if silent {
+                self.silent += 1;
+                if self.silent == needed {
+                    let start = at(index as u64 + 1).saturating_sub(SPAN_MIN_90K);
+                    self.since = Some(Ticks90k(start));
+                }
+            } else if self.silent > 0 {
+                self.silent = 0;
+                if let Some(start) = self.since.take() {
+                    ended = Some(Span { start, end: Ticks90k(at(index as u64)) });
+                }
+            }
+        }
+        ended
+    }
+
+    /// Since when, if it has been silent for long enough.
+    #[must_use]
+    pub const fn since(&self) -> Option<Ticks90k> {
+        self.since
+    }
+}
+
+/// Measures loudness after EBU R 128 (ITU-R BS.1770). Of sound with more than two channels the order is that of MPEG:
+/// centre, left, right, the two surrounds, low frequencies.
+#[derive(Debug, Default)]
+pub struct Loudness {
+    meter: Option<EbuR128>,
+}
+
+impl Loudness {
+    /// Takes the next samples. Another rate or number of channels begins anew.
+    pub fn push(&mut self, sound: &Sound<'_>) {
+        let channels = sound.channels.len() as u32;
+        let fits = |meter: &EbuR128| meter.channels() == channels && meter.rate() == sound.rate;
+        if !self.meter.as_ref().is_some_and(fits) {
+            self.meter = new_meter(channels, sound.rate);
+        }
+        if let Some(meter) = &mut self.meter
+            && meter.add_frames_planar_f32(sound.channels).is_err()
+        {
+            self.meter = None;
+        }
+    }
+
+    /// Over the last 400 ms, in LUFS.
+    #[must_use]
+    pub fn momentary(&self) -> Option<f64> {
+        finite(self.meter.as_ref()?.loudness_momentary().ok()?)
+    }
+
+    /// Over the last 3 s, in LUFS.
+    #[must_use]
+    pub fn short_term(&self) -> Option<f64> {
+        finite(self.meter.as_ref()?.loudness_shortterm().ok()?)
+    }
+
+    /// Since the beginning, gated, in LUFS.
+    #[must_use]
+    pub fn integrated(&self) -> Option<f64> {
+        finite(self.meter.as_ref()?.loudness_global().ok()?)
+    }
+
+    /// The highest peak between samples of any channel since the beginning, in dBTP.
+    #[must_use]
+    pub fn true_peak(&self) -> Option<f64> {
+        let meter = self.meter.as_ref()?;
+        let peaks = (0..meter.channels()).filter_map(|channel| meter.true_peak(channel).ok());
+        finite(20.0 * peaks.fold(0.0, f64::max).log10())
+    }
+}
+
+fn new_meter(channels: u32, rate: u32) -> Option<EbuR128> {
+    use ebur128::Channel;
+    if !(1..=CHANNELS_MAX).contains(&channels) || !RATES_HZ.contains(&rate) {
+        return None;
+    }
+    // With the histogram its memory does not grow with time.
+    let mode = Mode::M | Mode::S | Mode::I | Mode::TRUE_PEAK | Mode::HISTOGRAM;
+    let mut meter = EbuR128::new(channels, rate, mode).ok()?;
+    let map: &[Channel] = match channels {
+        5 => &MPEG_5_1[..5],
+        6 => &MPEG_5_1,
+        _ => return Some(meter),
+    };
+    meter.set_channel_map(map).ok()?;
+    Some(meter)
+}
+
+/// Silence has none.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+/// From one moment to a later one, if that is long enough. A clock that went back says nothing.
+fn span(start: Ticks90k, end: Ticks90k) -> Option<Span> {
+    let long_enough = end.0.checked_sub(start.0).is_some_and(|ticks| ticks >= SPAN_MIN_90K);
+    long_enough.then_some(Span { start, end })
+}
+
+fn is_black(frame: &Frame, full_range: bool) -> bool {
+    let unit = f64::from(1_u32 << (frame.depth.clamp(8, 16) - 8));
+    let (black, range) = if full_range { (0.0, 256.0 * unit - 1.0) } else { (16.0 * unit, 219.0 * unit) };
+    let limit = (black + BLACK_PIXEL_MAX * range) as u32;
+    let luma = &frame.planes[0];
+    let dark = match &luma.samples {
+        Samples::Byte(samples) => samples.iter().filter(|&&sample| u32::from(sample) <= limit).count(),
+        Samples::Word(samples) => samples.iter().filter(|&&sample| u32::from(sample) <= limit).count(),
+    };
+    dark as f64 / luma.samples.len() as f64 >= BLACK_SHARE_MIN
+}
+
+fn is_same(reference: &Frame, frame: &Frame) -> bool {
+    let (mut sum, mut count) = (0_u64, 0);
+    for (before, now) in reference.planes.iter().zip(&frame.planes) {
+        if (before.width, before.height) != (now.width, now.height) || reference.depth != frame.depth {
+            return false;
+        }
+        count += now.samples.len();
+        sum += match (&before.samples, &now.samples) {
+            (Samples::Byte(before), Samples::Byte(now)) => difference(before, now),
+            (Samples::Word(before), Samples::Word(now)) => difference(before, now),
+            _ => return false,
+        };
+    }
+    sum as f64 / count as f64 / f64::from(1_u32 << frame.depth) <= FREEZE_MAX
+}
+
+fn difference<T: Copy + Into<i32>>(before: &[T], now: &[T]) -> u64 {
+    // By rows' worth, so that a sum of 32 bits is enough inside.
+    let pieces = before.chunks(1_024).zip(now.chunks(1_024));
+    let sum = |(before, now): (&[T], &[T])| -> u32 {
+        before.iter().zip(now).map(|(before, now)| ((*before).into() - (*now).into()).unsigned_abs()).sum()
+    };
+    pieces.map(|piece| u64::from(sum(piece))).sum()
+}
+
+/// Defaults of all three filters: two seconds.
+pub const SPAN_MIN_90K: u64 = 2 * 90_000;
+/// `pixel_black_th` of ffmpeg's blackdetect.
+const BLACK_PIXEL_MAX: f64 = 0.10;
+/// `picture_black_ratio_th` of it.
+const BLACK_SHARE_MIN: f64 = 0.98;
+/// `noise` of freezedetect and silencedetect: -60 dB.
+const FREEZE_MAX: f64 = 0.001;
+const SILENCE_MAX: f32 = 0.001;
+/// More channels are not measured.
+const CHANNELS_MAX: u32 = 8;
+/// Rates of AAC and MPEG audio.
+const RATES_HZ: std::ops::RangeInclusive<u32> = 7_350..=96_000;
+const MPEG_5_1: [ebur128::Channel; 6] = [
+    ebur128::Channel::Center,
+    ebur128::Channel::Left,
+    ebur128::Channel::Right,
+    ebur128::Channel::LeftSurround,
+    ebur128::Channel::RightSurround,
+    ebur128::Channel::Unused,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::frame::Plane;
+    use crate::media::headers::Chroma;
+
+    #[test]
+    fn black_lasts_from_the_first_black_picture_to_the_first_other_one() {
+        let mut black = Black::default();
+        let pushes = |black: &mut Black, luma, from: u64, to| {
+            (from..to).filter_map(|n| black.push(&flat(luma), false, Ticks90k(n * 3_600))).collect::<Vec<_>>()
+        };
+        assert_eq!(pushes(&mut black, 100, 0, 10), []);
+        assert_eq!(pushes(&mut black, 37, 10, 61), []);
+        assert_eq!(black.since(), Some(Ticks90k(36_000)));
+        let ended = Span { start: Ticks90k(36_000), end: Ticks90k(61 * 3_600) };
+        assert_eq!(pushes(&mut black, 38, 61, 70), [ended]);
+        assert_eq!((pushes(&mut black, 16, 70, 119), black.since()), (vec![], None), "49 pictures are too short");
+        assert_eq!(pushes(&mut black, 38, 119, 120), []);
+    }
+
+    #[test]
+    fn a_freeze_is_measured_against_its_first_picture() {
+        let mut freeze = Freeze::default();
+        let mut ended = Vec::new();
+        for n in 0..200_u64 {
+            let luma = if n < 150 { 100 } else { 120 };
+            ended.extend(freeze.push(&flat(luma), Ticks90k(n * 3_600)));
+        }
+        assert_eq!(ended, [Span { start: Ticks90k(0), end: Ticks90k(150 * 3_600) }]);
+        assert_eq!(freeze.since(), None);
+        assert!(!is_same(&flat(100), &flat(101)));
+    }
+
+    #[test]
+    fn silence_is_exact_to_the_sample() {
+        let mut silence = Silence::default();
+        let loud = vec![0.5_f32; 4_800];
+        let quiet = vec![0.0_f32; 4_800];
+        let mut ended = Vec::new();
+        for n in 0..40_u64 {
+            let samples = if (5..30).contains(&n) { &quiet } else { &loud };
+            let sound = Sound { rate: 48_000, channels: &[samples, samples] };
+            ended.extend(silence.push(&sound, Ticks90k(n * 9_000)));
+        }
+        assert_eq!(ended, [Span { start: Ticks90k(5 * 9_000), end: Ticks90k(30 * 9_000) }]);
+        let one_side = Sound { rate: 48_000, channels: &[&quiet, &loud] };
+        assert_eq!((silence.push(&one_side, Ticks90k(0)), silence.since()), (None, None));
+    }
+
+    #[test]
+    fn a_sine_of_minus_23_decibels_is_as_loud_as_the_document_says() {
+        // EBU Tech 3341, case 1: 1 kHz stereo at -23 dBFS has -23 LUFS.
+        let mut loudness = Loudness::default();
+        let amplitude = 10_f64.powf(-23.0 / 20.0);
+        let samples: Vec<f32> =
+            (0..48_000 * 4).map(|n| (amplitude * (f64::from(n) * std::f64::consts::TAU / 48.0).sin()) as f32).collect();
+        for piece in samples.chunks(1_024) {
+            loudness.push(&Sound { rate: 48_000, channels: &[piece, piece] });
+        }
+        for value in [loudness.momentary(), loudness.short_term(), loudness.integrated()] {
+            assert!((value.unwrap() + 23.0).abs() < 0.1, "{value:?}");
+        }
+        assert!((loudness.true_peak().unwrap() + 23.0).abs() < 0.3);
+        loudness.push(&Sound { rate: 48_000, channels: &[] });
+        assert_eq!(loudness.momentary(), None);
+    }
+
+    fn flat(luma: u8) -> Frame {
+        let plane = |width: usize, height: usize, sample| Plane {
+            width,
+            height,
+            samples: Samples::Byte(vec![sample; width * height]),
+        };
+        Frame { chroma: Chroma::Yuv420, depth: 8, planes: [plane(16, 16, luma), plane(8, 8, 128), plane(8, 8, 128)] }
+    }
+}
