@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `units` | time, rates, sequence numbers, ids, counters | nothing |
 //! | `bus` | packet, buffer pool, lock-free ring, subscribers | units |
-//! | `proto` | sans-IO protocol cores: RTP, its FEC, SRT, transport stream | units, bus |
+//! | `proto` | sans-IO protocol cores: RTP, its FEC, SRT, RTMP, transport stream | units, bus |
 //! | `path` | what happens between source and outputs: failover, merging, limits, allow-lists | units, bus |
 //! | `sim` | virtual time, virtual network, reference models (feature `sim`) | units, bus, proto, path |
 //! | `adapters` | sockets, clock, workers around the cores | units, bus, proto, path |
