@@ -1,4 +1,4 @@
-//! Why a connection cannot go on.
+//! Why a connection cannot go on, and why it ended.
 
 use super::amf;
 
@@ -32,4 +32,49 @@ pub enum Error {
     /// A command that is no AMF0.
     #[error("command: {0}")]
     Amf(#[from] amf::Error),
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum End {
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Broken(#[from] Error),
+    /// The peer was not ready in time.
+    #[error("not ready in time")]
+    Slow,
+    /// Nothing came for too long.
+    #[error("silent for too long")]
+    Silent,
+    /// The peer said that it is done.
+    #[error("ended by the peer")]
+    Left,
+    /// The server did not want us, in its words.
+    #[error("refused: {code} {description}")]
+    Refused {
+        /// As in `NetStream.Publish.BadName`, at most [`WORDS_BYTES_MAX`].
+        code: String,
+        /// For people, at most [`WORDS_BYTES_MAX`].
+        description: String,
+    },
+    /// We did not want the peer.
+    #[error("not let in")]
+    NotLetIn,
+    /// We closed it.
+    #[error("closed")]
+    Closed,
+}
+
+/// Longest text of a peer that is passed on. Judgement: a line.
+pub const WORDS_BYTES_MAX: usize = 256;
+
+/// Why a message was not put in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsent {
+    /// Nobody is ready for it.
+    #[error("not ready")]
+    NotReady,
+    /// Too much is waiting to be sent.
+    #[error("too much is waiting")]
+    Full,
 }
