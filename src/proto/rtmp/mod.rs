@@ -5,7 +5,7 @@
 //! gaps, what ffmpeg, librtmp, GStreamer and nginx-rtmp do on the wire.
 //!
 //! From the wire upwards: [`handshake`], [`chunk`] streams that carry messages, [`amf`] values in those that are commands,
-//! and the cores [`Server`] and [`Client`]. Both run over any [`StreamCore`](super::StreamCore) driver.
+//! [`flv`] tags in those that are audio and video, and the cores [`Server`] and [`Client`]. Both run over any [`StreamCore`](super::StreamCore) driver.
 
 pub mod amf;
 #[cfg(any(test, fuzzing))]
@@ -15,6 +15,7 @@ mod client;
 mod config;
 pub mod enhanced;
 pub mod error;
+pub mod flv;
 pub mod handshake;
 mod link;
 mod server;
