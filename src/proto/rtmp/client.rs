@@ -171,7 +171,7 @@ impl Client {
         } else {
             self.link.send_number(kind::WINDOW, WINDOW_BYTES);
         }
-        self.link.send_command(0, "createStream", CREATE, &[Value::Null]);
+        self.link.send_command(0, "createStream", self.creation(), &[Value::Null]);
     }
 
     fn start(&mut self, command: &Command) -> Result<(), End> {
@@ -183,9 +183,14 @@ impl Client {
         self.state = State::Starting(stream);
         let key = Value::text(&self.target.key);
         if self.role == Role::Publisher {
-            self.link.send_command(stream, "publish", START, &[Value::Null, key, Value::text("live")]);
+            self.link.send_command(stream, "publish", self.creation() + 1.0, &[Value::Null, key, Value::text("live")]);
         } else {
-            self.link.send_command(stream, "play", START, &[Value::Null, key, Value::Number(LIVE_OR_RECORDED)]);
+            self.link.send_command(
+                stream,
+                "play",
+                self.creation() + 1.0,
+                &[Value::Null, key, Value::Number(LIVE_OR_RECORDED)],
+            );
             self.link.send_user_control(BUFFER_LENGTH, &[stream, BUFFER_MS]);
         }
         Ok(())
@@ -221,10 +226,10 @@ impl Client {
         let is = |transaction: f64| command.transaction == transaction;
         match (command.name.as_str(), self.state) {
             ("_result", State::Connecting) if is(CONNECT) => self.create(command),
-            ("_result", State::Creating) if is(CREATE) => self.start(command)?,
+            ("_result", State::Creating) if is(self.creation()) => self.start(command)?,
             ("_error", State::Connecting) if is(CONNECT) => return Err(refusal(command)),
-            ("_error", State::Creating) if is(CREATE) => return Err(refusal(command)),
-            ("_error", State::Starting(_)) if is(START) => return Err(refusal(command)),
+            ("_error", State::Creating) if is(self.creation()) => return Err(refusal(command)),
+            ("_error", State::Starting(_)) if is(self.creation() + 1.0) => return Err(refusal(command)),
             ("onStatus", _) => return self.handle_status(command),
             ("close", _) => return Err(End::Left),
             ("_result" | "_error" | "onBWDone" | "onFCPublish" | "onFCUnpublish" | "onFCSubscribe", _) => {}
@@ -254,6 +259,14 @@ impl Client {
                 _,
             ) => Err(End::Left),
             _ => Ok(None),
+        }
+    }
+
+    /// The transaction that creates the message stream; those after it count on.
+    const fn creation(&self) -> f64 {
+        match self.role {
+            Role::Publisher => ANNOUNCE + 1.0,
+            Role::Player => CONNECT + 1.0,
         }
     }
 
@@ -289,9 +302,14 @@ impl StreamCore for Client {
         if let State::Starting(stream) | State::Active(stream) = self.state {
             if self.role == Role::Publisher {
                 let key = Value::text(&self.target.key);
-                self.link.send_command(0, "FCUnpublish", END, &[Value::Null, key]);
+                self.link.send_command(0, "FCUnpublish", self.creation() + 2.0, &[Value::Null, key]);
             }
-            self.link.send_command(0, "deleteStream", END + 1.0, &[Value::Null, Value::Number(stream.into())]);
+            self.link.send_command(
+                0,
+                "deleteStream",
+                self.creation() + 3.0,
+                &[Value::Null, Value::Number(stream.into())],
+            );
         }
         self.finish(End::Closed);
     }
@@ -369,9 +387,6 @@ fn refused(code: &str, description: &str) -> End {
 const CONNECT: f64 = 1.0;
 const RELEASE: f64 = 2.0;
 const ANNOUNCE: f64 = 3.0;
-const CREATE: f64 = 4.0;
-const START: f64 = 5.0;
-const END: f64 = 6.0;
 
 /// A live stream of that name, or else a recorded one (RTMP 7.2.2.1).
 const LIVE_OR_RECORDED: f64 = -2_000.0;

@@ -56,7 +56,8 @@ pub enum Codec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// What a decoder must know first: AVCDecoderConfigurationRecord, HEVCDecoderConfigurationRecord, AV1CodecConfigurationRecord,
-    /// VPCodecConfigurationRecord, AudioSpecificConfig, or the Opus identification header. AC-3 has none.
+    /// VPCodecConfigurationRecord, AudioSpecificConfig, or the Opus identification header. That of AC-3 is
+    /// empty, where there is one.
     Header,
     /// A picture that others need, or any audio frame.
     KeyFrame,

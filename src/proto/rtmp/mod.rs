@@ -18,6 +18,8 @@ pub mod error;
 pub mod flv;
 pub mod handshake;
 mod link;
+#[cfg(test)]
+mod replay;
 mod server;
 mod stats;
 #[cfg(test)]
