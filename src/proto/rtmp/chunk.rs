@@ -594,8 +594,8 @@ mod check {
         let Some((cut, bytes)) = bytes.split_first() else {
             return;
         };
-        let pool = Pool::new(PoolLimits { small_max: 1_024, large_max: 128 });
-        let (whole, end) = read(&pool, bytes, 60_000);
+        let pool = Pool::new(PoolLimits { small_max: 8_192, large_max: 0 });
+        let (whole, end) = read(&pool, bytes, Pool::SMALL);
         assert_eq!((&whole, end), (&read(&pool, bytes, 1 + usize::from(*cut)).0, end));
         let (mut writer, mut pieces) = (Writer::default(), VecDeque::new());
         writer.set_chunk_size(1 + u32::from(*cut), &mut pieces);
@@ -603,7 +603,7 @@ mod check {
             writer.write(message, &mut pieces);
         }
         let written: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
-        assert_eq!(read(&pool, &written, 50_000), (whole, None));
+        assert_eq!(read(&pool, &written, Pool::SMALL), (whole, None));
     }
 
     pub(super) fn read(pool: &Pool, bytes: &[u8], cut: usize) -> (Vec<Message>, Option<Error>) {
