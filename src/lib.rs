@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `units` | time, rates, sequence numbers, ids, counters | nothing |
 //! | `bus` | packet, buffer pool, lock-free ring, subscribers | units |
-//! | `proto` | sans-IO protocol cores: RTP, its FEC, SRT, RIST, transport stream | units, bus |
+//! | `proto` | sans-IO protocol cores: RTP, its FEC, SRT, RIST, RTMP, transport stream | units, bus |
 //! | `path` | what happens between source and outputs: failover, merging, limits, allow-lists | units, bus |
 //! | `media` | what packets show: streams, pictures, sound (feature `media`) | units, bus, proto |
 //! | `sim` | virtual time, virtual network, reference models (feature `sim`) | units, bus, proto, path |

@@ -3,7 +3,7 @@
 //! A core owns no socket, task, lock or clock. Whoever runs it (the driver on sockets, the simulator in virtual time)
 //! feeds it with `handle_datagram`, `handle_packet` and `handle_timeout`, then drains `poll_transmit`, `poll_packet` and
 //! `poll_event`, then waits until `poll_timeout`. Feeding again before draining is allowed; what piles up is bounded by
-//! the core and counted in its [`Stats`].
+//! the core and counted in its [`Stats`]. Over TCP the same holds for a [`StreamCore`].
 
 use std::any::Any;
 use std::fmt;
@@ -19,10 +19,14 @@ pub mod fec;
 pub mod mpegts;
 #[cfg(feature = "rist")]
 pub mod rist;
+pub mod rtmp;
 pub mod rtp;
 #[cfg(feature = "srt")]
 pub mod srt;
+mod stream;
 pub mod udp;
+
+pub use stream::{Payload, Piece, StreamCore};
 
 /// A protocol without IO.
 pub trait Core {

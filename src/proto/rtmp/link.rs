@@ -1,0 +1,237 @@
+//! What both sides of a connection have in common: handshake, chunks, acknowledgements, pings, and a bounded queue of bytes
+//! to send.
+
+use std::collections::VecDeque;
+
+use super::amf::{self, Value};
+use super::chunk::{INPUT_PACKETS_MAX, Message, Reader, Writer, kind};
+use super::error::{Error, Unsent};
+use super::handshake::Handshake;
+use super::stats::Stats;
+use crate::bus::Packet;
+use crate::proto::Piece;
+use crate::units::Time;
+
+/// A connection without the commands.
+#[derive(Debug)]
+pub(super) struct Link {
+    handshake: Handshake,
+    reader: Reader,
+    writer: Writer,
+    out: VecDeque<Piece>,
+    out_bytes: usize,
+    out_bytes_max: usize,
+    /// What the peer sends between two acknowledgements (RTMP 5.4.4); zero for none.
+    window_bytes: u64,
+    acknowledged: u64,
+    /// Why nothing that came since is looked at.
+    broken: Option<Error>,
+    /// When bytes last came.
+    pub(super) heard: Time,
+    pub(super) stats: Stats,
+}
+
+/// A command (RTMP 7.1.1), from whichever envelope.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Command {
+    /// Message stream that it came on.
+    pub(super) stream: u32,
+    pub(super) name: String,
+    pub(super) transaction: f64,
+    /// From the command object on.
+    pub(super) values: Vec<Value>,
+}
+
+impl Command {
+    /// Reads the payload of a message of `kind`.
+    pub(super) fn parse(message: &Message) -> Result<Self, Error> {
+        // The AMF3 envelope is a zero before values of AMF0 (as Flash and librtmp have it).
+        let amf3 = message.kind == kind::COMMAND_AMF3 && message.payload.first() == Some(&0);
+        let bytes = message.payload.get(usize::from(amf3)..).unwrap_or_default();
+        let (name, rest) = amf::decode_name(bytes)?;
+        let mut values = amf::decode(rest)?;
+        let transaction = match values.first().and_then(Value::as_number) {
+            Some(number) => {
+                values.remove(0);
+                number
+            }
+            None => 0.0,
+        };
+        Ok(Self { stream: message.stream, name, transaction, values })
+    }
+
+    /// The text that is argument `index`, counted without the command object.
+    pub(super) fn text(&self, index: usize) -> Option<&str> {
+        self.values.get(1 + index).and_then(Value::as_str)
+    }
+
+    /// A field of the object that is argument `index`, where the command object is argument zero.
+    pub(super) fn info(&self, index: usize, name: &str) -> Option<&str> {
+        self.values.get(index).and_then(|value| value.field(name)).and_then(Value::as_str)
+    }
+}
+
+impl Link {
+    pub(super) fn new(now: Time, handshake: Handshake, opening: Vec<u8>, out_bytes_max: usize) -> Self {
+        let mut link = Self {
+            handshake,
+            reader: Reader::new(),
+            writer: Writer::default(),
+            out: VecDeque::new(),
+            out_bytes: 0,
+            out_bytes_max,
+            window_bytes: 0,
+            acknowledged: 0,
+            broken: None,
+            heard: now,
+            stats: Stats::default(),
+        };
+        link.push_bytes(opening);
+        link
+    }
+
+    pub(super) fn handle_bytes(&mut self, now: Time, bytes: Packet) {
+        self.heard = now;
+        self.stats.received_bytes += bytes.len() as u64;
+        let fed = self.handshake.handle(&bytes).and_then(|(used, answer)| {
+            self.push_bytes(answer);
+            self.reader.push(bytes.slice(used..bytes.len()))
+        });
+        if let Err(error) = fed {
+            self.broken.get_or_insert(error);
+        }
+        self.acknowledge();
+    }
+
+    /// The next message that is not about the connection itself.
+    pub(super) fn poll(&mut self) -> Result<Option<Message>, Error> {
+        if let Some(error) = self.broken {
+            return Err(error);
+        }
+        // Whoever does not take answers is not listened to.
+        while self.out_bytes <= self.out_bytes_max {
+            let polled = self.reader.poll();
+            self.stats.aborted = self.reader.aborted();
+            let Some(message) = polled? else {
+                return Ok(None);
+            };
+            match message.kind {
+                kind::WINDOW => self.window_bytes = number(&message, 0)?.into(),
+                kind::PEER_BANDWIDTH => self.send_number(kind::WINDOW, number(&message, 0)?),
+                kind::ACKNOWLEDGEMENT => {}
+                kind::USER_CONTROL => self.handle_user_control(&message)?,
+                _ => return Ok(Some(message)),
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.handshake.is_done()
+    }
+
+    pub(super) fn is_taking(&self) -> bool {
+        // Nothing of a peer who does not take what it caused.
+        let room = self.reader.waiting() < INPUT_PACKETS_MAX / 2 && self.out_bytes <= self.out_bytes_max;
+        self.broken.is_none() && room
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<Piece> {
+        let piece = self.out.pop_front()?;
+        self.out_bytes -= piece.len();
+        Some(piece)
+    }
+
+    pub(super) const fn waiting_bytes(&self) -> usize {
+        self.out_bytes
+    }
+
+    /// Media, if not too much is waiting.
+    pub(super) fn send_media(&mut self, message: &Message) -> Result<(), Unsent> {
+        if self.out_bytes + message.payload.len() > self.out_bytes_max {
+            self.stats.overflow += 1;
+            return Err(Unsent::Full);
+        }
+        self.stats.sent += 1;
+        self.send(message);
+        Ok(())
+    }
+
+    pub(super) fn send(&mut self, message: &Message) {
+        let before = self.out.len();
+        self.writer.write(message, &mut self.out);
+        self.count_from(before);
+    }
+
+    pub(super) fn send_chunk_size(&mut self, size_bytes: u32) {
+        let before = self.out.len();
+        self.writer.set_chunk_size(size_bytes, &mut self.out);
+        self.count_from(before);
+    }
+
+    /// A command, or an answer to one.
+    pub(super) fn send_command(&mut self, stream: u32, name: &str, transaction: f64, values: &[Value]) {
+        let mut payload = amf::encode(&[Value::text(name), Value::Number(transaction)]);
+        payload.extend(amf::encode(values));
+        self.send(&Message { kind: kind::COMMAND, stream, timestamp_ms: 0, payload: payload.into() });
+    }
+
+    /// A protocol control message that is one number (RTMP 5.4).
+    pub(super) fn send_number(&mut self, kind: u8, number: u32) {
+        self.send(&Message { kind, payload: number.to_be_bytes().to_vec().into(), ..Message::default() });
+    }
+
+    /// User control (RTMP 7.1.7).
+    pub(super) fn send_user_control(&mut self, event: u16, numbers: &[u32]) {
+        let mut payload = event.to_be_bytes().to_vec();
+        numbers.iter().for_each(|number| payload.extend(number.to_be_bytes()));
+        self.send(&Message { kind: kind::USER_CONTROL, payload: payload.into(), ..Message::default() });
+    }
+
+    fn handle_user_control(&mut self, message: &Message) -> Result<(), Error> {
+        let event = message.payload.first_chunk().map(|bytes| u16::from_be_bytes(*bytes)).ok_or(Error::Control)?;
+        if event == PING_REQUEST {
+            self.send_user_control(PING_RESPONSE, &[number(message, 2)?]);
+        }
+        Ok(())
+    }
+
+    /// RTMP 5.4.3, at most once for what came at once.
+    fn acknowledge(&mut self) {
+        let received = self.stats.received_bytes;
+        if self.window_bytes > 0 && received - self.acknowledged >= self.window_bytes {
+            self.acknowledged = received;
+            // Wraps, as all senders let it.
+            self.send_number(kind::ACKNOWLEDGEMENT, received as u32);
+        }
+    }
+
+    fn push_bytes(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            let before = self.out.len();
+            self.out.push_back(Piece { payload: bytes.into(), ..Piece::default() });
+            self.count_from(before);
+        }
+    }
+
+    fn count_from(&mut self, before: usize) {
+        self.out_bytes += self.out.range(before..).map(Piece::len).sum::<usize>();
+    }
+}
+
+fn number(message: &Message, at: usize) -> Result<u32, Error> {
+    let bytes = message.payload.get(at..).and_then(|bytes| bytes.first_chunk());
+    bytes.map(|bytes| u32::from_be_bytes(*bytes)).ok_or(Error::Control)
+}
+
+/// Message stream `_` begins (RTMP 7.1.7).
+pub(super) const STREAM_BEGIN: u16 = 0;
+/// Message stream `_` is at its end.
+pub(super) const STREAM_END: u16 = 1;
+/// How many milliseconds the player of message stream `_` holds.
+pub(super) const BUFFER_LENGTH: u16 = 3;
+const PING_REQUEST: u16 = 6;
+const PING_RESPONSE: u16 = 7;
+
+/// What is asked to be acknowledged. Judgement: what Adobe's and most other servers say.
+pub(super) const WINDOW_BYTES: u32 = 2_500_000;

@@ -1,0 +1,147 @@
+//! Both sides against each other, and each against what real peers say.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::amf::Value;
+use super::check::Pair;
+use super::*;
+use crate::proto::StreamCore;
+use crate::units::Time;
+
+#[test]
+fn a_publisher_is_let_in_and_what_it_sends_comes_unchanged() {
+    let mut pair = Pair::new(Role::Publisher, Config::default());
+    pair.settle();
+    assert!(pair.is_ready);
+    let request = &pair.requests[0];
+    assert_eq!((request.app.as_str(), request.key.as_str(), request.query.as_str()), ("live", "key", "token=t"));
+    assert!(request.capabilities.fourccs.iter().any(|fourcc| fourcc == "hvc1"));
+    assert!(pair.client.capabilities().is_enhanced());
+    [0, 10, 200_000, 60_000].into_iter().for_each(|len| pair.send(len));
+    pair.settle();
+    assert_eq!(pair.came.iter().map(|message| message.payload.len()).collect::<Vec<_>>(), [0, 10, 200_000, 60_000]);
+    pair.client.handle_close(pair.now);
+    pair.settle();
+    assert_eq!(pair.ends, [End::Left, End::Closed]);
+    assert!(pair.server.is_over() && pair.client.is_over());
+}
+
+#[test]
+fn a_player_gets_what_the_server_sends() {
+    let mut pair = Pair::new(Role::Player, Config::default());
+    pair.settle();
+    assert!(pair.is_ready);
+    [5, 70_000].into_iter().for_each(|len| pair.send(len));
+    pair.settle();
+    assert_eq!(pair.came.len(), 2);
+    pair.server.handle_close(pair.now);
+    pair.settle();
+    assert_eq!(pair.ends, [End::Closed, End::Left]);
+}
+
+#[test]
+fn a_refusal_is_told_and_ends_both_sides() {
+    for (role, verdict, code) in [
+        (Role::Publisher, Refusal::InUse, "NetStream.Publish.BadName"),
+        (Role::Publisher, Refusal::Denied, "NetStream.Publish.Denied"),
+        (Role::Player, Refusal::NotFound, "NetStream.Play.StreamNotFound"),
+    ] {
+        let mut pair = Pair::new(role, Config::default());
+        pair.verdict = Some(verdict);
+        pair.settle();
+        let [End::NotLetIn, End::Refused { code: told, .. }] = &pair.ends[..] else {
+            panic!("{:?}", pair.ends);
+        };
+        assert_eq!((told.as_str(), pair.is_ready), (code, false));
+    }
+}
+
+#[test]
+fn the_slow_and_the_silent_are_sent_away() {
+    let config = Config::default();
+    let mut server = Server::new(Time::ZERO, config, 1);
+    assert_eq!(server.poll_timeout(), Some(Time::ZERO + config.setup_timeout));
+    server.handle_timeout(Time::ZERO + config.setup_timeout - Duration::from_nanos(1));
+    assert!(!server.is_over());
+    server.handle_timeout(Time::ZERO + config.setup_timeout);
+    assert_eq!(server.poll_message(), Some(ServerMessage::Ended(End::Slow)));
+    let mut pair = Pair::new(Role::Publisher, config);
+    pair.settle();
+    let at = pair.server.poll_timeout().unwrap();
+    assert!(at > Time::ZERO + config.idle_timeout);
+    pair.server.handle_timeout(at);
+    assert_eq!(pair.server.poll_message(), Some(ServerMessage::Ended(End::Silent)));
+}
+
+#[test]
+fn a_server_that_waits_for_a_verdict_listens_no_more() {
+    let mut pair = Pair::new(Role::Publisher, Config::default());
+    pair.settle();
+    // A second request on the same connection is refused, and the stream goes on.
+    let publish = amf::encode(&[Value::text("publish"), Value::Number(9.0), Value::Null, Value::text("other")]);
+    let message = Message { kind: kind::COMMAND, stream: 1, timestamp_ms: 0, payload: publish.into() };
+    pair.client.send(&message).unwrap();
+    pair.settle();
+    assert_eq!(pair.requests.len(), 1);
+}
+
+#[test]
+fn more_than_may_wait_is_refused_and_counted() {
+    let mut pair = Pair::new(Role::Player, Config { send_bytes_max: 10_000, ..Config::default() });
+    pair.settle();
+    let message = Message { kind: kind::VIDEO, payload: vec![0; 4_000].into(), ..Message::default() };
+    let sent: Vec<_> = (0..3).map(|_| pair.server.send(&message)).collect();
+    assert_eq!(sent, [Ok(()), Ok(()), Err(Unsent::Full)]);
+    assert_eq!((pair.server.stats().sent, pair.server.stats().overflow), (2, 1));
+    assert!(pair.server.waiting_bytes() >= 8_000);
+    assert_eq!(pair.client.send(&message), Err(Unsent::NotReady));
+}
+
+#[test]
+fn metadata_is_found_with_and_without_its_envelope() {
+    let fields = vec![("width".to_owned(), Value::Number(1_920.0))];
+    let message = set_data_frame(7, fields.clone());
+    assert_eq!(metadata(&message), Some(fields.clone()));
+    let plain = amf::encode(&[Value::text("onMetaData"), Value::EcmaArray(fields.clone())]);
+    assert_eq!(metadata(&Message { payload: plain.into(), ..message }), Some(fields));
+    let other = amf::encode(&[Value::text("onTextData"), Value::Null]);
+    assert_eq!(metadata(&Message { kind: kind::DATA, payload: other.into(), ..Message::default() }), None);
+}
+
+#[test]
+fn secrets_are_not_in_what_is_logged() {
+    let pair = Pair::new(Role::Publisher, Config::default());
+    let mut told = format!("{:?}", pair.client);
+    let mut pair = pair;
+    pair.settle();
+    told += &format!("{:?} {:?}", pair.server, pair.requests);
+    assert!(!told.contains("token") && !told.contains("\"key"), "{told}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_path_brings_everything_or_ends(script: Vec<u8>, first: u8) {
+        check_any_path(&[&[first][..], &[200; 40], &script].concat());
+    }
+
+    #[test]
+    fn any_peer_is_survived(first: u8, values: Vec<u8>, bytes: Vec<u8>) {
+        check_any_peer(&[&[first][..], &bytes].concat());
+        // Commands that are ones, about anything.
+        let names = ["connect", "createStream", "publish", "play", "deleteStream", "_result", "_error", "onStatus", "x"];
+        let (mut writer, mut pieces) = (chunk::Writer::default(), std::collections::VecDeque::new());
+        for value in values {
+            let name = Value::text(names[usize::from(value) % names.len()]);
+            let number = Value::Number(f64::from(value / 16));
+            let object = Value::object([("app", Value::text("a")), ("level", Value::text("status"))]);
+            let payload = amf::encode(&[name, number.clone(), object, number]).into();
+            writer.write(&Message { kind: kind::COMMAND, payload, ..Message::default() }, &mut pieces);
+        }
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
+        check_any_peer(&[&[first][..], &bytes].concat());
+    }
+}

@@ -1,0 +1,162 @@
+//! The verbs of a core over a byte stream (TCP, TLS): those of [`Core`](super::Core), with bytes for datagrams.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use super::WireHeader;
+use crate::bus::Packet;
+use crate::units::Time;
+
+/// A protocol over one connection that keeps bytes in order, without IO.
+///
+/// Whoever runs it feeds it with `handle_bytes` and `handle_timeout`, then drains `poll_message` and `poll_transmit`, then
+/// waits until `poll_timeout`. Bytes are looked at only as messages are polled, so that whoever does not drain holds back
+/// the peer, and nobody else.
+pub trait StreamCore {
+    /// What the peer said that is not the core's own business.
+    type Message;
+
+    /// The next bytes came from the peer. Only while [`StreamCore::is_taking`].
+    fn handle_bytes(&mut self, now: Time, bytes: Packet);
+
+    /// `now` reached what [`StreamCore::poll_timeout`] said. Calling it early is harmless.
+    fn handle_timeout(&mut self, now: Time);
+
+    /// The end, by us: what the peer should know of it is left in [`StreamCore::poll_transmit`].
+    fn handle_close(&mut self, now: Time);
+
+    /// The next bytes to send; `None` when there are none left.
+    fn poll_transmit(&mut self) -> Option<Piece>;
+
+    /// The next thing that the peer said, in order; `None` when there is none left.
+    fn poll_message(&mut self) -> Option<Self::Message>;
+
+    /// When [`StreamCore::handle_timeout`] wants to be called; `None` for never.
+    fn poll_timeout(&self) -> Option<Time>;
+
+    /// Whether more bytes may come. While not, the peer shall wait: nothing is to be read.
+    fn is_taking(&self) -> bool;
+
+    /// Whether the connection is to be closed once everything is sent.
+    fn is_over(&self) -> bool;
+}
+
+/// Bytes to send: a header of the core's own, and a payload that others may share.
+#[derive(Clone, Debug, Default)]
+pub struct Piece {
+    /// What goes before the payload.
+    pub header: WireHeader,
+    /// The rest, never copied.
+    pub payload: Payload,
+}
+
+impl Piece {
+    /// Length of the whole in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.header.len() + self.payload.len()
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Bytes that are shared, not copied: a part of a pooled buffer, or memory of their own where they came in parts or are
+/// longer than a buffer.
+#[derive(Clone, Default)]
+pub struct Payload(Memory);
+
+#[derive(Clone, Default)]
+enum Memory {
+    #[default]
+    Nothing,
+    Pooled(Packet),
+    Own(Arc<Vec<u8>>, Range<usize>),
+}
+
+impl Payload {
+    /// A part of it, sharing the memory.
+    ///
+    /// # Panics
+    /// If `range` lies outside.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len(), "{range:?} outside the payload");
+        Self(match &self.0 {
+            _ if range.is_empty() => Memory::Nothing,
+            Memory::Nothing => Memory::Nothing,
+            Memory::Pooled(packet) => Memory::Pooled(packet.slice(range)),
+            Memory::Own(bytes, whole) => {
+                Memory::Own(Arc::clone(bytes), whole.start + range.start..whole.start + range.end)
+            }
+        })
+    }
+
+    /// Whether it lies in a pooled buffer.
+    #[must_use]
+    pub const fn is_pooled(&self) -> bool {
+        matches!(self.0, Memory::Pooled(_))
+    }
+}
+
+impl From<Packet> for Payload {
+    fn from(packet: Packet) -> Self {
+        Self(Memory::Pooled(packet))
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        let all = 0..bytes.len();
+        Self(Memory::Own(Arc::new(bytes), all))
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Memory::Nothing => &[],
+            Memory::Pooled(packet) => packet,
+            Memory::Own(bytes, range) => bytes.get(range.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Payload {}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{Meta, Pool, PoolLimits};
+
+    #[test]
+    fn parts_of_parts_are_the_same_bytes_wherever_they_lie() {
+        let pool = Pool::new(PoolLimits { small_max: 1, large_max: 0 });
+        let packet = pool.copy(b"0123456789", Meta::default()).unwrap();
+        for whole in [Payload::from(packet), Payload::from(b"0123456789".to_vec())] {
+            let part = whole.slice(2..9);
+            assert_eq!(&*part, b"2345678");
+            assert_eq!(&*part.slice(1..3), b"34");
+            assert!(part.slice(7..7).is_empty());
+        }
+    }
+}
