@@ -5,12 +5,12 @@
 //! `scripts/bench-peers` measures whole programs at a steady rate, and latency.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on may panic")]
 
+mod burst;
 #[allow(dead_code, reason = "shared with the benchmark of peers, which needs more of it")]
 #[path = "peers/sys.rs"]
 mod sys;
 
 use std::net::{SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use anabranch::engine::{
     Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, MonitorConfig, OutputConfig, SourceConfig, url,
 };
 use anabranch::path::AllowList;
+use burst::{address, cpu_of_others_ns, cut_into_datagrams, open, receive};
 use criterion::{Criterion, criterion_group, criterion_main};
 use sys::{Batch, FanOut};
 
@@ -145,7 +146,7 @@ struct Feed {
 impl Feed {
     fn new(burst: usize) -> Self {
         let socket = open();
-        cut_into_datagrams(&socket);
+        cut_into_datagrams(&socket, DATAGRAM_BYTES);
         Self { burst, socket, bytes: vec![0x47; burst * DATAGRAM_BYTES] }
     }
 
@@ -176,44 +177,6 @@ impl Sinks {
     }
 }
 
-/// Fills the first slots of `batch`; fewer than `count` if nothing came for [`LOST_AFTER`].
-fn receive(batch: &mut Batch, socket: &UdpSocket, count: usize) -> usize {
-    let mut received = 0;
-    while received < count {
-        match batch.receive(socket, received, true) {
-            0 => break,
-            more => received += more,
-        }
-    }
-    received
-}
-
-fn open() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(LOST_AFTER)).unwrap();
-    sys::ask_large_receive_buffer(&socket).unwrap();
-    sys::ask_large_send_buffer(&socket).unwrap();
-    socket
-}
-
-fn address(socket: &UdpSocket) -> SocketAddrV4 {
-    sys::loopback(socket.local_addr().unwrap().port())
-}
-
-#[allow(unsafe_code, reason = "the standard library does not know this option")]
-fn cut_into_datagrams(socket: &UdpSocket) {
-    let (value, length) = (DATAGRAM_BYTES as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: the value is an int that lives through the call, and its length is given.
-    let answer = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const value).cast(), length)
-    };
-    assert_eq!(answer, 0, "UDP_SEGMENT");
-}
-
-fn cpu_of_others_ns() -> u64 {
-    sys::clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap() - sys::clock_ns(libc::CLOCK_THREAD_CPUTIME_ID).unwrap()
-}
-
 /// Pointless for one datagram.
 const TRAINS: &str = "UDP_SEGMENT";
 const OUTPUTS: usize = 50;
@@ -222,4 +185,3 @@ const BURSTS: [usize; 3] = [1, 7, BURST_MAX];
 const BURST_MAX: usize = 40;
 const DATAGRAM_BYTES: usize = 1_316;
 const SLOT_BYTES: usize = 2_048;
-const LOST_AFTER: Duration = Duration::from_secs(2);

@@ -5,12 +5,12 @@
 //! what is timed is the CPU of all threads of this process but the one that feeds and drains. `merge` has the core alone.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on may panic")]
 
+mod burst;
 #[allow(dead_code, reason = "shared with the benchmark of peers, which needs more of it")]
 #[path = "peers/sys.rs"]
 mod sys;
 
 use std::net::{SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anabranch::adapters::clock;
@@ -21,6 +21,7 @@ use anabranch::engine::{
 use anabranch::path::AllowList;
 use anabranch::proto::rtp::{HEADER_BYTES, Header};
 use anabranch::units::Seq;
+use burst::{LOST_AFTER, address, cpu_of_others_ns, cut_into_datagrams, open, receive};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sys::Batch;
 
@@ -125,7 +126,7 @@ struct Feed {
 impl Feed {
     fn new(to: SocketAddrV4) -> Self {
         let socket = open();
-        cut_into_datagrams(&socket);
+        cut_into_datagrams(&socket, HEADER_BYTES + PAYLOAD_BYTES);
         Self { socket, to, next: 1_000, bytes: Vec::new() }
     }
 
@@ -174,26 +175,6 @@ fn start(sources: Vec<String>, output: &str) -> Engine {
     engine
 }
 
-/// Fills the first slots of `batch`; fewer than `count` if nothing came for [`LOST_AFTER`].
-fn receive(batch: &mut Batch, socket: &UdpSocket, count: usize) -> usize {
-    let mut received = 0;
-    while received < count {
-        match batch.receive(socket, received, true) {
-            0 => break,
-            more => received += more,
-        }
-    }
-    received
-}
-
-fn open() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(LOST_AFTER)).unwrap();
-    sys::ask_large_receive_buffer(&socket).unwrap();
-    sys::ask_large_send_buffer(&socket).unwrap();
-    socket
-}
-
 /// An address whose port is free, as is the next one.
 fn free_pair() -> SocketAddrV4 {
     loop {
@@ -205,27 +186,7 @@ fn free_pair() -> SocketAddrV4 {
     }
 }
 
-fn address(socket: &UdpSocket) -> SocketAddrV4 {
-    sys::loopback(socket.local_addr().unwrap().port())
-}
-
-#[allow(unsafe_code, reason = "the standard library does not know this option")]
-fn cut_into_datagrams(socket: &UdpSocket) {
-    let bytes = HEADER_BYTES + PAYLOAD_BYTES;
-    let (value, length) = (bytes as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: the value is an int that lives through the call, and its length is given.
-    let answer = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, (&raw const value).cast(), length)
-    };
-    assert_eq!(answer, 0, "UDP_SEGMENT");
-}
-
-fn cpu_of_others_ns() -> u64 {
-    sys::clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap() - sys::clock_ns(libc::CLOCK_THREAD_CPUTIME_ID).unwrap()
-}
-
 /// Close to the longest train the kernel takes.
 const BURST_MAX: usize = 40;
 const PAYLOAD_BYTES: usize = 1_316;
 const SLOT_BYTES: usize = 2_048;
-const LOST_AFTER: Duration = Duration::from_secs(2);
