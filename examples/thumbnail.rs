@@ -11,7 +11,8 @@ use std::io::Read;
 use std::{env, fs};
 
 use anabranch::media::quality::{Black, Freeze, Loudness, Silence, Span};
-use anabranch::media::{AccessUnit, Demux, Headers, KeyFrames, SoundDecoder, Thumbnail};
+use anabranch::media::{Headers, KeyFrames, SoundDecoder, Thumbnail};
+use anabranch::proto::mpegts::demux::{AccessUnit, Demux};
 use anabranch::units::{Ticks90k, Time};
 
 fn main() -> Result<(), Box<dyn Error>> {

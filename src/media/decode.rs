@@ -9,10 +9,10 @@ use std::fmt;
 use rust_h264::decoder::{ChromaFormat, Decoder as H264Decoder, Frame as H264Frame};
 use rust_h265::{DecodeLimits, Decoder as HevcDecoder, Frame as HevcFrame, PixelData};
 
-use super::access_unit::{AccessUnit, Codec};
 use super::frame::{Display, Frame, Plane, Samples};
 use super::headers::{Chroma, Entry, FieldOrder, Headers, Picture, Structure, h264_sizes};
 use super::mpeg2;
+use crate::proto::mpegts::demux::{AccessUnit, Codec};
 use crate::units::Ticks90k;
 
 /// Why a picture was not decoded.

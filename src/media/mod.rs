@@ -1,17 +1,16 @@
 //! What the packets show: streams, pictures, sound.
 //!
-//! A transport stream's packets go through [`Demux`], which gives [`AccessUnit`]s; [`headers`] reads from those what a
+//! A transport stream's packets go through [`Demux`](crate::proto::mpegts::demux::Demux), which gives access units;
+//! [`headers`] reads from those what a
 //! player would be told (codec, size, rates), without decoding anything. All of it works on copies, is bounded, and never
 //! runs where packets are forwarded.
 //!
 //! Documents: ISO/IEC 13818-1 (transport stream), 13818-2 and 11172-2 (MPEG video), 14496-10 (H.264), 23008-2 (HEVC),
 //! 14496-3 and 13818-7 (AAC), 11172-3 and 13818-3 (MPEG audio), ETSI TS 102 366 (AC-3), ETSI EN 300 468 (descriptors).
 
-pub mod access_unit;
 mod annexb;
 mod bits;
 pub mod decode;
-pub mod demux;
 pub mod frame;
 pub mod headers;
 mod mpeg2;
@@ -19,9 +18,7 @@ pub mod quality;
 pub mod sound;
 pub mod thumbnail;
 
-pub use access_unit::{AccessUnit, Codec};
 pub use decode::{Decoder, KeyFrames};
-pub use demux::Demux;
 pub use frame::Frame;
 pub use headers::Headers;
 pub use sound::SoundDecoder;

@@ -10,9 +10,9 @@ use symphonia::core::units::{Duration, Timestamp};
 use symphonia::default::codecs::MpaDecoder;
 use syom::{DecodeOptions, MemoryBudgets};
 
-use super::access_unit::{AccessUnit, Codec};
 use super::decode::DecodeError;
 use super::headers::mpeg_audio_frames;
+use crate::proto::mpegts::demux::{AccessUnit, Codec};
 
 /// Decodes the sound of one stream.
 pub struct SoundDecoder {

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::{env, fs};
 
-use anabranch::media::{AccessUnit, Demux};
+use anabranch::proto::mpegts::demux::{AccessUnit, Demux};
 use anabranch::units::Time;
 
 /// One way of coding.

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anabranch::media::quality::{Black, Freeze, Loudness, Silence, Span};
-use anabranch::media::{AccessUnit, Decoder, Frame, Headers, KeyFrames, SoundDecoder};
+use anabranch::media::{Decoder, Frame, Headers, KeyFrames, SoundDecoder};
+use anabranch::proto::mpegts::demux::AccessUnit;
 use anabranch::units::Ticks90k;
 
 use crate::clips::{self, PROGRAMME};

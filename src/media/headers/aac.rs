@@ -1,8 +1,8 @@
 //! AAC: ADTS frames (13818-7 6.2) and LOAS/LATM with its stream configuration (14496-3 1.6 and 1.7).
 
 use super::{AudioFormat, HeaderError};
-use crate::media::Codec;
 use crate::media::bits::Bits;
+use crate::proto::mpegts::demux::Codec;
 
 /// The first ADTS header in `bytes`.
 pub(super) fn read_adts(bytes: &[u8]) -> Result<AudioFormat, HeaderError> {

@@ -1,8 +1,8 @@
 //! AC-3 and E-AC-3 sync frames (ETSI TS 102 366 4.4 and E.1.3).
 
 use super::{AudioFormat, HeaderError};
-use crate::media::Codec;
 use crate::media::bits::Bits;
+use crate::proto::mpegts::demux::Codec;
 
 /// The first sync frame in `bytes`.
 pub(super) fn read(bytes: &[u8]) -> Result<AudioFormat, HeaderError> {

@@ -3,9 +3,9 @@
 
 use super::vui::{self, Vui};
 use super::{Chroma, Entry, FieldOrder, HeaderError, Picture, SIDE_PIXELS_MAX, Seen, Structure, VideoFormat, reduced};
-use crate::media::Codec;
 use crate::media::annexb::{Units, unescape};
 use crate::media::bits::Bits;
+use crate::proto::mpegts::demux::Codec;
 
 /// Parameter sets of one stream.
 #[derive(Debug)]

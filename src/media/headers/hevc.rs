@@ -4,9 +4,9 @@
 use super::h264::Messages;
 use super::vui::{self, Vui};
 use super::{Chroma, Entry, FieldOrder, HeaderError, Picture, SIDE_PIXELS_MAX, Seen, Structure, VideoFormat, reduced};
-use crate::media::Codec;
 use crate::media::annexb::{Units, unescape};
 use crate::media::bits::Bits;
+use crate::proto::mpegts::demux::Codec;
 
 /// Parameter sets of one stream.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use std::fmt;
 
 pub(super) use self::h264::sizes as h264_sizes;
 pub(super) use self::mpeg_audio::frames as mpeg_audio_frames;
-use super::access_unit::{AccessUnit, Codec};
+use crate::proto::mpegts::demux::{AccessUnit, Codec};
 
 /// Why a header could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! MPEG audio frame headers (11172-3 2.4.1.3, 13818-3 2.4.1.3).
 
 use super::{AudioFormat, HeaderError};
-use crate::media::Codec;
 use crate::media::bits::Bits;
+use crate::proto::mpegts::demux::Codec;
 
 /// The first frame header in `bytes`.
 pub(super) fn read(bytes: &[u8]) -> Result<AudioFormat, HeaderError> {

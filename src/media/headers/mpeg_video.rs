@@ -3,9 +3,9 @@
 use super::{
     Chroma, Colour, Entry, FieldOrder, HeaderError, Picture, SIDE_PIXELS_MAX, Seen, Structure, VideoFormat, reduced,
 };
-use crate::media::Codec;
 use crate::media::annexb::Units;
 use crate::media::bits::Bits;
+use crate::proto::mpegts::demux::Codec;
 
 /// What the last headers said.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@
 pub mod analysis;
 #[cfg(any(test, fuzzing))]
 mod check;
+pub mod demux;
 pub mod generator;
 pub mod mux;
 mod packet;

@@ -4,9 +4,10 @@
 //! are what PES packets carry, from one start to the next; streams whose pictures do not begin where PES packets do are
 //! not read well.
 
+mod access_unit;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use super::access_unit::{AccessUnit, Codec, UNIT_BYTES_MAX};
 use crate::proto::mpegts::section::{LongSection, SectionError};
 use crate::proto::mpegts::table::PmtBody;
 use crate::proto::mpegts::{
@@ -15,6 +16,7 @@ use crate::proto::mpegts::{
 use crate::units::Time;
 
 pub use crate::proto::mpegts::STREAMS_MAX;
+pub use access_unit::{AccessUnit, Codec, UNIT_BYTES_MAX};
 
 /// Reads a transport stream.
 #[derive(Debug, Default)]
