@@ -19,6 +19,8 @@ mod socket;
 pub mod srt;
 mod system;
 pub mod udp;
+#[cfg(feature = "media")]
+pub mod watchers;
 mod worker;
 
 pub use counters::{CoreCounters, Counters, DetailCounters};

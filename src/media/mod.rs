@@ -17,6 +17,7 @@ mod mpeg2;
 pub mod quality;
 pub mod sound;
 pub mod thumbnail;
+pub mod watch;
 
 pub use decode::{Decoder, KeyFrames};
 pub use frame::Frame;
