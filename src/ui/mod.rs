@@ -12,9 +12,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[cfg(feature = "media")]
+use crate::adapters::{decoders::run_decode_worker, watchers::WORKER_ARGUMENT};
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Not a command for people: the engine starts its own program so to decode what strangers send.
+    #[cfg(feature = "media")]
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == WORKER_ARGUMENT) {
+        return run_decode_worker();
+    }
     let arguments = cli::Arguments::parse();
     let result = match arguments.command {
         cli::Command::Route(route) => route::run(&route),

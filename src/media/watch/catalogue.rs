@@ -155,7 +155,7 @@ impl Entry {
     fn measured_rate(&self) -> Option<(u32, u32)> {
         let (first, last) = (self.times_90k.front()?, self.times_90k.back()?);
         let (span, count) = (last.checked_sub(*first)?, self.times_90k.len() as u64 - 1);
-        if span < MEASURED_MIN_90K || span > MEASURED_MAX_90K {
+        if !(MEASURED_MIN_90K..=MEASURED_MAX_90K).contains(&span) {
             return None;
         }
         let deviation = |(frames, seconds): (u32, u32)| {

@@ -84,11 +84,11 @@ impl Examiner {
             return Ok(PictureFindings { black: None, same: None, thumbnail });
         }
         let black = is_black(&shown.frame, shown.display.colour.full_range);
-        let same = self.reference.as_ref().is_some_and(|reference| is_same(reference, &shown.frame));
-        if !same {
+        let same = self.reference.as_ref().map(|reference| is_same(reference, &shown.frame));
+        if same != Some(true) {
             self.reference = Some(shown.frame);
         }
-        Ok(PictureFindings { black: Some(black), same: Some(same), thumbnail })
+        Ok(PictureFindings { black: Some(black), same, thumbnail })
     }
 
     fn listen(&mut self, job: &Job) -> Result<SoundFindings, Failure> {

@@ -66,7 +66,7 @@ pub enum Findings {
 pub struct PictureFindings {
     /// Whether it is black; `None` if that was not asked.
     pub black: Option<bool>,
-    /// Whether it is like the one that it was compared to; false if there was none, `None` if that was not asked.
+    /// Whether it is like the one that it was compared to; `None` if there was none, or that was not asked.
     pub same: Option<bool>,
     /// A small one of it, if that was asked.
     pub thumbnail: Option<Thumbnail>,

@@ -107,15 +107,10 @@ impl Judge {
         self.run.filter(|run| run.is_raised).map(|run| run.first.at)
     }
 
-    /// Whether something is going on that may become a defect, or is one.
-    pub(super) const fn is_suspicious(&self) -> bool {
-        self.run.is_some()
-    }
-
     fn handle_bad(&mut self, moment: Moment) -> Option<Change> {
         let first = self.reference.unwrap_or(moment);
         let (before, first_seen) = (self.good, self.reference.is_some());
-        let run = self.run.get_or_insert(Run {
+        let run = self.run.get_or_insert_with(|| Run {
             before,
             first,
             last: moment,
@@ -194,7 +189,7 @@ mod tests {
     fn what_is_bad_from_the_start_is_unknown_until_it_is_proven() {
         let mut judge = Judge::default();
         judge.handle_picture(at(0), true);
-        assert_eq!((judge.value(), judge.is_suspicious()), (None, true));
+        assert_eq!(judge.value(), None);
         judge.handle_picture(at(2), true);
         assert_eq!(judge.value(), Some(true));
         assert_eq!((judge.forget(), judge.value()), (Some(seconds(2)), None));

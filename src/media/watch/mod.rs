@@ -21,6 +21,7 @@
 mod catalogue;
 mod clock;
 mod examiner;
+mod examiners;
 pub mod governor;
 mod hearing;
 mod job;
@@ -28,6 +29,7 @@ mod judge;
 mod presence;
 mod report;
 mod sight;
+pub mod wire;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,6 +43,7 @@ use crate::proto::mpegts::{Media, Pid};
 use crate::units::Time;
 
 pub use examiner::Examiner;
+pub use examiners::{Examiners, KEPT_BYTES_MAX};
 pub use governor::Governor;
 pub use job::{
     Failure, Findings, Job, Outcome, PictureFindings, SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work,
@@ -469,6 +472,6 @@ const TICK: Duration = Duration::from_millis(500);
 /// Rates are taken over a second.
 const WINDOW: Duration = Duration::from_millis(990);
 /// Whoever decodes answers well before.
-const OUTCOME_MAX: Duration = Duration::from_secs(60);
+const OUTCOME_MAX: Duration = Duration::from_secs(300);
 /// Judgement: more than a stream makes between two looks.
 const EVENTS_MAX: usize = 64;

@@ -187,8 +187,14 @@ impl Sight {
         if let (true, Some(black)) = (quality, findings.black) {
             out.changed(Defect::Black, self.black.handle_picture(moment, black));
         }
-        if let (true, Some(same)) = (quality, findings.same) {
-            out.changed(Defect::Frozen, self.frozen.handle_compared(moment, same));
+        if quality {
+            if findings.same.is_none()
+                && let Some(lasted) = self.frozen.forget()
+            {
+                // What it was compared to is gone.
+                out.lost_sight(Defect::Frozen, lasted, Reason::Restarting);
+            }
+            out.changed(Defect::Frozen, self.frozen.handle_compared(moment, findings.same == Some(true)));
         }
         let thumbnail = findings.thumbnail?;
         let (width, height, taken) = (thumbnail.width, thumbnail.height, moment.at);
@@ -221,8 +227,7 @@ impl Sight {
     pub(super) fn lose_sight(&mut self, reason: Reason, out: &mut Out<'_>) {
         for (defect, judge) in [(Defect::Black, &mut self.black), (Defect::Frozen, &mut self.frozen)] {
             if let Some(lasted) = judge.forget() {
-                let lost_sight = Some(reason.clone());
-                out.events.push(Event::Ended { defect, lasted, between: (lasted, lasted), lost_sight });
+                out.lost_sight(defect, lasted, reason.clone());
             }
         }
     }
@@ -340,6 +345,11 @@ impl Out<'_> {
             }
             None => {}
         }
+    }
+
+    pub(super) fn lost_sight(&mut self, defect: Defect, lasted: Duration, reason: Reason) {
+        let lost_sight = Some(reason);
+        self.events.push(Event::Ended { defect, lasted, between: (lasted, lasted), lost_sight });
     }
 
     pub(super) fn turned(&mut self, turn: Option<Turn>, event: impl FnOnce(Turn) -> Event) {
