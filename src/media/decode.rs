@@ -176,7 +176,7 @@ impl KeyFrames {
         match outcome {
             Ok(Some(frame)) => {
                 self.counts.decoded += 1;
-                Some(Ok(Shown { frame, display: self.display(), pts }))
+                Some(Ok(Shown { frame, display: display_of(&self.headers), pts }))
             }
             Ok(None) if picture.structure == Structure::Field => {
                 self.state = State::Field { pts };
@@ -206,14 +206,15 @@ impl KeyFrames {
         self.counts.failed += 1;
         error
     }
+}
 
-    fn display(&self) -> Display {
-        self.headers.video().map_or_else(Display::default, |format| Display {
-            sample_aspect: format.sample_aspect,
-            colour: format.colour,
-            interlaced: !matches!(format.field_order, None | Some(FieldOrder::Progressive)),
-        })
-    }
+/// How the pictures of a stream are meant.
+pub(super) fn display_of(headers: &Headers) -> Display {
+    headers.video().map_or_else(Display::default, |format| Display {
+        sample_aspect: format.sample_aspect,
+        colour: format.colour,
+        interlaced: !matches!(format.field_order, None | Some(FieldOrder::Progressive)),
+    })
 }
 
 fn from_h264(frame: H264Frame) -> Result<Frame, DecodeError> {

@@ -10,10 +10,12 @@
 
 mod annexb;
 mod bits;
+pub mod boundary;
 pub mod decode;
 pub mod frame;
 pub mod headers;
 mod mpeg2;
+pub mod pictures;
 pub mod quality;
 pub mod sound;
 pub mod thumbnail;
@@ -21,5 +23,6 @@ pub mod thumbnail;
 pub use decode::{Decoder, KeyFrames};
 pub use frame::Frame;
 pub use headers::Headers;
+pub use pictures::Pictures;
 pub use sound::SoundDecoder;
 pub use thumbnail::Thumbnail;
