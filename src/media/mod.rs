@@ -13,6 +13,7 @@ mod bits;
 pub mod boundary;
 pub mod decode;
 pub mod frame;
+mod grey;
 pub mod headers;
 mod mpeg2;
 pub mod pictures;

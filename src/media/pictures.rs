@@ -26,8 +26,10 @@ pub struct Pictures<'a> {
     origin: u64,
     /// When the first of two fields is shown.
     field: Option<u64>,
-    /// Pictures until what is decoded is whole.
-    recovering: u32,
+    /// Pictures that others are predicted from, until what is decoded is whole.
+    recovering: u16,
+    /// The first whole picture; what is shown before it may lean on what came before the recovery point.
+    whole_from: u64,
     decoded: u32,
     failed: bool,
 }
@@ -61,6 +63,7 @@ impl<'a> Pictures<'a> {
             origin,
             field: None,
             recovering: 0,
+            whole_from: origin,
             decoded: 0,
             failed: false,
         })
@@ -107,12 +110,15 @@ impl<'a> Pictures<'a> {
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
             none => {
-                self.recovering = match picture.entry {
-                    Entry::Key => 0,
-                    Entry::Recovery { frames } => frames.into(),
+                let decoder = match picture.entry {
+                    Entry::Key | Entry::Recovery { frames: 0 } => Decoder::new(unit.codec)?,
+                    Entry::Recovery { frames } => {
+                        (self.recovering, self.whole_from) = (frames, u64::MAX);
+                        Decoder::at_recovery(unit)?
+                    }
                     Entry::None => return Err(DecodeError::Damaged("no decoder can start here")),
                 };
-                none.insert(Decoder::new(unit.codec)?)
+                none.insert(decoder)
             }
         };
         let frame = decoder.decode(unit, picture)?;
@@ -130,7 +136,13 @@ impl<'a> Pictures<'a> {
         self.expected.remove(&at);
         self.decoded += 1;
         if self.recovering > 0 {
-            self.recovering -= 1;
+            self.recovering -= u16::from(picture.reference);
+            return Ok(());
+        }
+        if self.whole_from == u64::MAX && picture.reference {
+            self.whole_from = at;
+        }
+        if at < self.whole_from {
             return Ok(());
         }
         if self.held.insert(at, frame).is_some() || self.held.len() > HELD_MAX {
