@@ -111,6 +111,8 @@ struct Player {
     clock: Clock,
     /// Since the last PCR; at most [`PENDING_BYTES_MAX`].
     pending: Vec<u8>,
+    /// How much of that came before the first PCR, and tells nothing of the time between it and the second.
+    before_clock: usize,
     /// Time that a piece takes, as of the last two PCRs.
     pace: Duration,
 }
@@ -138,6 +140,7 @@ impl Default for Player {
             finder: Scanner::default(),
             clock: Clock::default(),
             pending: Vec::new(),
+            before_clock: 0,
             pace: Bitrate::from_bps(ASSUMED_BPS).time_for(crate::units::DataSize::from_bytes(TS_PACKET_BYTES as u64)),
         }
     }
@@ -147,7 +150,7 @@ impl Player {
     fn push(&mut self, piece: &[u8]) {
         self.finder.push(self.now, piece, &mut self.clock);
         if let Some(reading) = self.clock.found.take() {
-            let pieces = (self.pending.len() / TS_PACKET_BYTES) as u32;
+            let pieces = ((self.pending.len() - self.before_clock) / TS_PACKET_BYTES) as u32;
             let step = reading.step.filter(|_| !reading.is_restart).and_then(|step| u64::try_from(step).ok());
             if let Some(step) = step.filter(|_| pieces > 0) {
                 self.pace = Duration::from_nanos(step * 1_000 / 27) / pieces;
@@ -155,6 +158,8 @@ impl Player {
             // Before the first interval is known, all waits for it.
             if step.is_some() || reading.is_restart && self.now > START {
                 self.flush(self.pace);
+            } else {
+                self.before_clock = self.pending.len();
             }
         } else if self.pending.len() >= PENDING_BYTES_MAX {
             self.flush(self.pace);
@@ -168,6 +173,7 @@ impl Player {
             self.now += pace;
         }
         self.pending.clear();
+        self.before_clock = 0;
     }
 }
 

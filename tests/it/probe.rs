@@ -1,8 +1,13 @@
 //! `anabranch probe` and the analysis of running flows: against ffprobe and tsreport, and through the API.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 
+use anabranch::bus::{Pool, PoolLimits};
+use anabranch::proto::mpegts::{Generator, Observer, PcrReading, Pid, Scanner, generator};
+use anabranch::proto::{Core, Surroundings};
+use anabranch::units::{Bitrate, Time};
 use serde_json::{Value, json};
 
 use crate::cli::Cli;
@@ -62,6 +67,79 @@ fn a_file_has_as_many_packets_as_tsreport_counts() {
     let ours = probe(&["--json", BROADCAST]);
     assert!(text.contains(&format!("Read {} TS packets", ours["packets"])), "{text}");
     assert_eq!((&ours["verdict"], &ours["continuity_errors"]), (&"good".into(), &0.into()));
+}
+
+/// Clock references: how many, how far apart, the rate they imply, and how far they lie beside the line through the two before.
+/// Whole numbers must be equal; errors are told in ticks of 90 kHz and may differ by one of them.
+#[test]
+fn clock_references_are_what_tsreport_says_they_are() {
+    if Command::new("tsreport").arg(BROADCAST).output().is_err() {
+        installed("tsreport");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let made = directory.path().join("made.ts");
+    std::fs::write(&made, generated()).unwrap();
+    let jitter = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ts/test-064.ts");
+    for path in [Path::new(BROADCAST), Path::new(jitter), &made] {
+        let output = Command::new("tsreport").arg("-b").arg(path).output().unwrap();
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        let theirs = |label: &str| -> f64 {
+            let rest = report.split(label).nth(1).unwrap_or_else(|| panic!("no {label} in {report}"));
+            let number: String = rest.trim_start().chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+            number.parse().unwrap()
+        };
+        let clocks = clocks(&std::fs::read(path).unwrap());
+        let (first, last) = (clocks[0], clocks[clocks.len() - 1]);
+        let gaps = || clocks.windows(2).map(|pair| pair[1].1 - pair[0].1);
+        assert_eq!(clocks.len() as f64, theirs("PCRs found:"), "{path:?}");
+        assert_eq!(gaps().filter(|gap| *gap > 2_700_000).count() as f64, theirs("Bad (>.1s) gaps:"), "{path:?}");
+        assert_eq!((gaps().max().unwrap() / 300) as f64, theirs("Max gap:"), "{path:?}");
+        assert_eq!((first.1 / 300) as f64, theirs("  First PCR "), "{path:?}");
+        assert_eq!((last.1 / 300) as f64, theirs("t, last "), "{path:?}");
+        let rate = (last.0 - first.0) * 27_000_000 / (last.1 - first.1) * 8;
+        assert_eq!(rate as f64, theirs("Overall stream rate="), "{path:?}");
+        let errors = clocks.windows(3).map(|three| {
+            let slope = (three[1].1 - three[0].1) as f64 / (three[1].0 - three[0].0) as f64;
+            let expected = slope.mul_add((three[2].0 - three[1].0) as f64, three[1].1 as f64);
+            (three[2].1 as f64 - expected) / 300.0
+        });
+        let (least, greatest) =
+            errors.fold((0.0, 0.0), |(least, greatest): (f64, f64), error| (least.min(error), greatest.max(error)));
+        let (their_least, their_greatest) = (theirs("Linear PCR prediction errors: min="), theirs("t, max="));
+        assert!((least - their_least).abs() <= 1.0, "{path:?} {least} {their_least}");
+        assert!((greatest - their_greatest).abs() <= 1.0, "{path:?} {greatest} {their_greatest}");
+    }
+}
+
+/// Position in bytes and value of each PCR of a file, as the scanner reads them. A PCR is found in the piece that it lies in.
+fn clocks(bytes: &[u8]) -> Vec<(u64, u64)> {
+    struct Values(Vec<u64>);
+    impl Observer for Values {
+        fn handle_pcr(&mut self, _now: Time, _pid: Pid, reading: &PcrReading) {
+            self.0.push(reading.pcr.0);
+        }
+    }
+    let (mut scanner, mut values) = (Scanner::default(), Values(Vec::new()));
+    scanner.push(Time::ZERO, bytes, &mut values);
+    let has_pcr = |packet: &[u8]| packet[3] & 0x20 != 0 && packet[4] >= 7 && packet[5] & 0x10 != 0;
+    let positions = (0..).step_by(188).zip(bytes.chunks(188)).filter(|(_, packet)| has_pcr(packet)).map(|(at, _)| at);
+    positions.zip(values.0).collect()
+}
+
+/// Three seconds of the built-in signal.
+fn generated() -> Vec<u8> {
+    let config = generator::Config::new(Bitrate::from_bps(5_000_000), 7).unwrap();
+    let pool = Pool::new(PoolLimits::default());
+    let mut generator = Generator::new(config, &Surroundings { pool, seed: 0, unix_ns_at_zero: 0 });
+    let mut bytes = Vec::new();
+    while let Some(now) = generator.poll_timeout().filter(|now| *now < Time::from_ns(3_000_000_000)) {
+        generator.handle_timeout(now);
+        while let Some(packet) = generator.poll_packet() {
+            bytes.extend_from_slice(&packet);
+        }
+    }
+    bytes
 }
 
 #[test]

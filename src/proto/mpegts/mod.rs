@@ -18,6 +18,8 @@ mod pes;
 pub mod picture;
 mod programs;
 pub mod psi;
+#[cfg(test)]
+mod references;
 mod scanner;
 pub mod section;
 mod stream;
