@@ -1,5 +1,6 @@
 //! `Cues`: what splice information (SCTE 35) says, each cue told once however often it is repeated.
 
+use std::fmt;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -91,6 +92,28 @@ impl Cue {
             Some(false) => Direction::In,
             None => Direction::Neither,
         }
+    }
+}
+
+/// As people read it.
+impl fmt::Display for Cue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self.direction() {
+            _ if self.is_cancelled => f.write_str(", cancelled")?,
+            Direction::Out => f.write_str(", a break begins")?,
+            Direction::In => f.write_str(", a break ends")?,
+            Direction::Neither => {}
+        }
+        match self.pts {
+            Some(pts) => write!(f, ", at PTS {:.3} s", pts.0 as f64 / 90_000.0)?,
+            None if self.is_cancelled => {}
+            None => f.write_str(", at once")?,
+        }
+        if let Some(duration) = self.duration {
+            write!(f, ", for {:.3} s", duration.as_secs_f64())?;
+        }
+        write!(f, ", event {:#010x} on PID {}", self.event_id, self.pid.value())
     }
 }
 
@@ -267,6 +290,13 @@ mod tests {
         assert_eq!(of(CueKind::Segment(0x34), false), Direction::Out);
         assert_eq!(of(CueKind::Segment(0x35), false), Direction::In);
         assert_eq!(of(CueKind::Segment(0x10), false), Direction::Neither);
+        let (pts, duration) = (Some(Ticks90k(90_045)), Some(Duration::from_millis(1_500)));
+        let text = Cue { pts, duration, ..cue(1) }.to_string();
+        let expected =
+            "Provider Advertisement Start, a break begins, at PTS 1.000 s, for 1.500 s, event 0x00000001 on PID 500";
+        assert_eq!(text, expected);
+        let cancelled = Cue { is_cancelled: true, ..cue(1) }.to_string();
+        assert_eq!(cancelled, "Segmentation, cancelled, event 0x00000001 on PID 500");
     }
 
     fn cue(event_id: u32) -> Cue {
