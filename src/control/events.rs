@@ -9,6 +9,7 @@ use std::thread;
 use serde_json::{Map, Value, json};
 
 use super::store::{EventRecord, Store, StoreError};
+use super::ts::CueMetrics;
 use crate::engine::{Event, EventKind, Severity};
 use crate::path::merge::Mismatch;
 use crate::proto::mpegts::Pid;
@@ -192,6 +193,7 @@ fn data(kind: &EventKind) -> Value {
         EventKind::TsRecovered { indicator, errors, .. } => {
             json!({ "indicator": indicator.name(), "priority": indicator.priority(), "errors": errors })
         }
+        EventKind::Scte35Cue { cue, .. } => json!(CueMetrics::from(cue)),
         EventKind::PeerConnected { peer, .. } => json!({ "peer": peer }),
         EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
             json!({ "peer": peer, "reason": why.to_string(), "code": why.refusal.map(|refusal| refusal.1) })

@@ -211,6 +211,9 @@ pub struct OutputMetrics {
     /// RIST's own figures, under librist's names where it has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rist: Option<BTreeMap<&'static str, f64>>,
+    /// The transport stream that it takes to send, where `ts_analysis_enabled` is true for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts: Option<TsMetrics>,
     /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: BTreeMap<&'static str, u64>,
     /// Where the same datagrams go several ways, each of them in configured order.
@@ -323,6 +326,7 @@ impl From<&OutputSnapshot> for OutputMetrics {
             srt: details_of("srt", output.protocol, &output.details),
             fec: details_of("rtp-fec", output.protocol, &output.details),
             rist: details_of("rist", output.protocol, &output.details),
+            ts: output.ts.as_deref().map(TsMetrics::from),
             drops: output.drops.by_cause().into(),
             legs: output.legs.iter().map(OutputLegMetrics::from).collect(),
             send_buffer_bytes: output.sndbuf_bytes,

@@ -85,7 +85,7 @@ const SOURCES: [Family<SourceSnapshot>; 11] = [
     }),
 ];
 
-const STREAMS: [Family<Snapshot>; 9] = [
+const STREAMS: [Family<Snapshot>; 10] = [
     ("ts_sync", "gauge", "1 if TS packets are found.", |ts| flag(ts.is_locked)),
     ("ts_bitrate_bps", "gauge", "TS packets over the last second, in bits per second.", |ts| number(ts.rate.as_bps())),
     ("ts_null_bitrate_bps", "gauge", "Null packets of that.", |ts| number(ts.null_rate.as_bps())),
@@ -101,6 +101,9 @@ const STREAMS: [Family<Snapshot>; 9] = [
     }),
     ("ts_mdi_delay_factor_seconds", "gauge", "Media Delivery Index: delay factor (RFC 4445).", |ts| {
         ts.mdi?.delay_factor.and_then(|delay| number(delay.as_secs_f64()))
+    }),
+    ("ts_splice_sections_total", "counter", "Sections of splice information (SCTE 35).", |ts| {
+        number(ts.cues.sections())
     }),
     ("ts_mdi_loss_rate", "gauge", "Media Delivery Index: TS packets lost in a second (RFC 4445).", |ts| {
         number(ts.mdi?.loss_rate)
@@ -287,14 +290,18 @@ impl Text {
         }
     }
 
-    /// Of sources that are analysed, and under an empty name of what they are merged into.
+    /// Of sources that are analysed, under an empty name of what they are merged into, and of outputs that are.
     fn streams(&mut self, flows: &[Running]) {
         let all = || {
             flows.iter().flat_map(|flow| {
                 let sources = flow.snapshot.sources.iter();
                 let sources = sources.filter_map(|source| Some((source.name.as_str(), source.ts.as_deref()?)));
+                let outputs = flow.snapshot.outputs.iter();
+                let outputs =
+                    outputs.filter_map(|output| Some((("output", output.name.as_str()), output.ts.as_deref()?)));
                 let streams = sources.chain(flow.snapshot.merged_ts.as_deref().map(|ts| ("", ts)));
-                streams.map(move |(name, ts)| ([("flow", flow.id.as_str()), ("source", name)], ts))
+                let streams = streams.map(|(name, ts)| (("source", name), ts)).chain(outputs);
+                streams.map(move |(of, ts)| ([("flow", flow.id.as_str()), of], ts))
             })
         };
         for (name, kind, help, read) in STREAMS {
@@ -460,6 +467,7 @@ mod tests {
             round_trip: None,
             peer_loss: None,
             details: Vec::new(),
+            ts: None,
             drops: OutputDrops::default(),
             legs: vec![output_leg],
             sndbuf_bytes: 0,

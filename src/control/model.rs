@@ -160,6 +160,10 @@ pub struct Output {
     /// Milliseconds that packets may be held back so that several leave with one system call; none if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coalesce_ms: Option<CoalesceMs>,
+    /// Analysis of the transport stream that this output takes to send (ETSI TR 101 290): `ts` among its metrics. Off unless
+    /// this is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts_analysis_enabled: Option<bool>,
     /// A disabled output is kept and sends nothing.
     #[serde(default, deserialize_with = "null_is_default")]
     pub status: OutputState,

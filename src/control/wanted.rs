@@ -161,7 +161,10 @@ fn check_names<'flow>(list: &str, names: impl Iterator<Item = &'flow str>) -> Re
 
 fn monitor_config(flow: &Flow) -> MonitorConfig {
     let wanted = flow.source_monitor_config.as_ref().and_then(|monitor| monitor.ts_analysis_enabled);
-    MonitorConfig { ts_analysis: wanted.unwrap_or(true) }
+    let outputs = flow.outputs.iter().filter(|output| output.ts_analysis_enabled == Some(true));
+    // Names have been checked before.
+    let outputs = outputs.filter_map(|output| output.name.parse().ok()).collect();
+    MonitorConfig { ts_analysis: wanted.unwrap_or(true), outputs }
 }
 
 /// Better refused than silently not done.

@@ -29,12 +29,15 @@ pub struct FlowConfig {
     pub monitor: MonitorConfig,
 }
 
-/// What is watched in what the sources bring. Nothing, unless it is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is watched in what the sources bring, and in what outputs send. Nothing, unless it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MonitorConfig {
     /// The transport stream of each source, and of what they are merged into: see
     /// [`Analyser`](crate::proto::mpegts::analysis::Analyser).
     pub ts_analysis: bool,
+    /// Outputs of which is analysed what they take to send, and when: packets that they were too slow for are missing there.
+    /// Names of none of the flow's outputs mean nothing.
+    pub outputs: Vec<OutputName>,
 }
 
 /// How several sources work together.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::config::{FailoverMode, FlowConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig, SourceEndpoint};
+use super::config::{
+    FailoverMode, FlowConfig, MonitorConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig, SourceEndpoint,
+};
 use super::error::{ApplyError, Cause, Field};
 use crate::path::health;
 use crate::proto::Tuning;
@@ -60,7 +62,7 @@ pub fn diff(running: Option<&FlowConfig>, wanted: &FlowConfig) -> Vec<Step> {
     if !same_choice {
         steps.push(Step::Failover);
     }
-    if running.map_or_else(Default::default, |running| running.monitor) != wanted.monitor {
+    if running.map_or(&MonitorConfig::default(), |running| &running.monitor) != &wanted.monitor {
         steps.push(Step::Monitor);
     }
     steps
@@ -173,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::config::{FailoverConfig, MergeConfig, MonitorConfig};
+    use crate::engine::config::{FailoverConfig, MergeConfig};
     use crate::engine::url;
     use crate::path::AllowList;
 
@@ -233,7 +235,7 @@ mod tests {
                     result.outputs.iter_mut().find(|output| output.name == new.name).unwrap().clone_from(new);
                 }
                 Step::Failover => result.failover = wanted.failover.clone(),
-                Step::Monitor => result.monitor = wanted.monitor,
+                Step::Monitor => result.monitor = wanted.monitor.clone(),
             }
         }
         result.sources.sort_by(|a, b| a.name.cmp(&b.name));

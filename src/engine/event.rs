@@ -9,7 +9,7 @@ use crate::path::health::Fault;
 use crate::path::merge::Mismatch;
 use crate::proto::PeerEnd;
 use crate::proto::mpegts::Pid;
-use crate::proto::mpegts::analysis::Indicator;
+use crate::proto::mpegts::analysis::{Cue, Indicator};
 use crate::units::{FlowId, OutputName, SourceName};
 
 /// Something that happened to a flow.
@@ -179,6 +179,13 @@ pub enum EventKind {
         /// Since the start.
         errors: u64,
     },
+    /// A cue for splicing (SCTE 35) came for the first time.
+    Scte35Cue {
+        /// Of which source; `None` for what sources are merged into.
+        source: Option<SourceName>,
+        /// What it says.
+        cue: Cue,
+    },
     /// An output could not be opened, or what it sends is refused.
     OutputError {
         /// Which.
@@ -290,6 +297,7 @@ impl EventKind {
             Self::SourceAbuse { .. } => "source_abuse",
             Self::TsError { .. } => "ts_error",
             Self::TsRecovered { .. } => "ts_recovered",
+            Self::Scte35Cue { .. } => "scte35_cue",
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerDisconnected { .. } => "peer_disconnected",
             Self::ConnectionError { .. } => "connection_error",
@@ -320,6 +328,7 @@ impl EventKind {
             | Self::LegRecovered { .. }
             | Self::PeerConnected { .. }
             | Self::TsRecovered { .. }
+            | Self::Scte35Cue { .. }
             | Self::OutputRecovered { .. }
             | Self::OutputLegRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
@@ -362,6 +371,7 @@ impl EventKind {
             | Self::SourceAbuse { source }
             | Self::TsError { source: Some(source), .. }
             | Self::TsRecovered { source: Some(source), .. }
+            | Self::Scte35Cue { source: Some(source), .. }
             | Self::PeerConnected { end: EndName::Source(source), .. }
             | Self::PeerDisconnected { end: EndName::Source(source), .. }
             | Self::ConnectionError { end: EndName::Source(source), .. } => Some(source),
@@ -374,6 +384,7 @@ impl EventKind {
             | Self::FlowCrashed
             | Self::TsError { .. }
             | Self::TsRecovered { .. }
+            | Self::Scte35Cue { .. }
             | Self::MergeEof
             | Self::OutputError { .. }
             | Self::OutputRecovered { .. }
@@ -462,6 +473,7 @@ impl fmt::Display for EventKind {
             Self::TsRecovered { source, indicator, .. } => {
                 write!(f, "{}: {} is over", Whose(source.as_ref()), indicator.name())
             }
+            Self::Scte35Cue { source, cue } => write!(f, "{}: {cue}", Whose(source.as_ref())),
             Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
             Self::OutputRecovered { output } => write!(f, "output {output} sends again"),
             Self::OutputLegError { output, leg, error } => write!(f, "output {output}, leg {leg}: {error}"),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::config::{MonitorConfig, OUTPUTS_MAX, SOURCES_MAX};
 use super::event::{EndName, EventKind};
-use super::monitor::{Findings, Monitor, Needed};
+use super::monitor::{Findings, Monitor, Needed, Tap};
 use super::output::RunningOutput;
 use super::stage::{self, Stage};
 use super::stats::MergeSnapshot;
@@ -22,6 +22,7 @@ use crate::adapters::{
 use crate::bus::{Packet, Publisher, Subscribe};
 use crate::path::failover::Switches;
 use crate::path::health::{Counts, Fault};
+use crate::proto::mpegts::analysis::Snapshot;
 use crate::proto::{self, Done, Tuning};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
@@ -153,14 +154,17 @@ impl RunningFlow {
         self.remove_output(cx, slot);
         driver.start(cx, SocketKey((SOURCES_MAX as u16 + slot.0) * SOCKETS_EACH))?;
         let (name, coalesce) = config;
-        self.outputs[index] = Some(RunningOutput::new(name, driver, coalesce, &self.publisher));
+        let mut output = RunningOutput::new(name, driver, coalesce, &self.publisher);
+        output.watch(cx.now, self.monitor.watches_output(&output.name));
+        self.outputs[index] = Some(output);
         Ok(())
     }
 
-    pub(super) fn remove_output(&mut self, cx: &mut Context<'_>, slot: OutputSlot) {
-        if let Some(mut output) = self.outputs.get_mut(usize::from(slot.0)).and_then(Option::take) {
-            output.close(cx, &self.publisher);
-        }
+    /// Closes an output; hands out what an analysis of it found to its end.
+    pub(super) fn remove_output(&mut self, cx: &mut Context<'_>, slot: OutputSlot) -> Option<Box<Snapshot>> {
+        let mut output = self.outputs.get_mut(usize::from(slot.0))?.take()?;
+        output.close(cx, &self.publisher);
+        output.tap().map(Tap::snapshot)
     }
 
     pub(super) fn set_coalesce(&mut self, slot: OutputSlot, coalesce: Duration) {
@@ -223,6 +227,10 @@ impl RunningFlow {
     /// Changes what is watched.
     pub(super) fn set_monitor(&mut self, now: Time, config: MonitorConfig) {
         self.watch(now, config.ts_analysis);
+        self.monitor.set_outputs(config.outputs);
+        for output in self.outputs.iter_mut().flatten() {
+            output.watch(now, self.monitor.watches_output(&output.name));
+        }
     }
 
     fn watch(&mut self, now: Time, is_on: bool) {
@@ -233,7 +241,11 @@ impl RunningFlow {
 
     /// What only the worker knows, by slot.
     pub(super) fn inside(&self) -> Inside {
-        Inside { merge: self.stage.merge_snapshot(), findings: self.monitor.findings() }
+        let mut findings = self.monitor.findings();
+        let outputs = (0..).zip(&self.outputs);
+        let taps = outputs.filter_map(|(slot, output)| Some((slot, output.as_ref()?.tap()?.snapshot())));
+        findings.outputs.extend(taps);
+        Inside { merge: self.stage.merge_snapshot(), findings }
     }
 
     /// Lets a source's driver do something, publishes what the stage lets through, and sends it on.
@@ -446,9 +458,9 @@ impl Actor for RunningFlow {
         for slot in 0..SOURCES_MAX as u8 {
             self.close_source(cx, SourceSlot(slot));
         }
-        for slot in 0..self.outputs.len() as u16 {
-            self.remove_output(cx, OutputSlot(slot));
-        }
+        let slots = 0..self.outputs.len() as u16;
+        let last = slots.filter_map(|slot| Some((slot, self.remove_output(cx, OutputSlot(slot))?))).collect();
+        self.monitor.keep_outputs(last);
     }
 
     fn poll_timeout(&self) -> Option<Time> {

@@ -15,7 +15,7 @@ use super::flow::{FlowCounters, Inside, OutputSlot, RunningFlow, SourceSlot};
 use super::resolver::{Addresses, Opened, Resolver};
 use super::snapshot::Role;
 use super::stage;
-use super::stats::{FlowSnapshot, SourceSnapshot};
+use super::stats::{FlowSnapshot, OutputSnapshot, SourceSnapshot};
 use super::status::{FlowStatus, SourceStatus};
 use super::supervisor::{Message, Mode, Wanted};
 use super::{output, source};
@@ -309,7 +309,7 @@ impl ManagedFlow {
                 self.visit(move |flow, cx| flow.set_stage(cx, config));
             }
             Step::Monitor => {
-                let monitor = wanted.monitor;
+                let monitor = wanted.monitor.clone();
                 self.visit(move |flow, cx| flow.set_monitor(cx.now, monitor));
             }
         }
@@ -563,6 +563,12 @@ impl ManagedFlow {
                 sources[at].ts = Some(ts);
             }
         }
+        let mut outputs: Vec<OutputSnapshot> = self.outputs.iter().map(|output| output.snapshot(now)).collect();
+        for (slot, ts) in findings.outputs {
+            if let Some(at) = self.outputs.iter().position(|output| output.slot.0 == slot) {
+                outputs[at].ts = Some(ts);
+            }
+        }
         let all_failed = sources.iter().all(|source| source.status == SourceStatus::Error);
         FlowSnapshot {
             status: if all_failed { FlowStatus::Error } else { FlowStatus::Active },
@@ -575,7 +581,7 @@ impl ManagedFlow {
             merge,
             merged_ts: findings.merged,
             sources,
-            outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
+            outputs,
         }
     }
 }

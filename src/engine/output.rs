@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::config::{OutputConfig, OutputEndpoint};
+use super::monitor::Tap;
 use super::resolver::{Addresses, Opened};
 use super::supervisor::Mode;
 use crate::adapters::srt::EndpointConfig;
@@ -92,6 +93,7 @@ pub(super) struct RunningOutput {
     pub(super) driver: Box<dyn Driven>,
     pub(super) coalesce: Duration,
     cursor: LocalCursor,
+    tap: Option<Tap>,
 }
 
 impl RunningOutput {
@@ -102,20 +104,41 @@ impl RunningOutput {
         coalesce: Duration,
         publisher: &Publisher,
     ) -> Self {
-        Self { name, driver, coalesce, cursor: LocalCursor::at_head(publisher) }
+        Self { name, driver, coalesce, cursor: LocalCursor::at_head(publisher), tap: None }
     }
 
     /// Sends what is due; returns the lowest index that it still wants.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>, publisher: &Publisher) -> u64 {
         if self.due_at(publisher).is_some_and(|due| due <= cx.now) {
-            self.driver.send_from(cx, publisher, &mut self.cursor);
+            self.send(cx, publisher);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.handle_timeout(cx.now);
         }
         self.cursor.next()
     }
 
+    fn send(&mut self, cx: &mut Context<'_>, publisher: &Publisher) {
+        let from = self.tap.is_some().then(|| self.cursor.clone());
+        self.driver.send_from(cx, publisher, &mut self.cursor);
+        if let Some((tap, from)) = self.tap.as_mut().zip(from) {
+            tap.handle_taken(cx.now, publisher, from, &self.cursor);
+        }
+    }
+
+    /// Has what it takes to send analysed from now on, or no longer; an analysis that goes on keeps what it counted.
+    pub(super) fn watch(&mut self, now: Time, is_wanted: bool) {
+        self.tap = is_wanted.then(|| self.tap.take().unwrap_or_else(|| Tap::new(now)));
+    }
+
+    /// The analysis, if there is one.
+    pub(super) const fn tap(&self) -> Option<&Tap> {
+        self.tap.as_ref()
+    }
+
     /// Sends what it was holding back, and then says goodbye.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, publisher: &Publisher) {
-        self.driver.send_from(cx, publisher, &mut self.cursor);
+        self.send(cx, publisher);
         self.driver.close(cx);
     }
 
@@ -123,7 +146,7 @@ impl RunningOutput {
     pub(super) fn poll_timeout(&self, publisher: &Publisher) -> Option<Time> {
         // A blocked one waits for its socket.
         let due = if self.driver.is_blocked() { None } else { self.due_at(publisher) };
-        [due, self.driver.poll_timeout()].into_iter().flatten().min()
+        [due, self.driver.poll_timeout(), self.tap.as_ref().and_then(Tap::poll_timeout)].into_iter().flatten().min()
     }
 
     /// How long packets may be held back before they reach it.

@@ -90,6 +90,7 @@ impl Managed<OutputConfig, OutputSlot> {
             round_trip: None,
             peer_loss: None,
             details: Vec::new(),
+            ts: None,
             drops: OutputDrops::default(),
             legs: Vec::new(),
             sndbuf_bytes: 0,

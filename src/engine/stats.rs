@@ -178,6 +178,8 @@ pub struct OutputSnapshot {
     pub peer_loss: Option<f64>,
     /// What the protocol's users know it by, under their names; empty where there is nothing of the kind.
     pub details: Vec<Detail>,
+    /// What the transport stream is like that it takes to send, if that is analysed.
+    pub ts: Option<Box<analysis::Snapshot>>,
     /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: OutputDrops,
     /// Where the same datagrams go several ways, each of them in configured order; else empty.

@@ -40,6 +40,7 @@ pub(super) enum Command {
   anabranch route 'srt://10.0.0.9:9000?passphrase=file:key.txt' -- udp://10.0.0.2:6000
   anabranch route rist://@:5000 -- 'rist://10.0.0.9:5000?profile=simple&buffer=300'
   anabranch route --coalesce 2ms udp://:5000 -- udp://10.0.0.2:6000    less CPU for 2 ms of latency
+  anabranch route --analyse udp://:5000 -- udp://10.0.0.2:6000          and what is wrong with it, by TR 101 290
   anabranch route --json --stats 1 test:bars?rate=20M -- udp://127.0.0.1:6000
 
 Keys of udp:// and rtp:// sources: iface, rcvbuf, source; rtp:// also pt, reorder.
@@ -68,6 +69,13 @@ pub(super) struct Route {
     /// Release merged packets all with the same delay, that of the recovery window, instead of waiting only at gaps.
     #[arg(long, requires = "merge")]
     pub(super) align: bool,
+    /// Analyse the transport stream of each source, and of what they are merged into (ETSI TR 101 290): a line below each
+    /// among the figures, and events.
+    #[arg(long)]
+    pub(super) analyse: bool,
+    /// The same of what each output takes to send.
+    #[arg(long)]
+    pub(super) analyse_outputs: bool,
     /// Silence after which a source counts as lost, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub(super) health_timeout_ms: u64,

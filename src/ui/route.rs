@@ -82,10 +82,12 @@ async fn watch(
 fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
     let sources = route.sources.iter().enumerate().map(|(index, text)| source(index, text));
     let outputs = route.outputs.iter().enumerate().map(|(index, text)| output(index, text, route.coalesce));
+    let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
+    let analysed = outputs.iter().filter(|_| route.analyse_outputs).map(|output| output.name.clone()).collect();
     Ok(FlowConfig {
         name: "route".into(),
         sources: sources.collect::<Result<_, _>>()?,
-        outputs: outputs.collect::<Result<_, _>>()?,
+        outputs,
         failover: FailoverConfig {
             mode: mode(route),
             primary: None,
@@ -93,7 +95,7 @@ fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
             hold_off: Duration::from_millis(route.hold_off_ms),
             switch_on: route.switch_on.unwrap_or_default(),
         },
-        monitor: MonitorConfig::default(),
+        monitor: MonitorConfig { ts_analysis: route.analyse, outputs: analysed },
     })
 }
 

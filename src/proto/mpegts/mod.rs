@@ -16,9 +16,13 @@ mod packet;
 mod pcr;
 mod pes;
 pub mod picture;
+mod pid_set;
 mod programs;
 pub mod psi;
+#[cfg(test)]
+mod references;
 mod scanner;
+pub mod scte35;
 pub mod section;
 mod stream;
 mod sync;

@@ -106,6 +106,33 @@ impl Indicator {
         }
     }
 
+    /// The number that TR 101 290 5.2 has for it; where that splits it in two, both are counted here.
+    #[must_use]
+    pub const fn number(self) -> &'static str {
+        match self {
+            Self::TsSyncLoss => "1.1",
+            Self::SyncByteError => "1.2",
+            Self::PatError => "1.3",
+            Self::ContinuityCountError => "1.4",
+            Self::PmtError => "1.5",
+            Self::PidError => "1.6",
+            Self::TransportError => "2.1",
+            Self::CrcError => "2.2",
+            Self::PcrRepetitionError => "2.3a",
+            Self::PcrDiscontinuityIndicatorError => "2.3b",
+            Self::PcrAccuracyError => "2.4",
+            Self::PtsError => "2.5",
+            Self::CatError => "2.6",
+            Self::NitError => "3.1",
+            Self::SiRepetitionError => "3.2",
+            Self::UnreferencedPid => "3.4",
+            Self::SdtError => "3.5",
+            Self::EitError => "3.6",
+            Self::RstError => "3.7",
+            Self::TdtError => "3.8",
+        }
+    }
+
     /// 1 to 3.
     #[must_use]
     pub const fn priority(self) -> u8 {
@@ -323,6 +350,8 @@ mod tests {
     fn priorities_are_those_of_the_standard() {
         let of = |priority| Indicator::ALL.iter().filter(|indicator| indicator.priority() == priority).count();
         assert_eq!((of(1), of(2), of(3)), (6, 7, 7));
+        let priority = |indicator: &Indicator| indicator.number()[..1].parse();
+        assert!(Indicator::ALL.iter().all(|indicator| priority(indicator) == Ok(indicator.priority())));
         assert!(Indicator::ALL.iter().enumerate().all(|(at, indicator)| *indicator as usize == at));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::indicator::{Event, Indicator, IndicatorSnapshot, Indicators, State};
+use crate::proto::mpegts::pid_set::PidSet;
 use crate::proto::mpegts::section::{LongSection, SectionError};
 use crate::proto::mpegts::{ACCURACY_NS, Media, PcrReading, PesHeader, Pid, PidStats, Scanner};
 use crate::units::{Bitrate, DataSize, Time};
@@ -401,36 +402,6 @@ impl Watch {
             indicators.count(now, indicator, Some(pid), 1);
             self.last = now;
         }
-    }
-}
-
-/// A set of PIDs: a bit for each.
-#[derive(Clone, Debug)]
-struct PidSet(Box<[u64; 128]>);
-
-impl Default for PidSet {
-    fn default() -> Self {
-        Self(Box::new([0; 128]))
-    }
-}
-
-impl PidSet {
-    fn has(&self, pid: Pid) -> bool {
-        self.0[usize::from(pid.value() >> 6)] >> (pid.value() & 63) & 1 != 0
-    }
-
-    /// True if it was not there.
-    fn insert(&mut self, pid: Pid) -> bool {
-        let is_new = !self.has(pid);
-        self.0[usize::from(pid.value() >> 6)] |= 1 << (pid.value() & 63);
-        is_new
-    }
-
-    /// True if it was there.
-    fn remove(&mut self, pid: Pid) -> bool {
-        let was = self.has(pid);
-        self.0[usize::from(pid.value() >> 6)] &= !(1 << (pid.value() & 63));
-        was
     }
 }
 
