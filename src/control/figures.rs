@@ -41,6 +41,8 @@ pub struct FlowMetrics {
     pub switch_causes: BTreeMap<&'static str, u64>,
     /// Returns to the primary source; part of `failover_count`.
     pub primary_return_count: u64,
+    /// Changes of the source that waited for a key frame in vain: see `switch_at`.
+    pub keyframe_timeouts: u64,
     /// Events of the flow that were not told because too many came at once.
     pub events_dropped: u64,
     /// Whether merged sources protect each other now: two or more deliver the same packets.
@@ -216,6 +218,8 @@ pub struct OutputMetrics {
     pub ts: Option<TsMetrics>,
     /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: BTreeMap<&'static str, u64>,
+    /// Times that it waited for a key frame in vain and went on without: see `policy`.
+    pub keyframe_timeouts: u64,
     /// Where the same datagrams go several ways, each of them in configured order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub legs: Vec<OutputLegMetrics>,
@@ -264,6 +268,7 @@ impl FlowMetrics {
             failover_count: snapshot.failover_total,
             switch_causes: snapshot.switches.by_cause().into(),
             primary_return_count: snapshot.primary_return_total,
+            keyframe_timeouts: snapshot.key_frame_timeout_total,
             events_dropped: snapshot.events_dropped_total,
             merge_active: snapshot.merge.as_ref().is_some_and(MergeSnapshot::is_active),
             merge_stats: snapshot.merge.as_ref().map(|merge| MergeStats {
@@ -328,6 +333,7 @@ impl From<&OutputSnapshot> for OutputMetrics {
             rist: details_of("rist", output.protocol, &output.details),
             ts: output.ts.as_deref().map(TsMetrics::from),
             drops: output.drops.by_cause().into(),
+            keyframe_timeouts: output.key_frame_timeout_total,
             legs: output.legs.iter().map(OutputLegMetrics::from).collect(),
             send_buffer_bytes: output.sndbuf_bytes,
             send_buffer_asked_bytes: output.sndbuf_asked_bytes,

@@ -46,7 +46,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Name, type and help of a metric, and how to read it; `None` where it is not measured.
 type Family<Of> = (&'static str, &'static str, &'static str, fn(&Of) -> Option<String>);
 
-const FLOWS: [Family<Running>; 4] = [
+const FLOWS: [Family<Running>; 5] = [
     ("flow_up", "gauge", "1 if the flow runs, 0 if none of its sources can be opened.", |flow| {
         flag(flow.snapshot.status == FlowStatus::Active)
     }),
@@ -58,6 +58,9 @@ const FLOWS: [Family<Running>; 4] = [
     }),
     ("flow_primary_returns_total", "counter", "Returns to the primary source.", |flow| {
         number(flow.snapshot.primary_return_total)
+    }),
+    ("flow_keyframe_timeouts_total", "counter", "Changes of the source that waited for a key frame in vain.", |flow| {
+        number(flow.snapshot.key_frame_timeout_total)
     }),
 ];
 
@@ -110,7 +113,7 @@ const STREAMS: [Family<Snapshot>; 10] = [
     }),
 ];
 
-const OUTPUTS: [Family<OutputSnapshot>; 10] = [
+const OUTPUTS: [Family<OutputSnapshot>; 11] = [
     ("output_up", "gauge", "1 if packets go out.", |output| flag(output.status == OutputStatus::Connected)),
     ("output_bitrate_bps", "gauge", "Payload over the last second, in bits per second.", |output| {
         number(output.bitrate.as_bps())
@@ -123,6 +126,12 @@ const OUTPUTS: [Family<OutputSnapshot>; 10] = [
     ("output_disconnections_total", "counter", "Times the destination or the system began to refuse.", |output| {
         number(output.disconnections)
     }),
+    (
+        "output_keyframe_timeouts_total",
+        "counter",
+        "Times that it went on without the key frame it waited for.",
+        |output| number(output.key_frame_timeout_total),
+    ),
     ("output_round_trip_seconds", "gauge", "Round-trip time, where the protocol measures it.", |output| {
         output.round_trip.and_then(|span| number(span.as_secs_f64()))
     }),
@@ -454,7 +463,28 @@ mod tests {
             peer_loss: Some(0.25),
             drops: OutputDrops { refused: 4, ..OutputDrops::default() },
         };
-        let output = OutputSnapshot {
+        let leg = LegStats { filled: 5, is_alive: true, ..LegStats::default() };
+        let stats = merge::Stats { window: Duration::from_millis(100), ..merge::Stats::default() };
+        let merge = MergeSnapshot { stats, legs: vec![(source.name.clone(), leg)] };
+        let snapshot = FlowSnapshot {
+            status: FlowStatus::Active,
+            active_source: None,
+            uptime: Duration::from_millis(1_500),
+            failover_total: 2,
+            switches: Switches { loss: 1, ..Switches::default() },
+            primary_return_total: 1,
+            key_frame_timeout_total: 0,
+            events_dropped_total: 0,
+            merge: Some(merge),
+            merged_ts: None,
+            sources: vec![source],
+            outputs: vec![output(output_leg)],
+        };
+        Running { id: "7".parse().unwrap(), name: "news".into(), snapshot }
+    }
+
+    fn output(leg: LegSnapshot) -> OutputSnapshot {
+        OutputSnapshot {
             name: "north".parse().unwrap(),
             status: OutputStatus::Connected,
             error: None,
@@ -469,28 +499,12 @@ mod tests {
             details: Vec::new(),
             ts: None,
             drops: OutputDrops::default(),
-            legs: vec![output_leg],
+            key_frame_timeout_total: 0,
+            legs: vec![leg],
             sndbuf_bytes: 0,
             sndbuf_asked_bytes: 0,
             retry_total: 0,
-        };
-        let leg = LegStats { filled: 5, is_alive: true, ..LegStats::default() };
-        let stats = merge::Stats { window: Duration::from_millis(100), ..merge::Stats::default() };
-        let merge = MergeSnapshot { stats, legs: vec![(source.name.clone(), leg)] };
-        let snapshot = FlowSnapshot {
-            status: FlowStatus::Active,
-            active_source: None,
-            uptime: Duration::from_millis(1_500),
-            failover_total: 2,
-            switches: Switches { loss: 1, ..Switches::default() },
-            primary_return_total: 1,
-            events_dropped_total: 0,
-            merge: Some(merge),
-            merged_ts: None,
-            sources: vec![source],
-            outputs: vec![output],
-        };
-        Running { id: "7".parse().unwrap(), name: "news".into(), snapshot }
+        }
     }
 
     fn text(flows: &[Running]) -> String {

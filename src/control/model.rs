@@ -164,9 +164,23 @@ pub struct Output {
     /// this is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts_analysis_enabled: Option<bool>,
+    /// With what it goes on after it could not keep up; `drop-oldest` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// A disabled output is kept and sends nothing.
     #[serde(default, deserialize_with = "null_is_default")]
     pub status: OutputState,
+}
+
+/// With what an output goes on that could not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// With the oldest packet still there.
+    DropOldest,
+    /// With the next one in which a key frame begins, or after ten seconds without one with the next one of all.
+    #[serde(rename = "to-next-keyframe")]
+    ToNextKeyFrame,
 }
 
 /// Names of protocols.
@@ -276,6 +290,22 @@ pub struct Failover {
     /// What makes the flow leave a source that delivers; only silence does if not given. Not for `MERGE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switch_on: Option<SwitchOn>,
+    /// With which packet another source begins while the last one delivers; `immediate` if not given. Not for `MERGE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch_at: Option<SwitchAt>,
+    /// How long a change waits for a key frame at most, in milliseconds, where `switch_at` is `keyframe`; 2000 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch_wait_ms: Option<Within<0, 60_000>>,
+}
+
+/// With which packet another source begins while the last one delivers. A silent source is left at once either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SwitchAt {
+    /// With the next one.
+    Immediate,
+    /// With the next one in which a key frame begins: a decoder shows no broken picture of the new source.
+    KeyFrame,
 }
 
 /// What makes a flow leave a source that delivers: one of the two at least.

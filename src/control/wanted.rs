@@ -8,12 +8,14 @@ use super::model::{
 };
 use super::problem::{Code, Problem};
 use crate::adapters::{Host, HostPort, LEGS_MAX, SocketOptions, rist, rtp, srt, udp};
+use crate::bus::LagPolicy;
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
 use crate::engine::url::{UrlError, parse_leg, parse_output, parse_source};
 use crate::engine::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, MonitorConfig, OutputConfig, OutputEndpoint, SourceConfig,
     SourceEndpoint, diff,
 };
+use crate::path::failover::{KEY_FRAME_WAIT, SwitchAt};
 use crate::path::merge::{Mode as Release, RecoveryWindow};
 use crate::path::{AllowList, Cidr, health, limit};
 use crate::proto::fec::Matrix;
@@ -429,6 +431,10 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
         enabled: output.status == OutputState::Enabled,
         limit: output.max_bitrate.map(|rate| limit_config(rate.as_bitrate())),
         coalesce,
+        policy: match output.policy {
+            None | Some(model::Policy::DropOldest) => LagPolicy::DropOldest,
+            Some(model::Policy::ToNextKeyFrame) => LagPolicy::ToNextKeyFrame,
+        },
         allow,
     })
 }
@@ -538,7 +544,7 @@ fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Proble
 
 fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, Problem> {
     let given = flow.source_failover_config.clone().unwrap_or_default();
-    let (mode, mode_wanted) = (failover_mode(&given), given.failover_mode);
+    let (mode, mode_wanted, switch_at) = (failover_mode(&given), given.failover_mode, switch_at(&given)?);
     let primary = given.source_priority.and_then(|priority| priority.primary_source);
     if let Some(name) = primary.as_ref().filter(|name| flow.sources.iter().all(|source| source.name != **name)) {
         let message = format!("there is no source named {name} in this flow");
@@ -553,6 +559,7 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
     Ok(FailoverConfig {
         mode,
         switch_on,
+        switch_at,
         primary: primary.map(|name| name.parse()).transpose().map_err(bad_name)?,
         health_timeout: match given.state {
             FailoverState::Enabled => given.health_timeout_ms.map_or(defaults.health_timeout, |ms| millis(ms.value())),
@@ -560,6 +567,19 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
         },
         hold_off: given.hold_off_ms.map_or(otherwise.hold_off, |ms| millis(ms.value())),
     })
+}
+
+fn switch_at(given: &Failover) -> Result<SwitchAt, Problem> {
+    let is_aligned = given.switch_at == Some(model::SwitchAt::KeyFrame);
+    if is_aligned && given.failover_mode == model::FailoverMode::Merge {
+        let message = "merged sources are all in use: leave it out, or choose FAILOVER";
+        return Err(Problem::at("switch_at", Code::NotApplicable, message));
+    }
+    if given.switch_wait_ms.is_some() && !is_aligned {
+        return Err(Problem::at("switch_wait_ms", Code::NotApplicable, "only goes with \"switch_at\": \"keyframe\""));
+    }
+    let wait_max = given.switch_wait_ms.map_or(KEY_FRAME_WAIT, |ms| Duration::from_millis(ms.value()));
+    Ok(if is_aligned { SwitchAt::KeyFrame { wait_max } } else { SwitchAt::Once })
 }
 
 fn rules(given: &model::SwitchOn, mode: model::FailoverMode) -> Result<health::Rules, Problem> {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::adapters::{rist, rtp, srt, udp};
-use crate::path::{AllowList, health, limit, merge};
+use crate::bus::LagPolicy;
+use crate::path::{AllowList, failover, health, limit, merge};
 use crate::proto::mpegts::{generator, picture};
 use crate::units::{OutputName, SourceName};
 
@@ -53,6 +54,8 @@ pub struct FailoverConfig {
     pub hold_off: Duration,
     /// What makes it leave a source that delivers; merged ones are not judged.
     pub switch_on: health::Rules,
+    /// With which packet another source begins, while the last one delivers.
+    pub switch_at: failover::SwitchAt,
 }
 
 /// One source at a time, or all merged.
@@ -131,6 +134,9 @@ pub struct OutputConfig {
     pub enabled: bool,
     /// How long packets may be held back so that several leave with one system call; zero for not at all.
     pub coalesce: Duration,
+    /// With what it goes on after it could not keep up. As it has nobody to tell, [`LagPolicy::Disconnect`] is
+    /// [`LagPolicy::DropOldest`] here.
+    pub policy: LagPolicy,
     /// How much goes out; `None` for everything.
     pub limit: Option<limit::Config>,
     /// Who may call, where it waits for callers.
@@ -153,7 +159,7 @@ pub enum OutputEndpoint {
 impl Default for FailoverConfig {
     /// The first source, half a second of silence, five seconds of proof; see [`crate::path::failover::Config`].
     fn default() -> Self {
-        let crate::path::failover::Config { health_timeout, hold_off, switch_on, .. } = Default::default();
-        Self { mode: FailoverMode::Failover, primary: None, health_timeout, hold_off, switch_on }
+        let failover::Config { health_timeout, hold_off, switch_on, switch_at, .. } = Default::default();
+        Self { mode: FailoverMode::Failover, primary: None, health_timeout, hold_off, switch_on, switch_at }
     }
 }

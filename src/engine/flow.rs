@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use super::config::{MonitorConfig, OUTPUTS_MAX, SOURCES_MAX};
+use super::config::{MonitorConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX};
 use super::event::{EndName, EventKind};
 use super::monitor::{Findings, Monitor, Needed, Tap};
 use super::output::RunningOutput;
-use super::stage::{self, Stage};
+use super::stage::{self, Stage, Totals};
 use super::stats::MergeSnapshot;
 use super::supervisor::Message;
 use crate::adapters::{
     Actor, Context, Driven, DriverEvent, Host, LegView, SOCKETS_MAX, SendFailure, SocketKey, clock, rtp,
 };
-use crate::bus::{Packet, Publisher, Subscribe};
+use crate::bus::{LagPolicy, Packet, Publisher, Subscribe};
 use crate::path::failover::Switches;
 use crate::path::health::{Counts, Fault};
 use crate::proto::mpegts::analysis::Snapshot;
@@ -34,6 +34,8 @@ pub(super) struct RunningFlow {
     monitor: Monitor,
     sources: [Option<RunningSource>; SOURCES_MAX],
     outputs: Vec<Option<RunningOutput>>,
+    /// Outputs that go on at key frames.
+    outputs_at_key_frames: usize,
     counters: Arc<FlowCounters>,
     supervisor: SyncSender<Message>,
     /// Packets of one turn, kept for its memory.
@@ -56,6 +58,8 @@ pub(super) struct FlowCounters {
     /// For each slot the fault of its source plus one; zero for none.
     faults: [Counter; SOURCES_MAX],
     pub(super) returns: Counter,
+    /// Of switches and returns, those that waited for a key frame in vain.
+    pub(super) key_frame_timeouts: Counter,
     /// Events lost because the supervisor was busy for too long.
     pub(super) events_dropped: Counter,
 }
@@ -99,7 +103,8 @@ impl RunningFlow {
         let sources = std::array::from_fn(|_| None);
         let stage = Stage::new(stage);
         let (monitor, outputs, taken_in) = (Monitor::default(), Vec::new(), Vec::new());
-        Self { id, publisher, stage, monitor, sources, outputs, counters, supervisor, taken_in }
+        let outputs_at_key_frames = 0;
+        Self { id, publisher, stage, monitor, sources, outputs, outputs_at_key_frames, counters, supervisor, taken_in }
     }
 
     pub(super) fn subscribe(&self) -> Subscribe {
@@ -144,7 +149,7 @@ impl RunningFlow {
         &mut self,
         cx: &mut Context<'_>,
         slot: OutputSlot,
-        config: (crate::units::OutputName, Duration),
+        config: &OutputConfig,
         mut driver: Box<dyn Driven>,
     ) -> io::Result<()> {
         let index = usize::from(slot.0);
@@ -153,10 +158,10 @@ impl RunningFlow {
         }
         self.remove_output(cx, slot);
         driver.start(cx, SocketKey((SOURCES_MAX as u16 + slot.0) * SOCKETS_EACH))?;
-        let (name, coalesce) = config;
-        let mut output = RunningOutput::new(name, driver, coalesce, &self.publisher);
+        let mut output = RunningOutput::new(config, driver, &self.publisher);
         output.watch(cx.now, self.monitor.watches_output(&output.name));
         self.outputs[index] = Some(output);
+        self.count_outputs();
         Ok(())
     }
 
@@ -164,13 +169,21 @@ impl RunningFlow {
     pub(super) fn remove_output(&mut self, cx: &mut Context<'_>, slot: OutputSlot) -> Option<Box<Snapshot>> {
         let mut output = self.outputs.get_mut(usize::from(slot.0))?.take()?;
         output.close(cx, &self.publisher);
+        self.count_outputs();
         output.tap().map(Tap::snapshot)
     }
 
-    pub(super) fn set_coalesce(&mut self, slot: OutputSlot, coalesce: Duration) {
+    /// How an output reads from the ring from now on.
+    pub(super) fn set_reading(&mut self, slot: OutputSlot, coalesce: Duration, policy: LagPolicy) {
         if let Some(Some(output)) = self.outputs.get_mut(usize::from(slot.0)) {
-            output.coalesce = coalesce;
+            output.set_reading(coalesce, policy);
         }
+        self.count_outputs();
+    }
+
+    fn count_outputs(&mut self) {
+        let outputs = self.outputs.iter().flatten();
+        self.outputs_at_key_frames = outputs.filter(|output| output.goes_on_at_key_frames()).count();
     }
 
     /// A source goes on with other settings.
@@ -275,6 +288,7 @@ impl RunningFlow {
         // First of all: if the sender has started over, the stage must know when it sees the new numbers.
         self.tell_driver_of_source(now, slot);
         self.monitor.handle_packets(slot.0, &taken_in);
+        self.stage.mark_for_readers(self.needs_key_frames());
         let mut turn = self.turn();
         for mut packet in taken_in.drain(..) {
             packet.meta.source = slot.0;
@@ -288,6 +302,10 @@ impl RunningFlow {
         self.tell_stage();
         self.tell_monitor();
         self.send(cx);
+    }
+
+    fn needs_key_frames(&self) -> bool {
+        self.outputs_at_key_frames > 0 || self.publisher.needs_key_frames()
     }
 
     /// Publishes what the stage held back until now.
@@ -381,13 +399,14 @@ impl RunningFlow {
         while let Some(kind) = self.stage.poll_event(name) {
             tell(&self.supervisor, &self.counters, &self.id, Some(kind));
         }
-        let (switches, returns) = self.stage.totals();
+        let Totals { switches, returns, key_frame_timeouts } = self.stage.totals();
         self.counters.active.set(self.stage.active().map_or(0, |slot| u64::from(slot) + 1));
         let Switches { silent, removed, loss, ts_errors } = switches;
         for (counter, count) in self.counters.switches.iter().zip([silent, removed, loss, ts_errors]) {
             counter.set(count);
         }
         self.counters.returns.set(returns);
+        self.counters.key_frame_timeouts.set(key_frame_timeouts);
     }
 }
 

@@ -207,7 +207,7 @@ impl ManagedFlow {
             Step::Legs(index) => output::check_legs(&wanted.config.outputs[index]).err().map(Opened::Failed),
             Step::RemoveSource(_)
             | Step::RemoveOutput(_)
-            | Step::Coalesce(_)
+            | Step::Reading(_)
             | Step::TuneSource(..)
             | Step::TuneOutput(..)
             | Step::Failover
@@ -277,12 +277,12 @@ impl ManagedFlow {
                     self.place_output(at, opened(), tell);
                 }
             }
-            Step::Coalesce(index) => {
+            Step::Reading(index) => {
                 let config = &wanted.outputs[*index];
                 if let Some(output) = self.outputs.iter_mut().find(|output| output.config.name == config.name) {
                     output.config = config.clone();
-                    let (slot, coalesce) = (output.slot, config.coalesce);
-                    self.visit(move |flow, _cx| flow.set_coalesce(slot, coalesce));
+                    let (slot, coalesce, policy) = (output.slot, config.coalesce, config.policy);
+                    self.visit(move |flow, _cx| flow.set_reading(slot, coalesce, policy));
                 }
             }
             Step::TuneSource(index, tuning) => {
@@ -384,7 +384,7 @@ impl ManagedFlow {
     fn place_output(&mut self, at: usize, opened: Opened, tell: Tell<'_>) {
         let output = &mut self.outputs[at];
         let mut is_reopened = false;
-        let (slot, name, coalesce) = (output.slot, output.config.name.clone(), output.config.coalesce);
+        let (slot, name) = (output.slot, output.config.name.clone());
         let state = match opened {
             Opened::Ready(mut driver) => {
                 if let Some(counters) = output.counters.take() {
@@ -392,8 +392,8 @@ impl ManagedFlow {
                     driver.adopt(counters);
                 }
                 let state = State::of(&*driver);
-                let placed = name.clone();
-                let result = self.visit(move |flow, cx| flow.set_output(cx, slot, (placed, coalesce), driver));
+                let config = output.config.clone();
+                let result = self.visit(move |flow, cx| flow.set_output(cx, slot, &config, driver));
                 result
                     .unwrap_or_else(worker_gone)
                     .map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
@@ -577,6 +577,7 @@ impl ManagedFlow {
             failover_total: switches.total() + self.counters.returns.value(),
             switches,
             primary_return_total: self.counters.returns.value(),
+            key_frame_timeout_total: self.counters.key_frame_timeouts.value(),
             events_dropped_total: self.events_dropped(),
             merge,
             merged_ts: findings.merged,
@@ -673,7 +674,7 @@ fn is_doomed_source(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> b
         | Step::AddOutput(_)
         | Step::ReplaceOutput(_)
         | Step::Legs(_)
-        | Step::Coalesce(_)
+        | Step::Reading(_)
         | Step::TuneSource(..)
         | Step::TuneOutput(..)
         | Step::Failover
@@ -690,7 +691,7 @@ fn is_doomed_output(config: &OutputConfig, steps: &[Step], wanted: &FlowConfig) 
         | Step::AddOutput(_)
         | Step::ReplaceSource(_)
         | Step::Legs(_)
-        | Step::Coalesce(_)
+        | Step::Reading(_)
         | Step::TuneSource(..)
         | Step::TuneOutput(..)
         | Step::Failover
@@ -711,7 +712,7 @@ const fn field(step: &Step) -> Field {
         Step::AddOutput(index)
         | Step::ReplaceOutput(index)
         | Step::Legs(index)
-        | Step::Coalesce(index)
+        | Step::Reading(index)
         | Step::TuneOutput(index, _) => Field::Output(index),
         Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Failover | Step::Monitor => Field::Flow,
     }

@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod flow;
 mod managed;
+mod marks;
 mod monitor;
 mod output;
 mod resolver;

@@ -9,7 +9,7 @@ use super::resolver::{Addresses, Opened};
 use super::supervisor::Mode;
 use crate::adapters::srt::EndpointConfig;
 use crate::adapters::{Admission, Context, Driven, OpenError, clock};
-use crate::bus::{LocalCursor, Pool, Publisher};
+use crate::bus::{LagPolicy, LocalCursor, Pool, Publisher};
 use crate::path::Limiter;
 use crate::proto::Tuning;
 use crate::units::{OutputName, Time};
@@ -91,20 +91,29 @@ pub(super) fn srt_tuning(new: &EndpointConfig, old: &EndpointConfig) -> Option<T
 pub(super) struct RunningOutput {
     pub(super) name: OutputName,
     pub(super) driver: Box<dyn Driven>,
-    pub(super) coalesce: Duration,
+    coalesce: Duration,
     cursor: LocalCursor,
     tap: Option<Tap>,
 }
 
 impl RunningOutput {
     /// Starts with the next packet.
-    pub(super) const fn new(
-        name: OutputName,
-        driver: Box<dyn Driven>,
-        coalesce: Duration,
-        publisher: &Publisher,
-    ) -> Self {
-        Self { name, driver, coalesce, cursor: LocalCursor::at_head(publisher), tap: None }
+    pub(super) fn new(config: &OutputConfig, driver: Box<dyn Driven>, publisher: &Publisher) -> Self {
+        let (name, coalesce) = (config.name.clone(), config.coalesce);
+        let mut output = Self { name, driver, coalesce, cursor: LocalCursor::at_head(publisher), tap: None };
+        output.set_reading(coalesce, config.policy);
+        output
+    }
+
+    /// How long packets may be held back, and what it does when it falls behind, from now on.
+    pub(super) const fn set_reading(&mut self, coalesce: Duration, policy: LagPolicy) {
+        self.coalesce = coalesce;
+        self.cursor.set_policy(policy);
+    }
+
+    /// Whether it needs to know in which packets key frames begin.
+    pub(super) const fn goes_on_at_key_frames(&self) -> bool {
+        self.cursor.goes_on_at_key_frames()
     }
 
     /// Sends what is due; returns the lowest index that it still wants.

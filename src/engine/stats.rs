@@ -25,6 +25,8 @@ pub struct FlowSnapshot {
     pub switches: Switches,
     /// Returns to the primary.
     pub primary_return_total: u64,
+    /// Of both, those that waited for a key frame in vain.
+    pub key_frame_timeout_total: u64,
     /// Events that were not told because too many came at once.
     pub events_dropped_total: u64,
     /// Where sources are merged.
@@ -182,6 +184,8 @@ pub struct OutputSnapshot {
     pub ts: Option<Box<analysis::Snapshot>>,
     /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: OutputDrops,
+    /// Times that its policy waited for a key frame in vain and it went on without.
+    pub key_frame_timeout_total: u64,
     /// Where the same datagrams go several ways, each of them in configured order; else empty.
     pub legs: Vec<LegSnapshot>,
     /// Send buffer that the kernel granted, in bytes.
@@ -222,6 +226,8 @@ pub struct LegSnapshot {
 pub struct OutputDrops {
     /// Overwritten in the ring before this output could send them.
     pub lagged: u64,
+    /// Left out up to the next key frame after others were dropped, by its policy.
+    pub skipped_to_keyframe: u64,
     /// The destination answered that nobody listens (ICMP port unreachable).
     pub refused: u64,
     /// No route, no such host, interface down.
@@ -241,9 +247,10 @@ pub struct OutputDrops {
 impl OutputDrops {
     /// Every cause with the name that metrics use.
     #[must_use]
-    pub const fn by_cause(&self) -> [(&'static str, u64); 8] {
+    pub const fn by_cause(&self) -> [(&'static str, u64); 9] {
         [
             ("lagged", self.lagged),
+            ("skipped_to_keyframe", self.skipped_to_keyframe),
             ("refused", self.refused),
             ("unreachable", self.unreachable),
             ("too_long", self.too_long),

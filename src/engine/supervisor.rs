@@ -456,6 +456,7 @@ mod tests {
             endpoint: url::parse_output(&format!("udp://{}", sink.local_addr().unwrap())).unwrap().endpoint,
             enabled: true,
             coalesce: Duration::ZERO,
+            policy: crate::bus::LagPolicy::default(),
             limit: None,
             allow: AllowList::default(),
         };

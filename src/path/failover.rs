@@ -23,6 +23,10 @@
 //! hold-off, and else it stays. A source that fell silent is followed by the first one without a fault, or else by the least
 //! bad. The primary is returned to when it has also been clean for `hold_off`. Switches for a fault, and returns, come no
 //! sooner after another change than the rules' hold-off, which is always the same; only silence is answered at once.
+//!
+//! With [`SwitchAt::KeyFrame`] a change from a source that still delivers waits until a key frame of the next one comes, and
+//! until then nothing changes for anybody. It is given up if what called for it has passed. A silent or removed source is left
+//! at once, whatever comes from the next one: what a decoder can show of that is more than nothing.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -46,14 +50,34 @@ pub struct Config {
     pub hold_off: Duration,
     /// What else makes a source unfit.
     pub switch_on: Rules,
+    /// With which packet another source begins.
+    pub switch_at: SwitchAt,
 }
 
+/// With which packet of the next source a change takes place, as long as the last one delivers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SwitchAt {
+    /// With the next one.
+    #[default]
+    Once,
+    /// With the next one in which a key frame begins, [`Failover::handle_key_frame`], or the next one of all after `wait_max`.
+    KeyFrame {
+        /// How long the last source is stayed with; see [`KEY_FRAME_WAIT`].
+        wait_max: Duration,
+    },
+}
+
+/// How long a change waits for a key frame where nothing else is said. Judgement: pictures that can be decoded alone are
+/// hardly ever further apart in broadcasting.
+pub const KEY_FRAME_WAIT: Duration = Duration::from_secs(2);
+
 impl Default for Config {
-    /// No primary, 500 ms, 5 s, silence only. Judgement: longer than the pauses of a bursty sender, shorter than a viewer's patience;
+    /// No primary, 500 ms, 5 s, silence only, no waiting. Judgement: longer than the pauses of a bursty sender, shorter than a viewer's patience;
     /// a primary that flaps every few seconds stays out.
     fn default() -> Self {
         let (health_timeout, hold_off) = (Duration::from_millis(500), Duration::from_secs(5));
-        Self { primary: None, health_timeout, hold_off, switch_on: Rules::default() }
+        let (switch_on, switch_at) = (Rules::default(), SwitchAt::Once);
+        Self { primary: None, health_timeout, hold_off, switch_on, switch_at }
     }
 }
 
@@ -138,6 +162,8 @@ pub struct Stats {
     pub switches: Switches,
     /// Times that the primary took over again from a healthy backup.
     pub returns_total: u64,
+    /// Of both, changes that waited for a key frame in vain.
+    pub key_frame_timeouts_total: u64,
     /// Events that nobody fetched in time.
     pub events_dropped_total: u64,
 }
@@ -209,6 +235,8 @@ pub struct Failover {
     started: Option<Time>,
     /// When another source became active.
     changed: Time,
+    /// A change that waits for a key frame.
+    pending: Option<Pending>,
     /// Nothing but a look at the counters is due before; may be earlier than the next deadline, never later.
     wake_at: Time,
     look_at: Time,
@@ -229,6 +257,7 @@ impl Failover {
             active: None,
             started: None,
             changed: Time::ZERO,
+            pending: None,
             wake_at: NEVER,
             look_at: NEVER,
             events: ArrayVec::new(),
@@ -247,6 +276,17 @@ impl Failover {
         if !matches!(slot.state, State::Alive { .. }) {
             self.handle_revival(now, source);
         }
+        self.active == Some(source)
+    }
+
+    /// The same for a packet in which a key frame begins: a change to its source that waits for one takes place before it.
+    pub fn handle_key_frame(&mut self, now: Time, source: u8) -> bool {
+        let forward = self.handle_packet(now, source);
+        if self.pending.is_none_or(|pending| pending.to != source) {
+            return forward;
+        }
+        self.carry_out(now);
+        self.wake_at = self.next_deadline();
         self.active == Some(source)
     }
 
@@ -273,6 +313,10 @@ impl Failover {
         self.look_at = now + LOOK_EVERY;
         self.compare(now);
         self.leave_faulty(now);
+        if self.config.switch_on.is_any() {
+            // Not at the very moment that it is due: between two looks nobody knows how good the primary is.
+            self.return_if_due(now);
+        }
         self.wake_at = self.next_deadline();
     }
 
@@ -295,8 +339,15 @@ impl Failover {
         if self.active.is_some_and(|active| !self.is_alive(active)) {
             self.replace_active(now, Cause::Silent);
         }
-        if self.return_due().is_some_and(|due| now >= due) {
-            self.switch_back(now);
+        if !self.config.switch_on.is_any() {
+            self.return_if_due(now);
+        }
+        if self.pending.is_some_and(|pending| !self.is_alive(pending.to)) {
+            self.pending = None;
+        }
+        if self.pending.is_some_and(|pending| now >= pending.until) {
+            self.stats.key_frame_timeouts_total += 1;
+            self.carry_out(now);
         }
         self.wake_at = self.next_deadline();
     }
@@ -336,6 +387,7 @@ impl Failover {
         if self.config.primary == Some(source) {
             self.config.primary = None;
         }
+        self.pending = self.pending.filter(|pending| pending.to != source);
         if self.active == Some(source) && !self.replace_active(now, Cause::Removed) {
             self.active = None;
         }
@@ -343,13 +395,15 @@ impl Failover {
     }
 
     /// Prefers another source from now on. The active one stays until the new primary has been alive for the hold-off;
-    /// if it has been already, it takes over at the next packet or timeout.
+    /// if it has been already, it takes over at the next timeout, or with rules at the next look at the counters.
     ///
     /// # Panics
     /// If the index is not below [`SOURCES_MAX`].
     pub fn set_primary(&mut self, primary: Option<u8>) {
         assert!(primary.is_none_or(|primary| usize::from(primary) < SOURCES_MAX), "{primary:?} is no source index");
         self.config.primary = primary;
+        // What is still called for is found so again.
+        self.pending = None;
         self.wake_at = self.next_deadline();
     }
 
@@ -442,6 +496,7 @@ impl Failover {
     fn set_active(&mut self, now: Time, source: u8) {
         self.active = Some(source);
         self.changed = now;
+        self.pending = None;
         self.sources.iter_mut().for_each(|slot| slot.better_since = None);
     }
 
@@ -458,11 +513,19 @@ impl Failover {
 
     /// Leaves an active source that is faulty for one that is not, or is clearly less so.
     fn leave_faulty(&mut self, now: Time) {
-        let Some(active) = self.active.filter(|active| self.is_alive(*active)) else { return };
-        let Some(fault) = self.sources[usize::from(active)].health.lasting_fault() else { return };
+        match self.better_than_active(now) {
+            Some((to, fault)) => self.change(now, to, Reason::Fault(fault)),
+            None => self.pending = self.pending.filter(|pending| pending.reason == Reason::Return),
+        }
+    }
+
+    /// What to leave the active source for, and why.
+    fn better_than_active(&self, now: Time) -> Option<(u8, Fault)> {
+        let active = self.active.filter(|active| self.is_alive(*active))?;
+        let fault = self.sources[usize::from(active)].health.lasting_fault()?;
         let hold_off = self.config.switch_on.hold_off;
         if now < self.changed + hold_off {
-            return;
+            return None;
         }
         let slot = |source: u8| &self.sources[usize::from(source)];
         let bad = slot(active).health.severity().max(slot(active).health.level().unwrap_or(0));
@@ -474,8 +537,43 @@ impl Failover {
         let others = || self.in_order().filter(|source| *source != active && self.is_alive(*source));
         let clean = others().find(is_clean);
         let better = || others().filter(is_better).min_by_key(|source| slot(*source).health.level());
-        if let Some(to) = clean.or_else(better) {
-            self.switch(now, active, to, Cause::Faulty(fault));
+        Some((clean.or_else(better)?, fault))
+    }
+
+    /// Returns to the primary if it has proved itself; gives the return up if it has not any more.
+    fn return_if_due(&mut self, now: Time) {
+        let is_due = self.return_due().is_some_and(|due| now >= due);
+        match (is_due, self.config.primary) {
+            (true, Some(primary)) => self.change(now, primary, Reason::Return),
+            _ => self.pending = self.pending.filter(|pending| pending.reason != Reason::Return),
+        }
+    }
+
+    /// Leaves an active source that delivers: at once, or with a key frame.
+    fn change(&mut self, now: Time, to: u8, reason: Reason) {
+        match (self.config.switch_at, self.pending) {
+            (SwitchAt::Once, _) => {
+                self.pending = Some(Pending { to, reason, until: now });
+                self.carry_out(now);
+            }
+            (SwitchAt::KeyFrame { wait_max }, None) => {
+                self.pending = Some(Pending { to, reason, until: now + wait_max });
+            }
+            // However often its aim changes, it is carried out in time.
+            (SwitchAt::KeyFrame { .. }, Some(pending)) => self.pending = Some(Pending { to, reason, ..pending }),
+        }
+    }
+
+    /// Makes the change that waits.
+    fn carry_out(&mut self, now: Time) {
+        let (Some(from), Some(Pending { to, reason, .. })) = (self.active, self.pending.take()) else { return };
+        match reason {
+            Reason::Fault(fault) => self.switch(now, from, to, Cause::Faulty(fault)),
+            Reason::Return => {
+                self.set_active(now, to);
+                self.stats.returns_total += 1;
+                self.tell(Event::SwitchedBack { from, to });
+            }
         }
     }
 
@@ -501,14 +599,6 @@ impl Failover {
         true
     }
 
-    fn switch_back(&mut self, now: Time) {
-        if let (Some(from), Some(to)) = (self.active, self.config.primary) {
-            self.set_active(now, to);
-            self.stats.returns_total += 1;
-            self.tell(Event::SwitchedBack { from, to });
-        }
-    }
-
     /// When the primary will have been alive, and clean, long enough; `None` if it is not so, or active already.
     fn return_due(&self) -> Option<Time> {
         let primary = self.config.primary.filter(|_| self.active.is_some() && self.active != self.config.primary)?;
@@ -524,7 +614,10 @@ impl Failover {
     fn next_deadline(&self) -> Time {
         let alive = self.sources.iter().filter(|slot| matches!(slot.state, State::Alive { .. }));
         let lost = alive.map(|slot| slot.last + self.config.health_timeout);
-        lost.chain(self.return_due()).min().unwrap_or(NEVER)
+        // With rules that is found out when the counters are looked at.
+        let is_timed = !self.config.switch_on.is_any() && self.pending.is_none();
+        let return_due = self.return_due().filter(|_| is_timed);
+        lost.chain(return_due).chain(self.pending.map(|pending| pending.until)).min().unwrap_or(NEVER)
     }
 
     fn tell(&mut self, event: Event) {
@@ -532,6 +625,23 @@ impl Failover {
             self.stats.events_dropped_total += 1;
         }
     }
+}
+
+/// A change that is called for.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    to: u8,
+    reason: Reason,
+    /// When it takes place without a key frame.
+    until: Time,
+}
+
+/// Why a source that delivers is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Fault(Fault),
+    /// For the primary.
+    Return,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -579,6 +689,7 @@ mod tests {
             hold_off: Duration::from_secs(2),
             return_hold_off: Duration::from_secs(3),
         },
+        switch_at: SwitchAt::Once,
     };
 
     #[test]
@@ -738,6 +849,104 @@ mod tests {
         assert_eq!(failover.stats().events_dropped_total, 200 - EVENTS_MAX as u64);
     }
 
+    const KEY_FRAMES: Config = Config { switch_at: SwitchAt::KeyFrame { wait_max: Duration::from_secs(2) }, ..CONFIG };
+
+    #[test]
+    fn a_return_waits_for_the_key_frame_of_the_primary() {
+        let mut failover = with_sources(KEY_FRAMES, 2);
+        deliver(&mut failover, 0..600, &[1]);
+        deliver(&mut failover, 600..6_000, &[0, 1]);
+        assert_eq!(failover.active(), Some(1), "due at 5,600 ms");
+        assert!(failover.handle_key_frame(ms(6_000), 1), "one of the backup says nothing");
+        events(&mut failover);
+        assert!(failover.handle_key_frame(ms(6_001), 0), "forwarded, from its first byte on");
+        assert_eq!(events(&mut failover), [Event::SwitchedBack { from: 1, to: 0 }]);
+        assert!(!failover.handle_packet(ms(6_002), 1));
+        assert!(!failover.handle_key_frame(ms(6_003), 1), "nothing waits any more");
+        assert_eq!((failover.stats().returns_total, failover.stats().key_frame_timeouts_total), (1, 0));
+    }
+
+    #[test]
+    fn a_change_without_a_key_frame_takes_place_after_the_wait() {
+        let mut failover = with_sources(KEY_FRAMES, 2);
+        deliver(&mut failover, 0..600, &[1]);
+        deliver(&mut failover, 600..7_600, &[0, 1]);
+        assert_eq!((failover.active(), failover.stats().key_frame_timeouts_total), (Some(1), 0));
+        deliver(&mut failover, 7_600..7_601, &[0, 1]);
+        assert_eq!((failover.active(), failover.stats().key_frame_timeouts_total), (Some(0), 1));
+    }
+
+    #[test]
+    fn a_silent_source_is_left_at_once_and_so_is_one_that_falls_silent_while_a_change_waits() {
+        let mut failover = with_sources(KEY_FRAMES, 2);
+        deliver(&mut failover, 0..600, &[0, 1]);
+        deliver(&mut failover, 600..1_100, &[1]);
+        assert_eq!(failover.active(), Some(1));
+        deliver(&mut failover, 1_100..6_200, &[0, 1]);
+        deliver(&mut failover, 6_200..6_700, &[0]);
+        assert_eq!(failover.active(), Some(0));
+        let Stats { switches, returns_total, key_frame_timeouts_total, .. } = failover.stats();
+        assert_eq!((switches.silent, returns_total, key_frame_timeouts_total), (2, 0, 0));
+    }
+
+    #[test]
+    fn a_change_is_given_up_if_what_called_for_it_has_passed() {
+        let mut failover = with_sources(KEY_FRAMES, 3);
+        deliver(&mut failover, 0..600, &[1]);
+        deliver(&mut failover, 600..6_000, &[0, 1]);
+        deliver(&mut failover, 6_000..6_600, &[1]);
+        assert!(!failover.handle_key_frame(ms(6_600), 0), "the primary was silent and serves its hold-off again");
+        deliver(&mut failover, 6_601..11_700, &[0, 1]);
+        failover.remove_source(ms(11_700), 0);
+        assert_eq!(failover.active(), Some(1));
+        deliver(&mut failover, 11_700..20_000, &[1, 2]);
+        assert_eq!((failover.active(), failover.stats().key_frame_timeouts_total), (Some(1), 0));
+    }
+
+    #[test]
+    fn a_lossy_source_is_kept_until_the_key_frame_and_kept_for_good_if_it_recovers_first() {
+        let mut run = Judged::new(Config { switch_on: judging().switch_on, ..KEY_FRAMES }, 2);
+        run.pass(30, &[Some(0), Some(0)]);
+        run.pass(25, &[Some(300), Some(0)]);
+        assert_eq!((run.failover.active(), run.failover.fault(0)), (Some(0), Some(Fault::Loss)));
+        run.pass(15, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0), "it is becoming better");
+        run.pass(60, &[Some(300), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        assert_eq!(run.failover.stats().key_frame_timeouts_total, 1);
+    }
+
+    proptest! {
+        /// Nothing is ever withheld: of the active source every packet is forwarded, of the others none, and whoever waits
+        /// for key frames changes at most `wait_max` later than whoever does not.
+        #[test]
+        fn waiting_for_key_frames_holds_nothing_back(schedule in schedule(), every in 1u64..200) {
+            let (health_timeout, hold_off) = (Duration::from_millis(20), Duration::from_millis(70));
+            let wait_max = Duration::from_millis(30);
+            let config = Config { health_timeout, hold_off, switch_at: SwitchAt::KeyFrame { wait_max }, ..CONFIG };
+            let mut failover = with_sources(config, 4);
+            let mut due_since = None;
+            for (at, sources) in (0..).zip(&schedule) {
+                if failover.poll_timeout().is_some_and(|due| due <= ms(at)) {
+                    failover.handle_timeout(ms(at));
+                }
+                prop_assert!(failover.poll_timeout().is_none_or(|due| due > ms(at)), "asks in a loop at {} ms", at);
+                for source in (0..4).filter(|source| sources & (1 << source) != 0) {
+                    let is_key_frame = (at + u64::from(source) * 7).is_multiple_of(every);
+                    let forward = match is_key_frame {
+                        true => failover.handle_key_frame(ms(at), source),
+                        false => failover.handle_packet(ms(at), source),
+                    };
+                    prop_assert_eq!(forward, failover.active() == Some(source), "at {} ms from {}", at, source);
+                }
+                let is_due = failover.return_due().is_some_and(|due| due <= ms(at));
+                due_since = is_due.then(|| due_since.unwrap_or(at));
+                prop_assert!(due_since.is_none_or(|since| at - since <= 30), "waits since {:?} at {} ms", due_since, at);
+                events(&mut failover);
+            }
+        }
+    }
+
     /// 2 % of loss for 2 s; at most 1 % for 3 s.
     fn judging() -> Config {
         Config { switch_on: Rules { loss_per_mille: Some(20), ..CONFIG.switch_on }, ..CONFIG }
@@ -811,46 +1020,59 @@ mod tests {
     }
 
     proptest! {
-        /// Changes for a fault, and returns, are a hold-off apart from any other, and never for the worse.
         #[test]
         fn random_losses_make_no_one_flap(
             spans in prop::collection::vec((1u64..60, prop::array::uniform3(loss())), 1..25),
         ) {
-            let config = judging();
-            let mut run = Judged::new(config, 3);
-            for (looks, losses) in &spans {
-                run.pass(*looks, losses);
-            }
-            run.pass(120, &[Some(300), Some(300), Some(0)]);
-            prop_assert_eq!(run.failover.active(), Some(2), "the only good one");
-            run.pass(120, &[Some(10), Some(0), Some(0)]);
-            prop_assert_eq!(run.failover.active(), Some(0), "the primary is good enough");
-            let mut changed = None;
-            for (at, event) in &run.told {
-                let (from, to, is_at_once) = match *event {
-                    Event::Switched { from, to, cause } => (from, to, cause == Cause::Silent),
-                    Event::SwitchedBack { from, to } => (from, to, false),
-                    Event::Activated { .. } => {
-                        changed = Some(*at);
-                        continue;
-                    }
-                    Event::SourceLost { .. }
-                    | Event::SourceAlive { .. }
-                    | Event::SourceDegraded { .. }
-                    | Event::SourceRestored { .. } => continue,
-                };
-                let before = changed.replace(*at).unwrap_or(0);
-                if is_at_once {
+            check_that_no_one_flaps(&spans)?;
+        }
+    }
+
+    /// The primary's five seconds are over at 5,600 ms, between two looks, and its loss has just begun.
+    #[test]
+    fn nobody_returns_by_what_was_true_at_the_last_look() {
+        let good = Some(0);
+        let spans =
+            [(1, [good, None, None]), (5, [None, None, good]), (44, [good, None, good]), (6, [Some(34), None, good])];
+        check_that_no_one_flaps(&spans).unwrap();
+    }
+
+    /// Changes for a fault, and returns, are a hold-off apart from any other, and never for the worse.
+    fn check_that_no_one_flaps(spans: &[(u64, [Option<u64>; 3])]) -> Result<(), TestCaseError> {
+        let mut run = Judged::new(judging(), 3);
+        for (looks, losses) in spans {
+            run.pass(*looks, losses);
+        }
+        run.pass(120, &[Some(300), Some(300), Some(0)]);
+        prop_assert_eq!(run.failover.active(), Some(2), "the only good one");
+        run.pass(120, &[Some(10), Some(0), Some(0)]);
+        prop_assert_eq!(run.failover.active(), Some(0), "the primary is good enough");
+        let mut changed = None;
+        for (at, event) in &run.told {
+            let (from, to, is_at_once) = match *event {
+                Event::Switched { from, to, cause } => (from, to, cause == Cause::Silent),
+                Event::SwitchedBack { from, to } => (from, to, false),
+                Event::Activated { .. } => {
+                    changed = Some(*at);
                     continue;
                 }
-                prop_assert!(at - before >= 2_000, "changes at {} and {} ms", before, at);
-                let [from, to] = [from, to].map(|source| run.level(source, *at));
-                let is_fine = to <= 20.1;
-                let is_better = to <= from + 0.1 && matches!(event, Event::Switched { .. });
-                let is_return = is_fine && matches!(event, Event::SwitchedBack { .. });
-                prop_assert!(is_better || is_return, "at {} ms {:?} from {} to {} per mille", at, event, from, to);
+                Event::SourceLost { .. }
+                | Event::SourceAlive { .. }
+                | Event::SourceDegraded { .. }
+                | Event::SourceRestored { .. } => continue,
+            };
+            let before = changed.replace(*at).unwrap_or(0);
+            if is_at_once {
+                continue;
             }
+            prop_assert!(at - before >= 2_000, "changes at {} and {} ms", before, at);
+            let [from, to] = [from, to].map(|source| run.level(source, *at));
+            let is_fine = to <= 20.1;
+            let is_better = to <= from + 0.1 && matches!(event, Event::Switched { .. });
+            let is_return = is_fine && matches!(event, Event::SwitchedBack { .. });
+            prop_assert!(is_better || is_return, "at {} ms {:?} from {} to {} per mille", at, event, from, to);
         }
+        Ok(())
     }
 
     /// Per mille, or silence.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bus::LagPolicy;
 use crate::control::config::Listen;
 use crate::engine::url::parse_coalesce;
+use crate::path::failover::{KEY_FRAME_WAIT, SwitchAt};
 use crate::path::health::Rules;
 use crate::path::merge::{RecoveryWindow, WINDOW_MAX};
 
@@ -86,6 +88,17 @@ pub(super) struct Route {
     /// and return-hold-off=5s, for how long it must be so, and good again. As loss=20,ts-errors=5.
     #[arg(long, value_name = "RULES", conflicts_with = "merge", value_parser = switch_on)]
     pub(super) switch_on: Option<Rules>,
+    /// With which packet another source begins while the last one delivers: immediate, the next one; or keyframe, the
+    /// next one in which a key frame begins, so that a decoder shows no broken picture.
+    #[arg(long, value_name = "WHEN", conflicts_with = "merge", default_value = "immediate", value_parser = ["immediate", "keyframe"])]
+    switch_at: String,
+    /// How long it waits for that key frame at most: 2s unless given, at most 60s.
+    #[arg(long, value_name = "TIME", requires = "switch_at", value_parser = switch_wait)]
+    switch_wait: Option<Duration>,
+    /// With what an output goes on that could not keep up: drop-oldest, the oldest packet still there; or
+    /// to-next-keyframe, the next one in which a key frame begins.
+    #[arg(long, value_name = "POLICY", default_value = "drop-oldest", value_parser = ["drop-oldest", "to-next-keyframe"])]
+    policy: String,
     /// Print figures every N seconds; 0 for never. A terminal shows live lines unless this is given.
     #[arg(long, value_name = "N")]
     pub(super) stats: Option<u64>,
@@ -170,6 +183,23 @@ pub(super) struct Probe {
     pub(super) json: bool,
 }
 
+impl Route {
+    pub(super) fn switch_at(&self) -> SwitchAt {
+        let wait_max = self.switch_wait.unwrap_or(KEY_FRAME_WAIT);
+        if self.switch_at == "keyframe" { SwitchAt::KeyFrame { wait_max } } else { SwitchAt::Once }
+    }
+
+    /// Of all outputs.
+    pub(super) fn policy(&self) -> LagPolicy {
+        if self.policy == "to-next-keyframe" { LagPolicy::ToNextKeyFrame } else { LagPolicy::DropOldest }
+    }
+}
+
+fn switch_wait(text: &str) -> Result<Duration, String> {
+    let wait: Option<Duration> = humantime::parse_duration(text).ok();
+    wait.filter(|wait| *wait <= KEY_FRAME_WAIT_MAX).ok_or_else(|| "write a time up to 60s, as 2s".to_string())
+}
+
 fn coalesce(text: &str) -> Result<Duration, String> {
     parse_coalesce(text).ok_or_else(|| "write a time from 0 to 100ms, as 2ms".to_string())
 }
@@ -196,6 +226,8 @@ fn switch_on(text: &str) -> Result<Rules, String> {
     if rules.is_any() { Ok(rules) } else { Err("give loss, ts-errors, or both, as loss=20,ts-errors=5".into()) }
 }
 
+/// As in the API.
+const KEY_FRAME_WAIT_MAX: Duration = Duration::from_secs(60);
 /// As in the API.
 const HOLD_OFF_MAX: Duration = Duration::from_secs(3_600);
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::report::{Reporter, Style};
 use super::{Failure, cli};
+use crate::bus::LagPolicy;
 use crate::control::shutdown_signal;
 use crate::engine::{
     Engine, EngineConfig, Event, FailoverConfig, FailoverMode, FlowConfig, MergeConfig, Mode, MonitorConfig,
@@ -81,7 +82,9 @@ async fn watch(
 
 fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
     let sources = route.sources.iter().enumerate().map(|(index, text)| source(index, text));
-    let outputs = route.outputs.iter().enumerate().map(|(index, text)| output(index, text, route.coalesce));
+    let outputs = route.outputs.iter().enumerate().map(|(index, text)| {
+        Ok::<_, Failure>(OutputConfig { policy: route.policy(), ..output(index, text, route.coalesce)? })
+    });
     let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
     let analysed = outputs.iter().filter(|_| route.analyse_outputs).map(|output| output.name.clone()).collect();
     Ok(FlowConfig {
@@ -94,6 +97,7 @@ fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
             health_timeout: Duration::from_millis(route.health_timeout_ms),
             hold_off: Duration::from_millis(route.hold_off_ms),
             switch_on: route.switch_on.unwrap_or_default(),
+            switch_at: route.switch_at(),
         },
         monitor: MonitorConfig { ts_analysis: route.analyse, outputs: analysed },
     })
@@ -128,6 +132,7 @@ pub(super) fn output(index: usize, text: &str, coalesce: Duration) -> Result<Out
         endpoint: parsed.endpoint,
         enabled: true,
         coalesce: parsed.coalesce.unwrap_or(coalesce),
+        policy: LagPolicy::default(),
         limit: None,
         allow: AllowList::default(),
     })

@@ -16,6 +16,7 @@ mod guard;
 mod http;
 mod idle;
 mod isolation;
+mod keyframe;
 #[cfg(unix)]
 mod legs;
 mod merge;

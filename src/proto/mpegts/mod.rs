@@ -3,13 +3,14 @@
 //! [`TsPacket`] reads and writes the 188-byte packet, [`psi`] writes PAT and PMT, [`mux`] makes streams of access units,
 //! [`generator`] and [`picture`] are constant-rate test streams as cores without sockets. [`Scanner`] looks at a stream
 //! that passes by: [`Sync`] finds the packets, [`section`] and [`table`] read the tables that make up [`Programs`],
-//! [`PesHeader`] and [`PcrMeter`] the times; [`analysis`] says what is wrong. Nothing here changes a stream that passes
+//! [`PesHeader`] and [`PcrMeter`] the times; [`analysis`] says what is wrong, and [`entry`] where a decoder may begin. Nothing here changes a stream that passes
 //! through the engine: only what the engine makes itself, or looks at, goes through these types.
 
 pub mod analysis;
 #[cfg(any(test, fuzzing))]
 mod check;
 pub mod demux;
+pub mod entry;
 pub mod generator;
 pub mod mux;
 mod packet;
