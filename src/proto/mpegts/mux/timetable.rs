@@ -59,10 +59,11 @@ impl Timetable {
     }
 
     fn take(&mut self, at: u64, out: &mut [u8; TS_PACKET_BYTES]) -> Option<Due> {
+        let brings_news = self.tables.iter().any(|table| table.is_new && table.next <= at);
         let table = self.tables.iter_mut().filter(|table| table.next <= at).min_by_key(|table| table.next);
         match table {
-            // PCR has the narrower limit, but at the start a receiver must learn its PID.
-            Some(table) if self.next_pcr > at || !self.is_started => {
+            // PCR has the narrower limit, but a receiver must learn of its PID first, and of tracks before their bytes.
+            Some(table) if brings_news || self.next_pcr > at || !self.is_started => {
                 table.write(at, out);
                 Some(Due::Table)
             }
@@ -98,7 +99,7 @@ impl Timetable {
     pub(in crate::proto::mpegts) fn replace(&mut self, at: u64, pid: Pid, section: &[u8]) {
         if let Some(table) = self.tables.iter_mut().find(|table| table.pid == pid) {
             table.set(section);
-            table.next = at;
+            (table.next, table.is_new) = (at, true);
         }
     }
 }
@@ -113,6 +114,8 @@ pub(in crate::proto::mpegts) struct Table {
     cc: u8,
     interval: u64,
     next: u64,
+    /// It took another's place, and was not sent since.
+    is_new: bool,
 }
 
 impl Table {
@@ -121,7 +124,7 @@ impl Table {
     /// [`SECTION_BYTES_MAX`]: crate::proto::mpegts::psi::SECTION_BYTES_MAX
     pub(in crate::proto::mpegts) fn new(pid: Pid, interval: u64, section: &[u8]) -> Self {
         let packets = ArrayVec::new();
-        let mut table = Self { pid, packets, index: 0, cc: 0, interval: interval.max(1), next: 0 };
+        let mut table = Self { pid, packets, index: 0, cc: 0, interval: interval.max(1), next: 0, is_new: false };
         table.set(section);
         table
     }
@@ -152,7 +155,7 @@ impl Table {
         }
         self.index += 1;
         if self.index >= self.packets.len() {
-            self.index = 0;
+            (self.index, self.is_new) = (0, false);
             self.next = next_on_grid(self.next, self.interval, at);
         }
     }
@@ -213,6 +216,17 @@ mod tests {
         let mut out = [0; TS_PACKET_BYTES];
         assert_eq!(timetable.next(100, &mut out), Some(Due::Pcr { since: 100, discontinuity: true }));
         assert_eq!(timetable.next(101, &mut out), Some(Due::Table));
+    }
+
+    #[test]
+    fn a_table_in_the_place_of_another_comes_before_pcr() {
+        let mut timetable = timetable();
+        let start: String = (0..4).map(|at| step(&mut timetable, at)).collect();
+        assert_eq!(start, "amp.");
+        timetable.replace(50, Pid::from_low_bits(0x1000), &[3; 16]);
+        timetable.jump(100);
+        let after: String = (100..104).map(|at| step(&mut timetable, at)).collect();
+        assert_eq!(after, "amp.");
     }
 
     fn timetable() -> Timetable {

@@ -1,0 +1,235 @@
+//! What one peer gets of a stream: from a key frame on, headers first, and from the next key frame on after a gap.
+
+use arrayvec::ArrayVec;
+
+use super::uncarried::{Told, Uncarried};
+use crate::proto::rtmp::flv::{self, AccessUnit, Codec, Content};
+use crate::proto::rtmp::{Capabilities, Message, Unsent, enhanced};
+use crate::units::Ticks90k;
+
+/// One peer's way through a stream. It is told of every unit, and says what is to be sent.
+#[derive(Debug)]
+pub struct Feed {
+    takes: Takes,
+    /// Headers that the peer has, or is to have before anything else.
+    headers: ArrayVec<AccessUnit, HEADERS_MAX>,
+    /// Waits for a key frame, or for any sound where there is no picture.
+    is_waiting: bool,
+    /// Headers are to be sent before the next unit.
+    owes_headers: bool,
+    told: Told,
+    stats: FeedStats,
+}
+
+/// What a peer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takes {
+    /// Codecs beyond H.264 and AAC: HEVC, AC-3, enhanced AC-3.
+    codecs: [bool; 3],
+    /// More than one track of a kind.
+    tracks: bool,
+}
+
+/// Counters of one peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedStats {
+    /// Pictures and sounds sent.
+    pub sent: u64,
+    /// Those before the first key frame, or behind a gap before the next one.
+    pub before_key: u64,
+    /// Those that found too much waiting; what follows up to the next key frame is not sent.
+    pub overflow: u64,
+    /// Those of codecs or tracks that the peer does not take.
+    pub uncarried: u64,
+}
+
+impl Takes {
+    /// By what a peer says of itself. Whoever knows nothing of enhanced RTMP takes one track of H.264 and one of AAC.
+    #[must_use]
+    pub fn new(peer: &Capabilities) -> Self {
+        let knows = |codec: Codec| {
+            let name = codec.fourcc();
+            peer.fourccs.iter().any(|fourcc| fourcc == "*" || fourcc.as_bytes() == name)
+        };
+        Self { codecs: BEYOND.map(knows), tracks: peer.extended & enhanced::MULTITRACK != 0 }
+    }
+
+    fn codec(self, codec: Codec) -> bool {
+        let beyond = BEYOND.into_iter().zip(self.codecs).find(|(known, _)| *known == codec);
+        beyond.map_or(matches!(codec, Codec::H264 | Codec::Aac), |(_, takes)| takes)
+    }
+}
+
+impl Feed {
+    /// For a peer that comes now; `headers` are those in force.
+    pub fn new(takes: Takes, headers: impl Iterator<Item = AccessUnit>) -> Self {
+        let mut feed = Self {
+            takes,
+            headers: ArrayVec::new(),
+            is_waiting: true,
+            owes_headers: true,
+            told: Told::default(),
+            stats: FeedStats::default(),
+        };
+        headers.for_each(|header| feed.keep(&header));
+        feed
+    }
+
+    /// The next unit of the stream. `has_video` says whether there are pictures to start with; `send` puts a message in
+    /// line. Where `send` refuses for there being too much, the feed goes on with the next key frame.
+    pub fn handle_unit(
+        &mut self,
+        unit: &AccessUnit,
+        has_video: bool,
+        mut send: impl FnMut(&Message) -> Result<(), Unsent>,
+    ) {
+        let is_frame = matches!(unit.content, Content::KeyFrame | Content::Frame);
+        if !self.takes(unit) {
+            self.stats.uncarried += u64::from(is_frame);
+            return;
+        }
+        if unit.content == Content::Header {
+            self.keep(unit);
+            if !self.is_waiting && send(&flv::write(unit)).is_err() {
+                self.wait();
+            }
+            return;
+        }
+        // Pictures of a codec that this peer does not take are none to start with.
+        let waits_for_video = has_video && self.headers.iter().any(|header| header.codec.is_video());
+        if self.is_waiting {
+            let may_start = unit.content == Content::KeyFrame && unit.codec.is_video() == waits_for_video;
+            if !may_start {
+                self.stats.before_key += u64::from(is_frame);
+                return;
+            }
+            self.is_waiting = false;
+        }
+        let sent = self.send_headers(unit.dts, &mut send).and_then(|()| send(&flv::write(unit)));
+        if sent.is_err() {
+            self.stats.overflow += u64::from(is_frame);
+            self.wait();
+        } else {
+            self.stats.sent += u64::from(is_frame);
+        }
+    }
+
+    /// What this peer does not take, each once.
+    pub fn poll_uncarried(&mut self) -> Option<Uncarried> {
+        self.told.poll()
+    }
+
+    /// Counters since the peer came.
+    #[must_use]
+    pub const fn stats(&self) -> FeedStats {
+        self.stats
+    }
+
+    fn takes(&mut self, unit: &AccessUnit) -> bool {
+        if !self.takes.codec(unit.codec) {
+            self.told.tell(Uncarried::Peer(unit.codec));
+            return false;
+        }
+        if unit.track > 0 && !self.takes.tracks {
+            self.told.tell(Uncarried::PeerTracks);
+            return false;
+        }
+        true
+    }
+
+    /// Keeps a header for whenever the feed starts anew.
+    fn keep(&mut self, header: &AccessUnit) {
+        if !self.takes(header) {
+            return;
+        }
+        let is_same =
+            |known: &AccessUnit| (known.track, known.codec.is_video()) == (header.track, header.codec.is_video());
+        if let Some(known) = self.headers.iter_mut().find(|known| is_same(known)) {
+            known.clone_from(header);
+        } else if self.headers.try_push(header.clone()).is_err() {
+            self.told.tell(Uncarried::Tracks);
+        }
+    }
+
+    fn send_headers(
+        &mut self,
+        now: Ticks90k,
+        send: &mut impl FnMut(&Message) -> Result<(), Unsent>,
+    ) -> Result<(), Unsent> {
+        if !self.owes_headers {
+            return Ok(());
+        }
+        for header in &self.headers {
+            send(&flv::write(&AccessUnit { dts: now, pts: now, ..header.clone() }))?;
+        }
+        self.owes_headers = false;
+        Ok(())
+    }
+
+    /// Something is missing: a decoder goes on with the next key frame.
+    const fn wait(&mut self) {
+        (self.is_waiting, self.owes_headers) = (true, true);
+    }
+}
+
+const BEYOND: [Codec; 3] = [Codec::Hevc, Codec::Ac3, Codec::Eac3];
+
+/// Tracks of a peer. Judgement: as many as our multiplexer has.
+const HEADERS_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_starts_with_headers_and_a_key_frame_and_goes_on_with_one_after_a_gap() {
+        let headers = [unit(Codec::H264, Content::Header, 0), unit(Codec::Aac, Content::Header, 0)];
+        let mut feed = Feed::new(Takes::new(&Capabilities::default()), headers.into_iter());
+        let (mut sent, mut room) = (Vec::new(), 8);
+        let mut pass = |feed: &mut Feed, unit: &AccessUnit, room: &mut usize| {
+            feed.handle_unit(unit, true, |message| {
+                *room = room.checked_sub(1).ok_or(Unsent::Full)?;
+                sent.push((message.kind, message.payload.len()));
+                Ok(())
+            });
+            std::mem::take(&mut sent).len()
+        };
+        let frame = unit(Codec::H264, Content::Frame, 10);
+        let (key, sound) = (unit(Codec::H264, Content::KeyFrame, 20), unit(Codec::Aac, Content::KeyFrame, 15));
+        assert_eq!(pass(&mut feed, &frame, &mut room), 0);
+        assert_eq!(pass(&mut feed, &sound, &mut room), 0, "sound waits for the picture");
+        assert_eq!(pass(&mut feed, &key, &mut room), 3);
+        assert_eq!(pass(&mut feed, &sound, &mut room), 1);
+        room = 0;
+        assert_eq!(pass(&mut feed, &frame, &mut room), 0);
+        room = 100;
+        assert_eq!(pass(&mut feed, &frame, &mut room), 0, "builds on what is missing");
+        assert_eq!(pass(&mut feed, &key, &mut room), 3);
+        assert_eq!(feed.stats(), FeedStats { sent: 3, before_key: 3, overflow: 1, uncarried: 0 });
+    }
+
+    #[test]
+    fn what_a_peer_does_not_know_is_told_once_and_not_waited_for() {
+        let mut feed = Feed::new(Takes::new(&Capabilities::default()), std::iter::empty());
+        let mut count = 0;
+        for _ in 0..3 {
+            feed.handle_unit(&unit(Codec::Hevc, Content::KeyFrame, 0), true, |_| unreachable!("not carried"));
+            feed.handle_unit(&AccessUnit { track: 1, ..unit(Codec::Aac, Content::KeyFrame, 0) }, true, |_| Ok(()));
+            feed.handle_unit(&unit(Codec::Aac, Content::Header, 0), true, |_| Ok(()));
+            feed.handle_unit(&unit(Codec::Aac, Content::KeyFrame, 0), true, |_| {
+                count += 1;
+                Ok(())
+            });
+        }
+        assert_eq!(count, 3 + 1, "a header goes before the first");
+        let told: Vec<_> = std::iter::from_fn(|| feed.poll_uncarried()).collect();
+        assert_eq!(told, [Uncarried::Peer(Codec::Hevc), Uncarried::PeerTracks]);
+        assert_eq!(feed.stats().uncarried, 6);
+        let enhanced = Capabilities { fourccs: vec!["hvc1".into()], extended: enhanced::MULTITRACK };
+        assert!(Takes::new(&enhanced).codec(Codec::Hevc) && !Takes::new(&enhanced).codec(Codec::Ac3));
+    }
+
+    fn unit(codec: Codec, content: Content, dts: u64) -> AccessUnit {
+        AccessUnit { track: 0, codec, content, dts: Ticks90k(dts), pts: Ticks90k(dts), bytes: vec![1, 2].into() }
+    }
+}

@@ -1,0 +1,334 @@
+//! A transport stream in, access units as FLV has them out.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::clock::{Clock, difference};
+use super::frames::Splitter;
+use super::record::{Role, Sets, VideoCodec, units};
+use super::uncarried::{Told, Uncarried};
+use crate::bus::Packet;
+use crate::proto::Payload;
+use crate::proto::mpegts::Pid;
+use crate::proto::mpegts::demux::{AccessUnit, Codec as TsCodec, Demux, DemuxCounts};
+use crate::proto::rtmp::flv::{self, Codec, Content};
+use crate::units::{Ticks90k, Time};
+
+/// One program of a transport stream for any number of peers.
+///
+/// Feed it with [`FromTs::handle_packet`] and fetch units after each call. A track begins with its header; pictures begin
+/// with one that a decoder can start at. Pictures are known to be complete only as the next one begins, unless their PES
+/// packets say how long they are.
+#[derive(Debug, Default)]
+pub struct FromTs {
+    demux: Demux,
+    program: Option<u16>,
+    /// By PID; as many as a program has at most.
+    tracks: BTreeMap<Pid, Track>,
+    clock: Clock,
+    ready: VecDeque<flv::AccessUnit>,
+    /// Changes of the tables up to which streams were looked at.
+    changes: u64,
+    told: Told,
+    stats: FromTsStats,
+}
+
+/// Counters since the start; those of the demultiplexer are its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FromTsStats {
+    /// Pictures and sounds given out.
+    pub units: u64,
+    /// Pictures that came before one that a decoder can start at, or before parameter sets.
+    pub undecodable: u64,
+    /// Access units without times, or without anything inside.
+    pub malformed: u64,
+    /// Times that something between frames of sound was none.
+    pub between_frames: u64,
+    /// Units that nobody fetched.
+    pub overflow: u64,
+    /// Times that the source's clock jumped.
+    pub jumps: u64,
+}
+
+#[derive(Debug)]
+struct Track {
+    /// Which of several of its kind.
+    number: u8,
+    codec: Codec,
+    /// Given out last; empty until then, and for codecs without one.
+    header: Payload,
+    sets: Sets,
+    splitter: Splitter,
+    has_key: bool,
+    last_dts_90k: u64,
+}
+
+impl FromTs {
+    /// Of a stream that nothing came from.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// TS packets from the bus.
+    pub fn handle_packet(&mut self, now: Time, packet: &Packet) {
+        if packet.meta.discontinuity {
+            // What comes is no part of what is open.
+            self.finish();
+            self.tracks.values_mut().for_each(Track::restart);
+        }
+        self.demux.push(now, packet);
+        self.look_at_streams();
+        while let Some(unit) = self.demux.poll_unit() {
+            self.handle_unit(&unit);
+        }
+    }
+
+    /// The stream is over: what is open counts as complete.
+    pub fn finish(&mut self) {
+        self.demux.finish();
+        while let Some(unit) = self.demux.poll_unit() {
+            self.handle_unit(&unit);
+        }
+    }
+
+    /// The next unit; `None` when there is none left.
+    pub fn poll_unit(&mut self) -> Option<flv::AccessUnit> {
+        self.ready.pop_front()
+    }
+
+    /// What of this stream is not carried, each once.
+    pub fn poll_uncarried(&mut self) -> Option<Uncarried> {
+        self.told.poll()
+    }
+
+    /// The headers in force: what whoever comes later must have first.
+    pub fn headers(&self) -> impl Iterator<Item = flv::AccessUnit> {
+        let known = self.tracks.values().filter(|track| !track.header.is_empty());
+        known.map(|track| track.unit(Content::Header, track.last_dts_90k, 0, track.header.clone()))
+    }
+
+    /// Whether the stream has pictures that are carried, as far as its tables say.
+    #[must_use]
+    pub fn has_video(&self) -> bool {
+        let mut streams = self.demux.streams();
+        streams.any(|stream| {
+            Some(stream.program) == self.program && stream.codec.and_then(carried).is_some_and(Codec::is_video)
+        })
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub const fn stats(&self) -> FromTsStats {
+        FromTsStats { jumps: self.clock.jumps, ..self.stats }
+    }
+
+    /// Those of the demultiplexer.
+    #[must_use]
+    pub const fn demux_counts(&self) -> DemuxCounts {
+        self.demux.counts()
+    }
+
+    /// Chooses the program, drops tracks that are gone, and tells of streams that are not carried.
+    fn look_at_streams(&mut self) {
+        let changes = self.demux.programs().stats().changes;
+        if changes == self.changes {
+            return;
+        }
+        self.changes = changes;
+        let Self { demux, program, tracks, told, .. } = self;
+        if !demux.streams().any(|stream| Some(stream.program) == *program) {
+            let useful = demux.streams().filter(|stream| stream.codec.and_then(carried).is_some());
+            *program = useful.map(|stream| stream.program).min();
+        }
+        for stream in demux.streams() {
+            if Some(stream.program) != *program {
+                if program.is_some() {
+                    told.tell(Uncarried::Program(stream.program));
+                }
+            } else if stream.codec.and_then(carried).is_none() {
+                let (stream_type, codec) = (stream.entry.stream_type, stream.codec);
+                told.tell(Uncarried::Stream { stream_type, codec });
+            }
+        }
+        tracks.retain(|pid, track| {
+            let mut streams = demux.streams().filter(|stream| Some(stream.program) == *program);
+            streams.any(|stream| stream.entry.pid == *pid && stream.codec.and_then(carried) == Some(track.codec))
+        });
+    }
+
+    fn handle_unit(&mut self, unit: &AccessUnit) {
+        let Some(codec) = carried(unit.codec) else { return };
+        if !self.tracks.contains_key(&unit.pid) {
+            let mut streams = self.demux.streams().filter(|stream| Some(stream.program) == self.program);
+            if !streams.any(|stream| stream.entry.pid == unit.pid) {
+                return;
+            }
+            let used = |number: &u8| {
+                let mut tracks = self.tracks.values();
+                tracks.any(|track| track.number == *number && track.codec.is_video() == codec.is_video())
+            };
+            let number = (0..=u8::MAX).find(|number| !used(number)).unwrap_or(u8::MAX);
+            self.tracks.insert(unit.pid, Track::new(number, codec));
+        }
+        let Self { tracks, clock, ready, stats, told, .. } = self;
+        let (Some(track), Some(pts)) = (tracks.get_mut(&unit.pid), unit.pts) else {
+            stats.malformed += 1;
+            return;
+        };
+        let dts = unit.dts.unwrap_or(pts);
+        let dts_90k = clock.place(dts.0);
+        let shown_after_90k = difference(dts.0, pts.0).clamp(0, SHOWN_AFTER_MAX_90K) as u64;
+        let mut out = Out { ready, stats };
+        match codec {
+            Codec::H264 => track.handle_picture(VideoCodec::H264, (dts_90k, shown_after_90k), &unit.bytes, &mut out),
+            Codec::Hevc => track.handle_picture(VideoCodec::Hevc, (dts_90k, shown_after_90k), &unit.bytes, &mut out),
+            Codec::Aac | Codec::Ac3 | Codec::Eac3 | Codec::Opus | Codec::Av1 | Codec::Vp9 => {
+                if !track.handle_sound(dts_90k, &unit.bytes, &mut out) {
+                    told.tell(Uncarried::Configuration(codec));
+                }
+            }
+        }
+    }
+}
+
+impl Track {
+    fn new(number: u8, codec: Codec) -> Self {
+        Self {
+            number,
+            codec,
+            header: Payload::default(),
+            sets: Sets::default(),
+            splitter: Splitter::default(),
+            has_key: false,
+            last_dts_90k: 0,
+        }
+    }
+
+    /// What comes next does not continue what came.
+    fn restart(&mut self) {
+        self.has_key = false;
+        self.splitter.clear();
+    }
+
+    /// One access unit of a byte stream. Without parameter sets, which the header has, and what is about framing only.
+    fn handle_picture(&mut self, codec: VideoCodec, times: (u64, u64), bytes: &[u8], out: &mut Out<'_>) {
+        let mut brought: Vec<(u8, &[u8])> = Vec::new();
+        let mut sample = Vec::with_capacity(bytes.len() + SAMPLE_EXTRA_BYTES);
+        let (mut is_key, mut has_picture) = (false, false);
+        for unit in units(bytes) {
+            match codec.role(unit) {
+                Role::Framing => continue,
+                Role::ParameterSet(kind) => {
+                    if brought.len() < BROUGHT_MAX {
+                        brought.push((kind, unit));
+                    }
+                    continue;
+                }
+                Role::Picture { is_key: is_key_slice } => {
+                    is_key |= is_key_slice;
+                    has_picture = true;
+                }
+                Role::Other => {}
+            }
+            // A unit is not longer than an access unit, which has a bound of some megabytes.
+            sample.extend((unit.len() as u32).to_be_bytes());
+            sample.extend_from_slice(unit);
+        }
+        // Senders whose pictures refresh bit by bit, or that have open groups of pictures, bring the sets where a decoder
+        // can start.
+        let may_start = is_key | (!brought.is_empty() && self.sets.update(codec, &brought));
+        if !has_picture {
+            out.stats.malformed += 1;
+            return;
+        }
+        let (dts_90k, shown_after_90k) = self.after_last(times);
+        if !brought.is_empty()
+            && let Some(record) = self.sets.record(codec)
+            && *record != *self.header
+        {
+            self.header = record.into();
+            out.push(self.unit(Content::Header, dts_90k, 0, self.header.clone()));
+        }
+        self.has_key |= may_start && !self.header.is_empty();
+        if !self.has_key {
+            out.stats.undecodable += 1;
+            return;
+        }
+        let content = if may_start { Content::KeyFrame } else { Content::Frame };
+        out.stats.units += 1;
+        out.push(self.unit(content, dts_90k, shown_after_90k, sample.into()));
+    }
+
+    /// The frames of a PES packet; false if one of them cannot be carried.
+    fn handle_sound(&mut self, pts_90k: u64, bytes: &[u8], out: &mut Out<'_>) -> bool {
+        let (mut splitter, mut is_carried) = (std::mem::take(&mut self.splitter), true);
+        let wrong = splitter.split(self.codec, bytes, pts_90k, |at_90k, frame| {
+            let (dts_90k, _) = self.after_last((at_90k, 0));
+            if let Some(config) = frame.config {
+                // Channels that only the frames themselves describe.
+                if config[1] & 0x78 == 0 {
+                    is_carried = false;
+                    return;
+                }
+                if *self.header != config {
+                    self.header = config.to_vec().into();
+                    out.push(self.unit(Content::Header, dts_90k, 0, self.header.clone()));
+                }
+            }
+            out.stats.units += 1;
+            out.push(self.unit(Content::KeyFrame, dts_90k, 0, frame.bytes.to_vec().into()));
+        });
+        self.splitter = splitter;
+        out.stats.between_frames += wrong;
+        is_carried
+    }
+
+    /// Times of one track do not run back.
+    fn after_last(&mut self, (dts_90k, shown_after_90k): (u64, u64)) -> (u64, u64) {
+        let late = self.last_dts_90k.saturating_sub(dts_90k);
+        self.last_dts_90k = dts_90k + late;
+        (dts_90k + late, shown_after_90k.saturating_sub(late))
+    }
+
+    fn unit(&self, content: Content, dts_90k: u64, shown_after_90k: u64, bytes: Payload) -> flv::AccessUnit {
+        let (dts, pts) = (Ticks90k(dts_90k), Ticks90k(dts_90k + shown_after_90k));
+        flv::AccessUnit { track: self.number, codec: self.codec, content, dts, pts, bytes }
+    }
+}
+
+/// Where units go.
+struct Out<'a> {
+    ready: &'a mut VecDeque<flv::AccessUnit>,
+    stats: &'a mut FromTsStats,
+}
+
+impl Out<'_> {
+    fn push(&mut self, unit: flv::AccessUnit) {
+        if self.ready.len() < READY_MAX {
+            self.ready.push_back(unit);
+        } else {
+            self.stats.overflow += 1;
+        }
+    }
+}
+
+/// What FLV calls it, if it has a form for it here.
+const fn carried(codec: TsCodec) -> Option<Codec> {
+    match codec {
+        TsCodec::H264 => Some(Codec::H264),
+        TsCodec::Hevc => Some(Codec::Hevc),
+        TsCodec::Aac => Some(Codec::Aac),
+        TsCodec::Ac3 => Some(Codec::Ac3),
+        TsCodec::Eac3 => Some(Codec::Eac3),
+        TsCodec::Mpeg1Video | TsCodec::Mpeg2Video | TsCodec::AacLatm | TsCodec::MpegAudio => None,
+    }
+}
+
+/// Units that wait to be fetched, which is after every packet. Judgement: the frames of a long PES packet of sound.
+const READY_MAX: usize = 4_096;
+/// Parameter sets of one access unit. Judgement: twice what a record may have.
+const BROUGHT_MAX: usize = 64;
+/// Lengths are one byte longer than most start codes. Judgement: pictures of that many slices.
+const SAMPLE_EXTRA_BYTES: usize = 64;
+/// Judgement: four times the longest reordering there is, 16 pictures at 6 Hz.
+const SHOWN_AFTER_MAX_90K: i64 = 10 * 90_000;

@@ -1,0 +1,345 @@
+//! There and back: what was recorded of publishers, clocks that wrap and jump, codecs that change.
+
+use super::*;
+use crate::bus::{Meta, Packet, Pool, PoolLimits};
+use crate::proto::StreamCore;
+use crate::proto::mpegts::analysis::{Analyser, Indicator};
+use crate::proto::mpegts::mux::Config;
+use crate::proto::rtmp::flv::{self, AccessUnit, Codec, Content};
+use crate::proto::rtmp::{Message, Server, ServerMessage};
+use crate::units::Time;
+
+#[test]
+fn recorded_publishers_go_there_and_back_unchanged() {
+    for (name, uncarried) in [
+        ("ffmpeg51-publish", &[][..]),
+        ("gst-rtmp2sink", &[]),
+        ("gst-rtmpsink", &[]),
+        ("ffmpeg9-multitrack", &[]),
+        ("ffmpeg9-hevc-ac3", &[]),
+        ("ffmpeg9-av1-opus", &[Uncarried::Codec(Codec::Av1)]),
+    ] {
+        let sent = recorded(name);
+        let mut bench = Bench::new();
+        sent.iter().for_each(|message| bench.message(message));
+        bench.finish();
+        assert_eq!(bench.uncarried, uncarried, "{name}");
+        let stats = bench.to_ts.stats();
+        assert_eq!((stats.bad_headers, stats.malformed), (0, 0), "{name} {stats:?}");
+        let mut back = bench.back;
+        if name == "ffmpeg9-av1-opus" {
+            assert!(back.is_empty(), "Opus is not read back");
+            continue;
+        }
+        // The multiplexer's delay and the two clocks' beginnings move all times alike, by whole milliseconds or not.
+        for (codec, track) in [(Codec::H264, 0), (Codec::H264, 1), (Codec::Hevc, 0), (Codec::Aac, 0), (Codec::Aac, 1)] {
+            let of = |units: &[AccessUnit]| -> Vec<(i64, u64, Content, Vec<u8>)> {
+                let units = units.iter().filter(|unit| (unit.codec, unit.track) == (codec, track));
+                let units: Vec<_> = units.filter(|unit| unit.content != Content::End).collect();
+                let start = units.iter().find(|unit| unit.content != Content::Header).map_or(0, |unit| unit.dts.0);
+                let plain = units.into_iter().map(|unit| {
+                    let dts = if unit.content == Content::Header { 0 } else { unit.dts.0 as i64 - start as i64 };
+                    (dts, unit.pts.0.saturating_sub(unit.dts.0), unit.content, plain(unit))
+                });
+                plain.collect()
+            };
+            let (before, after) = (of(&units(&sent)), of(&back));
+            assert_eq!(before.len(), after.len(), "{name} {codec:?} {track}");
+            for (before, after) in before.iter().zip(&after) {
+                assert_eq!(before, after, "{name} {codec:?} {track}");
+            }
+            back.retain(|unit| (unit.codec, unit.track) != (codec, track));
+        }
+        assert!(back.is_empty(), "{name}: {back:?}");
+    }
+}
+
+#[test]
+fn what_comes_out_is_clean() {
+    for name in ["ffmpeg51-publish", "gst-rtmp2sink", "gst-rtmpsink", "ffmpeg9-multitrack", "ffmpeg9-av1-opus"] {
+        let mut bench = Bench::new();
+        recorded(name).iter().for_each(|message| bench.message(message));
+        let snapshot = bench.analyser.snapshot();
+        assert!(snapshot.stats.sync.packets > 50, "{name}");
+        for indicator in Indicator::ALL {
+            let seen = snapshot.indicator(indicator);
+            assert_eq!((seen.errors, seen.warnings), (0, 0), "{name} {indicator:?} {seen:?}");
+        }
+        assert!(bench.table_interval_max_ms <= 100, "{name} {}", bench.table_interval_max_ms);
+        let mux = bench.to_ts.mux_stats();
+        assert_eq!((mux.mended, mux.rebased, mux.late, mux.undecodable, mux.malformed), (0, 0, 0, 0, 0), "{name}");
+    }
+}
+
+#[test]
+fn the_clock_goes_on_where_milliseconds_wrap_and_jump() {
+    let recorded = recorded("ffmpeg51-publish");
+    for (what, at) in [("wrap", u32::MAX - 500), ("jump", 5_000_000), ("back", 20)] {
+        let mut bench = Bench::new();
+        let mut sent = 0;
+        for message in &recorded {
+            // Half a second after the recording begins, another clock begins.
+            let is_before = message.timestamp_ms < 500;
+            let moved = match what {
+                "wrap" => message.timestamp_ms.wrapping_add(at),
+                _ if is_before => message.timestamp_ms + 100_000,
+                _ => message.timestamp_ms + at,
+            };
+            bench.message_at(message.timestamp_ms, &Message { timestamp_ms: moved, ..message.clone() });
+            sent += units(std::slice::from_ref(message)).iter().filter(|unit| is_frame(unit)).count();
+        }
+        bench.finish();
+        let stats = bench.to_ts.mux_stats();
+        assert_eq!(stats.rebased, u64::from(what != "wrap"), "{what} {stats:?}");
+        assert_eq!(bench.from_ts.stats().jumps, 0, "{what}");
+        assert_eq!(bench.back.iter().filter(|unit| is_frame(unit)).count(), sent, "{what}");
+        for track in [Codec::H264, Codec::Aac] {
+            let of_track = bench.back.iter().filter(|unit| unit.codec == track && is_frame(unit));
+            let times: Vec<u64> = of_track.map(|unit| unit.dts.0).collect();
+            assert!(times.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] < 9_000), "{what} {times:?}");
+        }
+        let snapshot = bench.analyser.snapshot();
+        assert_eq!(snapshot.indicator(Indicator::ContinuityCountError).errors, 0);
+        assert_eq!(snapshot.indicator(Indicator::PcrDiscontinuityIndicatorError).errors, 0);
+    }
+}
+
+#[test]
+fn a_codec_may_change_midway_and_a_publisher_may_come_back() {
+    let (first, second) = (recorded("ffmpeg51-publish"), recorded("ffmpeg9-hevc-ac3"));
+    let mut bench = Bench::new();
+    first.iter().for_each(|message| bench.message(message));
+    // On the same connection, then on another after a pause.
+    for (pause_ms, is_new) in [(0, false), (4_000, true)] {
+        let start_ms = bench.now_ms + pause_ms;
+        if is_new {
+            bench.to_ts.begin();
+            assert_eq!(bench.to_ts.poll_timeout(), None, "silent until the next one");
+        }
+        for message in if is_new { &first } else { &second } {
+            let moved = Message { timestamp_ms: message.timestamp_ms + start_ms, ..message.clone() };
+            bench.message_at(message.timestamp_ms + start_ms, &moved);
+        }
+    }
+    bench.finish();
+    let headers: Vec<_> = bench.back.iter().filter(|unit| unit.content == Content::Header).collect();
+    let codecs: Vec<Codec> = headers.iter().map(|unit| unit.codec).filter(|codec| codec.is_video()).collect();
+    assert_eq!(codecs, [Codec::H264, Codec::Hevc, Codec::H264]);
+    assert_eq!(bench.discontinuities, 2, "one for each publisher");
+    let snapshot = bench.analyser.snapshot();
+    assert_eq!(snapshot.indicator(Indicator::ContinuityCountError).errors, 0);
+    assert_eq!(bench.uncarried, []);
+}
+
+#[test]
+fn one_of_picture_and_sound_is_enough() {
+    for kind in [crate::proto::rtmp::kind::VIDEO, crate::proto::rtmp::kind::AUDIO] {
+        let mut bench = Bench::new();
+        let sent: Vec<Message> = recorded("gst-rtmp2sink").into_iter().filter(|message| message.kind == kind).collect();
+        sent.iter().for_each(|message| bench.message(message));
+        bench.finish();
+        let frames = |units: &[AccessUnit]| units.iter().filter(|unit| is_frame(unit)).count();
+        assert!(frames(&bench.back) > 20);
+        assert_eq!(frames(&bench.back), frames(&units(&sent)));
+        assert_eq!(bench.from_ts.has_video(), kind == crate::proto::rtmp::kind::VIDEO);
+        assert_eq!(bench.from_ts.headers().count(), 1);
+    }
+}
+
+#[test]
+fn what_is_not_carried_is_told_once() {
+    let mut bench = Bench::new();
+    let (video, audio) = (crate::proto::rtmp::kind::VIDEO, crate::proto::rtmp::kind::AUDIO);
+    for _ in 0..3 {
+        for (kind, payload) in [
+            (video, &b"\x12flv1"[..]),
+            (audio, b"\x2fmp3."),
+            (video, b"\x91vp09body"),
+            (audio, b"\x91fLaCbody"),
+            (audio, b"\xaf\x00\x11\x80"),
+            (audio, b"\xaf\x01body"),
+            (video, b"\x17\x00\x00\x00\x00\x01"),
+        ] {
+            bench.message(&Message { kind, stream: 1, timestamp_ms: 0, payload: payload.to_vec().into() });
+        }
+    }
+    let configuration = Uncarried::Configuration(Codec::Aac);
+    let expected = [
+        Uncarried::FlvVideo(2),
+        Uncarried::FlvAudio(2),
+        Uncarried::Codec(Codec::Vp9),
+        Uncarried::FourCc(*b"fLaC"),
+        configuration,
+    ];
+    assert_eq!(bench.uncarried, expected);
+    let stats = bench.to_ts.stats();
+    assert_eq!((stats.malformed, stats.bad_headers, stats.headerless, stats.units), (9, 6, 6, 0));
+    let texts: Vec<String> = bench.uncarried.iter().map(ToString::to_string).collect();
+    assert!(texts[3].contains("fLaC") && texts[0].contains("video codec 2"), "{texts:?}");
+}
+
+#[test]
+fn streams_that_rtmp_has_no_form_for_are_told_once() {
+    use crate::proto::mpegts::mux::{Format, Multiplexer};
+    let pool = Pool::new(PoolLimits { small_max: 4_096, large_max: 0 });
+    let mut mux = Multiplexer::new(Config::default(), pool).unwrap();
+    mux.add_track(Format::mpeg_audio(), None).unwrap();
+    mux.add_track(Format::opus(2).unwrap(), None).unwrap();
+    mux.add_track(Format::h264(), None).unwrap();
+    let mut from_ts = FromTs::new();
+    for ms in 0..500 {
+        mux.handle_timeout(Time::from_ns(ms * 1_000_000));
+        while let Some(packet) = mux.poll_packet() {
+            from_ts.handle_packet(Time::ZERO, &packet);
+        }
+    }
+    let told: Vec<_> = std::iter::from_fn(|| from_ts.poll_uncarried()).collect();
+    let mp2 = Uncarried::Stream { stream_type: 3, codec: Some(crate::proto::mpegts::demux::Codec::MpegAudio) };
+    assert_eq!(told, [mp2, Uncarried::Stream { stream_type: 6, codec: None }]);
+    assert!(from_ts.has_video());
+}
+
+/// Messages in, a transport stream between, units out.
+struct Bench {
+    to_ts: ToTs,
+    from_ts: FromTs,
+    analyser: Analyser,
+    back: Vec<AccessUnit>,
+    uncarried: Vec<Uncarried>,
+    now_ms: u32,
+    discontinuities: u32,
+    last_pat: Option<Time>,
+    table_interval_max_ms: u128,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let pool = Pool::new(PoolLimits { small_max: 4_096, large_max: 0 });
+        Self {
+            to_ts: ToTs::new(Config::default(), pool).unwrap(),
+            from_ts: FromTs::new(),
+            analyser: Analyser::new(Time::ZERO),
+            back: Vec::new(),
+            uncarried: Vec::new(),
+            now_ms: 0,
+            discontinuities: 0,
+            last_pat: None,
+            table_interval_max_ms: 0,
+        }
+    }
+
+    fn message(&mut self, message: &Message) {
+        self.message_at(message.timestamp_ms, message);
+    }
+
+    /// The message came that late.
+    fn message_at(&mut self, ms: u32, message: &Message) {
+        self.now_ms = self.now_ms.max(ms);
+        let now = Time::from_ns(u64::from(self.now_ms) * 1_000_000);
+        while let Some(due) = self.to_ts.poll_timeout().filter(|due| *due < now) {
+            self.to_ts.handle_timeout(due);
+            self.drain();
+        }
+        self.to_ts.handle_message(now, message);
+        self.drain();
+        while let Some(what) = self.to_ts.poll_uncarried() {
+            self.uncarried.push(what);
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(packet) = self.to_ts.poll_packet() {
+            self.look(&packet);
+            self.analyser.handle_packet(packet.meta.arrival, &packet, None);
+            self.from_ts.handle_packet(packet.meta.arrival, &packet);
+            self.back.extend(std::iter::from_fn(|| self.from_ts.poll_unit()));
+        }
+    }
+
+    fn look(&mut self, packet: &Packet) {
+        self.discontinuities += u32::from(packet.meta.discontinuity);
+        for ts_packet in packet.chunks(188) {
+            if ts_packet[1..3] == [0x40, 0] {
+                let at = packet.meta.arrival;
+                let since = self.last_pat.replace(at).map_or(0, |last| at.since(last).as_millis());
+                self.table_interval_max_ms = self.table_interval_max_ms.max(since);
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.from_ts.finish();
+        self.back.extend(std::iter::from_fn(|| self.from_ts.poll_unit()));
+        assert_eq!(std::iter::from_fn(|| self.from_ts.poll_uncarried()).count(), 0);
+        let stats = self.from_ts.stats();
+        assert_eq!(
+            (stats.malformed, stats.overflow, stats.undecodable),
+            (0, 0, 0),
+            "{stats:?} {:?} {:?}",
+            self.from_ts.demux_counts(),
+            self.to_ts.mux_stats()
+        );
+    }
+}
+
+fn is_frame(unit: &AccessUnit) -> bool {
+    matches!(unit.content, Content::KeyFrame | Content::Frame)
+}
+
+/// What of a unit has to stay: of pictures the slices; of headers what decides.
+fn plain(unit: &AccessUnit) -> Vec<u8> {
+    let codec = match unit.codec {
+        Codec::H264 => record::VideoCodec::H264,
+        Codec::Hevc => record::VideoCodec::Hevc,
+        // Encoders may say the extension's absence in more bytes.
+        Codec::Aac if unit.content == Content::Header => return unit.bytes[..2].to_vec(),
+        Codec::Aac | Codec::Ac3 | Codec::Eac3 | Codec::Opus | Codec::Av1 | Codec::Vp9 => return unit.bytes.to_vec(),
+    };
+    if unit.content == Content::Header {
+        // Without what encoders choose: flags of compatibility, number of layers, SEI.
+        return match codec {
+            record::VideoCodec::H264 => unit.bytes[..4].to_vec(),
+            record::VideoCodec::Hevc => unit.bytes[..13].to_vec(),
+        };
+    }
+    let (mut out, mut rest) = (Vec::new(), &unit.bytes[..]);
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (nal, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+        // What is said about pictures may also stand in a header.
+        if matches!(codec.role(nal), record::Role::Picture { .. }) {
+            out.extend_from_slice(nal);
+        }
+        rest = after;
+    }
+    out
+}
+
+fn units(messages: &[Message]) -> Vec<AccessUnit> {
+    let mut reader = flv::Reader::default();
+    let media = messages.iter().filter(|message| message.kind != crate::proto::rtmp::kind::DATA);
+    media.flat_map(|message| reader.read(message).map(Result::unwrap).collect::<Vec<_>>()).collect()
+}
+
+/// Audio, video and data of a recorded publisher.
+fn recorded(name: &str) -> Vec<Message> {
+    let file = std::fs::read(format!("{}/tests/data/rtmp/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let pool = Pool::new(PoolLimits { small_max: 4_096, large_max: 128 });
+    let mut server = Server::new(Time::ZERO, crate::proto::rtmp::Config::default(), 1);
+    let (mut rest, mut media) = (&file[..], Vec::new());
+    while let Some(([side, l0, l1, l2, l3], after)) = rest.split_first_chunk() {
+        let (bytes, after) = after.split_at(u32::from_be_bytes([*l0, *l1, *l2, *l3]) as usize);
+        for part in if *side == 0 { bytes } else { &[] }.chunks(1_000) {
+            server.handle_bytes(Time::ZERO, pool.copy(part, Meta::default()).unwrap());
+            while let Some(said) = server.poll_message() {
+                match said {
+                    ServerMessage::Publish(_) => server.accept(),
+                    ServerMessage::Media(message) => media.push(message),
+                    ServerMessage::Play(_) | ServerMessage::Ended(_) => {}
+                }
+            }
+            while server.poll_transmit().is_some() {}
+        }
+        rest = after;
+    }
+    media
+}

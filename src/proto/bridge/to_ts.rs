@@ -1,0 +1,236 @@
+//! Messages of a publisher in, a transport stream out.
+
+use arrayvec::ArrayVec;
+
+use super::uncarried::{Told, Uncarried};
+use crate::bus::{Packet, Pool};
+use crate::proto::mpegts::mux::{
+    AccessUnit, Config, ConfigError, Format, FormatError, Multiplexer, Stats as MuxStats, TRACKS_MAX, TrackId,
+};
+use crate::proto::rtmp::flv::{self, Codec, Content, ParseError};
+use crate::proto::rtmp::{Message, kind};
+use crate::units::Time;
+
+/// One stream over the lives of several publishers, one at a time.
+///
+/// Feed it with [`ToTs::handle_message`], and with [`ToTs::handle_timeout`] when [`ToTs::poll_timeout`] says so, and
+/// fetch packets after each call. It begins with the first picture or sound of a publisher, and is silent after its end,
+/// so that whoever listens can tell; tables and counters go on with the next one.
+#[derive(Debug)]
+pub struct ToTs {
+    mux: Multiplexer,
+    reader: flv::Reader,
+    /// At most [`TRACKS_MAX`], as the multiplexer gives out no more.
+    tracks: ArrayVec<Track, TRACKS_MAX>,
+    /// Something of this publisher went into the multiplexer.
+    is_running: bool,
+    /// No packet came out since it did.
+    is_first: bool,
+    told: Told,
+    stats: ToTsStats,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Track {
+    is_video: bool,
+    number: u8,
+    codec: Codec,
+    id: TrackId,
+}
+
+/// Counters since the start; those of the multiplexer are its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ToTsStats {
+    /// Pictures and sounds that went into the multiplexer.
+    pub units: u64,
+    /// Those that a decoder could not start with, as their header never came or cannot be carried.
+    pub headerless: u64,
+    /// Headers that cannot be read or carried.
+    pub bad_headers: u64,
+    /// Messages, or tracks in them, that are no audio or video of a known form.
+    pub malformed: u64,
+}
+
+impl ToTs {
+    /// A stream that nobody publishes yet.
+    ///
+    /// # Errors
+    /// As [`Multiplexer::new`].
+    pub fn new(config: Config, pool: Pool) -> Result<Self, ConfigError> {
+        Ok(Self {
+            mux: Multiplexer::new(config, pool)?,
+            reader: flv::Reader::default(),
+            tracks: ArrayVec::new(),
+            is_running: false,
+            is_first: false,
+            told: Told::default(),
+            stats: ToTsStats::default(),
+        })
+    }
+
+    /// Somebody else publishes from now on, or the same one again: with other tracks and another clock.
+    pub fn begin(&mut self) {
+        self.end();
+        self.told.clear();
+        self.reader = flv::Reader::default();
+        for track in self.tracks.drain(..) {
+            self.mux.remove_track(track.id);
+        }
+    }
+
+    /// The publisher is gone: nothing comes out any more.
+    pub const fn end(&mut self) {
+        self.is_running = false;
+    }
+
+    /// Audio or video came; other messages have nothing for a transport stream.
+    pub fn handle_message(&mut self, now: Time, message: &Message) {
+        if !matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+            return;
+        }
+        for unit in self.reader.read(message) {
+            match unit {
+                Ok(unit) => self.handle_unit(now, &unit),
+                Err(error) => self.refuse(message.kind, error),
+            }
+        }
+    }
+
+    /// The clock goes on to `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.is_running {
+            self.mux.handle_timeout(now);
+        }
+    }
+
+    /// The next packet of TS packets; the first one of each publisher is marked as a discontinuity.
+    pub fn poll_packet(&mut self) -> Option<Packet> {
+        if !self.is_running {
+            return None;
+        }
+        let mut packet = self.mux.poll_packet()?;
+        packet.meta.discontinuity = std::mem::take(&mut self.is_first);
+        Some(packet)
+    }
+
+    /// When [`ToTs::handle_timeout`] wants to be called; `None` while nobody publishes.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.mux.poll_timeout().filter(|_| self.is_running)
+    }
+
+    /// What of this publisher is not carried, each once.
+    pub fn poll_uncarried(&mut self) -> Option<Uncarried> {
+        self.told.poll()
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub const fn stats(&self) -> ToTsStats {
+        self.stats
+    }
+
+    /// Those of the multiplexer.
+    #[must_use]
+    pub const fn mux_stats(&self) -> MuxStats {
+        self.mux.stats()
+    }
+
+    fn handle_unit(&mut self, now: Time, unit: &flv::AccessUnit) {
+        match unit.content {
+            Content::Header => self.handle_header(unit),
+            Content::KeyFrame | Content::Frame => {
+                let Some(track) = self.track(unit) else {
+                    self.stats.headerless += 1;
+                    return;
+                };
+                if !self.is_running {
+                    (self.is_running, self.is_first) = (true, true);
+                }
+                self.stats.units += 1;
+                let random_access = unit.codec.is_video() && unit.content == Content::KeyFrame;
+                let &flv::AccessUnit { pts, dts, ref bytes, .. } = unit;
+                self.mux.handle_access_unit(now, track, &AccessUnit { pts, dts, random_access, data: bytes });
+            }
+            // Another may follow on the same track, and tables that change for it would be for nothing.
+            Content::End => {}
+        }
+    }
+
+    /// A track begins, or goes on with another codec or configuration.
+    fn handle_header(&mut self, unit: &flv::AccessUnit) {
+        let format = match format(unit) {
+            Ok(Some(format)) => format,
+            Ok(None) => return self.told.tell(Uncarried::Codec(unit.codec)),
+            Err(error) => {
+                self.stats.bad_headers += 1;
+                if error == FormatError::Unsupported {
+                    self.told.tell(Uncarried::Configuration(unit.codec));
+                }
+                return;
+            }
+        };
+        let (is_video, number, codec) = (unit.codec.is_video(), unit.track, unit.codec);
+        let known = self.tracks.iter_mut().find(|track| (track.is_video, track.number) == (is_video, number));
+        if let Some(track) = known {
+            track.codec = codec;
+            self.mux.set_format(track.id, format);
+            return;
+        }
+        let id = self.mux.add_track(format, None).ok();
+        let added = id.map(|id| self.tracks.try_push(Track { is_video, number, codec, id }));
+        if !matches!(added, Some(Ok(()))) {
+            self.told.tell(Uncarried::Tracks);
+        }
+    }
+
+    /// The track that a picture or sound belongs to, if that goes on with the codec that its header named.
+    fn track(&mut self, unit: &flv::AccessUnit) -> Option<TrackId> {
+        let find = |tracks: &[Track]| {
+            let is = |track: &&Track| track.number == unit.track && track.codec == unit.codec;
+            tracks.iter().find(is).map(|track| track.id)
+        };
+        let found = find(&self.tracks);
+        if found.is_none() && matches!(unit.codec, Codec::Ac3 | Codec::Eac3 | Codec::Av1 | Codec::Vp9) {
+            // AC-3 has no header that must come; the others are told of even where that was missed.
+            self.handle_header(unit);
+            return find(&self.tracks);
+        }
+        found
+    }
+
+    fn refuse(&mut self, kind: u8, error: ParseError) {
+        self.stats.malformed += 1;
+        match error {
+            ParseError::Codec(number) if kind == kind::VIDEO => self.told.tell(Uncarried::FlvVideo(number)),
+            ParseError::Codec(number) => self.told.tell(Uncarried::FlvAudio(number)),
+            ParseError::FourCc(fourcc) => self.told.tell(Uncarried::FourCc(fourcc)),
+            ParseError::Truncated | ParseError::PacketType(_) | ParseError::Kind => {}
+        }
+    }
+}
+
+/// What a header says of its track; `None` for a codec that is not carried.
+fn format(header: &flv::AccessUnit) -> Result<Option<Format>, FormatError> {
+    Ok(Some(match header.codec {
+        Codec::H264 => Format::h264_with_record(&header.bytes)?,
+        Codec::Hevc => Format::hevc_with_record(&header.bytes)?,
+        Codec::Aac => Format::aac_with_config(&header.bytes)?,
+        Codec::Ac3 => Format::ac3(),
+        Codec::Eac3 => Format::eac3(),
+        Codec::Opus => opus(&header.bytes)?,
+        Codec::Av1 | Codec::Vp9 => return Ok(None),
+    }))
+}
+
+/// By the identification header (RFC 7845 5.1), whose channels must be laid out in a way that has a table there.
+fn opus(header: &[u8]) -> Result<Format, FormatError> {
+    let fields = header.strip_prefix(b"OpusHead").ok_or(FormatError::Truncated)?;
+    let [_version, channels, _, _, _, _, _, _, _, _, family, ..] = fields else {
+        return Err(FormatError::Truncated);
+    };
+    match (family, channels) {
+        (0, 1..=2) | (1, 1..=8) => Format::opus(*channels),
+        _ => Err(FormatError::Unsupported),
+    }
+}

@@ -1,0 +1,241 @@
+//! Between RTMP and transport streams, judged by ffmpeg: what real publishers sent and what ffmpeg writes goes to a
+//! transport stream and back, and every decoded frame is the same. Without ffmpeg these tests say so and pass.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![allow(clippy::print_stderr, reason = "a test without its tools must say so")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anabranch::bus::{Meta, Pool, PoolLimits};
+use anabranch::proto::StreamCore;
+use anabranch::proto::bridge::{Feed, FromTs, Takes, ToTs};
+use anabranch::proto::mpegts::mux::Config;
+use anabranch::proto::rtmp::flv::{AccessUnit, Reader, write};
+use anabranch::proto::rtmp::{self, Capabilities, Message, Server, ServerMessage, kind};
+use anabranch::units::Time;
+
+#[test]
+fn frames_of_recorded_publishers_stay_the_same() {
+    let Some(folder) = tools(&["ffmpeg"]) else { return };
+    for (name, tracks) in
+        [("ffmpeg51-publish", 1), ("gst-rtmp2sink", 1), ("gst-rtmpsink", 1), ("ffmpeg9-multitrack", 2)]
+    {
+        let sent = recorded(name);
+        let stream = folder.path().join("out.ts");
+        std::fs::write(&stream, to_ts(&sent)).unwrap();
+        assert_eq!(warnings(&stream), "", "{name}");
+        for track in 0..tracks {
+            // ffmpeg 5.1 reads one track of a kind from FLV.
+            let flv = folder.path().join("source.flv");
+            std::fs::write(&flv, flv_file(&of_track(&sent, track))).unwrap();
+            for (from, to) in [("0:v", format!("0:v:{track}")), ("0:a", format!("0:a:{track}"))] {
+                let (before, after) = (frames(&flv, from), frames(&stream, &to));
+                assert!(before.len() >= 25, "{name} {track} {} frames", before.len());
+                assert_eq!(before, after, "{name} {track} {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_seconds_with_reordering_go_there_and_back() {
+    let Some(folder) = tools(&["ffmpeg", "tsreport"]) else { return };
+    let source = folder.path().join("source.flv");
+    make(&[PICTURE, SOUND, "-c:v libx264 -preset veryfast -g 25 -bf 3 -b:v 2M -c:a aac -ar 48000 -ac 2"], &source);
+    let sent = messages(&std::fs::read(&source).unwrap());
+    let stream = folder.path().join("out.ts");
+    std::fs::write(&stream, to_ts(&sent)).unwrap();
+    assert_eq!(warnings(&stream), "");
+    judge(&stream);
+    let back = folder.path().join("back.flv");
+    std::fs::write(&back, flv_file(&from_ts(&std::fs::read(&stream).unwrap()))).unwrap();
+    assert_eq!(warnings(&back), "");
+    for track in ["0:v", "0:a"] {
+        let before = frames(&source, track);
+        assert!(before.len() >= 250);
+        assert_eq!(before, frames(&stream, track), "{track}");
+        assert_eq!(before, frames(&back, track), "{track} back");
+    }
+}
+
+#[test]
+fn streams_that_ffmpeg_multiplexed_become_flv() {
+    let Some(folder) = tools(&["ffmpeg"]) else { return };
+    let source = folder.path().join("source.ts");
+    make(&[PICTURE, SOUND, "-c:v libx264 -preset veryfast -g 25 -bf 3 -b:v 2M -c:a aac -ar 44100 -ac 1"], &source);
+    let back = folder.path().join("back.flv");
+    std::fs::write(&back, flv_file(&from_ts(&std::fs::read(&source).unwrap()))).unwrap();
+    assert_eq!(warnings(&back), "");
+    for track in ["0:v", "0:a"] {
+        let before = frames(&source, track);
+        assert!(before.len() >= 250);
+        assert_eq!(before, frames(&back, track), "{track}");
+    }
+}
+
+/// The stream as it would be made live.
+fn to_ts(sent: &[Message]) -> Vec<u8> {
+    let mut bridge = ToTs::new(Config::default(), Pool::new(PoolLimits::default())).unwrap();
+    let mut out = Vec::new();
+    let mut now = Time::ZERO;
+    for message in sent {
+        now = now.max(Time::ZERO + Duration::from_millis(message.timestamp_ms.into()));
+        while let Some(due) = bridge.poll_timeout().filter(|due| *due < now) {
+            bridge.handle_timeout(due);
+            drain(&mut bridge, &mut out);
+        }
+        bridge.handle_message(now, message);
+        drain(&mut bridge, &mut out);
+    }
+    assert_eq!(bridge.poll_uncarried(), None);
+    let (stats, mux) = (bridge.stats(), bridge.mux_stats());
+    assert_eq!((stats.headerless, stats.bad_headers, stats.malformed), (0, 0, 0), "{stats:?}");
+    assert_eq!((mux.malformed, mux.mended, mux.rebased, mux.late, mux.undecodable), (0, 0, 0, 0, 0), "{mux:?}");
+    out
+}
+
+fn drain(bridge: &mut ToTs, out: &mut Vec<u8>) {
+    while let Some(packet) = bridge.poll_packet() {
+        out.extend_from_slice(&packet);
+    }
+}
+
+/// What a peer that knows nothing of enhanced RTMP would get.
+fn from_ts(stream: &[u8]) -> Vec<Message> {
+    let pool = Pool::new(PoolLimits::default());
+    let (mut bridge, mut messages) = (FromTs::new(), Vec::new());
+    let mut feed = Feed::new(Takes::new(&Capabilities::default()), std::iter::empty());
+    let pass = |bridge: &mut FromTs, feed: &mut Feed, messages: &mut Vec<Message>| {
+        while let Some(unit) = bridge.poll_unit() {
+            feed.handle_unit(&unit, bridge.has_video(), |message| {
+                messages.push(message.clone());
+                Ok(())
+            });
+        }
+    };
+    for part in stream.chunks(1_316) {
+        bridge.handle_packet(Time::ZERO, &pool.copy(part, Meta::default()).unwrap());
+        pass(&mut bridge, &mut feed, &mut messages);
+    }
+    bridge.finish();
+    pass(&mut bridge, &mut feed, &mut messages);
+    assert_eq!((bridge.poll_uncarried(), feed.poll_uncarried()), (None, None));
+    let stats = bridge.stats();
+    assert_eq!((stats.malformed, stats.undecodable, stats.overflow, stats.jumps), (0, 0, 0, 0), "{stats:?}");
+    messages
+}
+
+/// One track of each kind, as if it were the only one.
+fn of_track(sent: &[Message], track: u8) -> Vec<Message> {
+    let mut reader = Reader::default();
+    let media = sent.iter().filter(|message| message.kind != kind::DATA);
+    let units = media.flat_map(|message| reader.read(message).map(Result::unwrap).collect::<Vec<AccessUnit>>());
+    units.filter(|unit| unit.track == track).map(|unit| write(&AccessUnit { track: 0, ..unit })).collect()
+}
+
+/// A file of FLV (FLV annex E.2 and E.4.1).
+fn flv_file(messages: &[Message]) -> Vec<u8> {
+    let mut file = b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00".to_vec();
+    for message in messages {
+        let size = message.payload.len() as u32;
+        let [high, rest @ ..] = message.timestamp_ms.to_be_bytes();
+        file.push(message.kind);
+        file.extend(&size.to_be_bytes()[1..]);
+        file.extend(rest);
+        file.extend([high, 0, 0, 0]);
+        file.extend_from_slice(&message.payload);
+        file.extend((size + 11).to_be_bytes());
+    }
+    file
+}
+
+/// Audio and video of a file of FLV.
+fn messages(file: &[u8]) -> Vec<Message> {
+    let (mut rest, mut messages) = (&file[13..], Vec::new());
+    while rest.len() >= 11 {
+        let size = u32::from_be_bytes([0, rest[1], rest[2], rest[3]]) as usize;
+        let timestamp_ms = u32::from_be_bytes([rest[7], rest[4], rest[5], rest[6]]);
+        if matches!(rest[0], kind::AUDIO | kind::VIDEO) {
+            let payload = rest[11..11 + size].to_vec().into();
+            messages.push(Message { kind: rest[0], stream: 1, timestamp_ms, payload });
+        }
+        rest = &rest[11 + size + 4..];
+    }
+    messages
+}
+
+/// Audio, video and data of a recorded publisher.
+fn recorded(name: &str) -> Vec<Message> {
+    let file = std::fs::read(format!("{}/tests/data/rtmp/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let pool = Pool::new(PoolLimits::default());
+    let mut server = Server::new(Time::ZERO, rtmp::Config::default(), 1);
+    let (mut rest, mut media) = (&file[..], Vec::new());
+    while let Some(([side, l0, l1, l2, l3], after)) = rest.split_first_chunk() {
+        let (bytes, after) = after.split_at(u32::from_be_bytes([*l0, *l1, *l2, *l3]) as usize);
+        for part in if *side == 0 { bytes } else { &[] }.chunks(1_000) {
+            server.handle_bytes(Time::ZERO, pool.copy(part, Meta::default()).unwrap());
+            while let Some(said) = server.poll_message() {
+                match said {
+                    ServerMessage::Publish(_) => server.accept(),
+                    ServerMessage::Media(message) => media.push(message),
+                    ServerMessage::Play(_) | ServerMessage::Ended(_) => {}
+                }
+            }
+            while server.poll_transmit().is_some() {}
+        }
+        rest = after;
+    }
+    media
+}
+
+/// What ffmpeg says about a file: nothing, if it is good.
+fn warnings(path: &Path) -> String {
+    let output = Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(path).args(["-f", "null", "-"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// From PCR to PCR at most 40 ms.
+fn judge(path: &Path) {
+    let output = Command::new("tsreport").args(["-timing", "-err", "stdout"]).arg(path).output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    let pcrs = report.lines().filter_map(|line| line.trim_start_matches([' ', '.']).strip_prefix("PCR"));
+    let pcrs: Vec<u64> = pcrs.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+    assert!(pcrs.len() > 400, "{report}");
+    let longest = pcrs.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(longest <= 40 * 27_000, "{longest} ticks from PCR to PCR");
+}
+
+/// What each decoded frame of a track is, by its MD5.
+fn frames(path: &Path, track: &str) -> Vec<String> {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i"]).arg(path);
+    let output = ffmpeg.args(["-map", track, "-fps_mode", "passthrough", "-f", "framemd5", "-"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit(',').next().unwrap().trim().to_string()).collect()
+}
+
+fn make(options: &[&str], to: &PathBuf) {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-y", "-nostdin"]);
+    ffmpeg.args(options.iter().flat_map(|options| options.split(' '))).args(["-t", "10"]).arg(to);
+    assert!(ffmpeg.status().unwrap().success(), "{options:?}");
+}
+
+/// A folder to work in; `None`, and says so, if a tool is missing.
+fn tools(names: &[&str]) -> Option<tempfile::TempDir> {
+    for name in names {
+        let run = Command::new(name).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if run.is_err() {
+            eprintln!("NOT TESTED: {name} is not installed");
+            return None;
+        }
+    }
+    Some(tempfile::tempdir().unwrap())
+}
+
+const PICTURE: &str = "-f lavfi -i testsrc2=s=640x360:r=25,format=yuv420p";
+const SOUND: &str = "-f lavfi -i sine=1000:r=48000";
