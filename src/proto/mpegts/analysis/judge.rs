@@ -335,7 +335,7 @@ impl Judge {
                 Indicator::NitOtherError => other(0x41, "no NIT of another network"),
                 Indicator::SdtOtherError => other(0x46, "no SDT of another stream"),
                 Indicator::EitOtherError => other(0x4f, "no EIT of another stream"),
-                Indicator::EitPfError => other(0x4e, "no EIT").and(other(0x4f, "no EIT")),
+                Indicator::EitPfError => other(0x4e, "no EIT").and_then(|why| other(0x4f, why)),
                 Indicator::TdtError => absent(tdt, "no TDT"),
                 Indicator::TsSyncLoss
                 | Indicator::SyncByteError
