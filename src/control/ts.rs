@@ -57,6 +57,8 @@ pub struct TsMetrics {
     pub inter_arrival: Spans,
     /// How much later PCRs came than the quickest of late.
     pub delay_variation: Spans,
+    /// Sections of EIT and of tables of other networks and streams that came and could not be watched, as there are too many.
+    pub unwatched_sections: u64,
     /// Splice information (SCTE 35); null if a PMT names none and none came.
     pub scte35: Option<SpliceMetrics>,
     /// What the PAT lists.
@@ -216,6 +218,7 @@ impl From<&Snapshot> for TsMetrics {
                 .collect(),
             inter_arrival: Spans::from(&ts.inter_arrival),
             delay_variation: Spans::from(&ts.delay_variation),
+            unwatched_sections: ts.unwatched_sections,
             scte35: SpliceMetrics::new(ts),
             programs: ts.programs.iter().map(|program| ProgramMetrics::new(ts, program)).collect(),
             pids: ts.pids.iter().map(PidMetrics::from).collect(),

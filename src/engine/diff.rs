@@ -62,7 +62,8 @@ pub fn diff(running: Option<&FlowConfig>, wanted: &FlowConfig) -> Vec<Step> {
     if !same_choice {
         steps.push(Step::Failover);
     }
-    if running.map_or(&MonitorConfig::default(), |running| &running.monitor) != &wanted.monitor {
+    let nothing = MonitorConfig::default();
+    if running.map_or(&nothing, |running| &running.monitor) != &wanted.monitor {
         steps.push(Step::Monitor);
     }
     steps

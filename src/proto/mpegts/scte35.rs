@@ -368,7 +368,12 @@ pub fn check_any_bytes(bytes: &[u8]) {
     let pts = match info.command {
         Command::Insert(insert) => insert.pts,
         Command::TimeSignal(pts) => pts,
-        _ => None,
+        Command::Null
+        | Command::Schedule
+        | Command::BandwidthReservation
+        | Command::Private
+        | Command::Reserved(_)
+        | Command::Encrypted => None,
     };
     assert!(pts.is_none_or(|pts| pts.0 < PTS_MODULUS_90K) && info.tier < 0x1000);
     assert!(info.segmentations().count() <= section.len() / 11);
@@ -472,10 +477,8 @@ mod tests {
             bytes.extend([0; 6]);
             bytes[2] = (bytes.len() - 3) as u8;
             seal(&mut bytes);
-            match SpliceInfo::parse(&bytes).unwrap().command {
-                Command::Insert(insert) => insert,
-                other => panic!("{other:?}"),
-            }
+            let Command::Insert(insert) = SpliceInfo::parse(&bytes).unwrap().command else { panic!("{bytes:?}") };
+            insert
         };
         assert!(insert(&[0, 0, 0, 9, 0x80]).is_cancelled);
         let immediate = insert(&[0, 0, 0, 9, 0x7f, 0x5f, 0, 1, 0, 0]);

