@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::adapters::{rist, rtp, srt, udp};
 use crate::bus::LagPolicy;
 use crate::path::{AllowList, failover, health, limit, merge};
-use crate::proto::mpegts::{generator, picture};
+use crate::proto::mpegts::{faults, generator, picture};
 use crate::units::{OutputName, SourceName};
 
 pub use crate::path::failover::SOURCES_MAX;
@@ -111,7 +111,16 @@ pub enum SourceEndpoint {
     /// `rist://`
     Rist(Box<rist::EndpointConfig>),
     /// `test:`, a built-in signal.
-    Test(TestSignal),
+    Test(Box<TestConfig>),
+}
+
+/// A built-in signal, and what is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestConfig {
+    /// Which one.
+    pub signal: TestSignal,
+    /// What is wrong on purpose.
+    pub faults: faults::Config,
 }
 
 /// Which built-in signal.

@@ -24,7 +24,7 @@ pub mod url;
 
 pub use config::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, MonitorConfig, OUTPUTS_MAX, OutputConfig, OutputEndpoint,
-    SOURCES_MAX, SourceConfig, SourceEndpoint, TestSignal,
+    SOURCES_MAX, SourceConfig, SourceEndpoint, TestConfig, TestSignal,
 };
 pub use error::{ApplyError, Cause, Field};
 pub use event::{EndName, Event, EventKind, Severity};

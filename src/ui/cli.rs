@@ -142,14 +142,41 @@ pub(super) struct Serve {
 #[command(after_help = "Examples:
   anabranch gen udp://127.0.0.1:5000
   anabranch gen --rate 20M rtp://239.1.1.1:5004?ttl=4
-  anabranch gen --picture srt://127.0.0.1:9000      moving bars, clock and tone: H.264 and MPEG audio")]
+  anabranch gen --picture srt://127.0.0.1:9000      moving bars, clock and tone: H.264 and MPEG audio
+  anabranch gen --picture --size 1920x1080 --fps 50 --name STUDIO-1 udp://127.0.0.1:5000
+  anabranch gen --picture --fault black=5s/60s udp://127.0.0.1:5000      the last 5 s of every 60 s are black
+  anabranch gen --picture --fault cc=1s/10s --fault pcr_jitter=20us udp://127.0.0.1:5000
+
+A fault is on always, or as 5s/60s says. Each raises an alarm of its own, of TR 101 290 that of the number:
+  picture and sound  black, freeze, silence, no_video (2.5), no_audio (1.6, 2.5)
+  priority 1         sync_loss (1.1, 1.2), sync (1.2), pat_gap (1.3), cc (1.4), pmt_gap (1.5), pid_missing (1.6)
+  priority 2         tei (2.1), crc (2.2), pcr_gap (2.3a, 2.3b), pcr_jump (2.3b), pcr_jitter (2.4), pts_gap (2.5),
+                     scrambled (2.6)
+  priority 3         nit_gap (3.1), si_repetition (3.2), unreferenced (3.4), sdt_gap (3.5), eit_gap (3.6), rst (3.7),
+                     tdt_gap (3.8)
+A gap must be longer than the indicator waits: 1.3 and 1.5 0.5 s, 1.6 5 s, 3.1 10 s, 3.5 and 3.6 2 s, 3.8 30 s.
+pcr_jitter=20us is how much, 10us unless given; 20us@1s/10s says when as well.
+Numbered packets have none of black, freeze, silence, no_video, no_audio, pts_gap, nit_gap, si_repetition, sdt_gap,
+eit_gap, tdt_gap.")]
 pub(super) struct Generate {
-    /// Where to: udp:// or rtp://.
+    /// Where to: udp://, rtp://, srt:// or rist://.
     #[arg(required = true, value_name = "OUTPUT")]
     pub(super) outputs: Vec<String>,
     /// Send a picture with sound instead of numbered packets.
     #[arg(long)]
     pub(super) picture: bool,
+    /// Size of the picture: 1280x720, which it is unless given, or 1920x1080.
+    #[arg(long, value_name = "SIZE", requires = "picture")]
+    pub(super) size: Option<String>,
+    /// Pictures a second: 25, which they are unless given, 30 or 50.
+    #[arg(long, value_name = "N", requires = "picture")]
+    pub(super) fps: Option<String>,
+    /// What stands above the clock, and in the tables: up to 12 letters and digits.
+    #[arg(long, value_name = "NAME", requires = "picture")]
+    pub(super) name: Option<String>,
+    /// Be wrong on purpose, so that an alarm can be seen; several may be given. See below.
+    #[arg(long = "fault", value_name = "FAULT[=SPAN/PERIOD]")]
+    pub(super) faults: Vec<String>,
     /// Rate of the transport stream: 500k, 20M, 1G.
     #[arg(long, default_value = "10M")]
     pub(super) rate: String,

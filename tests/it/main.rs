@@ -12,6 +12,8 @@ mod cli;
 mod embed;
 mod failover;
 mod fec;
+#[cfg(unix)]
+mod generate;
 mod guard;
 mod http;
 mod idle;
