@@ -1012,6 +1012,32 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_may_change_its_source_and_its_outputs_go_on_at_key_frames() {
+        let with = |failover: Value| flow(|flow| flow["source_failover_config"] = failover);
+        let switch_at = |failover| wanted(&with(failover)).unwrap().config().failover.switch_at;
+        let after = |ms| SwitchAt::KeyFrame { wait_max: Duration::from_millis(ms) };
+        assert_eq!(switch_at(json!({})), SwitchAt::Once);
+        assert_eq!(switch_at(json!({ "switch_at": "immediate" })), SwitchAt::Once);
+        assert_eq!(switch_at(json!({ "switch_at": "keyframe" })), after(2_000));
+        assert_eq!(switch_at(json!({ "switch_at": "keyframe", "switch_wait_ms": 700 })), after(700));
+        for (failover, code, field) in [
+            (json!({ "switch_at": "KEYFRAME" }), "invalid_value", "switch_at"),
+            (json!({ "switch_at": "keyframe", "failover_mode": "MERGE" }), "not_applicable", "switch_at"),
+            (json!({ "switch_wait_ms": 700 }), "not_applicable", "switch_wait_ms"),
+            (json!({ "switch_at": "keyframe", "switch_wait_ms": 60_001 }), "invalid_value", "switch_wait_ms"),
+        ] {
+            assert_eq!(refusal(&with(failover)), (code, format!("source_failover_config.{field}")));
+        }
+        let given = flow(|flow| flow["outputs"][0]["policy"] = json!("to-next-keyframe"));
+        let wanted = wanted(&given).unwrap();
+        assert_eq!(wanted.config().outputs[0].policy, LagPolicy::ToNextKeyFrame);
+        assert_eq!(wanted.config().outputs[1].policy, LagPolicy::DropOldest);
+        check_any_bytes(given.to_string().as_bytes());
+        let refused = flow(|flow| flow["outputs"][0]["policy"] = json!("disconnect"));
+        assert_eq!(refusal(&refused), ("invalid_value", "outputs[0].policy".to_string()));
+    }
+
+    #[test]
     fn a_bitrate_in_bytes_limits_in_bits() {
         let wanted = wanted(&flow(|flow| {
             flow["sources"][0]["max_bitrate"] = json!(1_000_000);

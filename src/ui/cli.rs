@@ -273,6 +273,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn key_frames_are_asked_for_by_flags() {
+        let route = |flags: &str| {
+            let text = format!("anabranch route {flags} udp://:5000 -- udp://10.0.0.2:6000");
+            match Arguments::try_parse_from(text.split_whitespace()).map(|arguments| arguments.command) {
+                Ok(Command::Route(route)) => Some((route.switch_at(), route.policy())),
+                _ => None,
+            }
+        };
+        let after = |ms| SwitchAt::KeyFrame { wait_max: Duration::from_millis(ms) };
+        assert_eq!(route(""), Some((SwitchAt::Once, LagPolicy::DropOldest)));
+        assert_eq!(route("--switch-at keyframe"), Some((after(2_000), LagPolicy::DropOldest)));
+        let both = "--switch-at keyframe --switch-wait 700ms --policy to-next-keyframe";
+        assert_eq!(route(both), Some((after(700), LagPolicy::ToNextKeyFrame)));
+        for wrong in
+            ["--switch-at now", "--switch-at keyframe --switch-wait 61s", "--policy disconnect", "--switch-wait 1s"]
+        {
+            assert_eq!(route(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn rules_are_read_and_what_is_wrong_is_told() {
         let hold_off = Duration::from_millis(700);
         let expected = Rules { loss_per_mille: Some(20), ts_errors_per_second: Some(5), hold_off, ..Rules::default() };
