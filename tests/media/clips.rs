@@ -180,7 +180,7 @@ pub(crate) const REFRESHED: Recipe = Recipe {
 };
 
 /// Every way of coding sound that is read.
-pub(crate) const AUDIO: [Recipe; 8] = [
+pub(crate) const AUDIO: [Recipe; 10] = [
     recipe("aac_latm", "scale=64:64,fps=25", "-c:v mpeg2video -c:a aac -ac 1 -ar 44100 -mpegts_flags latm"),
     recipe("aac_51", "scale=64:64,fps=25", "-c:v mpeg2video -c:a aac -ac 6"),
     recipe("mp2", "scale=64:64,fps=25", "-c:v mpeg2video -c:a mp2 -ac 2 -b:a 192k"),
@@ -189,6 +189,8 @@ pub(crate) const AUDIO: [Recipe; 8] = [
     recipe("ac3", "scale=64:64,fps=25", "-c:v mpeg2video -c:a ac3 -ac 2 -b:a 192k"),
     recipe("ac3_51", "scale=64:64,fps=25", "-c:v mpeg2video -c:a ac3 -ac 6 -b:a 448k"),
     recipe("eac3_51", "scale=64:64,fps=25", "-c:v mpeg2video -c:a eac3 -ac 6 -b:a 384k"),
+    recipe("s302m", "scale=64:64,fps=25", "-c:v mpeg2video -c:a s302m -strict -2 -ac 2 -sample_fmt s16"),
+    recipe("s302m_24", "scale=64:64,fps=25", "-c:v mpeg2video -c:a s302m -strict -2 -ac 6 -sample_fmt s32"),
 ];
 
 /// A programme with everything that the detectors look for, and what looks like it: black with and without a logo, a

@@ -9,3 +9,4 @@ mod clips;
 mod metadata;
 mod pictures;
 mod quality;
+mod sound;

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anabranch::media::frame::{Frame, Plane, Samples};
-use anabranch::media::headers::Entry;
+use anabranch::media::headers::{Entry, Structure};
 use anabranch::media::thumbnail::JPEG_BYTES_MAX;
 use anabranch::media::{Headers, KeyFrames, Pictures, Thumbnail};
+use anabranch::proto::mpegts::demux::{AccessUnit, Codec};
+use anabranch::units::Ticks90k;
 
 use crate::clips::{self, REFRESHED, VIDEO};
 
@@ -88,6 +90,74 @@ fn decoding_starts_at_any_key_frame_or_recovery_point() {
 }
 
 #[test]
+fn pictures_of_two_fields_are_those_of_ffmpeg_however_they_are_packed() {
+    if !clips::installed() {
+        return;
+    }
+    for (name, order) in [
+        ("h264_paff_b", &[0, 4, 2, 1, 3, 8, 6, 5, 7][..]),
+        ("h264_paff_mixed", &[0, 1, 2, 3]),
+        ("h264_paff_p", &[0, 1, 2]),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/media").join(name);
+        let expected = raw(&["-f", "h264"], &path);
+        let bytes = std::fs::read(&path).unwrap();
+        for packing in [Packing::Frame, Packing::Field, Packing::FieldWithTime] {
+            let units = packed(&bytes, order, packing);
+            let frames = expected.chunks(expected.len() / order.len());
+            let shown: Vec<_> = Pictures::new(&units).unwrap().map(Result::unwrap).collect();
+            assert_eq!(shown.len(), order.len(), "{name}");
+            for (index, (shown, expected)) in shown.iter().zip(frames).enumerate() {
+                assert_eq!(shown.pts, Some(Ticks90k(index as u64 * 3_600)), "{name}");
+                assert_eq!(psnr(&shown.frame, expected), f64::INFINITY, "{name}, picture {index}, {packing:?}");
+            }
+            let mut key_frames = KeyFrames::new(Codec::H264);
+            let key = units.iter().find_map(|unit| key_frames.push(unit, true)).unwrap().unwrap();
+            assert_eq!((&key.frame, key.pts), (&shown[0].frame, Some(Ticks90k(0))), "{name}, {packing:?}");
+            assert!(key.display.interlaced);
+        }
+    }
+}
+
+/// What a PES packet holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Packing {
+    Frame,
+    /// The second field has no PTS.
+    Field,
+    FieldWithTime,
+}
+
+/// Units out of a byte stream whose frames are to be shown in this order; each picture has one slice.
+fn packed(bytes: &[u8], order: &[u64], packing: Packing) -> Vec<AccessUnit> {
+    let starts: Vec<usize> = (0..bytes.len() - 3).filter(|&at| bytes[at..at + 3] == [0, 0, 1]).collect();
+    let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
+    let unit = |pts| AccessUnit { pid: Default::default(), codec: Codec::H264, pts, dts: None, bytes: Vec::new() };
+    let (mut units, mut headers) = (Vec::<AccessUnit>::new(), Headers::new(Codec::H264));
+    let (mut open, mut order, mut field) = (unit(None), order.iter(), false);
+    for (start, end) in starts.iter().zip(ends) {
+        open.bytes.extend(&bytes[*start..end]);
+        if !matches!(bytes[start + 3] & 0x1f, 1 | 5) {
+            continue;
+        }
+        let structure = headers.read(&open).unwrap().structure;
+        let second = field;
+        field = structure == Structure::Field && !second;
+        if second && packing == Packing::Frame {
+            units.last_mut().unwrap().bytes.append(&mut open.bytes);
+        } else if second {
+            let first = units.last().unwrap().pts.unwrap();
+            open.pts = (packing == Packing::FieldWithTime).then_some(Ticks90k(first.0 + 1_800));
+            units.push(std::mem::replace(&mut open, unit(None)));
+        } else {
+            open.pts = order.next().map(|index| Ticks90k(index * 3_600));
+            units.push(std::mem::replace(&mut open, unit(None)));
+        }
+    }
+    units
+}
+
+#[test]
 fn thumbnails_show_what_ffmpeg_scales() {
     for path in clips::all(&VIDEO) {
         let (demux, units) = clips::units(&path);
@@ -163,18 +233,21 @@ fn reference(path: &Path) -> BTreeMap<u64, Vec<u8>> {
         .unwrap();
     let times = String::from_utf8(times.stdout).unwrap();
     let times: Vec<u64> = times.lines().filter_map(|line| line.split(',').next()?.parse().ok()).collect();
+    let raw = raw(&[], path);
+    assert!(!times.is_empty() && raw.len().is_multiple_of(times.len()), "{}: {} frames", path.display(), times.len());
+    let frame_bytes = raw.len() / times.len();
+    times.iter().copied().zip(raw.chunks(frame_bytes).map(<[u8]>::to_vec)).collect()
+}
+
+/// What ffmpeg decodes, frame after frame.
+fn raw(format: &[&str], path: &Path) -> Vec<u8> {
     let raw = Command::new("ffmpeg")
-        .args(["-v", "error", "-nostdin", "-threads", "1", "-i"])
+        .args(["-v", "error", "-nostdin", "-threads", "1"])
+        .args(format)
+        .arg("-i")
         .arg(path)
         .args(["-map", "0:v", "-vsync", "passthrough", "-f", "rawvideo", "-"])
         .output()
         .unwrap();
-    assert!(
-        !times.is_empty() && raw.stdout.len().is_multiple_of(times.len()),
-        "{}: {} frames",
-        path.display(),
-        times.len()
-    );
-    let frame_bytes = raw.stdout.len() / times.len();
-    times.iter().copied().zip(raw.stdout.chunks(frame_bytes).map(<[u8]>::to_vec)).collect()
+    raw.stdout
 }

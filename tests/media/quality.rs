@@ -15,7 +15,7 @@ use anabranch::units::Ticks90k;
 use crate::clips::{self, PROGRAMME};
 
 #[test]
-fn spans_are_those_of_ffmpeg_within_a_frame() {
+pub(crate) fn spans_are_those_of_ffmpeg_within_a_frame() {
     for recipe in &PROGRAMME {
         let Some(path) = clips::made(recipe) else { return };
         let log = filtered(&path, &["-vf", "blackdetect,freezedetect", "-af", "silencedetect"]);
@@ -158,7 +158,7 @@ fn listen(units: &[AccessUnit]) -> (Vec<Span>, Loudness) {
     (spans, loudness)
 }
 
-fn agree(what: &str, found: &[Span], expected: &[Span], tolerance: u64) {
+pub(crate) fn agree(what: &str, found: &[Span], expected: &[Span], tolerance: u64) {
     let near = |found: Ticks90k, expected: Ticks90k| found.0.abs_diff(expected.0) <= tolerance;
     let all = found
         .iter()
@@ -168,7 +168,7 @@ fn agree(what: &str, found: &[Span], expected: &[Span], tolerance: u64) {
 }
 
 /// What a filter says on the standard error output, with times as they are in the file.
-fn filtered(path: &Path, filters: &[&str]) -> String {
+pub(crate) fn filtered(path: &Path, filters: &[&str]) -> String {
     let output = Command::new("ffmpeg")
         .args(["-hide_banner", "-nostats", "-nostdin", "-copyts", "-i"])
         .arg(path)
@@ -180,7 +180,7 @@ fn filtered(path: &Path, filters: &[&str]) -> String {
 }
 
 /// Spans that have both a start and an end in the log.
-fn spans(log: &str, start: &str, end: &str) -> Vec<Span> {
+pub(crate) fn spans(log: &str, start: &str, end: &str) -> Vec<Span> {
     let times = |key: &str| -> Vec<Ticks90k> {
         let places = log.match_indices(key).map(|(at, _)| number_after(&log[at..], key));
         places.map(|seconds| Ticks90k((seconds * 90_000.0).round() as u64)).collect()
@@ -188,11 +188,11 @@ fn spans(log: &str, start: &str, end: &str) -> Vec<Span> {
     times(start).into_iter().zip(times(end)).map(|(start, end)| Span { start, end }).collect()
 }
 
-fn number_after(text: &str, key: &str) -> f64 {
+pub(crate) fn number_after(text: &str, key: &str) -> f64 {
     let rest = &text[text.find(key).unwrap() + key.len()..];
     let word = rest.split_whitespace().next().unwrap();
     word.parse().unwrap_or_else(|_| panic!("{key} {word}"))
 }
 
 const FRAME_90K: u64 = 3_600;
-const MILLISECOND_90K: u64 = 90;
+pub(crate) const MILLISECOND_90K: u64 = 90;

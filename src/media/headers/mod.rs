@@ -12,8 +12,10 @@ mod vui;
 
 use std::fmt;
 
+pub(super) use self::ac3::{frames as ac3_frames, read as read_ac3};
 pub(super) use self::h264::{Layout as H264Layout, layout as h264_layout, sizes as h264_sizes};
 pub(super) use self::mpeg_audio::frames as mpeg_audio_frames;
+use super::s302m;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
 
 /// Why a header could not be read.
@@ -219,7 +221,9 @@ impl Headers {
             Codec::H264 => Reader::H264(Box::default()),
             Codec::Hevc => Reader::Hevc(Box::default()),
             Codec::Mpeg1Video | Codec::Mpeg2Video => Reader::MpegVideo(mpeg_video::Reader::default()),
-            Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 => Reader::Audio,
+            Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m => {
+                Reader::Audio
+            }
         };
         Self { reader, video: None, audio: None, malformed: 0 }
     }
@@ -266,6 +270,7 @@ impl Headers {
             Codec::AacLatm => aac::read_loas(&unit.bytes),
             Codec::MpegAudio => mpeg_audio::read(&unit.bytes),
             Codec::Ac3 | Codec::Eac3 => ac3::read(&unit.bytes),
+            Codec::Smpte302m => s302m::read(&unit.bytes),
             Codec::Mpeg1Video | Codec::Mpeg2Video | Codec::H264 | Codec::Hevc => return,
         };
         match format {
@@ -330,7 +335,7 @@ const fn reduced(first: u32, second: u32) -> Option<(u32, u32)> {
 /// Longest side of a picture that is believed: level 6.2 of H.264 and HEVC allows up to 16888.
 const SIDE_PIXELS_MAX: u32 = 16_888;
 
-const ALL_CODECS: [Codec; 9] = [
+const ALL_CODECS: [Codec; 10] = [
     Codec::Mpeg1Video,
     Codec::Mpeg2Video,
     Codec::H264,
@@ -340,6 +345,7 @@ const ALL_CODECS: [Codec; 9] = [
     Codec::MpegAudio,
     Codec::Ac3,
     Codec::Eac3,
+    Codec::Smpte302m,
 ];
 
 #[cfg(test)]

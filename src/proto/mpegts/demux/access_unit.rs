@@ -44,6 +44,8 @@ pub enum Codec {
     Ac3,
     /// E-AC-3.
     Eac3,
+    /// Linear PCM of AES3 (SMPTE ST 302).
+    Smpte302m,
 }
 
 impl Codec {
@@ -65,6 +67,7 @@ impl Codec {
                 (0x6a, _) | (0x05, [b'A', b'C', b'-', b'3', ..]) => Some(Self::Ac3),
                 (0x7a, _) | (0x05, [b'E', b'A', b'C', b'3', ..]) => Some(Self::Eac3),
                 (0x05, [b'H', b'E', b'V', b'C', ..]) => Some(Self::Hevc),
+                (0x05, [b'B', b'S', b'S', b'D', ..]) => Some(Self::Smpte302m),
                 _ => None,
             }),
             _ => None,
@@ -91,6 +94,7 @@ impl fmt::Display for Codec {
             Self::MpegAudio => "mp2",
             Self::Ac3 => "ac3",
             Self::Eac3 => "eac3",
+            Self::Smpte302m => "s302m",
         })
     }
 }
