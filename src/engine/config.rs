@@ -35,6 +35,18 @@ pub struct MonitorConfig {
     /// The transport stream of each source, and of what they are merged into: see
     /// [`Analyser`](crate::proto::mpegts::analysis::Analyser).
     pub ts_analysis: bool,
+    /// How often a small picture is taken of what outputs get, at least a second; `None` for never. Needs the feature `media`.
+    pub thumbnail_every: Option<Duration>,
+    /// Whether black, frozen and silent are looked for in what outputs get, and loudness is measured. Needs the feature `media`.
+    pub content_quality: bool,
+}
+
+impl MonitorConfig {
+    /// Whether pictures and sound are watched, and be it only for their metadata.
+    #[must_use]
+    pub const fn is_watching(&self) -> bool {
+        self.ts_analysis || self.thumbnail_every.is_some() || self.content_quality
+    }
 }
 
 /// How several sources work together.

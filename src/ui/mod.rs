@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::adapters::watchers::Placement;
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
@@ -26,6 +28,12 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Pictures and sound from strangers are decoded in a process of their own: this same program.
+fn placement() -> Placement {
+    // Whoever took the program away while it runs has threads.
+    std::env::current_exe().map_or(Placement::Threads, Placement::Child)
 }
 
 /// Why a command ended early.

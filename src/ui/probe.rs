@@ -52,7 +52,7 @@ fn live(url: &str, span: Duration) -> Result<(Box<Snapshot>, Duration), Failure>
         sources: vec![route::source(0, url)?],
         outputs: Vec::new(),
         failover: FailoverConfig::default(),
-        monitor: MonitorConfig { ts_analysis: true },
+        monitor: MonitorConfig { ts_analysis: true, ..MonitorConfig::default() },
     };
     let id: FlowId = "probe".parse().map_err(Failure::usage)?;
     let engine = Engine::start(&EngineConfig { workers: 1, ..EngineConfig::default() }, |_event| {})?;
