@@ -331,7 +331,8 @@ impl Flow {
             if self.failover.wants_counts(now) {
                 // What the link lost is what an RTP receiver would miss.
                 let stats = self.paths.map(|(from, to)| self.network.link_stats(from, to));
-                let counts = stats.map(|link| Counts { packets: link.sent - link.lost, lost: link.lost, ts_errors: 0 });
+                let counts =
+                    stats.map(|link| Counts { packets: link.sent - link.lost, lost: link.lost, ..Counts::default() });
                 self.failover.handle_counts(now, (0..).zip(counts));
             }
             if self.failover.poll_timeout().is_some_and(|due| due <= now) {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::content::ContentQuality;
 use super::ts::TsMetrics;
 use crate::adapters::clock;
 use crate::engine::{
@@ -53,9 +54,8 @@ pub struct FlowMetrics {
     pub source_metrics: Vec<SourceMetrics>,
     /// In configured order.
     pub output_metrics: Vec<OutputMetrics>,
-    /// Not in this version.
-    #[schema(value_type = Option<Object>)]
-    pub content_quality: Option<()>,
+    /// What is seen and heard of what outputs get, if `content_quality_enabled`.
+    pub content_quality: Option<ContentQuality>,
     /// RFC 3339, UTC.
     pub timestamp: String,
 }
@@ -153,7 +153,7 @@ pub struct SourceMetrics {
     pub source_selected: bool,
     /// Whether it is merged with others now.
     pub merge_active: bool,
-    /// What is wrong with it by `switch_on`: `loss` or `ts_errors`.
+    /// What is wrong with it by `switch_on`: `loss`, `ts_errors`, `black`, `frozen`, `silent_audio`, `no_video` or `no_audio`.
     pub fault: Option<&'static str>,
     /// SRT's own figures under libsrt's names.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -277,7 +277,7 @@ impl FlowMetrics {
             }),
             source_metrics: snapshot.sources.iter().map(SourceMetrics::from).collect(),
             output_metrics: snapshot.outputs.iter().map(OutputMetrics::from).collect(),
-            content_quality: None,
+            content_quality: content_quality(snapshot),
             timestamp: rfc3339(clock::wall()),
         }
     }
@@ -402,6 +402,11 @@ impl From<&Histogram> for Spans {
         let (up_to_ms, counts) = histogram.buckets().map(|(up_to, count)| (millis(up_to), count)).unzip();
         Self { up_to_ms, counts }
     }
+}
+
+fn content_quality(snapshot: &FlowSnapshot) -> Option<ContentQuality> {
+    let watch = snapshot.watch.as_deref().filter(|watch| watch.settings.content_quality)?;
+    watch.report.as_deref().map(|report| ContentQuality::from(&report.content))
 }
 
 fn millis(span: Duration) -> f64 {

@@ -5,13 +5,16 @@
 //! the number of configured things.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::events::Counts;
 use super::manager::{FlowCounts, Running};
+use crate::adapters::clock;
 use crate::bus::PoolUse;
 use crate::engine::{
     FlowStatus, LegSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus,
 };
+use crate::media::watch::Report;
 use crate::path::health::Fault;
 use crate::path::merge::LegStats;
 use crate::proto::mpegts::analysis::{Indicator, Snapshot, State};
@@ -35,6 +38,7 @@ pub fn prometheus(flows: &[Running], counts: FlowCounts, pool: &PoolUse, events:
     text.merges(flows);
     text.sources(flows);
     text.streams(flows);
+    text.watched(flows);
     text.outputs(flows);
     text.output_legs(flows);
     text.0
@@ -110,6 +114,48 @@ const STREAMS: [Family<Snapshot>; 10] = [
     }),
     ("ts_mdi_loss_rate", "gauge", "Media Delivery Index: TS packets lost in a second (RFC 4445).", |ts| {
         number(ts.mdi?.loss_rate)
+    }),
+];
+
+const WATCHED: [Family<Report>; 15] = [
+    ("video_black", "gauge", "1 if the picture is black, 0 if not; none if unknown.", |of| {
+        of.content.black.and_then(flag)
+    }),
+    ("video_frozen", "gauge", "1 if the picture stands still, 0 if not; none if unknown.", |of| {
+        of.content.frozen.and_then(flag)
+    }),
+    ("video_present", "gauge", "1 if pictures come.", |of| of.content.video_present.and_then(flag)),
+    ("audio_silent", "gauge", "1 if the sound is silent, 0 if not; none if unknown.", |of| {
+        of.content.silent.and_then(flag)
+    }),
+    ("audio_present", "gauge", "1 if sound comes.", |of| of.content.audio_present.and_then(flag)),
+    ("audio_loudness_momentary_lufs", "gauge", "Loudness over 400 ms (EBU R 128).", |of| {
+        level(of.content.loudness?.momentary_lufs)
+    }),
+    ("audio_loudness_short_term_lufs", "gauge", "Loudness over 3 s (EBU R 128).", |of| {
+        level(of.content.loudness?.short_term_lufs)
+    }),
+    ("audio_loudness_integrated_lufs", "gauge", "Loudness since the beginning (EBU R 128).", |of| {
+        level(of.content.loudness?.integrated_lufs)
+    }),
+    ("audio_true_peak_dbtp", "gauge", "Highest peak between samples since the beginning.", |of| {
+        level(of.content.loudness?.true_peak_dbtp)
+    }),
+    ("thumbnail_age_seconds", "gauge", "Age of the latest thumbnail.", |of| {
+        of.thumbnail.as_ref().and_then(|picture| number(clock::now().since(picture.taken).as_secs_f64()))
+    }),
+    ("decode_cpu_seconds_total", "counter", "Computing time spent on looking and listening.", |of| {
+        number(of.counts.cpu_ns as f64 / 1e9)
+    }),
+    ("decode_pictures_total", "counter", "Pictures decoded.", |of| number(of.counts.pictures_decoded)),
+    ("decode_failures_total", "counter", "Pictures and units of sound that could not be decoded.", |of| {
+        number(of.counts.pictures_failed + of.counts.sounds_failed)
+    }),
+    ("decoder_restarts_total", "counter", "Decoders that crashed or took too long.", |of| {
+        number(of.counts.decoder_restarts)
+    }),
+    ("watch_missed_packets_total", "counter", "Packets that were overwritten before they were looked at.", |of| {
+        number(of.counts.packets_missed)
     }),
 ];
 
@@ -343,6 +389,30 @@ impl Text {
         }
     }
 
+    /// Of sources that are watched one by one, or else under an empty name of what outputs get.
+    fn watched(&mut self, flows: &[Running]) {
+        let of_flow = |flow: &Running| {
+            let watch = flow.snapshot.watch.as_deref();
+            let sources = watch.map_or(&[][..], |watch| &watch.sources);
+            let whole = watch.filter(|watch| watch.sources.is_empty()).and_then(|watch| watch.report.clone());
+            let mut reports: Vec<(String, Arc<Report>)> =
+                sources.iter().map(|(name, report)| (name.to_string(), Arc::clone(report))).collect();
+            reports.extend(whole.map(|report| (String::new(), report)));
+            (flow.id.to_string(), reports)
+        };
+        let all: Vec<_> = flows.iter().map(of_flow).collect();
+        for (name, kind, help, read) in WATCHED {
+            self.family(name, kind, help);
+            for (flow, reports) in &all {
+                for (source, report) in reports {
+                    if let Some(value) = read(report) {
+                        self.sample(name, &[("flow", flow), ("source", source)], value);
+                    }
+                }
+            }
+        }
+    }
+
     fn outputs(&mut self, flows: &[Running]) {
         let all = || flows.iter().flat_map(|flow| flow.snapshot.outputs.iter().map(move |output| (flow, output)));
         for (name, kind, help, read) in OUTPUTS {
@@ -396,6 +466,10 @@ impl Text {
 #[allow(clippy::unnecessary_wraps, reason = "families that are not always measured have the same type")]
 fn number(value: impl ToString) -> Option<String> {
     Some(value.to_string())
+}
+
+fn level(level: Option<f32>) -> Option<String> {
+    level.filter(|level| level.is_finite()).and_then(number)
 }
 
 fn flag(is_so: bool) -> Option<String> {

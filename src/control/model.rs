@@ -42,7 +42,7 @@ pub struct Flow {
     pub outputs: Vec<Output>,
     /// How several sources work together.
     pub source_failover_config: Option<Failover>,
-    /// What is watched in the pictures and sound; not available in this version.
+    /// What is watched in the pictures and sound.
     pub source_monitor_config: Option<Monitor>,
     /// When the flow may restart by itself; not available in this version.
     pub maintenance_window: Option<MaintenanceWindow>,
@@ -308,7 +308,7 @@ pub enum SwitchAt {
     KeyFrame,
 }
 
-/// What makes a flow leave a source that delivers: one of the two at least.
+/// What makes a flow leave a source that delivers: one of the thresholds or of what is seen, at least.
 ///
 /// It goes to the next source that has been below all thresholds for a second, or to one that is at most half as bad, and
 /// else it stays. It returns to the primary after that has been below them for `hold_off_ms` of the flow, and for
@@ -323,6 +323,22 @@ pub struct SwitchOn {
     /// Errors of the transport stream in a second, of the first priority of TR 101 290.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts_errors_per_second: Option<Within<1, 100_000>>,
+    /// The picture is black. This and the next four need all sources to be decoded, within the server's budget; of a source of
+    /// which it is not known it is not so, and no source is left for one of which it is not known.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub black: bool,
+    /// The picture stands still.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub frozen: bool,
+    /// There is no sound in the sound.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub silent: bool,
+    /// Packets come, but no pictures.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_video: bool,
+    /// Packets come, but no sound.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_audio: bool,
     /// For how long it must be so, in milliseconds; 2000 if not given. Below 1000 a single burst is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_off_ms: Option<Within<0, 3_600_000>>,
@@ -423,17 +439,17 @@ pub struct SourcePriority {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "monitor settings")]
 pub struct Monitor {
-    /// Small pictures of what arrives.
+    /// Small pictures of what outputs get.
     #[serde(default)]
     pub thumbnail_enabled: bool,
-    /// Seconds between two pictures.
+    /// Seconds between two pictures; 5 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thumbnail_interval_sec: Option<Within<1, 3_600>>,
-    /// Black, frozen and silent detection.
+    /// Black, frozen and silent detection, and loudness.
     #[serde(default)]
     pub content_quality_enabled: bool,
-    /// Analysis of the transport stream of each source (ETSI TR 101 290): `ts` in the metrics, and events. On unless
-    /// this is false.
+    /// Analysis of the transport stream of each source (ETSI TR 101 290): `ts` in the metrics, and events; and metadata of
+    /// what outputs get. On unless this is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts_analysis_enabled: Option<bool>,
 }

@@ -15,6 +15,7 @@ use crate::engine::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, MonitorConfig, OutputConfig, OutputEndpoint, SourceConfig,
     SourceEndpoint, diff,
 };
+use crate::media::watch::THUMBNAIL_EVERY;
 use crate::path::failover::{KEY_FRAME_WAIT, SwitchAt};
 use crate::path::merge::{Mode as Release, RecoveryWindow};
 use crate::path::{AllowList, Cidr, health, limit};
@@ -162,11 +163,16 @@ fn check_names<'flow>(list: &str, names: impl Iterator<Item = &'flow str>) -> Re
 }
 
 fn monitor_config(flow: &Flow) -> MonitorConfig {
-    let wanted = flow.source_monitor_config.as_ref().and_then(|monitor| monitor.ts_analysis_enabled);
+    let given = flow.source_monitor_config.clone().unwrap_or_default();
+    let every = given.thumbnail_interval_sec.map_or(THUMBNAIL_EVERY, |seconds| Duration::from_secs(seconds.value()));
     let outputs = flow.outputs.iter().filter(|output| output.ts_analysis_enabled == Some(true));
-    // Names have been checked before.
-    let outputs = outputs.filter_map(|output| output.name.parse().ok()).collect();
-    MonitorConfig { ts_analysis: wanted.unwrap_or(true), outputs }
+    MonitorConfig {
+        ts_analysis: given.ts_analysis_enabled.unwrap_or(true),
+        // Names have been checked before.
+        outputs: outputs.filter_map(|output| output.name.parse().ok()).collect(),
+        thumbnail_every: given.thumbnail_enabled.then_some(every),
+        content_quality: given.content_quality_enabled,
+    }
 }
 
 /// Better refused than silently not done.
@@ -175,13 +181,6 @@ fn check_not_yet(flow: &Flow) -> Result<(), Problem> {
         let message = "is not available in this version: leave it out";
         Err(Problem::at(field, Code::NotAvailable, message))
     };
-    match &flow.source_monitor_config {
-        Some(monitor) if monitor.thumbnail_enabled => return refuse("source_monitor_config.thumbnail_enabled"),
-        Some(monitor) if monitor.content_quality_enabled => {
-            return refuse("source_monitor_config.content_quality_enabled");
-        }
-        _ => {}
-    }
     if flow.maintenance_window.is_some() { refuse("maintenance_window") } else { Ok(()) }
 }
 
@@ -591,13 +590,21 @@ fn rules(given: &model::SwitchOn, mode: model::FailoverMode) -> Result<health::R
     let rules = health::Rules {
         loss_per_mille: given.loss_per_mille.map(|loss| loss.value() as u32),
         ts_errors_per_second: given.ts_errors_per_second.map(|errors| errors.value() as u32),
+        seen: health::Seen {
+            black: given.black,
+            frozen: given.frozen,
+            silent: given.silent,
+            no_video: given.no_video,
+            no_audio: given.no_audio,
+        },
         hold_off: given.hold_off_ms.map_or(otherwise.hold_off, |ms| Duration::from_millis(ms.value())),
         return_hold_off: given
             .return_hold_off_ms
             .map_or(otherwise.return_hold_off, |ms| Duration::from_millis(ms.value())),
     };
     if !rules.is_any() {
-        return Err(Problem::new(Code::MissingField, "give loss_per_mille, ts_errors_per_second, or both"));
+        let message = "give loss_per_mille, ts_errors_per_second, or one of black, frozen, silent, no_video, no_audio";
+        return Err(Problem::new(Code::MissingField, message));
     }
     Ok(rules)
 }
@@ -895,6 +902,16 @@ mod tests {
             (|f| f["outputs"][1]["coalesce_ms"] = json!(1), "invalid_value", "outputs[1].coalesce_ms"),
             (|f| f["outputs"][1]["protocol"] = json!("udp"), "invalid_value", "outputs[1].protocol"),
             (
+                |f| f["source_monitor_config"] = json!({ "thumbnail_enabled": true, "thumbnail_interval_sec": 0 }),
+                "invalid_value",
+                "source_monitor_config.thumbnail_interval_sec",
+            ),
+            (
+                |f| f["source_monitor_config"] = json!({ "thumbnails": true }),
+                "unknown_field",
+                "source_monitor_config.thumbnails",
+            ),
+            (
                 |f| f["maintenance_window"] = json!({ "day_of_week": "Monday", "start_hour": 3 }),
                 "not_available",
                 "maintenance_window",
@@ -981,6 +998,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_watched_is_as_asked_for() {
+        let monitor = |given: Value| {
+            let json = flow(|flow| flow["source_monitor_config"] = given);
+            wanted(&json).unwrap().config().monitor
+        };
+        let otherwise = MonitorConfig { ts_analysis: true, ..MonitorConfig::default() };
+        assert_eq!(monitor(Value::Null), otherwise);
+        let every = Some(THUMBNAIL_EVERY);
+        let thumbnails = MonitorConfig { thumbnail_every: every, ..otherwise };
+        assert_eq!(monitor(json!({ "thumbnail_enabled": true })), thumbnails);
+        assert_eq!(monitor(json!({ "thumbnail_interval_sec": 2 })), otherwise, "an interval alone asks for nothing");
+        let all = json!({ "thumbnail_enabled": true, "thumbnail_interval_sec": 2, "content_quality_enabled": true });
+        let every = Some(Duration::from_secs(2));
+        assert_eq!(monitor(all), MonitorConfig { thumbnail_every: every, content_quality: true, ..otherwise });
+    }
+
+    #[test]
     fn a_flow_may_switch_on_more_than_silence() {
         let with = |failover: Value| flow(|flow| flow["source_failover_config"] = failover);
         let rules = |failover| wanted(&with(failover)).unwrap().config().failover.switch_on;
@@ -994,6 +1028,8 @@ mod tests {
         assert_eq!(rules(json!({})), otherwise);
         for (failover, code, field) in [
             (json!({ "switch_on": {} }), "missing_field", "switch_on"),
+            (json!({ "switch_on": { "black": false } }), "missing_field", "switch_on"),
+            (json!({ "switch_on": { "black": 1 } }), "invalid_value", "switch_on.black"),
             (json!({ "switch_on": { "loss_per_mille": 0 } }), "invalid_value", "switch_on.loss_per_mille"),
             (json!({ "switch_on": { "loss": 20 } }), "unknown_field", "switch_on.loss"),
             (
@@ -1005,6 +1041,8 @@ mod tests {
             let field = format!("source_failover_config.{field}");
             assert_eq!(refusal(&with(failover)), (code, field));
         }
+        let seen = json!({ "switch_on": { "black": true, "no_audio": true } });
+        assert_eq!(rules(seen).seen, health::Seen { black: true, no_audio: true, ..health::Seen::NONE });
         let mut blind = with(json!({ "switch_on": { "loss_per_mille": 20 } }));
         blind["sources"] = json!([{ "name": "a", "url": "udp://:5000" }]);
         let field = "source_failover_config.switch_on.loss_per_mille".to_string();

@@ -39,6 +39,18 @@ pub struct MonitorConfig {
     /// Outputs of which is analysed what they take to send, and when: packets that they were too slow for are missing there.
     /// Names of none of the flow's outputs mean nothing.
     pub outputs: Vec<OutputName>,
+    /// How often a small picture is taken of what outputs get, at least a second; `None` for never. Needs the feature `media`.
+    pub thumbnail_every: Option<Duration>,
+    /// Whether black, frozen and silent are looked for in what outputs get, and loudness is measured. Needs the feature `media`.
+    pub content_quality: bool,
+}
+
+impl MonitorConfig {
+    /// Whether pictures and sound are watched, and be it only for their metadata.
+    #[must_use]
+    pub const fn is_watching(&self) -> bool {
+        self.ts_analysis || self.thumbnail_every.is_some() || self.content_quality
+    }
 }
 
 /// How several sources work together.

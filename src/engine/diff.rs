@@ -118,6 +118,10 @@ pub fn check(wanted: &FlowConfig) -> Result<(), ApplyError> {
     if wanted.outputs.len() > OUTPUTS_MAX {
         return fail(Field::Outputs, Cause::TooMany { max: OUTPUTS_MAX });
     }
+    let needs_media = wanted.monitor.thumbnail_every.is_some() || wanted.monitor.content_quality;
+    if cfg!(not(feature = "media")) && (needs_media || wanted.failover.switch_on.seen.is_any()) {
+        return fail(Field::Flow, Cause::NoMedia);
+    }
     if let Some(index) = first_repeated(wanted.sources.iter().map(|source| &source.name)) {
         let name = wanted.sources[index].name.to_string();
         return fail(Field::Source(index), Cause::DuplicateName { name });

@@ -4,6 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "media")]
+use super::seen;
+#[cfg(feature = "media")]
+use crate::media::watch;
 use crate::path::failover::Cause;
 use crate::path::health::Fault;
 use crate::path::merge::Mismatch;
@@ -186,6 +190,14 @@ pub enum EventKind {
         /// What it says.
         cue: Cue,
     },
+    /// Something was seen or heard in pictures and sound.
+    #[cfg(feature = "media")]
+    Watched {
+        /// Of which source; `None` for what outputs get.
+        source: Option<SourceName>,
+        /// What.
+        event: watch::Event,
+    },
     /// An output could not be opened, or what it sends is refused.
     OutputError {
         /// Which.
@@ -298,6 +310,8 @@ impl EventKind {
             Self::TsError { .. } => "ts_error",
             Self::TsRecovered { .. } => "ts_recovered",
             Self::Scte35Cue { .. } => "scte35_cue",
+            #[cfg(feature = "media")]
+            Self::Watched { event, .. } => seen::type_name(event),
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerDisconnected { .. } => "peer_disconnected",
             Self::ConnectionError { .. } => "connection_error",
@@ -317,6 +331,8 @@ impl EventKind {
                 2 => Severity::Warning,
                 _ => Severity::Info,
             },
+            #[cfg(feature = "media")]
+            Self::Watched { event, .. } => seen::severity(event),
             Self::FlowCreated
             | Self::FlowStarted
             | Self::FlowStopped
@@ -375,6 +391,8 @@ impl EventKind {
             | Self::PeerConnected { end: EndName::Source(source), .. }
             | Self::PeerDisconnected { end: EndName::Source(source), .. }
             | Self::ConnectionError { end: EndName::Source(source), .. } => Some(source),
+            #[cfg(feature = "media")]
+            Self::Watched { source, .. } => source.as_ref(),
             Self::PeerConnected { .. }
             | Self::PeerDisconnected { .. }
             | Self::ConnectionError { .. }
@@ -415,6 +433,23 @@ const fn complaint(fault: Fault) -> &'static str {
     match fault {
         Fault::Loss => "loses too many packets",
         Fault::TsErrors => "has too many transport stream errors",
+        Fault::Black => "has a black picture",
+        Fault::Frozen => "has a picture that stands still",
+        Fault::SilentAudio => "has silent sound",
+        Fault::NoVideo => "has no pictures",
+        Fault::NoAudio => "has no sound",
+    }
+}
+
+const fn relief(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Loss => "loses few packets",
+        Fault::TsErrors => "has few transport stream errors",
+        Fault::Black => "has a picture that is not black",
+        Fault::Frozen => "has a picture that moves",
+        Fault::SilentAudio => "has sound that is not silent",
+        Fault::NoVideo => "has pictures",
+        Fault::NoAudio => "has sound",
     }
 }
 
@@ -436,10 +471,7 @@ impl fmt::Display for EventKind {
                 }
             }
             Self::SourceDegraded { source, fault } => write!(f, "source {source} {}", complaint(*fault)),
-            Self::SourceRestored { source, fault: Fault::Loss } => write!(f, "source {source} loses few packets again"),
-            Self::SourceRestored { source, fault: Fault::TsErrors } => {
-                write!(f, "source {source} has few transport stream errors again")
-            }
+            Self::SourceRestored { source, fault } => write!(f, "source {source} {} again", relief(*fault)),
             Self::PrimaryRecovered { source } => write!(f, "returned to primary source {source}"),
             Self::SourceLost { source } => write!(f, "source {source} fell silent"),
             Self::SourceRecovered { source } => write!(f, "source {source} delivers"),
@@ -474,6 +506,8 @@ impl fmt::Display for EventKind {
                 write!(f, "{}: {} is over", Whose(source.as_ref()), indicator.name())
             }
             Self::Scte35Cue { source, cue } => write!(f, "{}: {cue}", Whose(source.as_ref())),
+            #[cfg(feature = "media")]
+            Self::Watched { source, event } => seen::write(f, source.as_ref(), event),
             Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
             Self::OutputRecovered { output } => write!(f, "output {output} sends again"),
             Self::OutputLegError { output, leg, error } => write!(f, "output {output}, leg {leg}: {error}"),

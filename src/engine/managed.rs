@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+#[cfg(not(feature = "media"))]
+use super::blind::FlowEyes;
 use super::config::{
     FailoverMode, FlowConfig, MonitorConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint,
 };
 use super::diff::{self, Step};
 use super::error::{ApplyError, Cause, Field};
 use super::event::EventKind;
+#[cfg(feature = "media")]
+use super::eyes::FlowEyes;
 use super::flow::{FlowCounters, Inside, OutputSlot, RunningFlow, SourceSlot};
 use super::resolver::{Addresses, Opened, Resolver};
 use super::snapshot::Role;
@@ -28,17 +32,18 @@ pub(super) struct ManagedFlow {
     worker: usize,
     commands: Commands<RunningFlow>,
     key: ActorKey,
-    pool: Pool,
+    pub(super) pool: Pool,
     ports: Ports,
     subscribe: Subscribe,
-    counters: Arc<FlowCounters>,
+    pub(super) counters: Arc<FlowCounters>,
     started: Time,
     /// In force; `None` until the first configuration was applied.
     config: Option<FlowConfig>,
-    id: FlowId,
+    pub(super) id: FlowId,
     resolver: Resolver,
+    pub(super) eyes: FlowEyes,
     /// In configured order, as are the outputs.
-    sources: Vec<Managed<SourceConfig, SourceSlot>>,
+    pub(super) sources: Vec<Managed<SourceConfig, SourceSlot>>,
     outputs: Vec<Managed<OutputConfig, OutputSlot>>,
 }
 
@@ -81,7 +86,7 @@ impl ManagedFlow {
         (pool, ports): (Pool, Ports),
         ring_packets: usize,
         supervisor: SyncSender<Message>,
-        resolver: Resolver,
+        (resolver, eyes): (Resolver, FlowEyes),
     ) -> Result<Self, ApplyError> {
         let counters = Arc::new(FlowCounters::default());
         let publisher = Publisher::new(pool.clone(), ring_packets);
@@ -111,6 +116,7 @@ impl ManagedFlow {
             config: None,
             id,
             resolver,
+            eyes,
             sources,
             outputs,
         })
@@ -159,6 +165,7 @@ impl ManagedFlow {
         let position = |name: &OutputName| wanted.outputs.iter().position(|output| output.name == *name);
         self.outputs.sort_by_key(|output| position(&output.config.name));
         self.config = Some(wanted);
+        self.adjust_eyes();
         Ok(())
     }
 
@@ -339,6 +346,7 @@ impl ManagedFlow {
     fn remove_source(&mut self, name: &SourceName) {
         if let Some(at) = self.sources.iter().position(|source| source.config.name == *name) {
             let slot = self.sources.remove(at).slot;
+            self.eyes.forget_source(slot);
             self.visit(move |flow, cx| flow.remove_source(cx, slot));
         }
     }
@@ -352,6 +360,7 @@ impl ManagedFlow {
 
     fn place_source(&mut self, at: usize, opened: Opened, tell: Tell<'_>) {
         let (slot, name) = (self.sources[at].slot, self.sources[at].config.name.clone());
+        self.eyes.forget_source(slot);
         let state = match opened {
             Opened::Ready(driver) => {
                 let state = State::of(&*driver);
@@ -472,12 +481,14 @@ impl ManagedFlow {
                 self.place_output(at, opened, tell);
             }
         }
+        self.adjust_eyes();
     }
 
-    /// When something that failed shall be opened again.
+    /// When something that failed shall be opened again, or sources be looked at.
     pub(super) fn retry_due(&self) -> Option<Time> {
         let sources = self.sources.iter().filter_map(|source| source.retry_due);
-        sources.chain(self.outputs.iter().filter_map(|output| output.retry_due)).min()
+        let outputs = self.outputs.iter().filter_map(|output| output.retry_due);
+        sources.chain(outputs).chain(self.eyes.look_due()).min()
     }
 
     /// Opens again what is due.
@@ -486,8 +497,10 @@ impl ManagedFlow {
             if self.sources[at].take_retry(now) {
                 let opened = source::open(&self.sources[at].config, &Addresses::default(), (&self.pool, &self.ports));
                 self.place_source(at, opened, tell);
+                self.adjust_eyes();
             }
         }
+        self.look(now);
         for at in 0..self.outputs.len() {
             let output = &mut self.outputs[at];
             if output.take_retry(now) {
@@ -511,7 +524,7 @@ impl ManagedFlow {
     }
 
     /// Runs `visit` on the worker; `None` if the flow crashed there, and will be told of, or the engine is ending.
-    fn visit<R: Send + 'static>(
+    pub(super) fn visit<R: Send + 'static>(
         &self,
         visit: impl FnOnce(&mut RunningFlow, &mut Context<'_>) -> R + Send + 'static,
     ) -> Option<R> {
@@ -521,7 +534,8 @@ impl ManagedFlow {
     fn events_dropped(&self) -> u64 {
         let sources: u64 = self.sources.iter().map(Managed::events_dropped).sum();
         let outputs: u64 = self.outputs.iter().map(Managed::events_dropped).sum();
-        self.counters.events_dropped.value() + sources + outputs
+        let of_flow = self.counters.events_dropped.value() + self.counters.watch_events_dropped.value();
+        of_flow + sources + outputs
     }
 
     /// Takes the flow off its worker and tells what it counted to its very end.
@@ -581,6 +595,8 @@ impl ManagedFlow {
             events_dropped_total: self.events_dropped(),
             merge,
             merged_ts: findings.merged,
+            #[cfg(feature = "media")]
+            watch: self.watch_snapshot(),
             sources,
             outputs,
         }

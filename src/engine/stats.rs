@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
+#[cfg(feature = "media")]
+use crate::media::watch;
 use crate::path::failover::Switches;
 use crate::path::health::Fault;
 use crate::path::merge;
@@ -33,10 +35,25 @@ pub struct FlowSnapshot {
     pub merge: Option<MergeSnapshot>,
     /// Where they are, what they are merged into, if that is analysed.
     pub merged_ts: Option<Box<analysis::Snapshot>>,
+    /// What is seen and heard of what outputs get, if it is watched.
+    #[cfg(feature = "media")]
+    pub watch: Option<Box<WatchSnapshot>>,
     /// In configured order.
     pub sources: Vec<SourceSnapshot>,
     /// In configured order.
     pub outputs: Vec<OutputSnapshot>,
+}
+
+/// What is seen and heard of a flow at one moment.
+#[cfg(feature = "media")]
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchSnapshot {
+    /// What is wanted of it.
+    pub settings: watch::Settings,
+    /// What outputs get; where sources are watched one by one, the active one. `None` at the very beginning.
+    pub report: Option<std::sync::Arc<watch::Report>>,
+    /// Where sources are watched one by one, for failover to judge, each of them.
+    pub sources: Vec<(SourceName, std::sync::Arc<watch::Report>)>,
 }
 
 /// Merged sources at one moment.

@@ -19,7 +19,7 @@
 //! The order is the primary first, then by index.
 //!
 //! With [`Rules`], sources that deliver are judged by how well, too. A faulty active source is left for the first in order
-//! that has been clean for a second. Where there is none it is left for one that has been at most half as bad for the
+//! that has been clean for a second, and of which it is known that it has not the same fault. Where there is none it is left for one that has been at most half as bad for the
 //! hold-off, and else it stays. A source that fell silent is followed by the first one without a fault, or else by the least
 //! bad. The primary is returned to when it has also been clean for `hold_off`. Switches for a fault, and returns, come no
 //! sooner after another change than the rules' hold-off, which is always the same; only silence is answered at once.
@@ -179,18 +179,28 @@ pub struct Switches {
     pub loss: u64,
     /// Its transport stream had too many errors.
     pub ts_errors: u64,
+    /// Its picture was black.
+    pub black: u64,
+    /// Its picture stood still.
+    pub frozen: u64,
+    /// There was no sound in its sound.
+    pub silent_audio: u64,
+    /// No pictures came.
+    pub no_video: u64,
+    /// No sound came.
+    pub no_audio: u64,
 }
+
+/// Causes for which a source is left.
+pub const CAUSES: usize = 2 + Fault::ALL.len();
 
 impl Add for Switches {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            silent: self.silent + other.silent,
-            removed: self.removed + other.removed,
-            loss: self.loss + other.loss,
-            ts_errors: self.ts_errors + other.ts_errors,
-        }
+        let (mut counts, others) = (self.counts(), other.counts());
+        counts.iter_mut().zip(others).for_each(|(count, other)| *count += other);
+        Self::of_counts(counts)
     }
 }
 
@@ -198,27 +208,48 @@ impl Switches {
     /// Of whatever cause.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.by_cause().iter().map(|(_, count)| count).sum()
+        self.counts().iter().sum()
     }
 
     /// Every cause with the name that metrics use.
     #[must_use]
-    pub const fn by_cause(&self) -> [(&'static str, u64); 4] {
-        [
-            (Cause::Silent.as_str(), self.silent),
-            (Cause::Removed.as_str(), self.removed),
-            (Fault::Loss.as_str(), self.loss),
-            (Fault::TsErrors.as_str(), self.ts_errors),
-        ]
+    pub fn by_cause(&self) -> [(&'static str, u64); CAUSES] {
+        let faults = Fault::ALL.map(Fault::as_str);
+        let counts = self.counts();
+        std::array::from_fn(|at| match at {
+            0 => (Cause::Silent.as_str(), counts[0]),
+            1 => (Cause::Removed.as_str(), counts[1]),
+            _ => (faults[at - 2], counts[at]),
+        })
+    }
+
+    /// Silent, removed, and then as [`Fault::ALL`].
+    #[must_use]
+    pub const fn counts(&self) -> [u64; CAUSES] {
+        let Self { silent, removed, loss, ts_errors, black, frozen, silent_audio, no_video, no_audio } = *self;
+        [silent, removed, loss, ts_errors, black, frozen, silent_audio, no_video, no_audio]
+    }
+
+    /// What [`Switches::counts`] told.
+    #[must_use]
+    pub const fn of_counts(counts: [u64; CAUSES]) -> Self {
+        let [silent, removed, loss, ts_errors, black, frozen, silent_audio, no_video, no_audio] = counts;
+        Self { silent, removed, loss, ts_errors, black, frozen, silent_audio, no_video, no_audio }
     }
 
     const fn count(&mut self, cause: Cause) {
-        match cause {
-            Cause::Silent => self.silent += 1,
-            Cause::Removed => self.removed += 1,
-            Cause::Faulty(Fault::Loss) => self.loss += 1,
-            Cause::Faulty(Fault::TsErrors) => self.ts_errors += 1,
-        }
+        let count = match cause {
+            Cause::Silent => &mut self.silent,
+            Cause::Removed => &mut self.removed,
+            Cause::Faulty(Fault::Loss) => &mut self.loss,
+            Cause::Faulty(Fault::TsErrors) => &mut self.ts_errors,
+            Cause::Faulty(Fault::Black) => &mut self.black,
+            Cause::Faulty(Fault::Frozen) => &mut self.frozen,
+            Cause::Faulty(Fault::SilentAudio) => &mut self.silent_audio,
+            Cause::Faulty(Fault::NoVideo) => &mut self.no_video,
+            Cause::Faulty(Fault::NoAudio) => &mut self.no_audio,
+        };
+        *count += 1;
     }
 }
 
@@ -360,7 +391,7 @@ impl Failover {
         (due != NEVER).then_some(due)
     }
 
-    /// The oldest change not fetched yet. Of more than 32 waiting ones the newest are dropped and counted.
+    /// The oldest change not fetched yet. Of more than 64 waiting ones the newest are dropped and counted.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_at(0)
     }
@@ -531,9 +562,14 @@ impl Failover {
         let bad = slot(active).health.severity().max(slot(active).health.level().unwrap_or(0));
         let is_clean = |source: &u8| {
             let health = &slot(*source).health;
-            health.level() <= Some(bad) && health.clean_since().is_some_and(|since| now >= since + WINDOW)
+            health.knows(fault)
+                && health.level() <= Some(bad)
+                && health.clean_since().is_some_and(|since| now >= since + WINDOW)
         };
-        let is_better = |source: &u8| slot(*source).better_since.is_some_and(|since| now >= since + hold_off);
+        let is_better = |source: &u8| {
+            let since = slot(*source).better_since.filter(|_| slot(*source).health.knows(fault));
+            since.is_some_and(|since| now >= since + hold_off)
+        };
         let others = || self.in_order().filter(|source| *source != active && self.is_alive(*source));
         let clean = others().find(is_clean);
         let better = || others().filter(is_better).min_by_key(|source| slot(*source).health.level());
@@ -668,8 +704,8 @@ enum State {
     Alive { since: Time },
 }
 
-/// Events that may wait. One call makes at most 17: two faults of eight sources each, and a switch.
-const EVENTS_MAX: usize = 32;
+/// Events that may wait. One call makes at most 57: seven faults of eight sources each, and a switch.
+const EVENTS_MAX: usize = 64;
 
 const NEVER: Time = Time::from_ns(u64::MAX);
 
@@ -678,6 +714,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::path::health::Seen;
 
     const CONFIG: Config = Config {
         primary: Some(0),
@@ -686,6 +723,7 @@ mod tests {
         switch_on: Rules {
             loss_per_mille: None,
             ts_errors_per_second: None,
+            seen: Seen::NONE,
             hold_off: Duration::from_secs(2),
             return_hold_off: Duration::from_secs(3),
         },
@@ -996,6 +1034,69 @@ mod tests {
         assert_eq!(run.failover.active(), Some(2));
     }
 
+    /// Black and missing sound for 2 s; 2 % of loss.
+    fn looking() -> Config {
+        let seen = Seen { black: true, no_audio: true, ..Seen::NONE };
+        Config { switch_on: Rules { loss_per_mille: Some(20), seen, ..CONFIG.switch_on }, ..CONFIG }
+    }
+
+    #[test]
+    fn a_black_primary_is_left_for_a_picture_and_returned_to_when_it_has_one() {
+        let mut run = Judged::new(looking(), 2);
+        run.show(&[Some(false), Some(false)]);
+        run.pass(30, &[Some(0), Some(0)]);
+        run.show(&[Some(true), Some(false)]);
+        run.pass(25, &[Some(0), Some(0)]);
+        let fault = Fault::Black;
+        let degraded = Event::SourceDegraded { source: 0, fault };
+        let switched = Event::Switched { from: 0, to: 1, cause: Cause::Faulty(fault) };
+        assert_eq!(run.told.iter().map(|told| told.1).collect::<Vec<_>>()[3..], [degraded, switched]);
+        assert_eq!(run.failover.stats().switches, Switches { black: 1, ..Switches::default() });
+        // Not known is not well: it was black when it was last seen.
+        run.show(&[None, Some(false)]);
+        run.pass(200, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.show(&[Some(false), Some(false)]);
+        run.pass(60, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0));
+    }
+
+    #[test]
+    fn nobody_leaves_a_black_source_for_what_is_black_or_not_known() {
+        for other in [Some(true), None] {
+            let mut run = Judged::new(looking(), 2);
+            run.show(&[Some(true), other]);
+            run.pass(200, &[Some(0), Some(0)]);
+            assert_eq!((run.failover.active(), run.failover.fault(0)), (Some(0), Some(Fault::Black)), "{other:?}");
+            run.pass(10, &[None, Some(0)]);
+            assert_eq!(run.failover.active(), Some(1), "silence is worse than anything");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_fault_and_keeps_nobody_away() {
+        let mut run = Judged::new(looking(), 2);
+        run.pass(100, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0));
+        run.pass(10, &[None, Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.pass(70, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0));
+        run.pass(60, &[Some(300), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1), "loss is known of both");
+    }
+
+    #[test]
+    fn a_poor_picture_is_better_than_none() {
+        let mut run = Judged::new(looking(), 2);
+        run.show(&[Some(true), Some(false)]);
+        run.pass(80, &[Some(0), Some(400)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.show(&[Some(true), Some(false)]);
+        run.pass(200, &[Some(0), Some(400)]);
+        assert_eq!(run.failover.active(), Some(1), "nor is it left for black");
+    }
+
     #[test]
     fn other_rules_judge_anew_and_none_judge_nothing() {
         let mut run = Judged::new(judging(), 1);
@@ -1116,6 +1217,11 @@ mod tests {
                 self.told.extend(std::iter::from_fn(|| self.failover.poll_event()).map(|event| (self.at, event)));
                 self.at += 10;
             }
+        }
+
+        /// Whether each is seen to be black from now on.
+        fn show(&mut self, black: &[Option<bool>]) {
+            self.counts.iter_mut().zip(black).for_each(|(counts, black)| counts.seen.black = *black);
         }
 
         /// Loss in the second before a moment, per mille.

@@ -84,8 +84,9 @@ pub(super) struct Route {
     /// How long the first source must have been back before the flow returns to it, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pub(super) hold_off_ms: u64,
-    /// What makes the flow leave a source that delivers: loss=PER_MILLE, ts-errors=PER_SECOND, or both; also hold-off=2s
-    /// and return-hold-off=5s, for how long it must be so, and good again. As loss=20,ts-errors=5.
+    /// What makes the flow leave a source that delivers: loss=PER_MILLE, ts-errors=PER_SECOND, black, frozen, silent,
+    /// no-video, no-audio; also hold-off=2s and return-hold-off=5s, for how long it must be so, and good again. As
+    /// loss=20,black.
     #[arg(long, value_name = "RULES", conflicts_with = "merge", value_parser = switch_on)]
     pub(super) switch_on: Option<Rules>,
     /// With which packet another source begins while the last one delivers: immediate, the next one; or keyframe, the
@@ -240,18 +241,32 @@ fn switch_on(text: &str) -> Result<Rules, String> {
         let is_good = match key {
             "loss" => number(999).map(|number| rules.loss_per_mille = Some(number)),
             "ts-errors" => number(100_000).map(|number| rules.ts_errors_per_second = Some(number)),
+            "black" | "frozen" | "silent" | "no-video" | "no-audio" => value.is_empty().then(|| {
+                let seen = &mut rules.seen;
+                *match key {
+                    "black" => &mut seen.black,
+                    "frozen" => &mut seen.frozen,
+                    "silent" => &mut seen.silent,
+                    "no-video" => &mut seen.no_video,
+                    _ => &mut seen.no_audio,
+                } = true;
+            }),
             "hold-off" => time().map(|time| rules.hold_off = time),
             "return-hold-off" => time().map(|time| rules.return_hold_off = time),
-            _ => return Err(format!("{key} is none of loss, ts-errors, hold-off, return-hold-off")),
+            _ => return Err(format!("{key} is none of loss, ts-errors, {SEEN}, hold-off, return-hold-off")),
         };
         is_good.ok_or_else(|| match key {
             "loss" => "write packets lost of a thousand, from 1 to 999, as loss=20".to_string(),
             "ts-errors" => "write errors in a second, from 1 to 100000, as ts-errors=5".to_string(),
-            _ => format!("write a time up to 1h, as {key}=2s"),
+            "hold-off" | "return-hold-off" => format!("write a time up to 1h, as {key}=2s"),
+            _ => format!("write {key} without a value"),
         })?;
     }
-    if rules.is_any() { Ok(rules) } else { Err("give loss, ts-errors, or both, as loss=20,ts-errors=5".into()) }
+    if rules.is_any() { Ok(rules) } else { Err(format!("give loss, ts-errors, or one of {SEEN}, as loss=20,black")) }
 }
+
+/// Rules without a threshold.
+const SEEN: &str = "black, frozen, silent, no-video, no-audio";
 
 /// As in the API.
 const KEY_FRAME_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -271,6 +286,7 @@ fn recovery_window(text: &str) -> Result<RecoveryWindow, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::health::Seen;
 
     #[test]
     fn key_frames_are_asked_for_by_flags() {
@@ -298,6 +314,8 @@ mod tests {
         let hold_off = Duration::from_millis(700);
         let expected = Rules { loss_per_mille: Some(20), ts_errors_per_second: Some(5), hold_off, ..Rules::default() };
         assert_eq!(switch_on("loss=20,ts-errors=5,hold-off=700ms"), Ok(expected));
+        let seen = Seen { black: true, no_audio: true, ..Seen::NONE };
+        assert_eq!(switch_on("black,no-audio"), Ok(Rules { seen, ..Rules::default() }));
         for (text, problem) in [
             ("", "is none of loss"),
             ("los=20", "los is none of loss"),
@@ -306,7 +324,8 @@ mod tests {
             ("loss=1000", "from 1 to 999"),
             ("ts-errors=x", "errors in a second"),
             ("loss=20,hold-off=2h", "up to 1h, as hold-off=2s"),
-            ("hold-off=2s", "give loss, ts-errors, or both"),
+            ("hold-off=2s", "give loss, ts-errors, or one of black"),
+            ("black=1", "write black without a value"),
         ] {
             let told = switch_on(text).unwrap_err();
             assert!(told.contains(problem), "{text}: {told}");

@@ -13,7 +13,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 #[cfg(feature = "media")]
-use crate::adapters::{decoders::run_decode_worker, watchers::WORKER_ARGUMENT};
+use crate::adapters::{
+    decoders::run_decode_worker,
+    watchers::{Placement, WORKER_ARGUMENT},
+};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -34,6 +37,12 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Pictures and sound from strangers are decoded in a process of their own: this same program.
+fn placement() -> Placement {
+    // Whoever took the program away while it runs has threads.
+    std::env::current_exe().map_or(Placement::Threads, Placement::Child)
 }
 
 /// Why a command ended early.

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::report::{Reporter, Style};
 use super::{Failure, cli};
+use crate::adapters::watchers::WatchersConfig;
 use crate::bus::LagPolicy;
 use crate::control::shutdown_signal;
 use crate::engine::{
@@ -25,7 +26,9 @@ pub(super) fn run(route: &cli::Route) -> Result<(), Failure> {
 pub(super) fn run_flow(config: FlowConfig, style: Style, span: Option<Duration>) -> Result<(), Failure> {
     let id: FlowId = "route".parse().map_err(Failure::usage)?;
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let engine = Engine::start(&EngineConfig { workers: 1, ..EngineConfig::default() }, move |event| {
+    let watchers = WatchersConfig { placement: super::placement(), ..WatchersConfig::default() };
+    let one_worker = EngineConfig { workers: 1, watchers, ..EngineConfig::default() };
+    let engine = Engine::start(&one_worker, move |event| {
         // Whoever reads is gone only at the very end.
         let _ = sender.try_send(event);
     })?;

@@ -24,6 +24,7 @@ pub(super) fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     let mut settings = Settings::load(file, environment()).map_err(Failure::usage)?;
     settings.api.listen = arguments.listen.as_ref().map_or(settings.api.listen, |listen| listen.0);
     settings.api.insecure_open |= arguments.insecure_open;
+    settings.engine.watchers.placement = super::placement();
     if let Some(path) = &arguments.db {
         settings.storage.path.clone_from(path);
     }
