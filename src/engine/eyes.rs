@@ -222,7 +222,7 @@ impl ManagedFlow {
     /// What is seen, if anything is watched.
     pub(super) fn watch_snapshot(&self) -> Option<Box<WatchSnapshot>> {
         self.eyes.plan.settings()?;
-        let monitor = self.config()?.monitor;
+        let monitor = &self.config()?.monitor;
         let settings = Settings { thumbnail_every: monitor.thumbnail_every, content_quality: monitor.content_quality };
         let of_source = |(slot, eye): &(SourceSlot, Eye)| {
             let source = self.sources.iter().find(|source| source.slot == *slot)?;

@@ -102,7 +102,7 @@ fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
             switch_on: route.switch_on.unwrap_or_default(),
             switch_at: route.switch_at(),
         },
-        monitor: MonitorConfig { ts_analysis: route.analyse, outputs: analysed },
+        monitor: MonitorConfig { ts_analysis: route.analyse, outputs: analysed, ..MonitorConfig::default() },
     })
 }
 
