@@ -71,6 +71,10 @@ impl Tap {
         while from.next() < to.next()
             && let Some(packet) = publisher.read(&mut from)
         {
+            if packet.meta.discontinuity {
+                // Another source has numbers of its own.
+                self.analyser.restart_sequence();
+            }
             self.analyser.handle_packet(now, &packet, packet.meta.sequence);
         }
     }

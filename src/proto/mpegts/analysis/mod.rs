@@ -208,6 +208,11 @@ impl Analyser {
         }
     }
 
+    /// The next packet's sequence number has nothing to do with those before.
+    pub const fn restart_sequence(&mut self) {
+        self.expected = None;
+    }
+
     /// Looks for what is missing. Calling it early is harmless.
     pub fn handle_timeout(&mut self, now: Time) {
         if now < self.review_at {
