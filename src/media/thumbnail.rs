@@ -23,19 +23,39 @@ impl Thumbnail {
     /// # Errors
     /// The encoder failed; it has no reason to.
     pub fn new(frame: &Frame, display: &Display) -> Result<Self, EncodingError> {
-        let (width, height) = size_of(frame, display);
-        let pixels = pixels(frame, display, width, height);
+        let Scaled { width, height, pixels } = Scaled::new(frame, display);
         let mut jpeg = Vec::new();
         for quality in QUALITIES {
             jpeg = Vec::with_capacity(JPEG_BYTES_MAX);
             let mut encoder = Encoder::new(&mut jpeg, quality);
             encoder.set_sampling_factor(SamplingFactor::F_2_2);
+            encoder.set_optimized_huffman_tables(true);
             encoder.encode(&pixels, width, height, ColorType::Ycbcr)?;
             if jpeg.len() <= JPEG_BYTES_MAX {
                 break;
             }
         }
         Ok(Self { width, height, jpeg })
+    }
+}
+
+/// A picture at the size of a thumbnail, before it is compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scaled {
+    /// Width in pixels, which are square.
+    pub width: u16,
+    /// Height in pixels.
+    pub height: u16,
+    /// Y, Cb and Cr of each pixel as JFIF means them: BT.601, full range.
+    pub pixels: Vec<u8>,
+}
+
+impl Scaled {
+    /// Of a picture, as large as fits into [`WIDTH_MAX`] by [`HEIGHT_MAX`] and not larger than it is.
+    #[must_use]
+    pub fn new(frame: &Frame, display: &Display) -> Self {
+        let (width, height) = size_of(frame, display);
+        Self { width, height, pixels: pixels(frame, display, width, height) }
     }
 }
 
