@@ -195,7 +195,7 @@ pub const HEIGHT_MAX: u16 = 270;
 /// Longest file that is wanted.
 pub const JPEG_BYTES_MAX: usize = 20_000;
 /// Of the encoder, tried in this order. Noise over the whole picture may need the last ones.
-const QUALITIES: [u8; 5] = [75, 60, 45, 30, 15];
+const QUALITIES: [u8; 7] = [90, 82, 75, 60, 45, 30, 15];
 /// Shares of red and blue in luma.
 const BT601: (f32, f32) = (0.299, 0.114);
 const BT709: (f32, f32) = (0.2126, 0.0722);
