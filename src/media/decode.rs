@@ -210,10 +210,8 @@ impl KeyFrames {
             (State::Recovering { .. }, Entry::Key) => State::Field { pts: unit.pts },
             (begun, _) => begun,
         };
-        if !open {
-            if let Some(Decoder { inner: Inner::Mpeg(decoder), .. }) = &mut self.decoder {
-                decoder.restart();
-            }
+        if !open && let Some(Decoder { inner: Inner::Mpeg(decoder), .. }) = &mut self.decoder {
+            decoder.restart();
         }
         let outcome = self.decode(unit, picture);
         self.settle(state, picture, unit.pts, outcome)

@@ -56,8 +56,9 @@ fn watch(seconds: u64, faults: &[(Fault, u64)]) -> Alarms {
     for second in 0..seconds {
         let at = Ticks90k(second * 90_000);
         let (mut frame, mut sound) = programme.second();
-        let has =
-            |fault| faults.iter().any(|(kind, from)| *kind == fault && (*from..from + FAULT_SECONDS).contains(&second));
+        let has = |fault: Fault| {
+            faults.iter().any(|(kind, from)| *kind == fault && (*from..from + FAULT_SECONDS).contains(&second))
+        };
         if has(Fault::Black) {
             frame = picture(|_, _| 16);
         }
@@ -119,10 +120,7 @@ impl Programme {
             let scenes =
                 [Scene::Action, Scene::Dialogue, Scene::Still, Scene::Dark, Scene::Pan, Scene::Credits, Scene::Fade];
             self.scene = scenes[self.below(7) as usize];
-            self.left = match self.scene {
-                Scene::Fade => 4,
-                _ => 3 + self.below(28),
-            };
+            self.left = if matches!(self.scene, Scene::Fade) { 4 } else { 3 + self.below(28) };
             self.age = 0;
         }
         let frame = self.frame();
@@ -197,7 +195,7 @@ fn picture(value: impl Fn(usize, usize) -> u8) -> Frame {
     Frame { chroma: Chroma::Yuv420, depth: 8, planes: [plane(WIDTH, HEIGHT, luma), colour(), colour()] }
 }
 
-const SEED: u64 = 0x5eed_0f_da11;
+const SEED: u64 = 0x5eed_0fda_1100;
 const FAULT_SECONDS: u64 = 6;
 const WIDTH: usize = 64;
 const HEIGHT: usize = 36;

@@ -186,7 +186,7 @@ fn thumbnails_show_what_ffmpeg_scales() {
         let filter = if unsaid { "setparams=colorspace=bt709," } else { "" }.to_string() + fields;
         let theirs = rgb(&["-i", file, "-map", "0:v"], &[], &filter, (width, height));
         let scaled: Vec<u8> =
-            Scaled::new(&shown.frame, &shown.display).pixels.as_chunks().0.iter().flat_map(to_rgb).collect();
+            Scaled::new(&shown.frame, &shown.display).pixels.as_chunks::<3>().0.iter().flat_map(to_rgb).collect();
         let (before, after) = (psnr_of(&scaled, &theirs), psnr_of(&compressed, &theirs));
         let bytes = thumbnail.jpeg.len();
         eprintln!("{}: {width}x{height}, {before:.1} dB, as JPEG {bytes} bytes, {after:.1} dB", path.display());

@@ -305,9 +305,9 @@ fn read_picture(body: &[u8]) -> Result<PictureHeader, DecodeError> {
     let mut read = || -> Result<(), HeaderError> {
         bits.skip(16)?; // vbv_delay
         let directions = if kind == PictureKind::Bidirectional { 2 } else { 1 };
-        for direction in 0..directions {
-            full_samples[direction] = bits.flag()?;
-            f_code[direction] = [bits.byte(3)?; 2];
+        for (full_samples, f_code) in full_samples.iter_mut().zip(&mut f_code).take(directions) {
+            *full_samples = bits.flag()?;
+            *f_code = [bits.byte(3)?; 2];
         }
         Ok(())
     };
