@@ -1,5 +1,5 @@
-//! Coded pictures to samples: H.264 and HEVC by the decoders of `rust_h264` and `rust_h265`, intra pictures of MPEG-2 by
-//! our own.
+//! Coded pictures to samples: H.264 and HEVC by the decoders of `rust_h264` and `rust_h265`, MPEG-1 and MPEG-2 by our
+//! own.
 //!
 //! Whoever decodes pictures from strangers does it where a panic or a second of computing hurts nobody: never on a thread
 //! that forwards packets.
@@ -52,7 +52,7 @@ impl fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// Of a codec of pictures. Those of MPEG video are decoded only if they are intra coded.
+    /// Of a codec of pictures.
     ///
     /// # Errors
     /// [`DecodeError::Unsupported`] for codecs of sound.
@@ -196,6 +196,7 @@ impl KeyFrames {
         let picture = self.headers.read(unit)?;
         self.counts.entries += u64::from(picture.entry != Entry::None);
         let refreshes = unit.codec == Codec::H264;
+        let open = self.is_open();
         let state = match (std::mem::take(&mut self.state), picture.entry) {
             (State::Waiting, Entry::Key | Entry::Recovery { frames: 0 }) if wanted => State::Field { pts: unit.pts },
             (State::Waiting, Entry::Recovery { frames: frames @ 1..=RECOVERY_FRAMES_MAX }) if wanted && refreshes => {
@@ -209,6 +210,9 @@ impl KeyFrames {
             (State::Recovering { .. }, Entry::Key) => State::Field { pts: unit.pts },
             (begun, _) => begun,
         };
+        if !open && let Some(Decoder { inner: Inner::Mpeg(decoder), .. }) = &mut self.decoder {
+            decoder.restart();
+        }
         let outcome = self.decode(unit, picture);
         self.settle(state, picture, unit.pts, outcome)
     }
@@ -356,8 +360,12 @@ fn hevc_error(error: rust_h265::DecodeError) -> DecodeError {
 /// If a picture is larger than allowed.
 pub fn check_any_bytes(bytes: &[u8]) {
     let mut key_frames = KeyFrames::new(Codec::Mpeg2Video);
+    let mut all = mpeg2::Decoder::default();
     let (first, second) = bytes.split_at(bytes.len() / 2);
     for part in [bytes, first, second, bytes] {
+        if let Ok(Some(frame)) = all.decode(part) {
+            assert!(frame.width() <= WIDTH_MAX as usize && frame.height() <= HEIGHT_MAX as usize);
+        }
         let bytes = part.to_vec();
         let unit = AccessUnit { pid: Default::default(), codec: Codec::Mpeg2Video, pts: None, dts: None, bytes };
         if let Some(Ok(shown)) = key_frames.push(&unit, true) {
@@ -408,9 +416,10 @@ mod tests {
     proptest! {
         #[test]
         fn changed_pictures_do_no_harm(
+            predicted in any::<bool>(),
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)
         ) {
-            let mut picture = grey_picture();
+            let mut picture = if predicted { PREDICTED.to_vec() } else { grey_picture() };
             for (at, value) in changes {
                 let at = at.index(picture.len());
                 picture[at] = value;
@@ -418,6 +427,19 @@ mod tests {
             check_any_bytes(&picture);
         }
     }
+
+    #[test]
+    fn what_is_predicted_from_pictures_that_did_not_come_is_refused() {
+        let starts: Vec<usize> = (0..PREDICTED.len() - 4).filter(|&at| PREDICTED[at..at + 4] == [0, 0, 1, 0]).collect();
+        assert_eq!(starts.len(), 4);
+        let mut decoder = mpeg2::Decoder::default();
+        assert!(decoder.decode(&PREDICTED[..starts[1]]).unwrap().is_some());
+        assert!(decoder.decode(&PREDICTED[starts[1]..starts[2]]).unwrap().is_some());
+        decoder.restart();
+        assert!(matches!(decoder.decode(&PREDICTED[starts[1]..starts[2]]), Err(DecodeError::Damaged(_))));
+    }
+
+    const PREDICTED: &[u8] = include_bytes!("../../tests/data/media/mpeg2_predicted");
 
     /// An MPEG-1 sequence of 32 by 16 pixels and an intra picture whose blocks all have a DC difference of zero.
     fn grey_picture() -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anabranch::media::frame::{Frame, Plane, Samples};
 use anabranch::media::headers::{Entry, Structure};
-use anabranch::media::thumbnail::JPEG_BYTES_MAX;
+use anabranch::media::thumbnail::{JPEG_BYTES_MAX, Scaled};
 use anabranch::media::{Headers, KeyFrames, Pictures, Thumbnail};
 use anabranch::proto::mpegts::demux::{AccessUnit, Codec};
 use anabranch::units::Ticks90k;
@@ -42,25 +42,32 @@ fn key_frames_are_those_of_ffmpeg() {
 
 #[test]
 fn every_picture_is_that_of_ffmpeg_in_the_order_in_which_they_are_shown() {
-    for recipe in VIDEO.iter().filter(|recipe| !recipe.name.starts_with("mpeg")) {
+    for recipe in &VIDEO {
         let Some(path) = clips::made(recipe) else { return };
         let expected = reference(&path);
         let (_, units) = clips::units(&path);
         let units: Vec<_> = units.into_iter().filter(|unit| unit.codec.is_video()).collect();
-        let mut times = expected.iter();
+        let (mut times, mut worst) = (expected.iter(), f64::INFINITY);
         for shown in Pictures::new(&units).unwrap() {
             let shown = shown.unwrap_or_else(|error| panic!("{}: {error}", recipe.name));
             let (pts, expected) = times.next().unwrap();
             assert_eq!(shown.pts.unwrap().0, *pts, "{}", recipe.name);
-            assert_eq!(psnr(&shown.frame, expected), f64::INFINITY, "{} at {pts}", recipe.name);
+            worst = worst.min(psnr(&shown.frame, expected));
         }
         assert_eq!(times.next(), None, "{}", recipe.name);
+        eprintln!("{}: {} pictures, PSNR {worst:.1} dB", recipe.name, expected.len());
+        assert!(worst >= least(recipe.name), "{}: {worst:.1} dB", recipe.name);
     }
+}
+
+/// Only inverse transforms of MPEG video may round in their own way.
+fn least(name: &str) -> f64 {
+    if name.starts_with("mpeg") { 60.0 } else { f64::INFINITY }
 }
 
 #[test]
 fn decoding_starts_at_any_key_frame_or_recovery_point() {
-    for recipe in VIDEO.iter().filter(|recipe| !recipe.name.starts_with("mpeg")).chain([&REFRESHED]) {
+    for recipe in VIDEO.iter().chain([&REFRESHED]) {
         let Some(path) = clips::made(recipe) else { return };
         let expected = reference(&path);
         let (_, units) = clips::units(&path);
@@ -74,13 +81,13 @@ fn decoding_starts_at_any_key_frame_or_recovery_point() {
         let refreshed = matches!(entries[start], Entry::Recovery { frames: 1.. });
         if recipe.name != "h264_intra_refresh" {
             let shown = shown.unwrap_or_else(|| panic!("{}: nothing from {start} on", recipe.name)).unwrap();
-            assert_eq!(psnr(&shown.frame, &expected[&shown.pts.unwrap().0]), f64::INFINITY, "{}", recipe.name);
+            assert!(psnr(&shown.frame, &expected[&shown.pts.unwrap().0]) >= least(recipe.name), "{}", recipe.name);
         }
         let mut compared = 0;
         for shown in Pictures::new(&units[start..]).unwrap() {
             let shown = shown.unwrap_or_else(|error| panic!("{}: {error}", recipe.name));
             let expected = &expected[&shown.pts.unwrap().0];
-            assert_eq!(psnr(&shown.frame, expected), f64::INFINITY, "{} at {:?}", recipe.name, shown.pts);
+            assert!(psnr(&shown.frame, expected) >= least(recipe.name), "{} at {:?}", recipe.name, shown.pts);
             compared += 1;
         }
         let all = expected.range(units[start].pts.unwrap().0..).count();
@@ -168,7 +175,7 @@ fn thumbnails_show_what_ffmpeg_scales() {
         let thumbnail = Thumbnail::new(&shown.frame, &shown.display).unwrap();
         assert!(thumbnail.jpeg.len() <= JPEG_BYTES_MAX, "{}: {} bytes", path.display(), thumbnail.jpeg.len());
         let (width, height) = (thumbnail.width, thumbnail.height);
-        let ours = rgb(&["-f", "mjpeg", "-i", "-"], &thumbnail.jpeg, "", (width, height));
+        let compressed = rgb(&["-f", "mjpeg", "-i", "-"], &thumbnail.jpeg, "", (width, height));
         let file = path.to_str().unwrap();
         // Of few rows only one field is taken, as two would show as a comb.
         let one_field =
@@ -178,11 +185,27 @@ fn thumbnails_show_what_ffmpeg_scales() {
         let unsaid = shown.display.colour.matrix == 2 && shown.frame.height() >= 720;
         let filter = if unsaid { "setparams=colorspace=bt709," } else { "" }.to_string() + fields;
         let theirs = rgb(&["-i", file, "-map", "0:v"], &[], &filter, (width, height));
-        let squares: f64 = ours.iter().zip(&theirs).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-        let psnr = 10.0 * (255.0_f64.powi(2) * ours.len() as f64 / squares).log10();
-        eprintln!("{}: {width}x{height}, {} bytes, PSNR {psnr:.1} dB", path.display(), thumbnail.jpeg.len());
-        assert!(psnr >= 25.0, "{}: {psnr:.1} dB", path.display());
+        let scaled: Vec<u8> =
+            Scaled::new(&shown.frame, &shown.display).pixels.as_chunks::<3>().0.iter().flat_map(to_rgb).collect();
+        let (before, after) = (psnr_of(&scaled, &theirs), psnr_of(&compressed, &theirs));
+        let bytes = thumbnail.jpeg.len();
+        eprintln!("{}: {width}x{height}, {before:.1} dB, as JPEG {bytes} bytes, {after:.1} dB", path.display());
+        assert!(before >= 30.0, "{}: {before:.1} dB", path.display());
+        assert!(after >= 25.0, "{}: {after:.1} dB", path.display());
     }
+}
+
+/// As JFIF has it.
+fn to_rgb(&[y, cb, cr]: &[u8; 3]) -> [u8; 3] {
+    let [y, cb, cr] = [f32::from(y), f32::from(cb) - 128.0, f32::from(cr) - 128.0];
+    [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb]
+        .map(|value| value.round().clamp(0.0, 255.0) as u8)
+}
+
+fn psnr_of(ours: &[u8], theirs: &[u8]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let squares: f64 = ours.iter().zip(theirs).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    10.0 * (255.0_f64.powi(2) * ours.len() as f64 / squares).log10()
 }
 
 /// The first picture of an input, scaled by area, as RGB.
