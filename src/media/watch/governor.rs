@@ -56,6 +56,7 @@ struct Stream {
     sound_ns: Averaged,
     sound_now_ns: u64,
     wanted: Option<Duration>,
+    /// Longer than wanted while there is not time enough.
     every: Duration,
     /// Since when its pictures could be taken more often.
     fits_since: Option<Time>,
@@ -106,12 +107,9 @@ impl Governor {
     pub fn set_stream(&mut self, id: u64, wanted: Option<Duration>) {
         let virtual_ns = self.virtual_ns;
         let stream = self.streams.entry(id).or_insert_with(|| Stream { used_ns: virtual_ns, ..Stream::default() });
-        if stream.wanted != wanted {
-            stream.wanted = wanted;
-            stream.every = stream.every.max(wanted.unwrap_or_default());
-            if wanted.is_none() {
-                stream.every = Duration::ZERO;
-            }
+        stream.wanted = wanted;
+        if wanted.is_none() {
+            stream.every = Duration::ZERO;
         }
     }
 
@@ -200,7 +198,8 @@ impl Governor {
     pub fn every(&self, id: u64) -> Option<(Duration, bool)> {
         let stream = self.streams.get(&id)?;
         let wanted = stream.wanted?;
-        Some((stream.every.max(wanted), stream.every > wanted))
+        // What is wanted follows the distance of key frames, which varies a little.
+        Some((stream.every.max(wanted), stream.every > wanted + wanted / 10))
     }
 
     /// What may be spent right now; less than nothing if the budget is overdrawn.
@@ -261,8 +260,11 @@ impl Stream {
         let Some(wanted) = self.wanted else { return };
         let needed = |room: f64| Duration::from_secs_f64(self.picture_ns.value() as f64 * room / share.max(1.0));
         let step = |needed: Duration| {
-            let mut steps = [wanted].into_iter().chain(STEPS).filter(|step| *step >= wanted);
-            steps.find(|step| *step >= needed).unwrap_or_else(|| wanted.max(STEPS[STEPS.len() - 1]))
+            if needed <= wanted {
+                return Duration::ZERO;
+            }
+            let last = STEPS[STEPS.len() - 1];
+            STEPS.into_iter().find(|step| *step > wanted && *step >= needed).unwrap_or_else(|| last.max(wanted))
         };
         let now_needed = step(needed(1.0));
         if now_needed > self.every {
@@ -271,7 +273,7 @@ impl Stream {
         }
         // Back only if it fits easily, and has for a while.
         let easily = step(needed(1.0 / EASILY));
-        if easily >= self.every.max(wanted) {
+        if easily >= self.every {
             self.fits_since = None;
             return;
         }

@@ -76,6 +76,8 @@ pub struct Watch {
     is_stretched: bool,
     asked: Option<AskedJob>,
     jobs: u64,
+    /// Units that were dropped so far.
+    damaged: u64,
     events: Events,
     counts: WatchCounts,
     last_check: Option<Time>,
@@ -131,6 +133,7 @@ impl Watch {
             is_stretched: false,
             asked: None,
             jobs: 0,
+            damaged: 0,
             events: Events::default(),
             counts: WatchCounts::default(),
             last_check: None,
@@ -222,7 +225,7 @@ impl Watch {
 
     /// Pictures may be decoded so often: what the [`Governor`] says. `is_stretched` if that is less often than wanted.
     pub fn set_every(&mut self, every: Duration, is_stretched: bool) {
-        let every = every.max(SAMPLED_EVERY);
+        let every = if is_stretched { every.max(SAMPLED_EVERY) } else { SAMPLED_EVERY };
         if is_stretched && (!self.is_stretched || every != self.every) {
             self.events.push(Event::Stretched { every });
         } else if !is_stretched && self.is_stretched {
@@ -386,6 +389,13 @@ impl Watch {
     }
 
     fn handle_unit(&mut self, now: Time, unit: AccessUnit) {
+        let damaged = self.demux.counts().damaged;
+        if std::mem::replace(&mut self.damaged, damaged) != damaged
+            && let Some(sight) = &mut self.sight
+        {
+            // It may have been one of its own.
+            sight.disturb();
+        }
         let mut out = Out { events: &mut self.events, counts: &mut self.counts };
         let sight = self.sight.as_mut().filter(|sight| sight.pid == unit.pid && sight.codec == Some(unit.codec));
         let picture = self.catalogue.handle_unit(now, &unit, sight.is_some());
@@ -531,7 +541,7 @@ pub fn check_any_bytes(bytes: &[u8]) {
         let content = watch.content(now);
         assert!(content.black.is_some() || content.video.is_some(), "{content:?}");
         assert!(content.silent.is_some() || content.audio.is_some(), "{content:?}");
-        watch.report(now);
+        drop(watch.report(now));
         while watch.poll_event().is_some() {}
     }
 }

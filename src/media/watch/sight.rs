@@ -253,7 +253,7 @@ impl Sight {
     /// Why pictures are not looked at, or not often enough; `None` if all is well.
     pub(super) fn reason(&self, now: Time, settings: &Settings, every: Duration) -> Option<Reason> {
         let wanted = self.wanted_every(settings).unwrap_or_default();
-        let is_stretched = every > wanted.max(SAMPLED_EVERY);
+        let is_stretched = every > wanted.max(SAMPLED_EVERY) * 11 / 10;
         self.blind(now, settings, every).or_else(|| is_stretched.then_some(Reason::Budget))
     }
 
