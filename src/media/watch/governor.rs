@@ -39,6 +39,8 @@ pub enum Kind {
     Picture,
     /// Sound.
     Sound,
+    /// Groups of pictures, to be decoded fully.
+    Proof,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,7 @@ struct Stream {
     sound_ns: Averaged,
     sound_now_ns: u64,
     wanted: Option<Duration>,
+    /// Longer than wanted while there is not time enough.
     every: Duration,
     /// Since when its pictures could be taken more often.
     fits_since: Option<Time>,
@@ -104,12 +107,9 @@ impl Governor {
     pub fn set_stream(&mut self, id: u64, wanted: Option<Duration>) {
         let virtual_ns = self.virtual_ns;
         let stream = self.streams.entry(id).or_insert_with(|| Stream { used_ns: virtual_ns, ..Stream::default() });
-        if stream.wanted != wanted {
-            stream.wanted = wanted;
-            stream.every = stream.every.max(wanted.unwrap_or_default());
-            if wanted.is_none() {
-                stream.every = Duration::ZERO;
-            }
+        stream.wanted = wanted;
+        if wanted.is_none() {
+            stream.every = Duration::ZERO;
         }
     }
 
@@ -165,7 +165,7 @@ impl Governor {
                 stream.sound_job_ns.push(cost_ns);
                 stream.sound_now_ns += cost_ns;
             }
-            Kind::Picture | Kind::Sound => {}
+            Kind::Picture | Kind::Sound | Kind::Proof => {}
         }
     }
 
@@ -198,7 +198,8 @@ impl Governor {
     pub fn every(&self, id: u64) -> Option<(Duration, bool)> {
         let stream = self.streams.get(&id)?;
         let wanted = stream.wanted?;
-        Some((stream.every.max(wanted), stream.every > wanted))
+        // What is wanted follows the distance of key frames, which varies a little.
+        Some((stream.every.max(wanted), stream.every > wanted + wanted / 10))
     }
 
     /// What may be spent right now; less than nothing if the budget is overdrawn.
@@ -245,6 +246,7 @@ impl Stream {
         match kind {
             Kind::Picture => self.picture_ns.0.unwrap_or(PICTURE_NS),
             Kind::Sound => self.sound_job_ns.0.unwrap_or(SOUND_NS),
+            Kind::Proof => self.picture_ns.0.unwrap_or(PICTURE_NS).saturating_mul(PROOF_PICTURES),
         }
     }
 
@@ -258,8 +260,11 @@ impl Stream {
         let Some(wanted) = self.wanted else { return };
         let needed = |room: f64| Duration::from_secs_f64(self.picture_ns.value() as f64 * room / share.max(1.0));
         let step = |needed: Duration| {
-            let mut steps = [wanted].into_iter().chain(STEPS).filter(|step| *step >= wanted);
-            steps.find(|step| *step >= needed).unwrap_or_else(|| wanted.max(STEPS[STEPS.len() - 1]))
+            if needed <= wanted {
+                return Duration::ZERO;
+            }
+            let last = STEPS[STEPS.len() - 1];
+            STEPS.into_iter().find(|step| *step > wanted && *step >= needed).unwrap_or_else(|| last.max(wanted))
         };
         let now_needed = step(needed(1.0));
         if now_needed > self.every {
@@ -268,7 +273,7 @@ impl Stream {
         }
         // Back only if it fits easily, and has for a while.
         let easily = step(needed(1.0 / EASILY));
-        if easily >= self.every.max(wanted) {
+        if easily >= self.every {
             self.fits_since = None;
             return;
         }
@@ -291,6 +296,8 @@ const COST_NS_MAX: u64 = 60_000_000_000;
 /// Before anything was measured: a large picture, and half a second of sound.
 const PICTURE_NS: u64 = 60_000_000;
 const SOUND_NS: u64 = 3_000_000;
+/// A group of pictures, each about half of what a key frame takes.
+const PROOF_PICTURES: u64 = 12;
 const PLANNED_EVERY: Duration = Duration::from_secs(1);
 /// Shares of the budget: what is planned with, as costs vary; and what pictures have whatever else there is.
 const ROOM: f64 = 0.9;
