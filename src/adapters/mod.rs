@@ -6,6 +6,8 @@ mod background;
 mod batched;
 pub mod clock;
 mod counters;
+#[cfg(feature = "media")]
+pub mod decoders;
 mod driver;
 mod guests;
 mod host;

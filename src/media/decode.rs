@@ -7,10 +7,12 @@
 use std::fmt;
 
 use rust_h264::decoder::{ChromaFormat, Decoder as H264Decoder, Frame as H264Frame};
+use rust_h264::nal::NalUnitType;
 use rust_h265::{DecodeLimits, Decoder as HevcDecoder, Frame as HevcFrame, PixelData};
 
 use super::frame::{Display, Frame, Plane, Samples};
-use super::headers::{Chroma, Entry, FieldOrder, Headers, Picture, Structure, h264_sizes};
+use super::grey::grey_picture;
+use super::headers::{Chroma, Entry, FieldOrder, Headers, Picture, Structure, h264_layout, h264_sizes};
 use super::mpeg2;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
 use crate::units::Ticks90k;
@@ -66,6 +68,25 @@ impl Decoder {
         Ok(Self { codec, inner, field_open: false })
     }
 
+    /// The same, to begin with a unit that is not a key frame but the recovery point of a stream that refreshes its
+    /// picture little by little: what was not refreshed yet is grey. Only for H.264; with other codecs it is as new.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`], and if the unit does not bring its parameter sets.
+    pub fn at_recovery(unit: &AccessUnit) -> Result<Self, DecodeError> {
+        let mut decoder = Self::new(unit.codec)?;
+        let Inner::H264(inner) = &mut decoder.inner else { return Ok(decoder) };
+        check_size(unit)?;
+        let layout = h264_layout(&unit.bytes).ok_or(DecodeError::Damaged("no parameter sets"))?;
+        let sets = rust_h264::nal::parse_annex_b(&unit.bytes).into_iter();
+        let sets = sets.filter(|nal| nal.nal_unit_type == NalUnitType::Sps);
+        for nal in sets.chain(grey_picture(&layout)) {
+            inner.decode_nal(&nal).map_err(h264_error)?;
+        }
+        inner.flush();
+        Ok(decoder)
+    }
+
     /// Decodes what the unit holds, which [`Headers::read`] told. `None` after the first of two fields.
     ///
     /// # Errors
@@ -73,10 +94,7 @@ impl Decoder {
     pub fn decode(&mut self, unit: &AccessUnit, picture: Picture) -> Result<Option<Frame>, DecodeError> {
         match &mut self.inner {
             Inner::H264(decoder) => {
-                // It believes any size, and a unit may bring more than one sequence.
-                if h264_sizes(&unit.bytes).any(|(width, height)| width > WIDTH_MAX || height > HEIGHT_MAX) {
-                    return Err(DecodeError::TooLarge);
-                }
+                check_size(unit)?;
                 let mut decoded = None;
                 for nal in rust_h264::nal::parse_annex_b(&unit.bytes) {
                     decoded = decoder.decode_nal(&nal).map_err(h264_error)?.or(decoded);
@@ -140,6 +158,8 @@ enum State {
     Waiting,
     /// The second field is missing.
     Field { pts: Option<Ticks90k> },
+    /// So many pictures that others are predicted from come before the one that is whole.
+    Recovering { frames: u16, pts: Option<Ticks90k> },
 }
 
 impl KeyFrames {
@@ -161,29 +181,67 @@ impl KeyFrames {
         self.counts
     }
 
-    /// Takes the stream's next unit, and decodes it if a picture is `wanted` and can be had from it. A picture of
-    /// two fields that was begun is finished in any case.
+    /// A picture was begun and needs the next unit, whether that is wanted or not.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        !matches!(self.state, State::Waiting)
+    }
+
+    /// Takes the stream's next unit, and decodes it if a picture is `wanted` and can be had from it. A picture that was
+    /// begun, of two fields or at a recovery point, is finished in any case.
+    ///
+    /// Where nothing but recovery points comes (intra refresh, H.264), all pictures from one to the first that is whole
+    /// are decoded, at most [`RECOVERY_FRAMES_MAX`] that others are predicted from.
     pub fn push(&mut self, unit: &AccessUnit, wanted: bool) -> Option<Result<Shown, DecodeError>> {
         let picture = self.headers.read(unit)?;
         self.counts.entries += u64::from(picture.entry != Entry::None);
-        let pts = match (std::mem::take(&mut self.state), picture.entry) {
-            (State::Field { pts }, _) => pts,
-            (State::Waiting, Entry::Key | Entry::Recovery { frames: 0 }) if wanted => unit.pts,
-            // Where pictures build up over several frames the decoders need one to begin with, which there is none of.
+        let refreshes = unit.codec == Codec::H264;
+        let state = match (std::mem::take(&mut self.state), picture.entry) {
+            (State::Waiting, Entry::Key | Entry::Recovery { frames: 0 }) if wanted => State::Field { pts: unit.pts },
+            (State::Waiting, Entry::Recovery { frames: frames @ 1..=RECOVERY_FRAMES_MAX }) if wanted && refreshes => {
+                match Decoder::at_recovery(unit) {
+                    Ok(decoder) => self.decoder = Some(decoder),
+                    Err(error) => return Some(Err(self.failed(error))),
+                }
+                State::Recovering { frames, pts: None }
+            }
             (State::Waiting, _) => return None,
+            (State::Recovering { .. }, Entry::Key) => State::Field { pts: unit.pts },
+            (begun, _) => begun,
         };
         let outcome = self.decode(unit, picture);
-        match outcome {
-            Ok(Some(frame)) => {
-                self.counts.decoded += 1;
-                Some(Ok(Shown { frame, display: self.display(), pts }))
+        self.settle(state, picture, unit.pts, outcome)
+    }
+
+    /// What comes of a unit that was decoded.
+    fn settle(
+        &mut self,
+        state: State,
+        picture: Picture,
+        unit_pts: Option<Ticks90k>,
+        outcome: Result<Option<Frame>, DecodeError>,
+    ) -> Option<Result<Shown, DecodeError>> {
+        match (outcome, state) {
+            (Err(error), _) => Some(Err(self.failed(error))),
+            (Ok(None), State::Recovering { frames, .. }) if picture.structure == Structure::Field => {
+                self.state = State::Recovering { frames, pts: unit_pts };
+                None
             }
-            Ok(None) if picture.structure == Structure::Field => {
+            (Ok(None), State::Field { pts }) if picture.structure == Structure::Field => {
                 self.state = State::Field { pts };
                 None
             }
-            Ok(None) => Some(Err(self.failed(DecodeError::Damaged("no picture came of it")))),
-            Err(error) => Some(Err(self.failed(error))),
+            (Ok(None), _) => Some(Err(self.failed(DecodeError::Damaged("no picture came of it")))),
+            (Ok(Some(_)), State::Recovering { frames, .. }) if frames > 0 || !picture.reference => {
+                let left = frames.saturating_sub(u16::from(picture.reference));
+                self.state = State::Recovering { frames: left, pts: None };
+                None
+            }
+            (Ok(Some(frame)), State::Field { pts } | State::Recovering { pts, .. }) => {
+                self.counts.decoded += 1;
+                Some(Ok(Shown { frame, display: display_of(&self.headers), pts: pts.or(unit_pts) }))
+            }
+            (Ok(Some(_)), State::Waiting) => None,
         }
     }
 
@@ -206,14 +264,21 @@ impl KeyFrames {
         self.counts.failed += 1;
         error
     }
+}
 
-    fn display(&self) -> Display {
-        self.headers.video().map_or_else(Display::default, |format| Display {
-            sample_aspect: format.sample_aspect,
-            colour: format.colour,
-            interlaced: !matches!(format.field_order, None | Some(FieldOrder::Progressive)),
-        })
-    }
+/// How the pictures of a stream are meant.
+pub(super) fn display_of(headers: &Headers) -> Display {
+    headers.video().map_or_else(Display::default, |format| Display {
+        sample_aspect: format.sample_aspect,
+        colour: format.colour,
+        interlaced: !matches!(format.field_order, None | Some(FieldOrder::Progressive)),
+    })
+}
+
+/// The decoder of H.264 believes any size, and a unit may bring more than one sequence.
+fn check_size(unit: &AccessUnit) -> Result<(), DecodeError> {
+    let too_large = h264_sizes(&unit.bytes).any(|(width, height)| width > WIDTH_MAX || height > HEIGHT_MAX);
+    if too_large { Err(DecodeError::TooLarge) } else { Ok(()) }
 }
 
 fn from_h264(frame: H264Frame) -> Result<Frame, DecodeError> {
@@ -305,6 +370,9 @@ pub fn check_any_bytes(bytes: &[u8]) {
 pub const WIDTH_MAX: u32 = 8_192;
 /// See [`WIDTH_MAX`].
 pub const HEIGHT_MAX: u32 = 4_352;
+/// Pictures that may be decoded to have one of a stream without key frames: ten seconds of 25 a second. The largest
+/// intervals that encoders choose are a few seconds.
+pub const RECOVERY_FRAMES_MAX: u16 = 250;
 const HEVC_LIMITS: DecodeLimits =
     DecodeLimits { max_picture_pixels: 8_192 * 4_352, max_picture_memory_bytes: 512 << 20 };
 

@@ -10,10 +10,13 @@
 
 mod annexb;
 mod bits;
+pub mod boundary;
 pub mod decode;
 pub mod frame;
+mod grey;
 pub mod headers;
 mod mpeg2;
+pub mod pictures;
 pub mod quality;
 pub mod sound;
 pub mod thumbnail;
@@ -22,5 +25,6 @@ pub mod watch;
 pub use decode::{Decoder, KeyFrames};
 pub use frame::Frame;
 pub use headers::Headers;
+pub use pictures::Pictures;
 pub use sound::SoundDecoder;
 pub use thumbnail::Thumbnail;

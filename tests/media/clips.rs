@@ -169,6 +169,16 @@ pub(crate) const VIDEO: [Recipe; 16] = [
     recipe("mpeg1", "fps=25,setsar=1", "-pix_fmt yuv420p -c:v mpeg1video -q:v 3 -g 12 -bf 2 -c:a mp2"),
 ];
 
+/// A stream that has one key frame, the first, and then is refreshed column by column.
+pub(crate) const REFRESHED: Recipe = Recipe {
+    seconds: "2.4",
+    ..recipe(
+        "h264_refreshed",
+        "fps=25",
+        "-pix_fmt yuv420p -c:v libx264 -preset veryfast -x264-params intra-refresh=1:keyint=10:bframes=1:b-pyramid=0 -c:a aac",
+    )
+};
+
 /// Every way of coding sound that is read.
 pub(crate) const AUDIO: [Recipe; 8] = [
     recipe("aac_latm", "scale=64:64,fps=25", "-c:v mpeg2video -c:a aac -ac 1 -ar 44100 -mpegts_flags latm"),

@@ -12,7 +12,7 @@ mod vui;
 
 use std::fmt;
 
-pub(super) use self::h264::sizes as h264_sizes;
+pub(super) use self::h264::{Layout as H264Layout, layout as h264_layout, sizes as h264_sizes};
 pub(super) use self::mpeg_audio::frames as mpeg_audio_frames;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
 
@@ -165,6 +165,8 @@ pub struct Picture {
     pub entry: Entry,
     /// Which part of a frame it is.
     pub structure: Structure,
+    /// Others may be predicted from it.
+    pub reference: bool,
 }
 
 /// Where a decoder may start.
@@ -177,7 +179,7 @@ pub enum Entry {
     Key,
     /// Here, and the picture so many frames later is whole.
     Recovery {
-        /// How many; 0 for this very picture.
+        /// How many that others are predicted from; 0 for this very picture.
         frames: u16,
     },
 }
@@ -370,7 +372,7 @@ mod tests {
     fn first_pictures_are_entries() {
         for (codec, bytes) in [(Codec::H264, MBAFF), (Codec::Hevc, HEVC), (Codec::Mpeg2Video, MPEG2)] {
             let picture = Headers::new(codec).read(&unit(codec, bytes)).unwrap();
-            assert_eq!(picture, Picture { entry: Entry::Key, structure: Structure::Frame }, "{codec}");
+            assert_eq!((picture.entry, picture.structure), (Entry::Key, Structure::Frame), "{codec}");
         }
     }
 

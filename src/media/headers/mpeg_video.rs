@@ -70,7 +70,7 @@ impl Reader {
             // An intra field and the field predicted from it make a frame that can be decoded, yet not by us.
             let entry = if first_intra && intra { Entry::Key } else { Entry::None };
             let structure = if fields == 1 { Structure::Field } else { Structure::Frame };
-            seen.picture = Some(Picture { entry, structure });
+            seen.picture = Some(Picture { entry, structure, reference: true });
         }
         seen.format = self.format.clone();
         seen
