@@ -156,7 +156,11 @@ impl Watching<'_> {
                 self.governor.handle_cost(now, id, Kind::Picture, Duration::ZERO);
                 continue;
             };
-            let kind = if matches!(job.work, Work::Picture { .. }) { Kind::Picture } else { Kind::Sound };
+            let kind = match job.work {
+                Work::Picture { .. } => Kind::Picture,
+                Work::Sound { .. } => Kind::Sound,
+                Work::Proof { .. } => Kind::Proof,
+            };
             let number = job.number;
             stream.kind = Some(kind);
             if !pool.submit(id, job) {

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::job::{Failure, Findings, Job, PictureFindings, SoundFindings, Work};
+use super::job::{EDGES_MAX, Failure, Findings, Job, PictureFindings, ProofFindings, SoundFindings, Work};
 use super::judge::span_90k;
 use super::report::Levels;
+use crate::media::boundary::{self, Before, ProofError};
 use crate::media::decode::{DecodeError, KeyFrames, Shown};
 use crate::media::frame::{Frame, Samples};
 use crate::media::quality::{Loudness, Silence, is_black, is_same};
@@ -60,6 +61,7 @@ impl Examiner {
                 }
                 self.listen(job).map(Findings::Sound)
             }
+            Work::Proof { black, frozen } => prove(job, Before { black, frozen }).map(Findings::Proof),
         }
     }
 
@@ -166,6 +168,18 @@ fn decode_picture(job: &Job) -> Result<Shown, Failure> {
         }
     }
     last
+}
+
+fn prove(job: &Job, before: Before) -> Result<ProofFindings, Failure> {
+    let units: Vec<AccessUnit> = job.units.iter().map(|unit| AccessUnit::clone(unit)).collect();
+    match boundary::prove(&units, before) {
+        Ok(proof) => {
+            let edges = proof.edges.iter().take(EDGES_MAX).map(|edge| (edge.turn, edge.at)).collect();
+            Ok(ProofFindings { edges })
+        }
+        Err(ProofError::TooMuch) => Err(Failure::Unsupported(Cow::Borrowed("too much to decode"))),
+        Err(ProofError::Decode(error)) => Err(failure_of(error)),
+    }
 }
 
 fn failure_of(error: DecodeError) -> Failure {

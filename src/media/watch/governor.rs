@@ -39,6 +39,8 @@ pub enum Kind {
     Picture,
     /// Sound.
     Sound,
+    /// Groups of pictures, to be decoded fully.
+    Proof,
 }
 
 #[derive(Debug, Default)]
@@ -165,7 +167,7 @@ impl Governor {
                 stream.sound_job_ns.push(cost_ns);
                 stream.sound_now_ns += cost_ns;
             }
-            Kind::Picture | Kind::Sound => {}
+            Kind::Picture | Kind::Sound | Kind::Proof => {}
         }
     }
 
@@ -245,6 +247,7 @@ impl Stream {
         match kind {
             Kind::Picture => self.picture_ns.0.unwrap_or(PICTURE_NS),
             Kind::Sound => self.sound_job_ns.0.unwrap_or(SOUND_NS),
+            Kind::Proof => self.picture_ns.0.unwrap_or(PICTURE_NS).saturating_mul(PROOF_PICTURES),
         }
     }
 
@@ -291,6 +294,8 @@ const COST_NS_MAX: u64 = 60_000_000_000;
 /// Before anything was measured: a large picture, and half a second of sound.
 const PICTURE_NS: u64 = 60_000_000;
 const SOUND_NS: u64 = 3_000_000;
+/// A group of pictures, each about half of what a key frame takes.
+const PROOF_PICTURES: u64 = 12;
 const PLANNED_EVERY: Duration = Duration::from_secs(1);
 /// Shares of the budget: what is planned with, as costs vary; and what pictures have whatever else there is.
 const ROOM: f64 = 0.9;

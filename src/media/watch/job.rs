@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::Levels;
+use crate::media::boundary::{self, Turn};
 use crate::media::quality::Span;
 use crate::media::thumbnail::Thumbnail;
 use crate::proto::mpegts::demux::AccessUnit;
@@ -17,8 +18,9 @@ pub struct Job {
     pub number: u64,
     /// What is wanted.
     pub work: Work,
-    /// Coded, in the order of decoding, with unwrapped times: the units of one picture (two if they are fields), or one to
-    /// [`SOUND_UNITS_MAX`] of sound.
+    /// Coded, in the order of decoding, with unwrapped times: the units of one picture (two if they are fields, many if it
+    /// builds up over several), one to [`SOUND_UNITS_MAX`] of sound, or groups of pictures. At most
+    /// [`JOB_BYTES_MAX`].
     pub units: Vec<Arc<AccessUnit>>,
 }
 
@@ -38,6 +40,13 @@ pub enum Work {
     Sound {
         /// It has nothing to do with sound before it.
         anew: bool,
+    },
+    /// Decode all pictures, and say when black and freeze began and ended: see [`boundary`](crate::media::boundary).
+    Proof {
+        /// The first picture is one of several black ones.
+        black: bool,
+        /// The first picture is one of several equal ones.
+        frozen: bool,
     },
 }
 
@@ -59,6 +68,15 @@ pub enum Findings {
     Picture(PictureFindings),
     /// In sound.
     Sound(SoundFindings),
+    /// In groups of pictures.
+    Proof(ProofFindings),
+}
+
+/// What was found in groups of pictures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProofFindings {
+    /// What changed and when, in the order of time; at most [`EDGES_MAX`].
+    pub edges: Vec<(Turn, Ticks90k)>,
 }
 
 /// What was found in a picture.
@@ -106,3 +124,9 @@ pub enum Failure {
 pub const SOUND_UNITS_MAX: usize = 128;
 /// Bytes of sound in a job. A second of the highest rate of AAC with eight channels has 0.6 MB.
 pub const SOUND_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a job.
+pub const JOB_BYTES_MAX: usize = boundary::BYTES_MAX;
+/// Units of a job: as many pictures as are kept.
+pub const JOB_UNITS_MAX: usize = 2_048;
+/// A stream that flickers is not worth more.
+pub const EDGES_MAX: usize = 64;

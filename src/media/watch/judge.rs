@@ -41,6 +41,8 @@ struct Run {
     last: Moment,
     pictures: u32,
     is_raised: bool,
+    /// When it was proven to have begun.
+    exact: Option<Ticks90k>,
 }
 
 /// What a picture changed.
@@ -52,12 +54,42 @@ pub(super) enum Change {
         lasted: Duration,
     },
     /// It is over, if this was told.
-    Ended {
-        /// From the first that was bad to the first that was not.
-        lasted: Duration,
-        /// What is proven, and what is possible.
-        between: (Duration, Duration),
-    },
+    Ended(Finished),
+}
+
+/// A run that is over, by the stream's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Finished {
+    /// Last picture before it, or where it was proven to begin.
+    pub(super) before: Ticks90k,
+    /// First picture that is known to belong to it.
+    pub(super) first: Ticks90k,
+    /// Last picture that is known to belong to it, or where it was proven to end.
+    pub(super) last: Ticks90k,
+    /// First picture that does not belong to it.
+    pub(super) end: Ticks90k,
+}
+
+impl Finished {
+    /// It was proven to begin there.
+    pub(super) const fn set_begin(&mut self, exact: Ticks90k) {
+        (self.before, self.first) = (exact, exact);
+    }
+
+    /// It was proven to end there.
+    pub(super) const fn set_end(&mut self, exact: Ticks90k) {
+        (self.last, self.end) = (exact, exact);
+    }
+
+    /// From the first picture that was bad to the first that was not.
+    pub(super) const fn lasted(&self) -> Duration {
+        span_90k(self.end.0.saturating_sub(self.first.0))
+    }
+
+    /// What is proven, and what is possible.
+    pub(super) const fn between(&self) -> (Duration, Duration) {
+        (span_90k(self.last.0.saturating_sub(self.first.0)), span_90k(self.end.0.saturating_sub(self.before.0)))
+    }
 }
 
 impl Judge {
@@ -107,6 +139,18 @@ impl Judge {
         self.run.filter(|run| run.is_raised).map(|run| run.first.at)
     }
 
+    /// The last picture before the run that is on, and its first.
+    pub(super) fn run(&self) -> Option<(Option<Moment>, Moment)> {
+        self.run.map(|run| (run.before, run.first))
+    }
+
+    /// The run that was seen to begin with one picture was proven to begin with another.
+    pub(super) fn set_begin(&mut self, seen: Ticks90k, exact: Ticks90k) {
+        if let Some(run) = self.run.as_mut().filter(|run| run.first.pts == seen) {
+            run.exact = Some(exact);
+        }
+    }
+
     fn handle_bad(&mut self, moment: Moment) -> Option<Change> {
         let first = self.reference.unwrap_or(moment);
         let (before, first_seen) = (self.good, self.reference.is_some());
@@ -116,6 +160,7 @@ impl Judge {
             last: moment,
             pictures: u32::from(first_seen),
             is_raised: false,
+            exact: None,
         });
         let step = span(run.last, moment);
         run.last = moment;
@@ -133,10 +178,12 @@ impl Judge {
 
     fn end(&mut self, moment: Moment) -> Option<Change> {
         let run = self.run.take().filter(|run| run.is_raised)?;
-        let lasted = span(run.first, moment);
-        let proven = span(run.first, run.last);
-        let possible = span(run.before.unwrap_or(run.first), moment);
-        Some(Change::Ended { lasted, between: (proven, possible) })
+        let before = run.before.unwrap_or(run.first).pts;
+        let mut finished = Finished { before, first: run.first.pts, last: run.last.pts, end: moment.pts };
+        if let Some(exact) = run.exact {
+            finished.set_begin(exact);
+        }
+        Some(Change::Ended(finished))
     }
 }
 
@@ -169,8 +216,11 @@ mod tests {
         assert_eq!(judge.handle_picture(at(6), true), Some(Change::Began { lasted: seconds(2) }));
         assert_eq!((judge.value(), judge.since()), (Some(true), Some(at(4).at)));
         assert_eq!(judge.handle_picture(at(7), true), None);
-        let ended = Change::Ended { lasted: seconds(4), between: (seconds(3), seconds(5)) };
-        assert_eq!(judge.handle_picture(at(8), false), Some(ended));
+        let Some(Change::Ended(mut ended)) = judge.handle_picture(at(8), false) else { panic!("it is over") };
+        assert_eq!((ended.lasted(), ended.between()), (seconds(4), (seconds(3), seconds(5))));
+        ended.set_begin(at(3).pts);
+        ended.set_end(at(7).pts);
+        assert_eq!((ended.lasted(), ended.between()), (seconds(4), (seconds(4), seconds(4))));
         assert_eq!((judge.value(), judge.since()), (Some(false), None));
     }
 
@@ -181,8 +231,8 @@ mod tests {
         assert_eq!((judge.handle_compared(at(1), false), judge.value()), (None, Some(false)));
         assert_eq!(judge.handle_compared(at(2), true), None);
         assert_eq!(judge.handle_compared(at(3), true), Some(Change::Began { lasted: seconds(2) }));
-        let ended = Change::Ended { lasted: seconds(3), between: (seconds(2), seconds(4)) };
-        assert_eq!(judge.handle_compared(at(4), false), Some(ended));
+        let Some(Change::Ended(ended)) = judge.handle_compared(at(4), false) else { panic!("it is over") };
+        assert_eq!((ended.lasted(), ended.between()), (seconds(3), (seconds(2), seconds(4))));
     }
 
     #[test]

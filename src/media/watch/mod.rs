@@ -12,23 +12,29 @@
 //! ```
 //!
 //! Of pictures only key frames are looked at, one a second at most. What lies between two of them is not known; so a defect
-//! is told of once two seconds of it are proven, and its length is told with what is proven and what is possible. All
-//! sound is listened to.
+//! is told of once two seconds of it are proven, and its length is told with what is proven and what is possible. When a
+//! defect began and ended, the groups of pictures there are decoded fully if there is time for it, and then both
+//! are exact to the picture. All sound is listened to.
 //!
-//! Bounds: a watch holds the units that the demultiplexer puts together (at most four of the longest), one picture, and
-//! [`SOUND_UNITS_MAX`] units of sound. It has headers of at most [`STREAMS_MAX`](crate::proto::mpegts::STREAMS_MAX) streams.
+//! Bounds: a watch holds the units that the demultiplexer puts together (at most four of the longest), one picture, the
+//! last three groups of pictures while content is looked at ([`JOB_BYTES_MAX`]; those of edges that wait to be proven are
+//! kept for that long), and [`SOUND_UNITS_MAX`] units of sound. It has headers of at most [`STREAMS_MAX`](crate::proto::mpegts::STREAMS_MAX) streams.
 
 mod catalogue;
 mod clock;
+mod edges;
 mod examiner;
 mod examiners;
 pub mod governor;
+mod groups;
 mod hearing;
 mod job;
 mod judge;
 mod presence;
 mod report;
 mod sight;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use std::collections::VecDeque;
@@ -40,13 +46,16 @@ use self::hearing::Hearing;
 use self::sight::{Out, SAMPLED_EVERY, Sight};
 use crate::proto::mpegts::demux::{AccessUnit, Codec, Demux};
 use crate::proto::mpegts::{Media, Pid};
+#[cfg(any(test, fuzzing))]
+use crate::proto::mpegts::{SYNC_BYTE, TS_PACKET_BYTES};
 use crate::units::Time;
 
 pub use examiner::Examiner;
 pub use examiners::{Examiners, KEPT_BYTES_MAX};
 pub use governor::Governor;
 pub use job::{
-    Failure, Findings, Job, Outcome, PictureFindings, SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work,
+    EDGES_MAX, Failure, Findings, JOB_BYTES_MAX, JOB_UNITS_MAX, Job, Outcome, PictureFindings, ProofFindings,
+    SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work,
 };
 pub use report::{
     Content, Defect, Event, Levels, Metadata, Picture, ProgramMetadata, Reason, Report, Settings, StreamMetadata,
@@ -79,9 +88,15 @@ pub struct Watch {
 struct AskedJob {
     number: u64,
     at: Time,
-    is_picture: bool,
+    work: Work,
     /// It was for a stream that is not looked at any more.
     is_stale: bool,
+}
+
+impl AskedJob {
+    const fn is_sound(&self) -> bool {
+        matches!(self.work, Work::Sound { .. })
+    }
 }
 
 /// Events that wait to be taken; more than [`EVENTS_MAX`] are dropped and counted.
@@ -173,24 +188,35 @@ impl Watch {
         if asked.is_stale {
             return;
         }
+        self.last_check = Some(now);
         let mut out = Out { events: &mut self.events, counts: &mut self.counts };
-        let (picture, sound) = match outcome.result {
-            Ok(Findings::Picture(findings)) => (Some(Ok(findings)), None),
-            Ok(Findings::Sound(findings)) => (None, Some(Ok(findings))),
-            Err(failure) if asked.is_picture => (Some(Err(failure)), None),
-            Err(failure) => (None, Some(Err(failure))),
-        };
-        if let (true, Some(result), Some(sight)) = (asked.is_picture, picture, &mut self.sight) {
-            self.last_check = Some(now);
-            if let Some(thumbnail) = sight.handle_outcome(now, result, &mut out)
-                && self.settings.thumbnail_every.is_some()
-            {
-                self.thumbnail = Some(thumbnail);
+        // What is no answer to what was asked is as bad as none.
+        match (asked.work, outcome.result, &mut self.sight, &mut self.hearing) {
+            (Work::Picture { .. }, result, Some(sight), _) => {
+                let result = result.and_then(|findings| match findings {
+                    Findings::Picture(findings) => Ok(findings),
+                    Findings::Sound(_) | Findings::Proof(_) => Err(Failure::Damaged),
+                });
+                let thumbnail = sight.handle_outcome(now, result, &mut out);
+                if thumbnail.is_some() && self.settings.thumbnail_every.is_some() {
+                    self.thumbnail = thumbnail;
+                }
             }
-        }
-        if let (false, Some(result), Some(hearing)) = (asked.is_picture, sound, &mut self.hearing) {
-            self.last_check = Some(now);
-            hearing.handle_outcome(now, result, &mut out);
+            (Work::Proof { .. }, result, Some(sight), _) => {
+                let result = result.and_then(|findings| match findings {
+                    Findings::Proof(findings) => Ok(findings),
+                    Findings::Sound(_) | Findings::Picture(_) => Err(Failure::Damaged),
+                });
+                sight.handle_proof(result, &mut out);
+            }
+            (Work::Sound { .. }, result, _, Some(hearing)) => {
+                let result = result.and_then(|findings| match findings {
+                    Findings::Sound(findings) => Ok(findings),
+                    Findings::Picture(_) | Findings::Proof(_) => Err(Failure::Damaged),
+                });
+                hearing.handle_outcome(now, result, &mut out);
+            }
+            (Work::Picture { .. } | Work::Proof { .. }, _, None, _) | (Work::Sound { .. }, _, _, None) => {}
         }
     }
 
@@ -262,10 +288,9 @@ impl Watch {
         }
         let sound = self.hearing.as_mut().and_then(|hearing| hearing.poll_job(now));
         let (work, units) = sound.or_else(|| self.sight.as_mut()?.poll_job())?;
-        let is_picture = matches!(work, Work::Picture { .. });
-        self.counts.pictures_asked += u64::from(is_picture);
+        self.counts.pictures_asked += u64::from(matches!(work, Work::Picture { .. }));
         self.jobs += 1;
-        self.asked = Some(AskedJob { number: self.jobs, at: now, is_picture, is_stale: false });
+        self.asked = Some(AskedJob { number: self.jobs, at: now, work, is_stale: false });
         Some(Job { number: self.jobs, work, units })
     }
 
@@ -353,6 +378,13 @@ impl Watch {
         }
     }
 
+    /// Bytes of all units that it holds.
+    #[cfg(any(test, fuzzing))]
+    fn bytes_held(&self) -> usize {
+        let sight = self.sight.as_ref().map_or(0, Sight::bytes_held);
+        self.demux.bytes_held() + sight + self.hearing.as_ref().map_or(0, Hearing::bytes_held)
+    }
+
     fn handle_unit(&mut self, now: Time, unit: AccessUnit) {
         let mut out = Out { events: &mut self.events, counts: &mut self.counts };
         let sight = self.sight.as_mut().filter(|sight| sight.pid == unit.pid && sight.codec == Some(unit.codec));
@@ -393,7 +425,7 @@ impl Watch {
                 sight.lose_sight(Reason::NoStream, &mut out);
             }
             self.sight = video.map(|chosen| Sight::new(now, chosen.pid, chosen.codec, chosen.name));
-            if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_picture) {
+            if let Some(asked) = self.asked.as_mut().filter(|asked| !asked.is_sound()) {
                 asked.is_stale = true;
             }
         }
@@ -407,7 +439,7 @@ impl Watch {
                 hearing.stop_listening(Reason::NoStream, &mut out);
             }
             self.hearing = audio.map(|chosen| Hearing::new(now, chosen.pid, chosen.codec, chosen.name));
-            if let Some(asked) = self.asked.as_mut().filter(|asked| !asked.is_picture) {
+            if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_sound()) {
                 asked.is_stale = true;
             }
         }
@@ -465,6 +497,43 @@ struct Chosen {
 
 fn checked(settings: Settings) -> Settings {
     Settings { thumbnail_every: settings.thumbnail_every.map(|every| every.max(THUMBNAIL_EVERY_MIN)), ..settings }
+}
+
+/// The body of the fuzz target `media_watch`, which tests call as well: any bytes as TS packets, with sync bytes put right, and
+/// as outcomes of what is asked for.
+///
+/// # Panics
+/// If a bound does not hold.
+#[cfg(any(test, fuzzing))]
+pub fn check_any_bytes(bytes: &[u8]) {
+    let settings = Settings { thumbnail_every: Some(THUMBNAIL_EVERY_MIN), content_quality: true };
+    let mut watch = Watch::new(Time::ZERO, settings);
+    let mut now = Time::ZERO;
+    for chunk in bytes.chunks(TS_PACKET_BYTES) {
+        let mut packet = [0xff; TS_PACKET_BYTES];
+        packet[..chunk.len()].copy_from_slice(chunk);
+        packet[0] = SYNC_BYTE;
+        // Its last byte says how much time passes, and whether something is missing.
+        let last = chunk[chunk.len() - 1];
+        now += Duration::from_millis(u64::from(last));
+        watch.handle_packet(now, &packet);
+        if last == 1 {
+            watch.handle_missed(1);
+        }
+        watch.handle_timeout(now);
+        if let Some(job) = watch.poll_job(now) {
+            let outcome = Outcome::decode(chunk);
+            let result = outcome.map_or(Err(Failure::Damaged), |outcome| outcome.result);
+            watch.handle_outcome(now, Outcome { number: job.number, result, cpu: Duration::ZERO });
+        }
+        assert!(watch.events.queue.len() <= EVENTS_MAX);
+        assert!(watch.bytes_held() <= 8 * bytes.len());
+        let content = watch.content(now);
+        assert!(content.black.is_some() || content.video.is_some(), "{content:?}");
+        assert!(content.silent.is_some() || content.audio.is_some(), "{content:?}");
+        watch.report(now);
+        while watch.poll_event().is_some() {}
+    }
 }
 
 /// How often metadata is put together and what is missing is looked for.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Unwrap;
-use super::job::{Failure, PictureFindings, Work};
-use super::judge::{Change, Judge, Moment};
+use super::edges::Edges;
+use super::job::{Failure, JOB_BYTES_MAX, JOB_UNITS_MAX, PictureFindings, ProofFindings, Work};
+use super::judge::{Change, Finished, Judge, Moment};
 use super::presence::{Presence, Turn};
 use super::report::{Defect, Event, Picture as Thumbnail, Reason, Settings, WatchCounts};
+use crate::media::decode::RECOVERY_FRAMES_MAX;
 use crate::media::headers::{Entry, Picture, Structure};
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
@@ -28,8 +30,9 @@ pub(super) struct Sight {
     anew: bool,
     black: Judge,
     frozen: Judge,
-    /// The first field of a picture that is wanted.
-    field: Option<(Arc<AccessUnit>, Moment)>,
+    edges: Edges,
+    /// A picture that is wanted and not whole yet.
+    open: Option<Open>,
     waiting: Option<Waiting>,
     asked: Option<Asked>,
     sampled_at: Option<Time>,
@@ -37,12 +40,31 @@ pub(super) struct Sight {
     /// When a picture was looked at last, or nothing had been.
     seen_at: Time,
     key_at: Option<Time>,
-    /// Distance of the last two pictures that can be decoded alone.
+    /// When a picture came that is whole by itself.
+    alone_at: Option<Time>,
+    /// Distance of the last two pictures that decoding can begin with.
     key_distance: Duration,
     failures: u32,
     failure: Option<Reason>,
     /// Not before that: pictures that fail cost time that others could use.
     retry_at: Time,
+}
+
+/// A picture that needs more units.
+#[derive(Debug)]
+struct Open {
+    units: Vec<Arc<AccessUnit>>,
+    bytes: usize,
+    moment: Moment,
+    missing: Missing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// The second field.
+    Field,
+    /// So many pictures that others are predicted from: it builds up over several, from a recovery point on.
+    Pictures(u16),
 }
 
 /// A picture that waits to be decoded.
@@ -73,13 +95,15 @@ impl Sight {
             anew: true,
             black: Judge::new(),
             frozen: Judge::new(),
-            field: None,
+            edges: Edges::new(),
+            open: None,
             waiting: None,
             asked: None,
             sampled_at: None,
             thumbnail_at: None,
             seen_at: now,
             key_at: None,
+            alone_at: None,
             key_distance: Duration::ZERO,
             failures: 0,
             failure: None,
@@ -114,26 +138,37 @@ impl Sight {
         }
         let Some(picture) = picture else { return };
         let moment = Moment { at: now, pts };
-        if let Some((first, moment)) = self.field.take() {
-            if picture.structure == Structure::Field {
-                self.hold(vec![first, Arc::new(unit)], moment, settings, every, out);
+        let unit = Arc::new(AccessUnit { pts: Some(pts), ..unit });
+        let is_key = matches!(picture.entry, Entry::Key | Entry::Recovery { frames: 0 });
+        if settings.content_quality && picture.structure == Structure::Frame {
+            self.edges.groups.push(&unit, pts, is_key);
+        } else {
+            self.edges.groups.clear();
+        }
+        if self.open.is_some() {
+            self.go_on(unit, picture, moment, settings, every, out);
+            return;
+        }
+        let missing = match picture.entry {
+            Entry::Key | Entry::Recovery { frames: 0 } if picture.structure == Structure::Field => Some(Missing::Field),
+            Entry::Key | Entry::Recovery { frames: 0 } => None,
+            Entry::Recovery { frames } if self.builds_up(now) && frames <= RECOVERY_FRAMES_MAX => {
+                Some(Missing::Pictures(frames))
             }
-            return;
-        }
-        if !matches!(picture.entry, Entry::Key | Entry::Recovery { frames: 0 }) {
-            return;
-        }
+            Entry::Recovery { .. } | Entry::None => return,
+        };
         if let Some(before) = self.key_at.replace(now) {
             self.key_distance = now.since(before).min(KEY_DISTANCE_MAX);
+        }
+        if is_key {
+            self.alone_at = Some(now);
         }
         if !self.is_due(now, settings, every) {
             return;
         }
-        let unit = Arc::new(AccessUnit { pts: Some(pts), ..unit });
-        if picture.structure == Structure::Field {
-            self.field = Some((unit, moment));
-        } else {
-            self.hold(vec![unit], moment, settings, every, out);
+        match missing {
+            Some(missing) => self.open = Some(Open { bytes: unit.bytes.len(), units: vec![unit], moment, missing }),
+            None => self.hold(vec![unit], moment, settings, every, out),
         }
     }
 
@@ -144,12 +179,15 @@ impl Sight {
 
     /// Packets are missing.
     pub(super) fn disturb(&mut self) {
-        self.field = None;
+        self.open = None;
+        self.edges.groups.clear();
     }
 
-    /// The picture to be decoded next, if there is one.
+    /// The picture to be decoded next, or else an edge to be proven, if there is one.
     pub(super) fn poll_job(&mut self) -> Option<(Work, Vec<Arc<AccessUnit>>)> {
-        let Waiting { units, moment, thumbnail, quality } = self.waiting.take()?;
+        let Some(Waiting { units, moment, thumbnail, quality }) = self.waiting.take() else {
+            return self.edges.poll_job();
+        };
         if quality {
             self.sampled_at = Some(moment.at);
         }
@@ -161,8 +199,21 @@ impl Sight {
         Some((Work::Picture { thumbnail, quality, anew }, units))
     }
 
-    pub(super) const fn has_job(&self) -> bool {
-        self.waiting.is_some()
+    pub(super) fn has_job(&self) -> bool {
+        self.waiting.is_some() || self.edges.has_job()
+    }
+
+    /// What came of an edge that was to be proven: without an answer it is told of as it was seen.
+    pub(super) fn handle_proof(&mut self, result: Result<ProofFindings, Failure>, out: &mut Out<'_>) {
+        if result == Err(Failure::Crashed) {
+            out.restarted();
+            self.anew = true;
+        }
+        let judge = match self.edges.asked_defect() {
+            Some(Defect::Frozen) => &mut self.frozen,
+            Some(Defect::Black | Defect::Silent) | None => &mut self.black,
+        };
+        self.edges.handle_outcome(result.as_ref().ok(), judge, out);
     }
 
     /// What came of the picture that was asked for; the small one of it, if there is one.
@@ -183,18 +234,8 @@ impl Sight {
         out.counts.pictures_decoded += 1;
         (self.failures, self.failure, self.seen_at) = (0, None, now);
         // What was asked before the clock jumped tells nothing any more.
-        let quality = quality && !self.anew;
-        if let (true, Some(black)) = (quality, findings.black) {
-            out.changed(Defect::Black, self.black.handle_picture(moment, black));
-        }
-        if quality {
-            if findings.same.is_none()
-                && let Some(lasted) = self.frozen.forget()
-            {
-                // What it was compared to is gone.
-                out.lost_sight(Defect::Frozen, lasted, Reason::Restarting);
-            }
-            out.changed(Defect::Frozen, self.frozen.handle_compared(moment, findings.same == Some(true)));
+        if quality && !self.anew {
+            self.judge(now, moment, &findings, out);
         }
         let thumbnail = findings.thumbnail?;
         let (width, height, taken) = (thumbnail.width, thumbnail.height, moment.at);
@@ -203,6 +244,7 @@ impl Sight {
 
     pub(super) fn handle_timeout(&mut self, now: Time, settings: &Settings, every: Duration, out: &mut Out<'_>) {
         out.turned(self.presence.handle_timeout(now), is_video);
+        self.edges.handle_timeout(now, out);
         if let Some(reason) = self.blind(now, settings, every) {
             self.lose_sight(reason, out);
         }
@@ -225,6 +267,7 @@ impl Sight {
 
     /// What was told of it is not known any more.
     pub(super) fn lose_sight(&mut self, reason: Reason, out: &mut Out<'_>) {
+        self.edges.clear(out);
         for (defect, judge) in [(Defect::Black, &mut self.black), (Defect::Frozen, &mut self.frozen)] {
             if let Some(lasted) = judge.forget() {
                 out.lost_sight(defect, lasted, reason.clone());
@@ -232,11 +275,88 @@ impl Sight {
         }
     }
 
-    /// Bytes of the units that wait.
+    /// Bytes of the units that wait or are kept.
     #[cfg(any(test, fuzzing))]
     pub(super) fn bytes_held(&self) -> usize {
         let waiting = self.waiting.iter().flat_map(|waiting| &waiting.units);
-        waiting.chain(self.field.iter().map(|(unit, _)| unit)).map(|unit| unit.bytes.len()).sum()
+        let open = self.open.iter().flat_map(|open| &open.units);
+        let bytes: usize = waiting.chain(open).map(|unit| unit.bytes.len()).sum();
+        bytes + self.edges.bytes_held()
+    }
+
+    /// The next unit of a picture that is not whole.
+    fn go_on(
+        &mut self,
+        unit: Arc<AccessUnit>,
+        picture: Picture,
+        moment: Moment,
+        settings: &Settings,
+        every: Duration,
+        out: &mut Out<'_>,
+    ) {
+        let Some(mut open) = self.open.take() else { return };
+        open.bytes += unit.bytes.len();
+        open.units.push(unit);
+        if open.bytes > JOB_BYTES_MAX || open.units.len() >= JOB_UNITS_MAX {
+            return;
+        }
+        let is_whole = match &mut open.missing {
+            Missing::Field if picture.structure == Structure::Field => true,
+            Missing::Field => return,
+            Missing::Pictures(left) => {
+                let was_last = *left == 0 || picture.entry == Entry::Key;
+                *left = left.saturating_sub(u16::from(picture.reference));
+                open.moment = moment;
+                was_last && picture.reference
+            }
+        };
+        if is_whole {
+            self.hold(open.units, open.moment, settings, every, out);
+        } else {
+            self.open = Some(open);
+        }
+    }
+
+    /// Pictures that can be decoded alone do not come, so that one has to be built up.
+    fn builds_up(&self, now: Time) -> bool {
+        self.codec == Some(Codec::H264) && self.alone_at.is_none_or(|at| now.since(at) >= ALONE_MAX)
+    }
+
+    fn judge(&mut self, now: Time, moment: Moment, findings: &PictureFindings, out: &mut Out<'_>) {
+        if let Some(black) = findings.black {
+            let had_run = self.black.run().is_some();
+            let change = self.black.handle_picture(moment, black);
+            self.follow(now, Defect::Black, had_run, change, out);
+        }
+        if findings.same.is_none()
+            && let Some(lasted) = self.frozen.forget()
+        {
+            // What it was compared to is gone.
+            out.lost_sight(Defect::Frozen, lasted, Reason::Restarting);
+        }
+        let had_run = self.frozen.run().is_some();
+        let change = self.frozen.handle_compared(moment, findings.same == Some(true));
+        self.follow(now, Defect::Frozen, had_run, change, out);
+    }
+
+    /// Tells what changed, and has its edges proven.
+    fn follow(&mut self, now: Time, defect: Defect, had_run: bool, change: Option<Change>, out: &mut Out<'_>) {
+        let judge = if defect == Defect::Black { &self.black } else { &self.frozen };
+        match judge.run() {
+            Some((before, first)) if !had_run => self.edges.handle_suspicion(defect, before, first),
+            None if had_run => self.edges.forget_begin(defect),
+            Some(_) | None => {}
+        }
+        match change {
+            Some(Change::Began { lasted }) => {
+                out.events.push(Event::Began { defect, lasted });
+                if let Some((_, first)) = judge.run() {
+                    self.edges.handle_begin(now, defect, first.pts);
+                }
+            }
+            Some(Change::Ended(finished)) => self.edges.handle_end(now, defect, finished, out),
+            None => {}
+        }
     }
 
     fn is_due(&self, now: Time, settings: &Settings, every: Duration) -> bool {
@@ -337,14 +457,9 @@ pub(super) struct Out<'a> {
 }
 
 impl Out<'_> {
-    pub(super) fn changed(&mut self, defect: Defect, change: Option<Change>) {
-        match change {
-            Some(Change::Began { lasted }) => self.events.push(Event::Began { defect, lasted }),
-            Some(Change::Ended { lasted, between }) => {
-                self.events.push(Event::Ended { defect, lasted, between, lost_sight: None });
-            }
-            None => {}
-        }
+    pub(super) fn ended(&mut self, defect: Defect, finished: &Finished) {
+        let (lasted, between) = (finished.lasted(), finished.between());
+        self.events.push(Event::Ended { defect, lasted, between, lost_sight: None });
     }
 
     pub(super) fn lost_sight(&mut self, defect: Defect, lasted: Duration, reason: Reason) {
@@ -386,3 +501,5 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Longest time without a picture after which the last one still counts.
 const PATIENCE_MIN: Duration = Duration::from_secs(10);
+/// A stream in which none came for so long has none.
+const ALONE_MAX: Duration = Duration::from_secs(5);

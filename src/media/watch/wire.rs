@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::{
-    Failure, Findings, Job, Outcome, PictureFindings, SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work,
+    EDGES_MAX, Failure, Findings, JOB_BYTES_MAX, JOB_UNITS_MAX, Job, Outcome, PictureFindings, ProofFindings,
+    SOUND_UNITS_MAX, SoundFindings, Work,
 };
 use super::report::Levels;
+use crate::media::boundary::Turn;
 use crate::media::quality::Span;
 use crate::media::thumbnail::{self, Thumbnail};
 use crate::proto::mpegts::Pid;
@@ -48,6 +50,7 @@ impl Request {
                         u8::from(thumbnail) | u8::from(quality) << 1 | u8::from(anew) << 2
                     }
                     Work::Sound { anew } => WORK_SOUND | u8::from(anew) << 2,
+                    Work::Proof { black, frozen } => WORK_PROOF | u8::from(black) | u8::from(frozen) << 1,
                 });
                 out.u32(job.units.len() as u32);
                 job.units.iter().for_each(|unit| out.unit(unit));
@@ -75,8 +78,9 @@ impl Request {
                 let flags = reader.byte()?;
                 let flag = |bit: u8| flags >> bit & 1 != 0;
                 let (work, units_max) = match flags {
-                    0..=7 => (Work::Picture { thumbnail: flag(0), quality: flag(1), anew: flag(2) }, PICTURE_UNITS_MAX),
+                    0..=7 => (Work::Picture { thumbnail: flag(0), quality: flag(1), anew: flag(2) }, JOB_UNITS_MAX),
                     8 | 12 => (Work::Sound { anew: flag(2) }, SOUND_UNITS_MAX),
+                    16..=19 => (Work::Proof { black: flag(0), frozen: flag(1) }, JOB_UNITS_MAX),
                     _ => return Err(WireError),
                 };
                 let count = reader.length(units_max)?;
@@ -110,6 +114,14 @@ impl Outcome {
             Ok(Findings::Sound(findings)) => {
                 out.byte(TAG_SOUND);
                 out.sound(findings);
+            }
+            Ok(Findings::Proof(findings)) => {
+                out.byte(TAG_PROOF);
+                out.u32(findings.edges.len() as u32);
+                for (turn, at) in &findings.edges {
+                    out.byte(*turn as u8);
+                    out.u64(at.0);
+                }
             }
             Err(Failure::Unsupported(what)) => {
                 out.byte(TAG_UNSUPPORTED);
@@ -145,6 +157,11 @@ impl Outcome {
                 Ok(Findings::Picture(PictureFindings { black, same, thumbnail }))
             }
             TAG_SOUND => Ok(Findings::Sound(reader.sound()?)),
+            TAG_PROOF => {
+                let count = reader.length(EDGES_MAX)?;
+                let edges = (0..count).map(|_| reader.edge()).collect::<Result<_, _>>()?;
+                Ok(Findings::Proof(ProofFindings { edges }))
+            }
             TAG_UNSUPPORTED => {
                 let text = std::str::from_utf8(reader.bytes(WHAT_BYTES_MAX)?).map_err(|_| WireError)?;
                 // It may be shown to people.
@@ -273,6 +290,12 @@ impl<'a> Reader<'a> {
         Ok(AccessUnit { pid, codec, pts, dts, bytes })
     }
 
+    fn edge(&mut self) -> Result<(Turn, Ticks90k), WireError> {
+        let turn = usize::from(self.byte()?);
+        let turn = TURNS.into_iter().find(|other| *other as usize == turn).ok_or(WireError)?;
+        Ok((turn, Ticks90k(self.u64()?)))
+    }
+
     fn thumbnail(&mut self) -> Result<Thumbnail, WireError> {
         let size = self.u32()?;
         let (width, height) = ((size >> 16) as u16, size as u16);
@@ -331,10 +354,8 @@ pub fn check_any_bytes(bytes: &[u8]) {
     }
 }
 
-/// Longest message: both fields of a picture, or sound, with what is said of them.
-pub const MESSAGE_BYTES_MAX: usize = PICTURE_UNITS_MAX * UNIT_BYTES_MAX + SOUND_BYTES_MAX;
-/// Two fields.
-const PICTURE_UNITS_MAX: usize = 2;
+/// Longest message: a job, with what is said of its units.
+pub const MESSAGE_BYTES_MAX: usize = JOB_BYTES_MAX + (JOB_UNITS_MAX + 1) * UNIT_HEADER_BYTES;
 const UNIT_HEADER_BYTES: usize = 32;
 /// Noise is longer than thumbnails are meant to be, but not so long.
 const JPEG_BYTES_MAX: usize = 128 << 10;
@@ -347,7 +368,10 @@ const TAG_SOUND: u8 = 4;
 const TAG_UNSUPPORTED: u8 = 5;
 const TAG_DAMAGED: u8 = 6;
 const TAG_CRASHED: u8 = 7;
+const TAG_PROOF: u8 = 8;
 const WORK_SOUND: u8 = 8;
+const WORK_PROOF: u8 = 16;
+const TURNS: [Turn; 4] = [Turn::BlackBegins, Turn::BlackEnds, Turn::FreezeBegins, Turn::FreezeEnds];
 const CODECS: [Codec; 9] = [
     Codec::Mpeg1Video,
     Codec::Mpeg2Video,
@@ -368,7 +392,9 @@ mod tests {
 
     #[test]
     fn messages_come_out_as_they_went_in_and_no_part_of_them_is_one() {
-        for request in [request(Work::Picture { thumbnail: true, quality: false, anew: true }), Request::Forget(7)] {
+        let picture = request(Work::Picture { thumbnail: true, quality: false, anew: true });
+        let proof = request(Work::Proof { black: false, frozen: true });
+        for request in [picture, proof, Request::Forget(7)] {
             let bytes = request.encode();
             assert_eq!(Request::decode(&bytes), Ok(request));
             for len in 0..bytes.len() {
@@ -446,6 +472,7 @@ mod tests {
         let results = [
             Ok(Findings::Picture(picture)),
             Ok(Findings::Sound(sound)),
+            Ok(Findings::Proof(ProofFindings { edges: vec![(Turn::FreezeEnds, Ticks90k(9))] })),
             Err(Failure::Unsupported("4:4:4".into())),
             Err(Failure::Damaged),
             Err(Failure::Crashed),
