@@ -28,7 +28,7 @@ fn main() {
     for round in 0..ROUNDS {
         for (name, monitor, is_judged) in [
             ("nothing", MonitorConfig::default(), false),
-            ("metadata", MonitorConfig { ts_analysis: true, ..MonitorConfig::default() }, false),
+            ("metadata", metadata(), false),
             ("everything", everything(), false),
             ("each source", everything(), true),
         ] {
@@ -50,8 +50,12 @@ fn main() {
     }
 }
 
-const fn everything() -> MonitorConfig {
-    MonitorConfig { ts_analysis: true, thumbnail_every: Some(Duration::from_secs(1)), content_quality: true }
+fn metadata() -> MonitorConfig {
+    MonitorConfig { ts_analysis: true, ..MonitorConfig::default() }
+}
+
+fn everything() -> MonitorConfig {
+    MonitorConfig { thumbnail_every: Some(Duration::from_secs(1)), content_quality: true, ..metadata() }
 }
 
 /// How long each took from before it was sent until after it was received.

@@ -55,8 +55,11 @@ fn the_test_picture_is_seen() {
     }
     a_browser_gets_it(&server, &path);
 
-    server.wait_until(&format!("{path}/metadata"), |answer| answer.json()["streams"][0]["bit_rate"].is_u64());
-    let metadata = server.get(&format!("{path}/metadata")).json();
+    let metadata = wait_for("metadata of both streams", || {
+        let metadata = server.get(&format!("{path}/metadata")).json();
+        let is_whole = |n: usize| metadata["streams"][n]["bit_rate"].is_u64();
+        (is_whole(0) && is_whole(1)).then_some(metadata)
+    });
     assert_eq!(metadata["programs"][0]["program_name"], "Test picture");
     equals_what_ffprobe_says(&metadata, &ffprobe.unwrap());
 
@@ -66,6 +69,7 @@ fn the_test_picture_is_seen() {
         ["black_frame_detected", "frozen_frame_detected", "silent_audio_detected"]
             .iter()
             .all(|key| json[key].is_boolean())
+            && json["loudness"]["momentary_lufs"].is_f64()
     };
     wait_until("content quality", || is_known(&server.get(&quality)));
     let content = server.get(&quality).json();
