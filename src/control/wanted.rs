@@ -999,19 +999,21 @@ mod tests {
 
     #[test]
     fn what_is_watched_is_as_asked_for() {
-        let monitor = |given: Value| {
+        let every = |seconds: u64| Some(Duration::from_secs(seconds));
+        for (given, thumbnail_every, content_quality) in [
+            (Value::Null, None, false),
+            (json!({ "thumbnail_enabled": true }), Some(THUMBNAIL_EVERY), false),
+            // An interval alone asks for nothing.
+            (json!({ "thumbnail_interval_sec": 2 }), None, false),
+            (json!({ "thumbnail_enabled": true, "thumbnail_interval_sec": 2 }), every(2), false),
+            (json!({ "content_quality_enabled": true }), None, true),
+        ] {
             let json = flow(|flow| flow["source_monitor_config"] = given);
-            wanted(&json).unwrap().config().monitor
-        };
-        let otherwise = MonitorConfig { ts_analysis: true, ..MonitorConfig::default() };
-        assert_eq!(monitor(Value::Null), otherwise);
-        let every = Some(THUMBNAIL_EVERY);
-        let thumbnails = MonitorConfig { thumbnail_every: every, ..otherwise };
-        assert_eq!(monitor(json!({ "thumbnail_enabled": true })), thumbnails);
-        assert_eq!(monitor(json!({ "thumbnail_interval_sec": 2 })), otherwise, "an interval alone asks for nothing");
-        let all = json!({ "thumbnail_enabled": true, "thumbnail_interval_sec": 2, "content_quality_enabled": true });
-        let every = Some(Duration::from_secs(2));
-        assert_eq!(monitor(all), MonitorConfig { thumbnail_every: every, content_quality: true, ..otherwise });
+            let wanted = wanted(&json).unwrap();
+            let monitor = &wanted.config().monitor;
+            let found = (monitor.ts_analysis, monitor.thumbnail_every, monitor.content_quality);
+            assert_eq!(found, (true, thumbnail_every, content_quality));
+        }
     }
 
     #[test]

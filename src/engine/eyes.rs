@@ -279,14 +279,14 @@ mod tests {
     #[test]
     fn sources_are_watched_one_by_one_only_where_failover_judges_them() {
         let every = Some(Duration::from_secs(5));
-        let monitor = MonitorConfig { thumbnail_every: every, ..MonitorConfig::default() };
+        let monitor = || MonitorConfig { thumbnail_every: every, ..MonitorConfig::default() };
         let settings = Settings { thumbnail_every: every, content_quality: false };
         assert_eq!(Plan::new(&flow(MonitorConfig::default(), Seen::NONE)), Plan::Nothing);
         let analysed = MonitorConfig { ts_analysis: true, ..MonitorConfig::default() };
         assert_eq!(Plan::new(&flow(analysed, Seen::NONE)), Plan::Flow(Settings::default()));
-        assert_eq!(Plan::new(&flow(monitor, Seen::NONE)), Plan::Flow(settings));
+        assert_eq!(Plan::new(&flow(monitor(), Seen::NONE)), Plan::Flow(settings));
         let judged = Settings { content_quality: true, ..settings };
-        let mut wanted = flow(monitor, Seen { frozen: true, ..Seen::NONE });
+        let mut wanted = flow(monitor(), Seen { frozen: true, ..Seen::NONE });
         assert_eq!(Plan::new(&wanted), Plan::Sources(judged));
         wanted.failover.mode = FailoverMode::Merge(MergeConfig::default());
         assert_eq!(Plan::new(&wanted), Plan::Flow(settings), "merged sources are not judged");

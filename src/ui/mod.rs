@@ -12,17 +12,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[cfg(feature = "media")]
-use crate::adapters::{
-    decoders::run_decode_worker,
-    watchers::{Placement, WORKER_ARGUMENT},
-};
+use crate::adapters::decoders::run_decode_worker;
+use crate::adapters::watchers::{Placement, WORKER_ARGUMENT};
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
     // Not a command for people: the engine starts its own program so to decode what strangers send.
-    #[cfg(feature = "media")]
     if std::env::args_os().nth(1).is_some_and(|argument| argument == WORKER_ARGUMENT) {
         return run_decode_worker();
     }
@@ -41,8 +37,9 @@ pub fn run() -> ExitCode {
 
 /// Pictures and sound from strangers are decoded in a process of their own: this same program.
 fn placement() -> Placement {
-    // Whoever took the program away while it runs has threads.
-    std::env::current_exe().map_or(Placement::Threads, Placement::Child)
+    // That stays the same even if another version is put in its place while it runs.
+    let program = if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
+    program.map_or(Placement::Threads, Placement::Child)
 }
 
 /// Why a command ended early.

@@ -10,6 +10,8 @@ mod change;
 #[cfg(unix)]
 mod cli;
 mod embed;
+#[cfg(unix)]
+mod eyes;
 mod failover;
 mod fec;
 #[cfg(unix)]
