@@ -75,6 +75,7 @@ fn run(monitor: MonitorConfig, is_judged: bool, datagrams: &[Vec<u8>]) -> Vec<Du
         name: "output".parse().unwrap(),
         endpoint: url::parse_output(&format!("udp://{}", sink.local_addr().unwrap())).unwrap().endpoint,
         enabled: true,
+        policy: anabranch::bus::LagPolicy::DropOldest,
         coalesce: Duration::ZERO,
         limit: None,
         allow: AllowList::default(),

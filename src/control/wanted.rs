@@ -854,7 +854,7 @@ mod tests {
     #[test]
     fn every_refusal_names_its_field() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str, &str); 32] = [
+        let cases: [(Change, &str, &str); 34] = [
             (|f| f["name"] = json!(""), "missing_field", "name"),
             (|f| f["name"] = json!(null), "invalid_value", "name"),
             (|f| f["nmae"] = json!("x"), "unknown_field", "nmae"),
