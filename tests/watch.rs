@@ -34,12 +34,14 @@ fn a_decoder_that_is_killed_costs_a_picture_and_no_more() {
     let mut bed = Bed::new(Placement::Child(env!("CARGO_BIN_EXE_anabranch").into()));
     let first = bed.play_until(|report| report.thumbnail.is_some());
     let before = first.thumbnail.clone().unwrap().taken;
-    for signal in ["KILL", "SEGV"] {
+    for (signal, restarts) in [("KILL", 1), ("SEGV", 2)] {
+        // It is started when there is something to decode.
+        bed.play_until(|_| !workers().is_empty());
         let children = workers();
         assert_eq!(children.len(), 1, "{children:?}");
         let status = Command::new("kill").args(["-s", signal, &children[0].to_string()]).status().unwrap();
         assert!(status.success());
-        bed.play_until(|report| report.counts.decoder_restarts > 0);
+        bed.play_until(|report| report.counts.decoder_restarts >= restarts);
     }
     assert!(bed.watchers.stats().crashes >= 2);
     let again = bed.play_until(|report| report.thumbnail.as_ref().is_some_and(|picture| picture.taken > before));

@@ -25,7 +25,7 @@ impl FlowEyes {
         Self
     }
 
-    pub(super) const fn forget_source(&mut self, _slot: SourceSlot) {}
+    pub(super) const fn forget_source(&self, _slot: SourceSlot) {}
 
     pub(super) const fn look_due(&self) -> Option<Time> {
         None
@@ -33,7 +33,7 @@ impl FlowEyes {
 }
 
 impl ManagedFlow {
-    pub(super) const fn adjust_eyes(&mut self) {}
+    pub(super) const fn adjust_eyes(&self) {}
 
-    pub(super) const fn look(&mut self, _now: Time) {}
+    pub(super) const fn look(&self, _now: Time) {}
 }

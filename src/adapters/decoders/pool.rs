@@ -309,8 +309,10 @@ mod tests {
             let number = job.number;
             let result = catch_unwind(|| {
                 assert!(number != 13, "this is meant to be seen in the output of the test");
-                while number == 99 {
-                    std::thread::park();
+                if number == 99 {
+                    loop {
+                        std::thread::park();
+                    }
                 }
                 Err(Failure::Damaged)
             });

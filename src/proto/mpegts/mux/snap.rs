@@ -18,6 +18,8 @@ struct Grid {
     /// Of the last access unit.
     index: u64,
     period: Period,
+    /// Where the origin moves to, a tick with each access unit, until they lie on the other side of it: -1, 0 or 1.
+    slew: i64,
 }
 
 /// Ticks of 90 kHz as a fraction.
@@ -73,8 +75,11 @@ impl Grid {
         }
         self.index = index;
         if off.unsigned_abs() > TOLERANCE_90K {
-            self.origin_90k = self.origin_90k.wrapping_add_signed(off.signum());
+            self.slew = off.signum();
+        } else if off.signum() != self.slew {
+            self.slew = 0;
         }
+        self.origin_90k = self.origin_90k.wrapping_add_signed(self.slew);
         Some(self.at(index))
     }
 }
@@ -101,7 +106,7 @@ fn learn(units: &[u64]) -> Option<Grid> {
     let (spread, least, period) = PERIODS.into_iter().map(off_by).min_by_key(|(spread, ..)| *spread)?;
     let origin_90k = first.wrapping_add_signed(least + spread / 2);
     let index = units.len() as u64 - 1;
-    (spread <= SPREAD_MAX_90K).then_some(Grid { origin_90k, index, period })
+    (spread <= SPREAD_MAX_90K).then_some(Grid { origin_90k, index, period, slew: 0 })
 }
 
 const MS_90K: u64 = 90;
@@ -158,7 +163,9 @@ mod tests {
                 let times: Vec<u64> = (0..2_000).map(|n| snap.dts((exact(n) + cut) / 90 * 90)).collect();
                 let steps: Vec<u64> = times[64..].windows(2).map(|pair| pair[1] - pair[0]).collect();
                 let (least, most) = (period.0 / period.1, period.0.div_ceil(period.1));
-                assert!(steps.iter().all(|step| (least..=most).contains(step)), "{period:?}: {steps:?}");
+                // A tick more or less where the first ones did not show all that cutting does.
+                let odd: Vec<&u64> = steps.iter().filter(|step| !(least - 1..=most + 1).contains(*step)).collect();
+                assert!(odd.is_empty(), "{period:?}: {odd:?}");
                 assert!((64..2_000).all(|n| times[n as usize].abs_diff(exact(n)) <= 91), "{period:?}");
             }
         }
@@ -192,7 +199,8 @@ mod tests {
             .collect();
         assert!(times[64..].iter().all(|(real, snapped)| real.abs_diff(*snapped) <= 180));
         let steps = times[64..].windows(2).map(|pair| pair[1].1 - pair[0].1);
-        assert!(steps.into_iter().all(|step| (3_599..=3_601).contains(&step)));
+        let odd: Vec<(usize, u64)> = steps.enumerate().filter(|(_, step)| !(3_599..=3_601).contains(step)).collect();
+        assert!(odd.is_empty(), "{odd:?}");
     }
 
     proptest! {
