@@ -123,7 +123,7 @@ impl Pool {
     }
 
     fn start(&self) -> io::Result<Slot> {
-        let (tasks, inbox) = sync_channel(TASKS_MAX);
+        let (tasks, inbox) = sync_channel(WAITING_MAX);
         let progress = Arc::new(Progress::default());
         let (bench, deliver) = ((self.make_bench)(), Arc::clone(&self.deliver));
         let shared = Arc::clone(&progress);
@@ -241,6 +241,9 @@ fn nanos(span: Duration) -> u64 {
 
 /// Jobs that wait for a thread beside the one that it does: it need not wait for the next, and none waits for long.
 const TASKS_MAX: usize = 2;
+/// Room on the way to a thread: it may not have fetched the next job when it counts as done with the last, and streams
+/// to be forgotten go the same way.
+const WAITING_MAX: usize = 4 * TASKS_MAX;
 /// The largest pictures take half a second.
 const STUCK: Duration = Duration::from_secs(10);
 const STUCK_CPU: Duration = Duration::from_secs(5);

@@ -304,7 +304,7 @@ impl Seen {
 /// # Panics
 /// If a size is beyond what is allowed.
 pub fn check_any_bytes(bytes: &[u8]) {
-    for codec in ALL_CODECS {
+    for codec in Codec::ALL {
         let mut headers = Headers::new(codec);
         let (first, second) = bytes.split_at(bytes.len() / 2);
         for part in [bytes, first, second] {
@@ -334,19 +334,6 @@ const fn reduced(first: u32, second: u32) -> Option<(u32, u32)> {
 
 /// Longest side of a picture that is believed: level 6.2 of H.264 and HEVC allows up to 16888.
 const SIDE_PIXELS_MAX: u32 = 16_888;
-
-const ALL_CODECS: [Codec; 10] = [
-    Codec::Mpeg1Video,
-    Codec::Mpeg2Video,
-    Codec::H264,
-    Codec::Hevc,
-    Codec::Aac,
-    Codec::AacLatm,
-    Codec::MpegAudio,
-    Codec::Ac3,
-    Codec::Eac3,
-    Codec::Smpte302m,
-];
 
 #[cfg(test)]
 mod tests {

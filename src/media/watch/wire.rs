@@ -283,7 +283,7 @@ impl<'a> Reader<'a> {
 
     fn unit(&mut self) -> Result<AccessUnit, WireError> {
         let codec = usize::from(self.byte()?);
-        let codec = CODECS.into_iter().find(|other| *other as usize == codec).ok_or(WireError)?;
+        let codec = Codec::ALL.into_iter().find(|other| *other as usize == codec).ok_or(WireError)?;
         let pid = u16::try_from(self.u32()?).ok().and_then(Pid::new).ok_or(WireError)?;
         let (pts, dts) = (self.ticks()?, self.ticks()?);
         let bytes = self.bytes(UNIT_BYTES_MAX)?.to_vec();
@@ -372,17 +372,6 @@ const TAG_PROOF: u8 = 8;
 const WORK_SOUND: u8 = 8;
 const WORK_PROOF: u8 = 16;
 const TURNS: [Turn; 4] = [Turn::BlackBegins, Turn::BlackEnds, Turn::FreezeBegins, Turn::FreezeEnds];
-const CODECS: [Codec; 9] = [
-    Codec::Mpeg1Video,
-    Codec::Mpeg2Video,
-    Codec::H264,
-    Codec::Hevc,
-    Codec::Aac,
-    Codec::AacLatm,
-    Codec::MpegAudio,
-    Codec::Ac3,
-    Codec::Eac3,
-];
 
 #[cfg(test)]
 mod tests {
@@ -443,6 +432,16 @@ mod tests {
                 bytes[at] = value;
             }
             check_any_bytes(&bytes);
+        }
+    }
+
+    #[test]
+    fn every_codec_has_its_number() {
+        for codec in Codec::ALL {
+            let Request::Do(stream, mut job) = request(Work::Sound { anew: false }) else { unreachable!("a job") };
+            job.units.iter_mut().for_each(|unit| Arc::make_mut(unit).codec = codec);
+            let request = Request::Do(stream, job);
+            assert_eq!(Request::decode(&request.encode()), Ok(request));
         }
     }
 

@@ -49,6 +49,20 @@ pub enum Codec {
 }
 
 impl Codec {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Mpeg1Video,
+        Self::Mpeg2Video,
+        Self::H264,
+        Self::Hevc,
+        Self::Aac,
+        Self::AacLatm,
+        Self::MpegAudio,
+        Self::Ac3,
+        Self::Eac3,
+        Self::Smpte302m,
+    ];
+
     /// The codec of a `stream_type` (13818-1 table 2-34, and ATSC A/53 for AC-3) with the stream's descriptors: private
     /// PES data says in a descriptor what it is (EN 300 468 table 12). `None` for what is not read here.
     #[must_use]
