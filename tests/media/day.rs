@@ -19,7 +19,7 @@ fn an_hour_of_normal_programme_raises_no_alarm() {
 }
 
 #[test]
-#[ignore = "takes a minute: cargo test --release --test media day -- --ignored --nocapture"]
+#[ignore = "minutes without optimisation: `.ci/run day` runs it"]
 fn a_day_of_normal_programme_raises_no_alarm() {
     let alarms = watch(86_400, &[]);
     eprintln!("24 h, 86400 pictures, {} samples of sound: {alarms:?}", 86_400 * RATE_HZ);
