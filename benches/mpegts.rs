@@ -10,6 +10,7 @@
 //! - `starts`: nothing but beginnings of pictures without an end, to make work on purpose.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on may panic")]
 #![allow(clippy::print_stdout, reason = "figures are what it is for")]
+#![allow(clippy::disallowed_methods, reason = "time is what it measures, also where there are no adapters")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -195,7 +196,7 @@ impl Unit {
         // Bytes without a start code among them, each packet's another.
         let mut payload = [0; 184];
         for (at, byte) in (0..).zip(&mut payload) {
-            *byte = 1 | ((slot * 7 + at) * 0x9e37_79b9 >> 13) as u8;
+            *byte = 1 | (((slot * 7 + at) * 0x9e37_79b9) >> 13) as u8;
         }
         if starts {
             let pts = slot / every * 3_600 % (1 << 15);

@@ -392,7 +392,7 @@ impl Judge {
                 continue;
             }
             let known = self.streams.iter().find(|known| known.pid == stream.pid).copied();
-            streams.push(known.unwrap_or(StreamWatch::new(stream.pid, begun)));
+            streams.push(known.unwrap_or_else(|| StreamWatch::new(stream.pid, begun)));
         }
         self.streams = streams;
         for program in programs.list() {

@@ -7,25 +7,21 @@ use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::mux::tables::ORIGINAL_NETWORK;
 use crate::proto::mpegts::psi::{Section, finish, length_field, start};
 
-/// When each of them was sent last. A clean stream has none: each comes with its fault.
+/// When each of [`TABLES`] was sent last. A clean stream has none: each comes with its fault.
 #[derive(Debug, Default)]
 pub(super) struct Others {
-    sent: [Option<Duration>; FAULTS.len()],
+    sent: [Option<Duration>; TABLES.len()],
 }
 
 impl Others {
-    /// What is due now, of one table whole sections one behind the other, and where it goes. They fit into one TS packet.
+    /// What is due now and where it goes. It fits into one TS packet.
     pub(super) fn due(&mut self, config: &Config, elapsed: Duration) -> Option<(Pid, Section)> {
-        let (fault, sent) = FAULTS.into_iter().zip(&mut self.sent).find(|(fault, sent)| {
+        let ((_, pid, sections), sent) = TABLES.into_iter().zip(&mut self.sent).find(|((fault, ..), sent)| {
             let every = if config.on_for(*fault, elapsed).is_some() { SLOW } else { IN_TIME };
             config.schedule(*fault).is_some() && sent.is_none_or(|sent| elapsed >= sent + every)
         })?;
         *sent = Some(elapsed);
-        Some(match fault {
-            Fault::NitOtherGap => (Pid::NIT, nit()),
-            Fault::SdtOtherGap => (Pid::SDT, sdt()),
-            _ => (Pid::EIT, [0, 1].into_iter().flat_map(eit).collect()),
-        })
+        Some((pid, sections()))
     }
 }
 
@@ -45,8 +41,13 @@ fn sdt() -> Section {
     finish(section, 0xf000)
 }
 
+/// Both sections, of present and following events, one behind the other.
+fn eit() -> Section {
+    [0, 1].into_iter().flat_map(half_of_eit).collect()
+}
+
 /// EN 300 468 5.2.4: a service without events; 0 for the present one, 1 for the one that follows.
-fn eit(number: u8) -> Section {
+fn half_of_eit(number: u8) -> Section {
     let mut section = start(0x4f, SERVICE, 0);
     section[6..8].copy_from_slice(&[number, 1]);
     section.extend(STREAM.to_be_bytes());
@@ -55,11 +56,14 @@ fn eit(number: u8) -> Section {
     finish(section, 0xf000)
 }
 
-const FAULTS: [Fault; 3] = [Fault::NitOtherGap, Fault::SdtOtherGap, Fault::EitOtherGap];
+type Make = fn() -> Section;
+/// With which fault each comes, where it goes, and what it is.
+const TABLES: [(Fault, Pid, Make); 3] =
+    [(Fault::NitOtherGap, Pid::NIT, nit), (Fault::SdtOtherGap, Pid::SDT, sdt), (Fault::EitOtherGap, Pid::EIT, eit)];
 /// Neither is the signal's own.
 const STREAM: u16 = 0x0002;
 const SERVICE: u16 = 0x0002;
 /// A fifth of what TR 101 290 3.1b, 3.5b and 3.6b allow.
 const IN_TIME: Duration = Duration::from_secs(2);
-/// Half as much again.
+/// Half as much again as they allow.
 const SLOW: Duration = Duration::from_secs(15);
