@@ -32,7 +32,7 @@ fn main() {
     }
     let rounds = if std::env::args().any(|argument| argument == "--quick") { 5 } else { 60 };
     let broadcast = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ts/test-026.ts")).unwrap();
-    println!("{:<10} {:<44} {:>12} {:>18}", "stream", "what", "ns/TS packet", "of a core at 1 Gb/s");
+    println!("| stream | what | ns for each TS packet | of a core at 1 Gb/s |\n|---|---|---|---|");
     for (name, bytes, rate_bps) in [
         ("programme", programme(), PROGRAMME_BPS),
         ("broadcast", broadcast, 7_155_787),
@@ -52,7 +52,7 @@ fn main() {
         for ((what, _), least) in jobs.iter().zip(least) {
             let each = least / packets;
             let percent = each * 1e9 / (TS_PACKET_BYTES as f64 * 8.0) / 1e9 * 100.0;
-            println!("{name:<10} {what:<44} {each:>12.2} {percent:>17.2} %");
+            println!("| {name} | {what} | {each:.2} | {percent:.2} % |");
         }
     }
 }
