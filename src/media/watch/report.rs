@@ -329,6 +329,15 @@ pub struct WatchCounts {
     pub sounds_passed_over: u64,
     /// Changes of metadata.
     pub metadata_changes: u64,
+    /// Beginnings and ends of black and freeze that were proven to the picture, and those that could not be: there was no
+    /// time for it, the pictures were not kept, or they could not be decoded.
+    pub edges_proven: u64,
+    /// See [`WatchCounts::edges_proven`].
+    pub edges_unproven: u64,
+    /// Groups of pictures that were not kept for proofs because they took too much memory.
+    pub groups_dropped: u64,
+    /// Times that this watch began anew because its own code failed.
+    pub restarts: u64,
     /// Decoders that crashed or took too long over this stream.
     pub decoder_restarts: u64,
     /// Events that nobody took in time.
