@@ -26,6 +26,7 @@ fn main() {
     let thumbnails = Settings { thumbnail_every: Some(Duration::from_secs(5)), content_quality: false };
     measure("50 streams, a thumbnail every 5 s", 50, thumbnails, &clip, seconds);
     measure("50 streams, metadata only", 50, Settings::default(), &clip, seconds);
+    measure("1,000 streams of which nothing comes", 1_000, Settings::default(), &[], seconds);
 }
 
 fn measure(what: &str, streams: usize, settings: Settings, clip: &[u8], seconds: u64) {
@@ -44,7 +45,7 @@ fn measure(what: &str, streams: usize, settings: Settings, clip: &[u8], seconds:
             break;
         }
         let due = (passed.as_secs_f64() * RATE_BPS / 8.0 / 1_316.0) as usize;
-        for at in sent..due {
+        for at in sent..if payloads.is_empty() { sent } else { due } {
             // Streams begin at different places of the clip, so that their key frames do not come all at once.
             for (index, publisher) in publishers.iter_mut().enumerate() {
                 let payload = payloads[(at + index * payloads.len() / streams) % payloads.len()];

@@ -50,7 +50,33 @@ fn a_decoder_that_is_killed_costs_a_picture_and_no_more() {
     assert!(events.iter().any(|event| matches!(event, Event::DecoderRestarted { .. })), "{events:?}");
 }
 
+#[test]
+fn a_watch_that_fails_begins_anew_and_hurts_no_other() {
+    let mut bed = Bed::new(Placement::Threads);
+    let second = Publisher::new(bed.pool.clone(), 4_096);
+    let sink = Box::new(|_, event| panic!("meant to be seen in the output of the test: {event:?}"));
+    let id = bed.watchers.add(second.subscribe(), Settings::default(), sink);
+    bed.second = Some(second);
+    let streams_of = |bed: &Bed| bed.watchers.report(id).map_or(0, |report| report.metadata.streams.len());
+    while streams_of(&bed) == 0 {
+        bed.play_on();
+    }
+    // Nothing comes any more, which is an event.
+    let second = bed.second.take();
+    while bed.watchers.report(id).is_none_or(|report| report.counts.restarts == 0) {
+        bed.play_on();
+    }
+    bed.play_on();
+    bed.second = second;
+    while streams_of(&bed) == 0 {
+        bed.play_on();
+    }
+}
+
 struct Bed {
+    pool: Pool,
+    /// Gets the same packets.
+    second: Option<Publisher>,
     publisher: Publisher,
     signal: TestPicture,
     start: Time,
@@ -64,7 +90,7 @@ impl Bed {
         let pool = Pool::new(PoolLimits::default());
         let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: 0 };
         let config = picture::Config::new(Bitrate::from_bps(2_000_000)).unwrap();
-        let publisher = Publisher::new(pool, 4_096);
+        let publisher = Publisher::new(pool.clone(), 4_096);
         let watchers = Watchers::spawn(WatchersConfig { budget_per_mille: 2_000, placement }).unwrap();
         let (sender, events) = sync_channel(1_000);
         let sender = Arc::new(Mutex::new(sender));
@@ -72,7 +98,13 @@ impl Bed {
         let sink = Box::new(move |now, event| drop(sender.lock().unwrap().try_send((now, event))));
         let id = watchers.add(publisher.subscribe(), settings, sink);
         let signal = TestPicture::new(config, &surroundings);
-        Self { publisher, signal, start: clock::now(), watchers, id, events }
+        Self { pool, second: None, publisher, signal, start: clock::now(), watchers, id, events }
+    }
+
+    /// Until there is another report of it.
+    fn play_on(&mut self) {
+        let before = self.watchers.report(self.id).map(|report| report.at);
+        self.play_until(|report| Some(report.at) > before);
     }
 
     /// In real time, for a minute at most: the machine may have other things to do.
@@ -83,7 +115,13 @@ impl Bed {
             assert!(now.since(begin) < Duration::from_secs(60), "{:?}", self.watchers.report(self.id));
             self.signal.handle_timeout(Time::ZERO + now.since(self.start));
             while let Some(packet) = self.signal.poll_packet() {
+                if let Some(second) = &mut self.second {
+                    second.publish(packet.clone());
+                }
                 self.publisher.publish(packet);
+            }
+            if let Some(second) = &mut self.second {
+                second.flush(second.head());
             }
             self.publisher.flush(self.publisher.head());
             if let Some(report) = self.watchers.report(self.id).filter(|report| done(report)) {

@@ -365,3 +365,50 @@ const SHARED_EVERY: Duration = Duration::from_secs(1);
 /// After a watch failed, and after many in a row.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{LagPolicy, Meta, PoolLimits, Publisher};
+    use crate::proto::mpegts::psi::{Pat, Pmt, packet_of};
+    use crate::proto::mpegts::{Pid, TS_PACKET_BYTES, TsPacket};
+
+    #[test]
+    fn what_was_missed_is_told_before_what_came_after_it() {
+        let pool = crate::bus::Pool::new(PoolLimits::default());
+        let mut publisher = Publisher::new(pool.clone(), 16);
+        let subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        let mut stream = Stream::new(Time::ZERO, Settings::default(), subscriber, Box::new(|_, _| {}));
+        let mut publish = |packet: [u8; TS_PACKET_BYTES]| {
+            publisher.publish(pool.copy(&packet, Meta::default()).unwrap());
+            publisher.flush(publisher.head());
+        };
+        let (table, video) = (Pid::from_low_bits(0x100), Pid::from_low_bits(0x101));
+        let pmt = Pmt { program: 1, version: 0, pcr_pid: video, streams: &[(0x1b, video)] };
+        // So that it is known where packets begin.
+        let nothing = TsPacket { pid: Pid::NULL, payload: Some(&[0; 184]), ..TsPacket::default() };
+        let mut bytes = [0; TS_PACKET_BYTES];
+        nothing.write(&mut bytes);
+        (0..5).for_each(|_| publish(bytes));
+        publish(packet_of(&Pat { stream_id: 1, version: 0, programs: &[(1, table)] }.section(), Pid::PAT));
+        publish(packet_of(&pmt.section(), table));
+        let packet = |is_start, counter: u8| {
+            let mut payload = vec![0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5, 0x21, 0, 1, 0, 1, 0, 0, 1, 0x09, 0xf0];
+            payload.resize(184, 0xff);
+            let packet =
+                TsPacket { payload_unit_start: is_start, pid: video, payload: Some(&payload), ..TsPacket::default() };
+            let mut bytes = [0; TS_PACKET_BYTES];
+            packet.write(&mut bytes);
+            bytes[3] = bytes[3] & 0xf0 | counter % 16;
+            bytes
+        };
+        publish(packet(true, 0));
+        assert_eq!(stream.read(Time::ZERO), 8);
+        // As many are overwritten as the counter has values, so it does not show.
+        (1..=31).for_each(|counter| publish(packet(false, counter)));
+        publish(packet(true, 0));
+        assert_eq!(stream.read(Time::ZERO), 16);
+        let counts = stream.watch.counts();
+        assert_eq!((counts.packets_missed, counts.units, counts.units_damaged), (16, 0, 1));
+    }
+}

@@ -368,7 +368,7 @@ mod tests {
         bed.end(Defect::Black);
         let kept = bed.edges.bytes();
         assert_eq!(kept, 3 * 1_000 + 2 * 1_000);
-        for (bytes_max, left) in [(3_000, 2_000), (1_999, 0)] {
+        for (bytes_max, left) in [(3_000, 3_000), (1_999, 0)] {
             let Bed { edges, events, counts, .. } = &mut bed;
             edges.set_bytes_max(bytes_max, &mut Out { events, counts });
             assert_eq!(bed.edges.bytes_held(), left);

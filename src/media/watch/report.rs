@@ -148,6 +148,30 @@ impl Default for Content {
     }
 }
 
+impl Content {
+    /// Nothing is known, for one reason.
+    #[must_use]
+    pub fn unknown(reason: Reason) -> Self {
+        Self { video: Some(reason.clone()), audio: Some(reason), ..Self::default() }
+    }
+}
+
+impl Report {
+    /// The same, of which nothing is true at present: it is too old, as there was no time for watching. What the stream
+    /// carries, and the last picture with its time, stay.
+    #[must_use]
+    pub fn outdated(&self) -> Self {
+        let was_off = |reason: &Option<Reason>| *reason == Some(Reason::Off);
+        let reason = |was: &Option<Reason>| Some(if was_off(was) { Reason::Off } else { Reason::Budget });
+        let Content { video, audio, last_check, .. } = &self.content;
+        let content =
+            Content { video: reason(video), audio: reason(audio), last_check: *last_check, ..Content::default() };
+        let mut metadata = Arc::clone(&self.metadata);
+        Arc::make_mut(&mut metadata).streams.iter_mut().for_each(|stream| stream.bit_rate = None);
+        Self { content, metadata, thumbnail_reason: reason(&self.thumbnail_reason), ..self.clone() }
+    }
+}
+
 /// Loudness after EBU R 128. `None` where nothing was loud enough to be measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Levels {

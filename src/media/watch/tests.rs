@@ -123,7 +123,7 @@ fn a_proof_does_not_keep_pictures_waiting() {
     bed.play(Duration::from_secs(5));
     bed.black = false;
     bed.play(Duration::from_secs(4));
-    let number = bed.held.expect("the end is to be proven").number;
+    let number = bed.held.as_ref().expect("the end is to be proven").number;
     let (decoded, told) = (bed.watch.counts().pictures_decoded, bed.take_events());
     assert!(matches!(told[..], [Event::Began { defect: Defect::Black, .. }]), "{told:?}");
     bed.play(Duration::from_secs(3));
