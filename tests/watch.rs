@@ -1,5 +1,6 @@
 //! Watching a stream in real time: in threads, and with a process that decodes and is killed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![allow(clippy::print_stdout, reason = "figures, for whoever asks for them")]
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -48,6 +49,32 @@ fn a_decoder_that_is_killed_costs_a_picture_and_no_more() {
     assert!(again.counts.pictures_decoded > 1);
     let events: Vec<Event> = bed.events.try_iter().map(|(_, event)| event).collect();
     assert!(events.iter().any(|event| matches!(event, Event::DecoderRestarted { .. })), "{events:?}");
+}
+
+#[test]
+fn streams_of_which_nothing_comes_cost_next_to_nothing() {
+    const STREAMS: u64 = 1_000;
+    let config = WatchersConfig { budget_per_mille: 500, placement: Placement::Threads };
+    let watchers = Watchers::spawn(config).unwrap();
+    let pool = Pool::new(PoolLimits::default());
+    let publishers: Vec<Publisher> = (0..STREAMS).map(|_| Publisher::new(pool.clone(), 16)).collect();
+    let settings = Settings { thumbnail_every: Some(Duration::from_secs(5)), content_quality: true };
+    let add = |publisher: &Publisher| watchers.add(publisher.subscribe(), settings, Box::new(|_, _| {}));
+    publishers.iter().for_each(|publisher| drop(add(publisher)));
+    // That nothing comes is known after five seconds.
+    let start = clock::now();
+    let wait = |span| {
+        while clock::now().since(start) < span {
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        (clock::now(), watchers.stats())
+    };
+    let (from, before) = wait(Duration::from_secs(7));
+    let (until, after) = wait(Duration::from_secs(10));
+    let seconds = until.since(from).as_secs_f64();
+    let (looks, cpu_ns) = (after.looks - before.looks, after.watching_cpu_ns - before.watching_cpu_ns);
+    assert!(looks as f64 <= (seconds + 1.0) * STREAMS as f64, "{looks} looks in {seconds} s");
+    println!("{STREAMS} streams without packets: {:.2} % of a core", cpu_ns as f64 / seconds / 1e7);
 }
 
 #[test]

@@ -399,7 +399,7 @@ mod tests {
                 TsPacket { payload_unit_start: is_start, pid: video, payload: Some(&payload), ..TsPacket::default() };
             let mut bytes = [0; TS_PACKET_BYTES];
             packet.write(&mut bytes);
-            bytes[3] = bytes[3] & 0xf0 | counter % 16;
+            bytes[3] = bytes[3] & 0xf0 | (counter % 16);
             bytes
         };
         publish(packet(true, 0));

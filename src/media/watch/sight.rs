@@ -533,3 +533,32 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const PATIENCE_MIN: Duration = Duration::from_secs(10);
 /// A stream in which none came for so long has none.
 const ALONE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::Events;
+    use super::*;
+
+    #[test]
+    fn a_picture_that_was_begun_before_the_clock_jumped_is_not_finished_after_it() {
+        for (jump, is_whole) in [(0, true), (20 * 90_000, false)] {
+            let mut sight = Sight::new(Time::ZERO, Pid::default(), Some(Codec::H264), "h264");
+            let (mut events, mut counts) = (Events::default(), WatchCounts::default());
+            let settings = Settings { thumbnail_every: None, content_quality: true };
+            let fields = [(90_000, Entry::Key), (91_800 + jump, Entry::None)];
+            for (pts, entry) in fields {
+                let unit = AccessUnit {
+                    pid: Pid::default(),
+                    codec: Codec::H264,
+                    pts: Some(Ticks90k(pts)),
+                    dts: None,
+                    bytes: vec![0; 100],
+                };
+                let picture = Picture { entry, structure: Structure::Field, reference: true };
+                let out = &mut Out { events: &mut events, counts: &mut counts };
+                sight.handle_unit(Time::ZERO, unit, Some(picture), &settings, SAMPLED_EVERY, out);
+            }
+            assert_eq!(sight.has_job(), is_whole, "{jump}");
+        }
+    }
+}
