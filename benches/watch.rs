@@ -38,6 +38,8 @@ fn main() {
     let thumbnails = Settings { thumbnail_every: Some(Duration::from_secs(5)), content_quality: false };
     measure(&format!("50 of {name}, a thumbnail every 5 s"), 50, thumbnails, clip, seconds);
     measure(&format!("50 of {name}, metadata only"), 50, Settings::default(), clip, seconds);
+    let nothing = Clip { bytes: Vec::new(), seconds: 1 };
+    measure("1,000 of which nothing comes", 1_000, Settings::default(), &nothing, seconds);
 }
 
 /// Name, and what ffmpeg is told. The first is what thumbnails are made of.

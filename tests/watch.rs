@@ -1,5 +1,6 @@
 //! Watching a stream in real time: in threads, and with a process that decodes and is killed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![allow(clippy::print_stdout, reason = "figures, for whoever asks for them")]
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -50,7 +51,61 @@ fn a_decoder_that_is_killed_costs_a_picture_and_no_more() {
     assert!(events.iter().any(|event| matches!(event, Event::DecoderRestarted { .. })), "{events:?}");
 }
 
+#[test]
+fn streams_of_which_nothing_comes_cost_next_to_nothing() {
+    const STREAMS: u64 = 1_000;
+    let config = WatchersConfig { budget_per_mille: 500, placement: Placement::Threads };
+    let watchers = Watchers::spawn(config).unwrap();
+    let pool = Pool::new(PoolLimits::default());
+    let publishers: Vec<Publisher> = (0..STREAMS).map(|_| Publisher::new(pool.clone(), 16)).collect();
+    let settings = Settings { thumbnail_every: Some(Duration::from_secs(5)), content_quality: true };
+    let add = |publisher: &Publisher| watchers.add(publisher.subscribe(), settings, Box::new(|_, _| {}));
+    for publisher in &publishers {
+        add(publisher);
+    }
+    // That nothing comes is known after five seconds.
+    let start = clock::now();
+    let wait = |span| {
+        while clock::now().since(start) < span {
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        (clock::now(), watchers.stats())
+    };
+    let (from, before) = wait(Duration::from_secs(7));
+    let (until, after) = wait(Duration::from_secs(10));
+    let seconds = until.since(from).as_secs_f64();
+    let (looks, cpu_ns) = (after.looks - before.looks, after.watching_cpu_ns - before.watching_cpu_ns);
+    assert!(looks as f64 <= (seconds + 1.0) * STREAMS as f64, "{looks} looks in {seconds} s");
+    println!("{STREAMS} streams without packets: {:.2} % of a core", cpu_ns as f64 / seconds / 1e7);
+}
+
+#[test]
+fn a_watch_that_fails_begins_anew_and_hurts_no_other() {
+    let mut bed = Bed::new(Placement::Threads);
+    let second = Publisher::new(bed.pool.clone(), 4_096);
+    let sink = Box::new(|_, event| panic!("meant to be seen in the output of the test: {event:?}"));
+    let id = bed.watchers.add(second.subscribe(), Settings::default(), sink);
+    bed.second = Some(second);
+    let streams_of = |bed: &Bed| bed.watchers.report(id).map_or(0, |report| report.metadata.streams.len());
+    while streams_of(&bed) == 0 {
+        bed.play_on();
+    }
+    // Nothing comes any more, which is an event.
+    let second = bed.second.take();
+    while bed.watchers.report(id).is_none_or(|report| report.counts.restarts == 0) {
+        bed.play_on();
+    }
+    bed.play_on();
+    bed.second = second;
+    while streams_of(&bed) == 0 {
+        bed.play_on();
+    }
+}
+
 struct Bed {
+    pool: Pool,
+    /// Gets the same packets.
+    second: Option<Publisher>,
     publisher: Publisher,
     signal: TestPicture,
     start: Time,
@@ -64,7 +119,7 @@ impl Bed {
         let pool = Pool::new(PoolLimits::default());
         let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: 0 };
         let config = picture::Config::new(Bitrate::from_bps(2_000_000)).unwrap();
-        let publisher = Publisher::new(pool, 4_096);
+        let publisher = Publisher::new(pool.clone(), 4_096);
         let watchers = Watchers::spawn(WatchersConfig { budget_per_mille: 2_000, placement }).unwrap();
         let (sender, events) = sync_channel(1_000);
         let sender = Arc::new(Mutex::new(sender));
@@ -72,7 +127,13 @@ impl Bed {
         let sink = Box::new(move |now, event| drop(sender.lock().unwrap().try_send((now, event))));
         let id = watchers.add(publisher.subscribe(), settings, sink);
         let signal = TestPicture::new(config, &surroundings);
-        Self { publisher, signal, start: clock::now(), watchers, id, events }
+        Self { pool, second: None, publisher, signal, start: clock::now(), watchers, id, events }
+    }
+
+    /// Until there is another report of it.
+    fn play_on(&mut self) {
+        let before = self.watchers.report(self.id).map(|report| report.at);
+        self.play_until(|report| Some(report.at) > before);
     }
 
     /// In real time, for a minute at most: the machine may have other things to do.
@@ -83,7 +144,13 @@ impl Bed {
             assert!(now.since(begin) < Duration::from_secs(60), "{:?}", self.watchers.report(self.id));
             self.signal.handle_timeout(Time::ZERO + now.since(self.start));
             while let Some(packet) = self.signal.poll_packet() {
+                if let Some(second) = &mut self.second {
+                    second.publish(packet.clone());
+                }
                 self.publisher.publish(packet);
+            }
+            if let Some(second) = &mut self.second {
+                second.flush(second.head());
             }
             self.publisher.flush(self.publisher.head());
             if let Some(report) = self.watchers.report(self.id).filter(|report| done(report)) {

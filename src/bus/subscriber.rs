@@ -122,7 +122,8 @@ impl Subscriber {
         let end = self.known_head.min(self.next + (packets_max as u64).min(LENT_MAX));
         self.reader.announce(self.next..end);
         let at_key_frames = self.policy == LagPolicy::ToNextKeyFrame;
-        let mut lent = Lent { shared: &self.shared, next: self.next, end, missed: 0, skip: self.skip, at_key_frames };
+        let (shared, next, skip) = (&*self.shared, self.next, self.skip);
+        let mut lent = Lent { shared, next, end, missed: 0, missed_before: self.missed, skip, at_key_frames };
         let result = look(&mut lent);
         let missed = lent.missed;
         self.skip = lent.skip;
@@ -259,8 +260,17 @@ pub struct Lent<'batch> {
     next: u64,
     end: u64,
     missed: u64,
+    missed_before: u64,
     skip: Skip,
     at_key_frames: bool,
+}
+
+impl Lent<'_> {
+    /// Packets missed before the one that was given last, of those that [`Subscriber::take_missed`] has not told yet.
+    #[must_use]
+    pub const fn missed(&self) -> u64 {
+        self.missed_before + self.missed
+    }
 }
 
 impl<'batch> Iterator for Lent<'batch> {

@@ -36,6 +36,8 @@ pub struct Metadata {
     pub programs: Vec<ProgramMetadata>,
     /// In the order of programs, and in theirs.
     pub streams: Vec<StreamMetadata>,
+    /// How old this is, in milliseconds; null until there is anything.
+    pub age_ms: Option<u64>,
 }
 
 /// One program.
@@ -136,6 +138,9 @@ pub struct ContentQuality {
     pub loudness: Option<Loudness>,
     /// Why something is not known.
     pub analysis: Analysis,
+    /// How old this is, in milliseconds: 2000 at most, unless there is no computing time, and of what is older than 5000
+    /// nothing is known any more; null until there is anything.
+    pub age_ms: Option<u64>,
 }
 
 /// Since when something has been wrong; RFC 3339, UTC.
@@ -208,6 +213,7 @@ impl Metadata {
             flow_id: id.into(),
             programs: programs.iter().map(ProgramMetadata::from).collect(),
             streams: streams.iter().map(StreamMetadata::from).collect(),
+            age_ms: report.map(age_ms),
         }
     }
 }
@@ -265,8 +271,15 @@ impl From<&watch::StreamMetadata> for StreamMetadata {
     }
 }
 
-impl From<&Content> for ContentQuality {
-    fn from(content: &Content) -> Self {
+impl ContentQuality {
+    /// Of the last report; before there is one nothing is known.
+    #[must_use]
+    pub fn new(report: Option<&Report>) -> Self {
+        let content = report.map_or_else(|| Content::unknown(Reason::Listening), |report| report.content.clone());
+        Self { age_ms: report.map(age_ms), ..Self::of(&content) }
+    }
+
+    fn of(content: &Content) -> Self {
         let time = |time: Option<Time>| time.map(|time| rfc3339(wall_at(time)));
         Self {
             black_frame_detected: content.black,
@@ -286,6 +299,7 @@ impl From<&Content> for ContentQuality {
                 audio: content.audio.as_ref().into(),
                 sampled_every_sec: content.sampled_every.map(|every| every.as_secs_f64()),
             },
+            age_ms: None,
         }
     }
 }
@@ -324,6 +338,10 @@ fn pixel_format(video: &VideoFormat) -> String {
     let range = if video.colour.full_range && video.depth == 8 && video.chroma != Chroma::Luma400 { "j" } else { "" };
     let layout = if range.is_empty() { layout.to_string() } else { layout.replacen("yuv", "yuvj", 1) };
     if video.depth == 8 { layout } else { format!("{layout}{}le", video.depth) }
+}
+
+fn age_ms(report: &Report) -> u64 {
+    u64::try_from(clock::now().since(report.at).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The wall-clock moment of a monotonic one, by the clocks of now.
@@ -378,7 +396,11 @@ mod tests {
             loudness: Some(Levels { true_peak_dbtp: Some(f32::NEG_INFINITY), ..Levels::default() }),
             ..Content::default()
         };
-        let json = serde_json::to_value(ContentQuality::from(&content)).unwrap();
+        let nothing = serde_json::to_value(ContentQuality::new(None)).unwrap();
+        assert_eq!((&nothing["analysis"]["video"]["state"], &nothing["age_ms"]), (&json!("listening"), &Value::Null));
+        let report = Report { content, ..Report::default() };
+        let json = serde_json::to_value(ContentQuality::new(Some(&report))).unwrap();
+        assert!(json["age_ms"].is_u64());
         assert_eq!(json["black_frame_detected"], Value::Null);
         assert_eq!(json["silent_audio_detected"], false);
         let video = json!({ "state": "unsupported", "detail": "not decoded here: av1" });

@@ -406,7 +406,7 @@ impl From<&Histogram> for Spans {
 
 fn content_quality(snapshot: &FlowSnapshot) -> Option<ContentQuality> {
     let watch = snapshot.watch.as_deref().filter(|watch| watch.settings.content_quality)?;
-    watch.report.as_deref().map(|report| ContentQuality::from(&report.content))
+    Some(ContentQuality::new(watch.report.as_deref()))
 }
 
 fn millis(span: Duration) -> f64 {

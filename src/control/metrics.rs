@@ -117,7 +117,7 @@ const STREAMS: [Family<Snapshot>; 10] = [
     }),
 ];
 
-const WATCHED: [Family<Report>; 15] = [
+const WATCHED: [Family<Report>; 18] = [
     ("video_black", "gauge", "1 if the picture is black, 0 if not; none if unknown.", |of| {
         of.content.black.and_then(flag)
     }),
@@ -157,6 +157,16 @@ const WATCHED: [Family<Report>; 15] = [
     ("watch_missed_packets_total", "counter", "Packets that were overwritten before they were looked at.", |of| {
         number(of.counts.packets_missed)
     }),
+    ("watch_edges_unproven_total", "counter", "Edges of black and freeze that are exact to key frames only.", |of| {
+        number(of.counts.edges_unproven)
+    }),
+    (
+        "watch_groups_dropped_total",
+        "counter",
+        "Groups of pictures that there was no memory for to prove edges.",
+        |of| number(of.counts.groups_dropped),
+    ),
+    ("watch_restarts_total", "counter", "Times that watching failed and began anew.", |of| number(of.counts.restarts)),
 ];
 
 const OUTPUTS: [Family<OutputSnapshot>; 11] = [

@@ -224,17 +224,23 @@ impl ManagedFlow {
         self.eyes.plan.settings()?;
         let monitor = &self.config()?.monitor;
         let settings = Settings { thumbnail_every: monitor.thumbnail_every, content_quality: monitor.content_quality };
+        let now = clock::now();
         let of_source = |(slot, eye): &(SourceSlot, Eye)| {
             let source = self.sources.iter().find(|source| source.slot == *slot)?;
-            Some((source.config.name.clone(), eye.report()?))
+            Some((source.config.name.clone(), current(eye.report()?, now)))
         };
         let each: Vec<(SourceName, Arc<Report>)> = self.eyes.sources.iter().filter_map(of_source).collect();
         let active = self.counters.active.value().checked_sub(1);
         let of_active = self.eyes.sources.iter().find(|(slot, _)| Some(u64::from(slot.0)) == active);
         let eye = self.eyes.flow.as_ref().or_else(|| of_active.map(|(_, eye)| eye));
-        let report = eye.and_then(Eye::report);
+        let report = eye.and_then(Eye::report).map(|report| current(report, now));
         Some(Box::new(WatchSnapshot { settings, report, sources: each }))
     }
+}
+
+/// What is shown of a report: not as the present what is too old to be that.
+fn current(report: Arc<Report>, now: Time) -> Arc<Report> {
+    if now.since(report.at) > REPORT_OLD { Arc::new(report.outdated()) } else { report }
 }
 
 /// What failover is told of a report: nothing, if it is too old to be true.
@@ -254,14 +260,14 @@ fn seen(report: &Report, now: Time) -> Seen<Option<bool>> {
 
 /// As often as a flow looks at what else its sources do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Reports are a second old at most, unless the machine has no time for watching.
+/// Reports are two seconds old at most, unless the machine has no time for watching.
 const REPORT_OLD: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::{FailoverConfig, MergeConfig, MonitorConfig, SourceConfig, url};
-    use crate::media::watch::Content;
+    use crate::media::watch::{Content, Reason};
     use crate::path::AllowList;
 
     fn flow(monitor: MonitorConfig, seen: Seen<bool>) -> FlowConfig {
@@ -294,9 +300,14 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_told() {
-        let content = Content { black: Some(true), video_present: Some(true), ..Content::default() };
+        let content = Content { black: Some(true), video_present: Some(true), video: None, ..Content::default() };
         let report = Report { content, ..Report::default() };
         let told = Seen { black: Some(true), no_video: Some(false), ..Seen::default() };
+        let shown = |now| current(Arc::new(report.clone()), now).content.clone();
+        assert_eq!(shown(Time::ZERO + REPORT_OLD), report.content);
+        let outdated = shown(Time::ZERO + REPORT_OLD + LOOK_EVERY);
+        assert_eq!((outdated.black, outdated.video_present, outdated.video), (None, None, Some(Reason::Budget)));
+        assert_eq!(outdated.audio, Some(Reason::Off), "that has not changed");
         assert_eq!(seen(&report, Time::ZERO + REPORT_OLD), told);
         assert_eq!(seen(&report, Time::ZERO + REPORT_OLD + LOOK_EVERY), Seen::default(), "it is too old");
     }

@@ -405,6 +405,21 @@ mod tests {
     }
 
     #[test]
+    fn few_bytes_do_not_have_much_decoded() {
+        let picture = grey_picture();
+        let slice = picture.windows(4).position(|bytes| bytes == [0, 0, 1, 1]).unwrap();
+        let end = picture.len() - 4;
+        let mut twice = picture[..end].to_vec();
+        twice.extend_from_slice(&picture[slice..]);
+        let refusal = Err(DecodeError::Damaged("more macroblocks than the picture has"));
+        assert_eq!(mpeg2::Decoder::default().decode(&twice), refusal);
+        let mut decoder = mpeg2::Decoder::default();
+        assert!(decoder.decode(&PREDICTED.repeat(4)).unwrap().is_some(), "sixteen pictures");
+        let refusal = Err(DecodeError::Damaged("too many pictures in a unit"));
+        assert_eq!(mpeg2::Decoder::default().decode(&PREDICTED.repeat(5)), refusal);
+    }
+
+    #[test]
     fn a_sequence_of_absurd_size_is_refused_before_anything_is_allocated() {
         let mut picture = grey_picture();
         // Two bits more of each side, in a sequence extension.

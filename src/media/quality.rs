@@ -7,7 +7,7 @@
 
 use ebur128::{EbuR128, Mode};
 
-use super::frame::{Frame, Samples};
+use super::frame::{Frame, Plane, Samples};
 use super::sound::Sound;
 use crate::units::Ticks90k;
 
@@ -97,7 +97,8 @@ impl Silence {
             let silent = sound.channels.iter().all(|channel| channel[index].abs() < SILENCE_MAX);
             if silent {
                 self.silent += 1;
-                if self.silent == needed {
+                // The rate may change, and so what is needed.
+                if self.silent >= needed && self.since.is_none() {
                     let start = at(index as u64 + 1).saturating_sub(SPAN_MIN_90K);
                     self.since = Some(Ticks90k(start));
                 }
@@ -223,6 +224,43 @@ pub(super) fn is_same(reference: &Frame, frame: &Frame) -> bool {
     sum as f64 / count as f64 / f64::from(1_u32 << frame.depth) <= FREEZE_MAX
 }
 
+/// A sixteenth of a frame's samples, spread over all of it: enough to say whether another one is like it where there is no
+/// room for the whole.
+#[derive(Clone, Debug)]
+pub(super) struct Sampled(Frame);
+
+impl Sampled {
+    pub(super) fn new(frame: &Frame) -> Self {
+        Self(Frame { chroma: frame.chroma, depth: frame.depth, planes: frame.planes.each_ref().map(sampled) })
+    }
+
+    /// See [`is_same`], of these samples alone.
+    pub(super) fn is_same(&self, frame: &Frame) -> bool {
+        is_same(&self.0, &Self::new(frame).0)
+    }
+
+    pub(super) const fn frame(&self) -> &Frame {
+        &self.0
+    }
+}
+
+/// Every fourth sample of every fourth row, each row's beginning one further on than that above.
+fn sampled(plane: &Plane) -> Plane {
+    fn pick<T: Copy>(samples: &[T], width: usize) -> Vec<T> {
+        let rows = samples.chunks(width.max(1)).step_by(SAMPLED);
+        rows.enumerate()
+            .flat_map(|(row, samples)| samples.iter().skip(row % SAMPLED).step_by(SAMPLED))
+            .copied()
+            .collect()
+    }
+    let samples = match &plane.samples {
+        Samples::Byte(samples) => Samples::Byte(pick(samples, plane.width)),
+        Samples::Word(samples) => Samples::Word(pick(samples, plane.width)),
+    };
+    // Its size is that of the whole: others have to be as large.
+    Plane { width: plane.width, height: plane.height, samples }
+}
+
 fn difference<T: Copy + Into<i32>>(before: &[T], now: &[T]) -> u64 {
     // By rows' worth, so that a sum of 32 bits is enough inside.
     let pieces = before.chunks(1_024).zip(now.chunks(1_024));
@@ -238,6 +276,7 @@ pub const SPAN_MIN_90K: u64 = 2 * 90_000;
 const BLACK_PIXEL_MAX: f64 = 0.10;
 /// `picture_black_ratio_th` of it.
 const BLACK_SHARE_MIN: f64 = 0.98;
+const SAMPLED: usize = 4;
 /// `noise` of freezedetect and silencedetect: -60 dB.
 const FREEZE_MAX: f64 = 0.001;
 const SILENCE_MAX: f32 = 0.001;
@@ -257,7 +296,6 @@ const MPEG_5_1: [ebur128::Channel; 6] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::frame::Plane;
     use crate::media::headers::Chroma;
 
     #[test]
@@ -320,6 +358,42 @@ mod tests {
         assert!((loudness.true_peak().unwrap() + 23.0).abs() < 0.3);
         loudness.push(&Sound { rate: 48_000, channels: &[] });
         assert_eq!(loudness.momentary(), None);
+    }
+
+    #[test]
+    fn silence_is_heard_when_the_rate_changes_meanwhile() {
+        let mut silence = Silence::default();
+        let quiet = vec![0.0_f32; 91_200];
+        silence.push(&Sound { rate: 48_000, channels: &[&quiet] }, Ticks90k(0));
+        assert_eq!(silence.since(), None, "1.9 s");
+        silence.push(&Sound { rate: 32_000, channels: &[&quiet[..6_400]] }, Ticks90k(171_000));
+        assert!(silence.since().is_some());
+    }
+
+    #[test]
+    fn a_few_samples_tell_what_all_of_them_do() {
+        let noise = |seed: u32| {
+            let mut state = seed;
+            let mut plane = |width: usize, height: usize| {
+                let samples = std::iter::repeat_with(|| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                });
+                Plane { width, height, samples: Samples::Byte(samples.take(width * height).collect()) }
+            };
+            let planes = [plane(160, 90), plane(80, 45), plane(80, 45)];
+            Frame { chroma: Chroma::Yuv420, depth: 8, planes }
+        };
+        let sampled = Sampled::new(&noise(1));
+        assert!(sampled.is_same(&noise(1)) && !sampled.is_same(&noise(2)));
+        // A small thing moves: 16 by 16 of 160 by 90.
+        let mut moved = noise(1);
+        let Samples::Byte(samples) = &mut moved.planes[0].samples else { unreachable!("bytes") };
+        samples.chunks_mut(160).skip(40).take(16).for_each(|row| row[70..86].iter_mut().for_each(|luma| *luma ^= 0xff));
+        assert!(!is_same(&noise(1), &moved) && !sampled.is_same(&moved));
+        let bytes: usize = sampled.frame().planes.iter().map(|plane| plane.samples.len()).sum();
+        assert!(bytes <= 160 * 90 * 3 / 2 / 15, "{bytes}");
+        assert!(!sampled.is_same(&flat(100)), "of another size");
     }
 
     fn flat(luma: u8) -> Frame {

@@ -71,9 +71,12 @@ pub(super) fn decode(
             channel = (channel + 1) % header.channels;
         }
     }
+    // The last sample of some channels may be missing.
+    let samples = planes.iter().map(Vec::len).min().unwrap_or_default();
     let mut channels: [&[f32]; CHANNELS_MAX] = [&[]; CHANNELS_MAX];
-    for (channel, plane) in channels.iter_mut().zip(planes.iter()) {
-        *channel = plane;
+    for (place, channel) in channels.iter_mut().enumerate().take(header.channels) {
+        let from = if header.channels == ORDER_OF_SIX.len() { ORDER_OF_SIX[place] } else { place };
+        *channel = planes.get(from).and_then(|plane| plane.get(..samples)).unwrap_or_default();
     }
     show(Sound { rate: RATE_HZ, channels: &channels[..header.channels.min(CHANNELS_MAX)] });
     Ok(())
@@ -88,6 +91,9 @@ const RATE_HZ: u32 = 48_000;
 /// Behind each sample: validity, user data, channel status, and the start of a block.
 const AES3_BITS: u32 = 4;
 const CHANNELS_MAX: usize = 8;
+/// Six channels are those of SMPTE ST 320: left, right, centre, low frequencies, the two surrounds. Where each of MPEG's
+/// order stands.
+const ORDER_OF_SIX: [usize; 6] = [2, 0, 1, 4, 5, 3];
 /// Pa and Pb of SMPTE ST 337 begin a burst of data; with more bits a sample only gets longer at its top.
 const DATA_PREAMBLE: (u16, u16) = (0xf872, 0x4e1f);
 
@@ -111,6 +117,17 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(decode(&bytes[..len], &mut Vec::new(), &mut |_| {}).is_err());
         }
+        // Three pairs, of which the third is missing the second time.
+        let pair = |value: u8| [0, value, 0xf0 & value << 4, 0, 0];
+        let mut six = vec![0, 25, 0x80, 0];
+        (1..=5).for_each(|value| six.extend(pair(value)));
+        let mut shown = Vec::new();
+        let mut show = |sound: Sound<'_>| shown.extend(sound.channels.iter().map(|channel| channel.to_vec()));
+        decode(&six, &mut Vec::new(), &mut show).unwrap();
+        assert!(shown.iter().all(|channel| channel.len() == 1), "{shown:?}");
+        let sample = |value: u8| f32::from((u16::from(value)).reverse_bits() as i16) / 32_768.0;
+        // The first of each pair: left, centre, left surround are channels 0, 2 and 4.
+        assert_eq!([shown[1][0], shown[0][0], shown[3][0]], [1, 2, 3].map(sample));
         let four = read(&[0x40, 0, 0x40, 0x20]).unwrap();
         assert_eq!((four.channels, four.bit_rate), (Some(4), Some(5_376_000 + 1_312)));
         assert_eq!(read(&[0, 5, 0, 0x30]), Err(HeaderError::Value));

@@ -84,7 +84,7 @@ fn a_browser_gets_it(server: &TestServer, path: &str) {
     wait_until("a picture that is not sent again", || {
         let (head, jpeg) = ask("");
         assert!(head.starts_with("http/1.1 200") && head.contains("content-type: image/jpeg"), "{head}");
-        assert!(head.contains("cache-control: private, no-cache") && head.contains("last-modified: "), "{head}");
+        assert!(head.contains("cache-control: no-store") && head.contains("last-modified: "), "{head}");
         assert_eq!(size_of_jpeg(&jpeg), Some((480, 270)));
         let tag = head.split("etag: ").nth(1).and_then(|rest| rest.lines().next()).unwrap().to_string();
         let (head, body) = ask(&format!("If-None-Match: {tag}\r\n"));

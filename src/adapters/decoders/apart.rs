@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::pool::Bench;
+use super::pool::{Bench, cpu_max};
 use crate::adapters::clock;
 use crate::media::watch::wire::Request;
 use crate::media::watch::{Failure, Job, Outcome};
@@ -25,30 +25,31 @@ impl Apart {
         Self { program, process: None, failures: 0, not_before: Time::ZERO }
     }
 
-    fn ask(&mut self, request: &Request) -> Option<Outcome> {
-        let process = match &mut self.process {
-            Some(process) => process,
-            none => {
-                pause_until(self.not_before);
-                none.insert(imp::Process::start(&self.program).ok()?)
-            }
-        };
-        process.ask(request).ok()
+    /// The process that is there, or another one as soon as it may be started.
+    fn process(&mut self) -> Option<&mut imp::Process> {
+        if self.process.is_none() {
+            pause_until(self.not_before);
+            self.process = imp::Process::start(&self.program).ok();
+        }
+        self.process.as_mut()
     }
 }
 
 impl Bench for Apart {
     fn run(&mut self, stream: u64, job: Job) -> Outcome {
-        let number = job.number;
+        let (number, cpu_max) = (job.number, cpu_max(&job.work));
+        // Waiting costs nothing.
+        let process = self.process();
         let started = clock::now();
-        let outcome = self.ask(&Request::Do(stream, job)).filter(|outcome| outcome.number == number);
-        if let Some(outcome) = outcome {
+        let outcome = process.and_then(|process| process.ask(&Request::Do(stream, job), cpu_max).ok());
+        // What it took says the system, and not who may have been taken over. Where it does not: what passed is never less.
+        let measured = self.process.as_ref().and_then(imp::Process::spent);
+        let cpu = measured.unwrap_or_else(|| clock::now().since(started));
+        if let Some(outcome) = outcome.filter(|outcome| outcome.number == number) {
             self.failures = 0;
-            return outcome;
+            return Outcome { cpu, ..outcome };
         }
-        // What it took is not known exactly: what passed is never less.
-        let spent = self.process.take().and_then(|process| process.end());
-        let cpu = spent.unwrap_or_else(|| clock::now().since(started));
+        self.process = None;
         self.failures += 1;
         self.not_before = clock::now() + (PAUSE_MIN * 2_u32.pow(self.failures.min(10) - 1)).min(PAUSE_MAX);
         Outcome { number, result: Err(Failure::Crashed), cpu }
@@ -116,10 +117,12 @@ mod imp {
             Ok(Self { child, connection, spent: Duration::ZERO, message: Vec::new() })
         }
 
-        pub(super) fn ask(&mut self, request: &Request) -> io::Result<Outcome> {
+        /// Has the job done, which may take so much computing time.
+        pub(super) fn ask(&mut self, request: &Request, cpu_max: Duration) -> io::Result<Outcome> {
             self.spent = self.cpu().unwrap_or_default();
             let pid = self.child.id();
-            let mut patient = Patient { connection: &self.connection, pid, began: clock::now(), spent: self.spent };
+            let (connection, spent) = (&self.connection, self.spent);
+            let mut patient = Patient { connection, pid, began: clock::now(), spent, cpu_max };
             write_message(&mut patient, &request.encode())?;
             if !read_message(&mut patient, &mut self.message)? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -131,11 +134,9 @@ mod imp {
             write_message(&mut self.connection, &request.encode())
         }
 
-        /// Kills it; what it took for its last job, if that is known.
-        pub(super) fn end(mut self) -> Option<Duration> {
-            let spent = self.cpu().map(|cpu| cpu.saturating_sub(self.spent));
-            self.kill();
-            spent
+        /// What it took for its last job, if that is known.
+        pub(super) fn spent(&self) -> Option<Duration> {
+            self.cpu().map(|cpu| cpu.saturating_sub(self.spent))
         }
 
         fn cpu(&self) -> Option<Duration> {
@@ -160,6 +161,7 @@ mod imp {
         pid: u32,
         began: Time,
         spent: Duration,
+        cpu_max: Duration,
     }
 
     impl Patient<'_> {
@@ -171,7 +173,7 @@ mod imp {
                     return result;
                 }
                 let spent = process_clock(self.pid).and_then(read_clock).map(|cpu| cpu.saturating_sub(self.spent));
-                if is_stuck(clock::now().since(self.began), spent) {
+                if is_stuck(clock::now().since(self.began), spent, self.cpu_max) {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }
@@ -216,7 +218,7 @@ mod imp {
             Err(io::ErrorKind::Unsupported.into())
         }
 
-        pub(super) fn ask(&mut self, _request: &Request) -> io::Result<Outcome> {
+        pub(super) fn ask(&mut self, _request: &Request, _cpu_max: Duration) -> io::Result<Outcome> {
             Err(io::ErrorKind::Unsupported.into())
         }
 
@@ -224,7 +226,7 @@ mod imp {
             Err(io::ErrorKind::Unsupported.into())
         }
 
-        pub(super) fn end(self) -> Option<Duration> {
+        pub(super) const fn spent(&self) -> Option<Duration> {
             None
         }
     }

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::system::{cpu_time, lower_priority, read_clock, thread_clock};
 use crate::adapters::clock;
-use crate::media::watch::{Examiners, Failure, Job, Outcome};
+use crate::media::watch::{Examiners, Failure, Job, Outcome, Work};
 use crate::units::Time;
 
 /// Where jobs are done.
@@ -26,13 +26,15 @@ pub(in crate::adapters) trait Bench: Send {
 pub(in crate::adapters) type Deliver = Arc<dyn Fn(u64, Outcome) + Send + Sync>;
 type MakeBench = Box<dyn Fn() -> Box<dyn Bench> + Send>;
 
-/// Threads that do jobs.
+/// Threads that do jobs, and one more for proofs: those take seconds, which nothing else has to wait for.
 pub(in crate::adapters) struct Pool {
+    /// The last of them is for proofs.
     slots: Vec<Slot>,
     make_bench: MakeBench,
     deliver: Deliver,
-    /// Threads that came to no end and were left behind.
+    /// Threads that came to no end and were left behind so far, and those of them that still have not ended.
     given_up: u64,
+    lost: Vec<Arc<Progress>>,
 }
 
 struct Slot {
@@ -54,16 +56,19 @@ struct Progress {
     since_ns: AtomicU64,
     cpu_ns: AtomicU64,
     clock: AtomicI32,
+    /// What the job may take of that.
+    cpu_max_ns: AtomicU64,
+    has_ended: AtomicBool,
 }
 
 impl Pool {
-    /// Of so many threads.
+    /// Of so many threads, beside the one for proofs.
     ///
     /// # Errors
     /// A thread could not be started.
     pub(in crate::adapters) fn new(threads: usize, make_bench: MakeBench, deliver: Deliver) -> io::Result<Self> {
-        let mut pool = Self { slots: Vec::new(), make_bench, deliver, given_up: 0 };
-        for _ in 0..threads.max(1) {
+        let mut pool = Self { slots: Vec::new(), make_bench, deliver, given_up: 0, lost: Vec::new() };
+        for _ in 0..=threads.max(1) {
             let slot = pool.start()?;
             pool.slots.push(slot);
         }
@@ -76,9 +81,15 @@ impl Pool {
         lock(&slot.progress.jobs).len() <= TASKS_MAX
     }
 
+    /// Whether a proof can be done now.
+    pub(in crate::adapters) fn has_room_for_proof(&self) -> bool {
+        self.slots.last().is_some_and(|slot| lock(&slot.progress.jobs).is_empty())
+    }
+
     /// Has a job done. False if there is no room for it.
     pub(in crate::adapters) fn submit(&self, stream: u64, job: Job) -> bool {
-        let slot = &self.slots[self.slot_of(stream)];
+        let is_proof = matches!(job.work, Work::Proof { .. });
+        let slot = &self.slots[if is_proof { self.slots.len() - 1 } else { self.slot_of(stream) }];
         let number = job.number;
         lock(&slot.progress.jobs).push((stream, number));
         match slot.tasks.try_send(Task::Do(stream, job)) {
@@ -96,20 +107,23 @@ impl Pool {
     }
 
     /// Leaves threads behind that come to no end, with others in their places. Threads cannot be ended; there are never more
-    /// than [`GIVEN_UP_MAX`] of them, and then nothing is decoded there any more.
+    /// than [`LOST_MAX`] of them at a time, and then nothing is decoded there until one of them ends after all.
     pub(in crate::adapters) fn handle_timeout(&mut self, now: Time) {
+        self.lost.retain(|progress| !progress.has_ended.load(Relaxed));
         for index in 0..self.slots.len() {
-            if !self.slots[index].progress.is_stuck(now) || self.given_up >= GIVEN_UP_MAX {
+            if !self.slots[index].progress.is_stuck(now) || self.lost.len() >= LOST_MAX {
                 continue;
             }
             let Ok(slot) = self.start() else { continue };
             self.given_up += 1;
             let old = std::mem::replace(&mut self.slots[index], slot);
-            // Whatever it still brings is not expected any more.
+            // Whatever it still brings is not expected any more. The first is what it is at.
+            let mut cpu = Duration::from_nanos(old.progress.cpu_max_ns.load(Relaxed));
             for (stream, number) in lock(&old.progress.jobs).drain(..) {
-                let cpu = if number == 0 { Duration::ZERO } else { STUCK_CPU };
+                let cpu = std::mem::take(&mut cpu);
                 (self.deliver)(stream, Outcome { number, result: Err(Failure::Crashed), cpu });
             }
+            self.lost.push(old.progress);
         }
     }
 
@@ -119,7 +133,7 @@ impl Pool {
     }
 
     const fn slot_of(&self, stream: u64) -> usize {
-        (stream % self.slots.len() as u64) as usize
+        (stream % (self.slots.len() as u64 - 1)) as usize
     }
 
     fn start(&self) -> io::Result<Slot> {
@@ -143,7 +157,8 @@ impl fmt::Debug for Pool {
 }
 
 impl Progress {
-    fn begin(&self) {
+    fn begin(&self, work: &Work) {
+        self.cpu_max_ns.store(nanos(cpu_max(work)), Relaxed);
         self.cpu_ns.store(nanos(cpu_time()), Relaxed);
         self.since_ns.store(clock::now().as_ns(), Relaxed);
     }
@@ -152,7 +167,7 @@ impl Progress {
         self.since_ns.store(0, Relaxed);
     }
 
-    /// Long enough by the clock on the wall is not enough: whoever runs only when nobody else does may have to wait for long.
+    /// Whether it comes to no end.
     fn is_stuck(&self, now: Time) -> bool {
         let since = self.since_ns.load(Relaxed);
         if since == 0 {
@@ -163,16 +178,25 @@ impl Progress {
             0 => None,
             clock => read_clock(clock),
         };
-        let spent =
-            cpu.map_or(Duration::ZERO, |cpu| cpu.saturating_sub(Duration::from_nanos(self.cpu_ns.load(Relaxed))));
+        let spent = cpu.map(|cpu| cpu.saturating_sub(Duration::from_nanos(self.cpu_ns.load(Relaxed))));
+        let cpu_max = Duration::from_nanos(self.cpu_max_ns.load(Relaxed));
         // One that waits for a process ends that first, and may have to wait before it starts another.
-        is_stuck(passed, Some(spent)) && (passed >= STUCK_ANYWAY * 2 || spent >= STUCK_CPU)
+        is_stuck(passed / 2, spent, cpu_max)
     }
 }
 
-/// Whether a job that began so long ago, and has taken so much computing time, comes to no end.
-pub(super) fn is_stuck(passed: Duration, spent: Option<Duration>) -> bool {
-    (passed >= STUCK && spent.is_none_or(|spent| spent >= STUCK_CPU)) || passed >= STUCK_ANYWAY
+/// Whether a job that began so long ago, and has taken so much computing time of what it may, comes to no end. Who runs only
+/// when nobody else does may have to wait for very long: that is not its fault.
+pub(super) fn is_stuck(passed: Duration, spent: Option<Duration>, cpu_max: Duration) -> bool {
+    spent.map_or(passed >= cpu_max * UNKNOWN_SHARE, |spent| spent >= cpu_max) || passed >= STUCK_ANYWAY
+}
+
+/// Computing time that a job may take.
+pub(super) const fn cpu_max(work: &Work) -> Duration {
+    match work {
+        Work::Picture { .. } | Work::Sound { .. } => PICTURE_CPU_MAX,
+        Work::Proof { .. } => PROOF_CPU_MAX,
+    }
 }
 
 fn run(
@@ -181,6 +205,7 @@ fn run(
     progress: &Progress,
     deliver: &(dyn Fn(u64, Outcome) + Sync),
 ) {
+    let _ended = Ended(progress);
     lower_priority(true);
     progress.clock.store(thread_clock().unwrap_or(0), Relaxed);
     while let Ok(task) = inbox.recv() {
@@ -192,19 +217,28 @@ fn run(
             }
         };
         let number = job.number;
-        progress.begin();
+        progress.begin(&job.work);
         let outcome = bench.run(stream, job);
         progress.end();
         // Nobody waits for it if the thread was given up meanwhile.
         let is_expected = {
             let mut jobs = lock(&progress.jobs);
             let place = jobs.iter().position(|job| *job == (stream, number));
-            place.map(|place| jobs.swap_remove(place)).is_some()
+            place.map(|place| jobs.remove(place)).is_some()
         };
         if !is_expected {
             return;
         }
         deliver(stream, outcome);
+    }
+}
+
+/// Tells that the thread ends, whyever.
+struct Ended<'a>(&'a Progress);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.has_ended.store(true, Relaxed);
     }
 }
 
@@ -244,20 +278,22 @@ const TASKS_MAX: usize = 2;
 /// Room on the way to a thread: it may not have fetched the next job when it counts as done with the last, and streams
 /// to be forgotten go the same way.
 const WAITING_MAX: usize = 4 * TASKS_MAX;
-/// The largest pictures take half a second.
-const STUCK: Duration = Duration::from_secs(10);
-const STUCK_CPU: Duration = Duration::from_secs(5);
-const STUCK_ANYWAY: Duration = Duration::from_secs(60);
-/// Each of them takes what it can get of a processor for ever.
-const GIVEN_UP_MAX: u64 = 4;
+/// The largest pictures take half a second, or one that builds up over 250 small ones a few.
+const PICTURE_CPU_MAX: Duration = Duration::from_secs(10);
+/// The largest take 9 s.
+const PROOF_CPU_MAX: Duration = Duration::from_secs(30);
+/// Where nobody knows what it took: a twelfth of the time that passed.
+const UNKNOWN_SHARE: u32 = 12;
+/// Not even what runs only when nobody else does waits for so long.
+const STUCK_ANYWAY: Duration = Duration::from_secs(600);
+/// Each of them takes what it can get of a processor.
+const LOST_MAX: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
-    use crate::media::watch::Work;
-
     #[test]
     fn panics_are_caught_and_the_next_job_is_done() {
         let (sender, outcomes) = sync_channel(16);
@@ -288,23 +324,53 @@ mod tests {
         pool.handle_timeout(clock::now());
         assert_eq!(pool.given_up(), 0);
         pool.handle_timeout(clock::now() + STUCK_ANYWAY * 2);
-        assert_eq!(pool.given_up(), 1);
+        assert_eq!((pool.given_up(), pool.lost.len()), (1, 1));
         let both = [(); 2].map(|()| outcomes.recv_timeout(Duration::from_secs(30)).unwrap());
         assert!(both.iter().all(|outcome| outcome.result == Err(Failure::Crashed)));
         assert!(pool.submit(5, job(7)));
         assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap().number, 7);
+        // It ends after all, and there is room for others.
+        ENDS.store(true, Relaxed);
+        for _ in 0..3_000 {
+            pool.handle_timeout(clock::now());
+            if pool.lost.is_empty() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("it has ended");
+    }
+
+    #[test]
+    fn a_proof_keeps_nobody_waiting() {
+        let (sender, outcomes) = sync_channel(16);
+        let deliver: Deliver = Arc::new(move |_, outcome| sender.send(outcome).unwrap());
+        let pool = Pool::new(1, Box::new(|| Box::new(Moody)), deliver).unwrap();
+        assert!(pool.has_room_for_proof());
+        assert!(pool.submit(5, Job { work: PROOF, ..job(98) }));
+        assert!(!pool.has_room_for_proof() && pool.has_room(5));
+        for number in 1..=20 {
+            assert!(pool.submit(5, job(number)));
+            assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap().number, number);
+        }
+        assert!(!pool.has_room_for_proof());
     }
 
     #[test]
     fn waiting_alone_does_not_make_a_job_stuck() {
         let seconds = Duration::from_secs;
-        assert!(!is_stuck(seconds(9), Some(seconds(9))));
-        assert!(is_stuck(seconds(10), Some(seconds(5))));
-        assert!(!is_stuck(seconds(30), Some(seconds(1))));
-        assert!(is_stuck(seconds(60), Some(seconds(1))));
+        let (picture, proof) = (Work::Picture { thumbnail: true, quality: true, anew: true }, PROOF);
+        let stuck = |passed, spent, work| is_stuck(seconds(passed), spent, cpu_max(&work));
+        assert!(!stuck(599, Some(seconds(9)), picture) && stuck(10, Some(seconds(10)), picture));
+        assert!(!stuck(11, Some(seconds(9)), proof), "the largest proof that is allowed");
+        assert!(stuck(31, Some(seconds(30)), proof) && stuck(600, Some(seconds(1)), proof));
+        assert!(!stuck(119, None, picture) && stuck(120, None, picture));
     }
 
-    /// Panics at 13, never ends at 99.
+    const PROOF: Work = Work::Proof { black: false, frozen: false };
+    static ENDS: AtomicBool = AtomicBool::new(false);
+
+    /// Panics at 13, never ends at 98, and at 99 only when it is told to.
     struct Moody;
 
     impl Bench for Moody {
@@ -312,10 +378,8 @@ mod tests {
             let number = job.number;
             let result = catch_unwind(|| {
                 assert!(number != 13, "this is meant to be seen in the output of the test");
-                if number == 99 {
-                    loop {
-                        std::thread::park();
-                    }
+                while number == 98 || number == 99 && !ENDS.load(Relaxed) {
+                    std::thread::park_timeout(Duration::from_millis(10));
                 }
                 Err(Failure::Damaged)
             });

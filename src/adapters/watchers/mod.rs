@@ -1,8 +1,9 @@
 //! One thread of low priority that watches what flows carry, and hands to others what is to be decoded.
 //!
-//! It looks at the rings of packets by itself, fifty times a second, so whoever forwards packets never has to wake it:
+//! It looks at the rings of packets by itself, as often as packets come, so whoever forwards packets never has to wake it:
 //! to them it is one more reader that may be overtaken.
 
+mod pace;
 mod thread;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,10 @@ pub struct WatchersStats {
     pub crashes: u64,
     /// Threads that were left behind because they came to no end.
     pub threads_given_up: u64,
+    /// Looks at streams.
+    pub looks: u64,
+    /// Bytes of coded pictures that are kept for proofs at present, of all streams.
+    pub bytes_kept: u64,
 }
 
 /// With this as its first argument a program has to call [`run_decode_worker`](crate::adapters::decoders::run_decode_worker)
@@ -129,6 +134,7 @@ impl Watchers {
     /// Another budget from now on, in thousandths of a core. Not more threads.
     pub fn set_budget(&self, per_mille: u32) {
         self.shared.budget_per_mille.store(per_mille, Relaxed);
+        self.thread.unpark();
     }
 
     /// Watches what is published there from now on, until [`Watchers::remove`]. When the flow ends nothing comes any more.
@@ -150,6 +156,8 @@ impl Watchers {
             stream.settings = settings;
             wanted.is_changed = true;
         }
+        drop(wanted);
+        self.thread.unpark();
     }
 
     /// Watches a stream no longer. Its sink may be called a last time while this returns.
@@ -163,7 +171,7 @@ impl Watchers {
         self.thread.unpark();
     }
 
-    /// What is known of a stream, at most a second old; `None` before that is anything, and after it was removed.
+    /// What is known of a stream, a second old, or two if nothing comes; `None` before that is anything, and after it was removed.
     #[must_use]
     pub fn report(&self, id: WatchId) -> Option<Arc<Report>> {
         lock(&self.shared.reports).get(&id).cloned()

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::{EventSink, Shared, WatchId, WatchersStats, lock};
+use super::pace::{CONTENT_EVERY, LOOK_EVERY, METADATA_EVERY, Pace};
+use super::{EventSink, Shared, WatchId, lock};
 use crate::adapters::clock;
 use crate::adapters::decoders::{Pool, cpu_time, lower_priority};
 use crate::bus::Subscriber;
 use crate::media::watch::governor::Kind;
-use crate::media::watch::{Failure, Governor, Outcome, Watch, Work};
+use crate::media::watch::shares::shares;
+use crate::media::watch::{Failure, Governor, Job, Outcome, Settings, Watch};
 use crate::units::Time;
 
 /// Runs until the handle is gone.
@@ -21,14 +24,23 @@ pub(super) fn run(shared: &Shared, pool: io::Result<Pool>) {
     let pool = pool.ok();
     let now = clock::now();
     let governor = Governor::new(now, shared.budget_per_mille.load(Relaxed));
-    let mut watching =
-        Watching { shared, pool, governor, streams: BTreeMap::new(), budget: 0, spent: cpu_time(), next_look: now };
+    let mut watching = Watching {
+        shared,
+        pool,
+        governor,
+        streams: BTreeMap::new(),
+        proving: None,
+        budget: 0,
+        spent: cpu_time(),
+        next_share: now,
+        looks: 0,
+    };
     while !shared.ends.load(Relaxed) {
         watching.pass(clock::now());
-        if watching.streams.is_empty() && !lock(&shared.wanted).is_changed {
-            std::thread::park();
-        } else {
-            std::thread::park_timeout(LOOK_EVERY);
+        match watching.poll_timeout() {
+            None if !lock(&shared.wanted).is_changed => std::thread::park(),
+            None => {}
+            Some(due) => std::thread::park_timeout(due.since(clock::now())),
         }
     }
 }
@@ -38,10 +50,14 @@ struct Watching<'a> {
     pool: Option<Pool>,
     governor: Governor,
     streams: BTreeMap<WatchId, Stream>,
+    /// The proof that is being done: whose, and its number.
+    proving: Option<(WatchId, u64)>,
     budget: u32,
     /// What this thread had taken when it was last accounted for.
     spent: Duration,
-    next_look: Time,
+    /// When memory is shared out again.
+    next_share: Time,
+    looks: u64,
 }
 
 struct Stream {
@@ -51,8 +67,10 @@ struct Stream {
     sink: EventSink,
     /// What the job that is being done is about.
     kind: Option<Kind>,
+    pace: Pace,
     reported_at: Option<Time>,
     is_news: bool,
+    restarts: u64,
 }
 
 impl Watching<'_> {
@@ -64,13 +82,18 @@ impl Watching<'_> {
             self.governor.set_budget(now, budget);
         }
         self.take_outcomes(now);
-        // It may have been woken for an outcome alone.
-        if now >= self.next_look {
-            self.next_look = now + LOOK_EVERY;
-            self.look(now);
-        }
+        self.look(now);
+        self.share_memory(now);
         self.hand_out(now);
+        self.hand_out_proof(now);
         self.account(now);
+    }
+
+    /// When there is something to do, if nobody says so before.
+    fn poll_timeout(&self) -> Option<Time> {
+        let due = self.streams.values().map(|stream| stream.pace.due()).min()?;
+        // Somebody waits for computing time.
+        Some(if self.governor.is_waited_for() { due.min(clock::now() + LOOK_EVERY) } else { due })
     }
 
     fn take_wanted(&mut self, now: Time) {
@@ -78,17 +101,16 @@ impl Watching<'_> {
         if !std::mem::take(&mut wanted.is_changed) {
             return;
         }
+        self.next_share = now;
         let removed: Vec<WatchId> =
             self.streams.keys().filter(|id| !wanted.streams.contains_key(id)).copied().collect();
         for (id, stream) in &mut wanted.streams {
             if let Some((packets, sink)) = stream.newcomer.take() {
-                let watch = Watch::new(now, stream.settings);
-                let packets = Some(packets);
-                self.streams.insert(*id, Stream { watch, packets, sink, kind: None, reported_at: None, is_news: true });
+                self.streams.insert(*id, Stream::new(now, stream.settings, packets, sink));
             } else if let Some(known) =
                 self.streams.get_mut(id).filter(|known| *known.watch.settings() != stream.settings)
             {
-                known.watch.set(stream.settings);
+                known.set(now, stream.settings);
             }
         }
         drop(wanted);
@@ -116,34 +138,64 @@ impl Watching<'_> {
             let id = WatchId(id);
             stats.jobs += 1;
             stats.crashes += u64::from(outcome.result == Err(Failure::Crashed));
-            stats.decoding_cpu_ns += u64::try_from(outcome.cpu.as_nanos()).unwrap_or(u64::MAX);
-            let stream = self.streams.get_mut(&id);
-            let kind = stream.as_ref().and_then(|stream| stream.kind).unwrap_or(Kind::Picture);
-            self.governor.handle_cost(now, id.0, kind, outcome.cpu);
-            if let Some(stream) = stream {
-                stream.kind = None;
-                stream.watch.handle_outcome(now, outcome);
-                stream.is_news = true;
-            }
+            let cpu_ns = u64::try_from(outcome.cpu.as_nanos()).unwrap_or(u64::MAX);
+            stats.decoding_cpu_ns = stats.decoding_cpu_ns.saturating_add(cpu_ns);
+            self.take_outcome(now, id, outcome);
         }
+    }
+
+    fn take_outcome(&mut self, now: Time, id: WatchId, outcome: Outcome) {
+        let mut stream = self.streams.get_mut(&id);
+        if self.proving.take_if(|proving| *proving == (id, outcome.number)).is_some() {
+            self.governor.handle_proof_cost(now, outcome.cpu);
+        } else {
+            let kind = stream.as_mut().and_then(|stream| stream.kind.take()).unwrap_or(Kind::Picture);
+            self.governor.handle_cost(now, id.0, kind, outcome.cpu);
+        }
+        let Some(stream) = stream else { return };
+        stream.is_news = true;
+        stream.guarded(now, |stream| stream.watch.handle_outcome(now, outcome));
+        stream.ask(now, id, &mut self.governor);
     }
 
     fn look(&mut self, now: Time) {
         self.governor.handle_timeout(now);
         for (id, stream) in &mut self.streams {
-            stream.read(now);
-            stream.watch.handle_timeout(now);
-            self.governor.set_stream(id.0, stream.watch.wanted_every());
-            if let Some((every, is_stretched)) = self.governor.every(id.0) {
-                stream.watch.set_every(every, is_stretched);
+            if now < stream.pace.due() {
+                continue;
             }
-            let job = stream.watch.has_job(now).then_some(Kind::Picture);
-            self.governor.ask(id.0, job);
-            while let Some(event) = stream.watch.poll_event() {
-                stream.is_news = true;
-                (stream.sink)(now, event);
-            }
+            self.looks += 1;
+            let governor = &mut self.governor;
+            stream.guarded(now, |stream| {
+                let packets = stream.read(now);
+                stream.pace.handle_look(now, packets, stream.every_max());
+                stream.watch.handle_timeout(now);
+                governor.set_stream(id.0, stream.watch.wanted_every());
+                if let Some((every, is_stretched)) = governor.every(id.0) {
+                    stream.watch.set_every(every, is_stretched);
+                }
+                while let Some(event) = stream.watch.poll_event() {
+                    stream.is_news = true;
+                    (stream.sink)(now, event);
+                }
+            });
+            stream.ask(now, *id, &mut self.governor);
             stream.report(*id, now, self.shared);
+        }
+    }
+
+    /// Coded pictures of all streams together keep a bound.
+    fn share_memory(&mut self, now: Time) {
+        if now < self.next_share {
+            return;
+        }
+        self.next_share = now + SHARED_EVERY;
+        let keeps = |stream: &&mut Stream| stream.watch.settings().content_quality;
+        let held: Vec<usize> =
+            self.streams.values_mut().filter(keeps).map(|stream| stream.watch.bytes_kept()).collect();
+        lock(&self.shared.stats).bytes_kept = held.iter().sum::<usize>() as u64;
+        for (stream, share) in self.streams.values_mut().filter(keeps).zip(shares(&held)) {
+            stream.watch.set_bytes_max(share);
         }
     }
 
@@ -151,23 +203,38 @@ impl Watching<'_> {
         let Some(pool) = &self.pool else { return };
         while let Some(id) = self.governor.poll_grant(now, |id| pool.has_room(id)) {
             let stream = self.streams.get_mut(&WatchId(id));
+            let kind = stream.as_ref().and_then(|stream| stream.watch.waiting_job(now)).unwrap_or(Kind::Picture);
             let Some((stream, job)) = stream.and_then(|stream| stream.watch.poll_job(now).map(|job| (stream, job)))
             else {
-                self.governor.handle_cost(now, id, Kind::Picture, Duration::ZERO);
+                self.governor.handle_cost(now, id, kind, Duration::ZERO);
                 continue;
             };
-            let kind = match job.work {
-                Work::Picture { .. } => Kind::Picture,
-                Work::Sound { .. } => Kind::Sound,
-                Work::Proof { .. } => Kind::Proof,
-            };
-            let number = job.number;
             stream.kind = Some(kind);
-            if !pool.submit(id, job) {
-                let outcome = Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO };
+            if let Some(outcome) = submit(pool, id, job) {
+                stream.kind = None;
                 self.governor.handle_cost(now, id, kind, Duration::ZERO);
                 stream.watch.handle_outcome(now, outcome);
             }
+        }
+    }
+
+    fn hand_out_proof(&mut self, now: Time) {
+        let Some(pool) = &self.pool else { return };
+        if !pool.has_room_for_proof() {
+            return;
+        }
+        let Some(id) = self.governor.poll_proof(now).map(WatchId) else { return };
+        let stream = self.streams.get_mut(&id);
+        let job = stream.and_then(|stream| stream.watch.poll_proof(now).map(|job| (stream, job)));
+        let Some((stream, job)) = job else {
+            self.governor.handle_proof_cost(now, Duration::ZERO);
+            return;
+        };
+        self.proving = Some((id, job.number));
+        if let Some(outcome) = submit(pool, id.0, job) {
+            self.proving = None;
+            self.governor.handle_proof_cost(now, Duration::ZERO);
+            stream.watch.handle_outcome(now, outcome);
         }
     }
 
@@ -177,37 +244,104 @@ impl Watching<'_> {
         self.spent = spent;
         let mut stats = lock(&self.shared.stats);
         stats.watching_cpu_ns = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
-        let WatchersStats { threads_given_up, .. } = &mut *stats;
-        *threads_given_up = self.pool.as_ref().map_or(0, Pool::given_up);
+        stats.threads_given_up = self.pool.as_ref().map_or(0, Pool::given_up);
+        stats.looks = self.looks;
     }
 }
 
+/// Has a job done. What there is instead of an outcome if nobody can do it.
+fn submit(pool: &Pool, stream: u64, job: Job) -> Option<Outcome> {
+    let number = job.number;
+    let is_taken = pool.submit(stream, job);
+    (!is_taken).then_some(Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO })
+}
+
 impl Stream {
-    fn read(&mut self, now: Time) {
-        let Some(packets) = &mut self.packets else { return };
+    fn new(now: Time, settings: Settings, packets: Subscriber, sink: EventSink) -> Self {
+        Self {
+            watch: Watch::new(now, settings),
+            packets: Some(packets),
+            sink,
+            kind: None,
+            pace: Pace::new(now),
+            reported_at: None,
+            is_news: true,
+            restarts: 0,
+        }
+    }
+
+    fn set(&mut self, now: Time, settings: Settings) {
+        self.watch.set(settings);
+        self.is_news = true;
+        self.pace.pause(now);
+    }
+
+    fn every_max(&self) -> Duration {
+        let Settings { thumbnail_every, content_quality } = *self.watch.settings();
+        if content_quality || thumbnail_every.is_some() { CONTENT_EVERY } else { METADATA_EVERY }
+    }
+
+    /// Asks for computing time for what the watch has.
+    fn ask(&mut self, now: Time, id: WatchId, governor: &mut Governor) {
+        governor.ask(id.0, self.watch.waiting_job(now));
+        while !governor.ask_proof(id.0, self.watch.waiting_proof()) {
+            self.watch.refuse_proof();
+        }
+    }
+
+    /// Whatever a stream makes its watch do, others are watched on: one that fails begins anew after a while.
+    fn guarded(&mut self, now: Time, run: impl FnOnce(&mut Self)) {
+        // What is half done is thrown away.
+        if catch_unwind(AssertUnwindSafe(|| run(self))).is_ok() {
+            return;
+        }
+        self.restarts += 1;
+        tracing::error!(count = self.restarts, "watching a stream failed, and begins anew");
+        self.watch = self.watch.begun_anew(now);
+        // What it failed at is not looked at again.
+        let is_over = self.packets.as_mut().is_some_and(|packets| packets.lend(BATCH_PACKETS, |_| ()).is_err());
+        if is_over {
+            self.packets = None;
+        }
+        let pause = (RESTART_PAUSE * 2_u32.pow(self.restarts.min(8) as u32 - 1)).min(RESTART_PAUSE_MAX);
+        self.pace.pause(now + pause);
+    }
+
+    /// How many packets there were.
+    fn read(&mut self, now: Time) -> usize {
+        let mut total = 0;
+        let Some(packets) = &mut self.packets else { return total };
         for _ in 0..BATCHES_MAX {
             let watch = &mut self.watch;
             let read = packets.lend(BATCH_PACKETS, |lent| {
-                let mut count = 0;
-                for packet in lent {
+                let (mut count, mut told) = (0, 0);
+                while let Some(packet) = lent.next() {
+                    // Before what came after them.
+                    let missed = lent.missed() - told;
+                    if missed > 0 {
+                        told += missed;
+                        watch.handle_missed(missed);
+                    }
                     watch.handle_packet(now, &packet);
                     count += 1;
                 }
-                count
+                (count, told)
             });
             let missed = packets.take_missed();
-            if missed > 0 {
-                watch.handle_missed(missed);
+            let (Ok((_, told)) | Err((_, told))) = read.map_err(|_ended| (0, 0));
+            if missed > told {
+                self.watch.handle_missed(missed - told);
             }
-            match read {
-                Ok(count) if count == BATCH_PACKETS => {}
-                Ok(_) => return,
-                Err(_ended) => {
-                    self.packets = None;
-                    return;
-                }
+            let Ok((count, _)) = read else {
+                self.packets = None;
+                return total;
+            };
+            total += count;
+            if count < BATCH_PACKETS {
+                return total;
             }
         }
+        total
     }
 
     fn report(&mut self, id: WatchId, now: Time, shared: &Shared) {
@@ -217,17 +351,67 @@ impl Stream {
             return;
         }
         (self.reported_at, self.is_news) = (Some(now), false);
-        let report = Arc::new(self.watch.report(now));
-        let before = lock(&shared.reports).insert(id, report);
+        let mut report = self.watch.report(now);
+        report.counts.restarts = self.restarts;
+        let before = lock(&shared.reports).insert(id, Arc::new(report));
         // Freed outside of the lock, if nobody else has it.
         drop(before);
     }
 }
 
-/// A fiftieth of a second of packets waits in a ring at most, which is little, and looking costs little.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// As many as can be lent at once, and a gigabit per second of them.
 const BATCH_PACKETS: usize = 1_024;
 const BATCHES_MAX: usize = 4;
 const REPORT_EVERY: Duration = Duration::from_millis(900);
 const NEWS_EVERY: Duration = Duration::from_millis(100);
+const SHARED_EVERY: Duration = Duration::from_secs(1);
+/// After a watch failed, and after many in a row.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::{LagPolicy, Meta, PoolLimits, Publisher};
+    use crate::proto::mpegts::psi::{Pat, Pmt, packet_of};
+    use crate::proto::mpegts::{Pid, TS_PACKET_BYTES, TsPacket};
+
+    #[test]
+    fn what_was_missed_is_told_before_what_came_after_it() {
+        let pool = crate::bus::Pool::new(PoolLimits::default());
+        let mut publisher = Publisher::new(pool.clone(), 16);
+        let subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        let mut stream = Stream::new(Time::ZERO, Settings::default(), subscriber, Box::new(|_, _| {}));
+        let mut publish = |packet: [u8; TS_PACKET_BYTES]| {
+            publisher.publish(pool.copy(&packet, Meta::default()).unwrap());
+            publisher.flush(publisher.head());
+        };
+        let (table, video) = (Pid::from_low_bits(0x100), Pid::from_low_bits(0x101));
+        let pmt = Pmt { program: 1, version: 0, pcr_pid: video, streams: &[(0x1b, video)] };
+        // So that it is known where packets begin.
+        let nothing = TsPacket { pid: Pid::NULL, payload: Some(&[0; 184]), ..TsPacket::default() };
+        let mut bytes = [0; TS_PACKET_BYTES];
+        nothing.write(&mut bytes);
+        (0..5).for_each(|_| publish(bytes));
+        publish(packet_of(&Pat { stream_id: 1, version: 0, programs: &[(1, table)] }.section(), Pid::PAT));
+        publish(packet_of(&pmt.section(), table));
+        let packet = |is_start, counter: u8| {
+            let mut payload = vec![0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5, 0x21, 0, 1, 0, 1, 0, 0, 1, 0x09, 0xf0];
+            payload.resize(184, 0xff);
+            let packet =
+                TsPacket { payload_unit_start: is_start, pid: video, payload: Some(&payload), ..TsPacket::default() };
+            let mut bytes = [0; TS_PACKET_BYTES];
+            packet.write(&mut bytes);
+            bytes[3] = bytes[3] & 0xf0 | (counter % 16);
+            bytes
+        };
+        publish(packet(true, 0));
+        assert_eq!(stream.read(Time::ZERO), 8);
+        // As many are overwritten as the counter has values, so it does not show.
+        (1..=31).for_each(|counter| publish(packet(false, counter)));
+        publish(packet(true, 0));
+        assert_eq!(stream.read(Time::ZERO), 16);
+        let counts = stream.watch.counts();
+        assert_eq!((counts.packets_missed, counts.units, counts.units_damaged), (16, 0, 1));
+    }
+}

@@ -45,8 +45,8 @@ pub(super) async fn thumbnail_jpeg(
     let headers = [
         (header::ETAG, tag.clone()),
         (header::LAST_MODIFIED, httpdate::fmt_http_date(wall_at(picture.taken))),
-        // To be asked for again each time, which costs nothing while it is the same.
-        (header::CACHE_CONTROL, "private, no-cache".into()),
+        // As of all answers; who keeps a picture may ask whether it is still the same.
+        (header::CACHE_CONTROL, "no-store".into()),
     ];
     if is_known(&request, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
@@ -79,8 +79,7 @@ pub(super) async fn content_quality(
     app.run(move |manager| {
         let watch = manager.watch(&id)?.filter(|watch| watch.settings.content_quality);
         let watch = watch.ok_or_else(|| not_enabled("content quality is not looked at", "content_quality_enabled"))?;
-        let content = watch.report.as_ref().map(|report| report.content.clone()).unwrap_or_default();
-        Ok(Json(ContentQuality::from(&content)))
+        Ok(Json(ContentQuality::new(watch.report.as_deref())))
     })
     .await
 }
@@ -91,7 +90,7 @@ fn picture(manager: &Manager, id: &str) -> Result<Picture, Problem> {
     let report = watch.report.as_deref();
     let picture = report.and_then(|report| report.thumbnail.clone());
     picture.ok_or_else(|| {
-        let reason = report.and_then(|report| report.thumbnail_reason.clone()).unwrap_or(Reason::WaitingKeyFrame);
+        let reason = report.and_then(|report| report.thumbnail_reason.clone()).unwrap_or(Reason::Listening);
         let message = format!("there is no thumbnail: {} ({reason})", reason.code());
         Problem::new(Code::ThumbnailUnavailable, message)
     })

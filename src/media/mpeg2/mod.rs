@@ -79,6 +79,8 @@ struct Canvas {
     /// Width and samples.
     planes: [(usize, Vec<u8>); 3],
     macroblocks: usize,
+    /// As many as there may be with those of the picture that is being decoded.
+    macroblocks_max: usize,
 }
 
 impl Default for Decoder {
@@ -97,12 +99,17 @@ impl Decoder {
     pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<Option<Frame>, DecodeError> {
         let mut open: Option<(PictureHeader, Option<Open>)> = None;
         let mut finished = None;
+        let mut pictures = 0;
         for unit in Units::new(bytes) {
             let [code, body @ ..] = unit else { continue };
             match *code {
                 SEQUENCE => self.read_sequence(body).map_err(damaged)?,
                 EXTENSION => self.read_extension(body, &mut open).map_err(damaged)?,
                 PICTURE => {
+                    pictures += 1;
+                    if pictures > PICTURES_MAX {
+                        return Err(DecodeError::Damaged("too many pictures in a unit"));
+                    }
                     finished = self.close(open.take())?.or(finished);
                     open = Some((read_picture(body)?, None));
                 }
@@ -126,13 +133,17 @@ impl Decoder {
 
     /// Where the picture goes: beside the field before it, or on a new canvas.
     fn open(&mut self, sequence: Sequence, picture: &PictureHeader) -> Open {
-        match self.half.take() {
+        let (across, down) = sequence.macroblocks();
+        let macroblocks = if picture.structure == Structure::Frame { across * down } else { across * down / 2 };
+        let mut open = match self.half.take() {
             Some((canvas, first)) if picture.structure != Structure::Frame && picture.structure != first => {
                 let first = (picture.kind == PictureKind::Predicted).then(|| canvas.clone());
                 Open { canvas, first }
             }
             _ => Open { canvas: Canvas::new(sequence), first: None },
-        }
+        };
+        open.canvas.macroblocks_max = open.canvas.macroblocks + macroblocks;
+        open
     }
 
     /// What forward and backward vectors point into (7.6.2.1). A second field's forward ones may mean the `first` one.
@@ -268,7 +279,16 @@ impl Canvas {
         let (shift_x, shift_y) = sequence.chroma.shifts();
         let plane = |width: usize, height: usize| (width, vec![0; width * height]);
         let colour = || plane((across * 16) >> shift_x, (down * 16) >> shift_y);
-        Self { planes: [plane(across * 16, down * 16), colour(), colour()], macroblocks: 0 }
+        Self { planes: [plane(across * 16, down * 16), colour(), colour()], macroblocks: 0, macroblocks_max: 0 }
+    }
+
+    /// One more macroblock comes. Without a bound a few bytes could have the same ones decoded over and over.
+    const fn begin_macroblock(&mut self) -> Result<(), DecodeError> {
+        if self.macroblocks == self.macroblocks_max {
+            return Err(DecodeError::Damaged("more macroblocks than the picture has"));
+        }
+        self.macroblocks += 1;
+        Ok(())
     }
 
     fn crop(&self, sequence: Sequence) -> Result<Frame, DecodeError> {
@@ -345,6 +365,8 @@ fn damaged(error: HeaderError) -> DecodeError {
     })
 }
 
+/// A PES packet has one as a rule, or both fields of one; some have a few.
+const PICTURES_MAX: usize = 16;
 /// Start code values (table 6-1).
 const PICTURE: u8 = 0x00;
 const FIRST_SLICE: u8 = 0x01;

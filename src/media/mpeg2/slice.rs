@@ -129,7 +129,7 @@ impl Slice<'_, '_> {
             self.predictors = Predictors::default();
         }
         let place = Place { column: self.column, row: self.row, structure: picture.structure, field_transform };
-        canvas.macroblocks += 1;
+        canvas.begin_macroblock()?;
         self.last = mode;
         if mode.intra {
             return self.blocks(canvas, u32::MAX, true, place);
@@ -170,7 +170,7 @@ impl Slice<'_, '_> {
         }
         self.coding.reset();
         let place = Place { column: self.column, row: self.row, structure: picture.structure, field_transform: false };
-        canvas.macroblocks += 1;
+        canvas.begin_macroblock()?;
         self.predict(canvas, vectors, place)
     }
 

@@ -8,7 +8,7 @@ use super::report::Levels;
 use crate::media::boundary::{self, Before, ProofError};
 use crate::media::decode::{DecodeError, KeyFrames, Shown};
 use crate::media::frame::{Frame, Samples};
-use crate::media::quality::{Loudness, Silence, is_black, is_same};
+use crate::media::quality::{Loudness, Sampled, Silence, is_black, is_same};
 use crate::media::sound::SoundDecoder;
 use crate::media::thumbnail::Thumbnail;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
@@ -20,8 +20,25 @@ use crate::units::Ticks90k;
 /// decoder was led into lasts longer than a picture.
 #[derive(Debug, Default)]
 pub struct Examiner {
-    reference: Option<Frame>,
+    reference: Option<Reference>,
     sound: Option<Listening>,
+}
+
+/// What pictures are compared to.
+#[derive(Debug)]
+enum Reference {
+    Whole(Frame),
+    /// Where there is no room for all of it.
+    Sampled(Sampled),
+}
+
+impl Reference {
+    fn is_same(&self, frame: &Frame) -> bool {
+        match self {
+            Self::Whole(whole) => is_same(whole, frame),
+            Self::Sampled(sampled) => sampled.is_same(frame),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -68,7 +85,23 @@ impl Examiner {
     /// Bytes of the picture that is kept.
     #[must_use]
     pub fn bytes_kept(&self) -> usize {
-        self.reference.as_ref().map_or(0, frame_bytes)
+        self.reference.as_ref().map_or(0, |reference| match reference {
+            Reference::Whole(frame) => frame_bytes(frame),
+            Reference::Sampled(sampled) => frame_bytes(sampled.frame()),
+        })
+    }
+
+    /// Whether the picture is kept as a whole.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.reference, Some(Reference::Whole(_)))
+    }
+
+    /// Keeps a sixteenth of the picture: whether the next one is like it is told by that.
+    pub fn reduce_picture(&mut self) {
+        if let Some(Reference::Whole(frame)) = &self.reference {
+            self.reference = Some(Reference::Sampled(Sampled::new(frame)));
+        }
     }
 
     /// Gives up the picture that is kept: the next one is compared to nothing.
@@ -86,9 +119,9 @@ impl Examiner {
             return Ok(PictureFindings { black: None, same: None, thumbnail });
         }
         let black = is_black(&shown.frame, shown.display.colour.full_range);
-        let same = self.reference.as_ref().map(|reference| is_same(reference, &shown.frame));
+        let same = self.reference.as_ref().map(|reference| reference.is_same(&shown.frame));
         if same != Some(true) {
-            self.reference = Some(shown.frame);
+            self.reference = Some(Reference::Whole(shown.frame));
         }
         Ok(PictureFindings { black: Some(black), same, thumbnail })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::proofs::Proofs;
 use crate::units::Time;
 
 /// Says whose job is done next, and how often pictures are worth asking for.
@@ -15,6 +16,10 @@ use crate::units::Time;
 /// everybody else's come as ever (start-time fair queueing, Goyal, Vin and Cheng 1996). When the budget does not reach for
 /// all that is wanted, those that want more than their equal share have their pictures taken less often, by steps of
 /// [`STEPS`]; what others leave over is shared among them.
+///
+/// What is overdrawn is worked off up to a bound ([`BURST`], [`DEBT_NS_MIN`]), and what everything beside jobs takes
+/// leaves jobs a tenth of the budget: whatever something costs, decoding goes on. What is not used at all goes to
+/// another account, that of proofs.
 #[derive(Debug)]
 pub struct Governor {
     budget_per_mille: u32,
@@ -22,6 +27,9 @@ pub struct Governor {
     balance_ns: i64,
     /// What jobs that are being done are expected to cost.
     reserved_ns: i64,
+    /// What was spent beside jobs and is not paid for yet.
+    overhead_debt_ns: i64,
+    proofs: Proofs,
     updated: Time,
     streams: BTreeMap<u64, Stream>,
     /// Virtual time: that of the job that began last.
@@ -39,8 +47,6 @@ pub enum Kind {
     Picture,
     /// Sound.
     Sound,
-    /// Groups of pictures, to be decoded fully.
-    Proof,
 }
 
 #[derive(Debug, Default)]
@@ -64,15 +70,19 @@ struct Stream {
 
 /// A mean that follows slowly.
 #[derive(Clone, Copy, Debug, Default)]
-struct Averaged(Option<u64>);
+pub(super) struct Averaged(Option<u64>);
 
 impl Averaged {
-    fn push(&mut self, value: u64) {
+    pub(super) fn push(&mut self, value: u64) {
         self.0 = Some(self.0.map_or(value, |mean| (mean / 4).saturating_mul(3).saturating_add(value / 4)));
     }
 
     fn value(self) -> u64 {
         self.0.unwrap_or(0)
+    }
+
+    pub(super) fn or(self, unknown: u64) -> u64 {
+        self.0.unwrap_or(unknown)
     }
 }
 
@@ -84,6 +94,8 @@ impl Governor {
             budget_per_mille: 1,
             balance_ns: 0,
             reserved_ns: 0,
+            overhead_debt_ns: 0,
+            proofs: Proofs::default(),
             updated: now,
             streams: BTreeMap::new(),
             virtual_ns: 0,
@@ -101,6 +113,7 @@ impl Governor {
         self.update(now);
         self.budget_per_mille = per_mille.clamp(1, BUDGET_PER_MILLE_MAX);
         self.balance_ns = self.balance_ns.min(self.burst_ns());
+        self.proofs.set_budget(self.budget_per_mille);
     }
 
     /// A stream comes in, or wants its pictures at another interval: `None` for no pictures.
@@ -115,6 +128,7 @@ impl Governor {
 
     /// A stream is gone. A job of it that is being done is charged by [`Governor::handle_cost`] as ever.
     pub fn remove_stream(&mut self, id: u64) {
+        self.proofs.remove_stream(id);
         if let Some(stream) = self.streams.remove(&id) {
             self.reserved_ns -= stream.running_ns.unwrap_or(0) as i64;
         }
@@ -154,8 +168,8 @@ impl Governor {
     /// What a job that was granted cost; zero if it was not done after all.
     pub fn handle_cost(&mut self, now: Time, id: u64, kind: Kind, cost: Duration) {
         self.update(now);
-        let cost_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX).min(COST_NS_MAX);
-        self.balance_ns -= cost_ns as i64;
+        let cost_ns = nanos(cost);
+        self.balance_ns = (self.balance_ns - cost_ns as i64).max(-self.debt_max_ns());
         let Some(stream) = self.streams.get_mut(&id) else { return };
         self.reserved_ns -= stream.running_ns.take().unwrap_or(0) as i64;
         stream.used_ns = stream.used_ns.max(self.virtual_ns).saturating_add(cost_ns);
@@ -165,16 +179,42 @@ impl Governor {
                 stream.sound_job_ns.push(cost_ns);
                 stream.sound_now_ns += cost_ns;
             }
-            Kind::Picture | Kind::Sound | Kind::Proof => {}
+            Kind::Picture | Kind::Sound => {}
         }
+    }
+
+    /// The stream has an edge to be proven, of so many pictures; `None` if it has none any more. False if that is more than
+    /// can ever be saved up: it will not be granted.
+    pub fn ask_proof(&mut self, id: u64, pictures: Option<usize>) -> bool {
+        let picture_ns = self.streams.get(&id).map_or(PICTURE_NS, |stream| stream.expected_ns(Kind::Picture));
+        self.proofs.ask(id, pictures, picture_ns)
+    }
+
+    /// The stream that may have its edge proven now. There is one at a time, and none before what it will cost was saved
+    /// up of what was left over.
+    pub fn poll_proof(&mut self, now: Time) -> Option<u64> {
+        self.update(now);
+        self.proofs.poll()
+    }
+
+    /// What the proof that was granted cost; zero if it was not done after all.
+    pub fn handle_proof_cost(&mut self, now: Time, cost: Duration) {
+        self.update(now);
+        self.proofs.handle_cost(nanos(cost));
+    }
+
+    /// Whether anybody waits for anything.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.proofs.is_waited_for() || self.streams.values().any(|stream| stream.waiting.is_some())
     }
 
     /// What was spent on other things than jobs, of the same budget.
     pub fn handle_overhead(&mut self, now: Time, cost: Duration) {
         self.update(now);
-        let cost_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX).min(COST_NS_MAX);
-        self.balance_ns -= cost_ns as i64;
-        self.overhead_now_ns += cost_ns;
+        let cost_ns = nanos(cost);
+        self.overhead_debt_ns = (self.overhead_debt_ns + cost_ns as i64).min(self.debt_max_ns());
+        self.overhead_now_ns = self.overhead_now_ns.saturating_add(cost_ns);
     }
 
     /// Has to be called about once a second: finds out how often pictures can be taken.
@@ -233,7 +273,17 @@ impl Governor {
         // A thousandth of a nanosecond is not worth keeping.
         let earned = u128::from(passed) * u128::from(self.budget_per_mille) / 1_000;
         let earned = i64::try_from(earned).unwrap_or(i64::MAX);
-        self.balance_ns = self.balance_ns.saturating_add(earned).min(self.burst_ns());
+        // A little is always left for jobs.
+        let paid = self.overhead_debt_ns.min((earned as f64 * (1.0 - LEAST)) as i64);
+        self.overhead_debt_ns -= paid;
+        let balance = self.balance_ns.saturating_add(earned - paid);
+        self.balance_ns = balance.min(self.burst_ns());
+        self.proofs.earn(balance - self.balance_ns);
+    }
+
+    const fn debt_max_ns(&self) -> i64 {
+        let bursts = 2 * self.burst_ns();
+        if bursts > DEBT_NS_MIN { bursts } else { DEBT_NS_MIN }
     }
 
     const fn burst_ns(&self) -> i64 {
@@ -246,7 +296,6 @@ impl Stream {
         match kind {
             Kind::Picture => self.picture_ns.0.unwrap_or(PICTURE_NS),
             Kind::Sound => self.sound_job_ns.0.unwrap_or(SOUND_NS),
-            Kind::Proof => self.picture_ns.0.unwrap_or(PICTURE_NS).saturating_mul(PROOF_PICTURES),
         }
     }
 
@@ -284,20 +333,24 @@ impl Stream {
     }
 }
 
+fn nanos(cost: Duration) -> u64 {
+    u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX).min(COST_NS_MAX)
+}
+
 /// Intervals between pictures of a stream when there is not time enough for those that are wanted.
 pub const STEPS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)];
-/// So much of the budget is saved up while nothing is to be done.
+/// So much of the budget is saved up while nothing is to be done, and twice as much may be overdrawn.
 pub const BURST: Duration = Duration::from_millis(500);
 /// A thousand cores.
 const BUDGET_PER_MILLE_MAX: u32 = 1_000_000;
+/// However small the budget is, so much may be overdrawn: the largest pictures take less, and are not to be free.
+pub const DEBT_NS_MIN: i64 = 1_000_000_000;
 /// No job takes longer: it would have been ended.
 const COST_NS_MAX: u64 = 60_000_000_000;
 /// Before anything was measured: a large picture, and half a second of sound.
 const PICTURE_NS: u64 = 60_000_000;
 const SOUND_NS: u64 = 3_000_000;
-/// A group of pictures, each about half of what a key frame takes.
-const PROOF_PICTURES: u64 = 12;
 const PLANNED_EVERY: Duration = Duration::from_secs(1);
 /// Shares of the budget: what is planned with, as costs vary; and what pictures have whatever else there is.
 const ROOM: f64 = 0.9;
@@ -316,7 +369,7 @@ mod tests {
     fn one_stream_with_large_pictures_does_not_starve_the_others() {
         // 15 streams of 15 ms and one of 400 ms, each once a second: 0.625 of a core wanted, 0.5 there.
         let costs: Vec<u64> = (0..16).map(|id| if id == 0 { 400 } else { 15 }).collect();
-        let run = run(500, &costs, Duration::from_secs(120), 1);
+        let run = run(500, &costs, Duration::from_secs(120), 1, false);
         assert!(run.spent <= Duration::from_secs(61), "{:?}", run.spent);
         for id in 1..16 {
             assert!(run.done[id] >= 115, "{id}: {:?}", run.done);
@@ -363,6 +416,69 @@ mod tests {
         assert_eq!((governor.reserved_ns, governor.balance_ns), (0, 240_000_000));
     }
 
+    #[test]
+    fn what_everything_else_takes_leaves_jobs_their_least() {
+        let mut governor = Governor::new(Time::ZERO, 500);
+        governor.set_stream(1, Some(Duration::from_secs(1)));
+        let (mut now, mut spent_ms) = (Time::ZERO, 0);
+        // Looking at packets alone takes more than there is, for ten minutes.
+        for _ in 0..60_000 {
+            now += Duration::from_millis(10);
+            governor.handle_overhead(now, Duration::from_millis(6));
+            governor.ask(1, Some(Kind::Picture));
+            if governor.poll_grant(now, |_| true).is_some() {
+                governor.handle_cost(now, 1, Kind::Picture, Duration::from_millis(20));
+                spent_ms += 20;
+            }
+        }
+        // A tenth of half a core.
+        assert!((29_000..=31_000).contains(&spent_ms), "{spent_ms}");
+    }
+
+    #[test]
+    fn nobody_waits_for_long_after_something_that_took_for_ever() {
+        let mut governor = Governor::new(Time::ZERO, 500);
+        (1..=2).for_each(|id| governor.set_stream(id, Some(Duration::from_secs(1))));
+        governor.ask(1, Some(Kind::Picture));
+        assert_eq!(governor.poll_grant(Time::ZERO, |_| true), Some(1));
+        governor.handle_cost(Time::ZERO, 1, Kind::Picture, Duration::from_secs(3_000));
+        governor.ask(2, Some(Kind::Picture));
+        let later = Time::ZERO + Duration::from_millis(2_100);
+        assert_eq!(governor.poll_grant(later, |_| true), Some(2), "{}", governor.balance_ns());
+    }
+
+    #[test]
+    fn proofs_take_what_is_left_over_and_nothing_else() {
+        let mut governor = Governor::new(Time::ZERO, 500);
+        (1..=2).for_each(|id| governor.set_stream(id, Some(Duration::from_secs(1))));
+        // A second of pictures that take 60 ms each, as nothing else is known.
+        assert!(governor.ask_proof(1, Some(25)));
+        let (mut now, mut granted) = (Time::ZERO, None);
+        while granted.is_none() {
+            now += Duration::from_millis(10);
+            // All the same, pictures of another stream are decoded for a quarter of a core.
+            governor.ask(2, Some(Kind::Picture));
+            if now.as_ns() % 100_000_000 == 0 {
+                assert_eq!(governor.poll_grant(now, |_| true), Some(2));
+                governor.handle_cost(now, 2, Kind::Picture, Duration::from_millis(25));
+            }
+            granted = governor.poll_proof(now);
+        }
+        // 1.5 s at a quarter of a core.
+        assert_eq!(granted, Some(1));
+        assert!((5_900..=6_100).contains(&(now.as_ns() / 1_000_000)), "{now:?}");
+        assert_eq!(governor.poll_proof(now), None, "one at a time");
+        // It takes ten times as long: only later proofs pay for that.
+        governor.handle_proof_cost(now, Duration::from_secs(15));
+        assert!(governor.balance_ns() > 0);
+        governor.ask(1, Some(Kind::Picture));
+        assert_eq!(governor.poll_grant(now, |_| true), Some(1));
+        assert!(!governor.ask_proof(1, Some(25)), "a second of those would cost more than can be saved up");
+        assert!(governor.ask_proof(1, Some(5)), "but not fewer");
+        governor.remove_stream(1);
+        assert_eq!(governor.poll_proof(now + Duration::from_secs(900)), None);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -371,11 +487,13 @@ mod tests {
             budget in 50_u32..2_000,
             costs in proptest::collection::vec(1_u64..300, 1..24),
             threads in 1_usize..4,
+            proofs in any::<bool>(),
         ) {
-            let run = run(budget, &costs, Duration::from_secs(90), threads);
+            let run = run(budget, &costs, Duration::from_secs(90), threads, proofs);
             let largest = *costs.iter().max().unwrap();
-            // All windows that begin and end with a job.
-            let burst = u64::from(budget) * BURST.as_millis() as u64 / 1_000;
+            // All windows that begin and end with a job, or a proof.
+            let bursts = BURST + super::super::proofs::BURST;
+            let burst = u64::from(budget) * bursts.as_millis() as u64 / 1_000;
             for (at, (from, _)) in run.grants.iter().enumerate() {
                 let mut sum = 0;
                 for (to, cost) in &run.grants[at..] {
@@ -386,7 +504,7 @@ mod tests {
                 }
             }
             // Each gets a share by time of what there is, less a job's length.
-            let total: u64 = run.grants.iter().map(|(_, cost)| cost).sum();
+            let total: u64 = run.done.iter().zip(&costs).map(|(done, cost)| *done as u64 * cost).sum();
             let fair = total / costs.len() as u64 / 2;
             for (id, cost) in costs.iter().enumerate() {
                 let got = run.done[id] as u64 * cost;
@@ -404,7 +522,7 @@ mod tests {
     }
 
     /// Streams that each offer a picture a second, or as often as they are told; jobs run on so many threads.
-    fn run(budget: u32, costs_ms: &[u64], length: Duration, threads: usize) -> Run {
+    fn run(budget: u32, costs_ms: &[u64], length: Duration, threads: usize, proofs: bool) -> Run {
         let mut governor = Governor::new(Time::ZERO, budget);
         let mut offered = vec![None; costs_ms.len()];
         let mut running: Vec<(Time, u64)> = Vec::new();
@@ -412,7 +530,18 @@ mod tests {
             Run { spent: Duration::ZERO, done: vec![0; costs_ms.len()], every: Vec::new(), grants: Vec::new() };
         (0..costs_ms.len()).for_each(|id| governor.set_stream(id as u64, Some(Duration::from_secs(1))));
         let mut now = Time::ZERO;
+        let mut proving: Option<(Time, Duration)> = None;
         while now < Time::ZERO + length {
+            // Stream 0 has something to prove at all times.
+            if let Some((_, cost)) = proving.take_if(|(end, _)| *end <= now) {
+                governor.handle_proof_cost(now, cost);
+            }
+            governor.ask_proof(0, proofs.then_some(10));
+            if governor.poll_proof(now).is_some() {
+                let cost = 10 * costs_ms[0];
+                proving = Some((now + Duration::from_millis(cost), Duration::from_millis(cost)));
+                run.grants.push((now, cost));
+            }
             let (done, left): (Vec<_>, Vec<_>) = running.into_iter().partition(|(end, _)| *end <= now);
             running = left;
             for (_, id) in done {

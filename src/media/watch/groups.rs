@@ -9,7 +9,7 @@ use crate::proto::mpegts::demux::AccessUnit;
 use crate::units::Ticks90k;
 
 /// Whole groups of pictures, the last one growing. Never more than [`BYTES_MAX`] and one group more than are decoded at
-/// once: a freeze is seen one picture after the one that it began with.
+/// once: a freeze is seen one picture after the one that it began with. Others may have it give up groups before that.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     /// Each begins with a picture that can be decoded alone.
@@ -29,10 +29,10 @@ impl Groups {
         Self { units: VecDeque::new(), bytes: 0 }
     }
 
-    /// The next picture.
-    pub(super) fn push(&mut self, unit: &Arc<AccessUnit>, pts: Ticks90k, is_key: bool) {
+    /// The next picture. How many groups had to be given up because they were too long.
+    pub(super) fn push(&mut self, unit: &Arc<AccessUnit>, pts: Ticks90k, is_key: bool) -> u64 {
         if self.units.is_empty() && !is_key {
-            return;
+            return 0;
         }
         if is_key {
             while self.units.iter().filter(|unit| unit.is_key).count() > GROUPS_MAX {
@@ -41,9 +41,12 @@ impl Groups {
         }
         self.bytes += unit.bytes.len();
         self.units.push_back(Unit { unit: Arc::clone(unit), pts, is_key });
+        let mut dropped = 0;
         while self.bytes > BYTES_MAX || self.units.len() > JOB_UNITS_MAX {
             self.drop_group();
+            dropped += 1;
         }
+        dropped
     }
 
     /// Something is missing: what came does not go on.
@@ -65,6 +68,10 @@ impl Groups {
         (keys <= GROUPS_MAX).then(|| units.collect())
     }
 
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     #[cfg(any(test, fuzzing))]
     pub(super) fn bytes_held(&self) -> usize {
         assert_eq!(self.bytes, self.units.iter().map(|unit| unit.unit.bytes.len()).sum::<usize>());
@@ -72,7 +79,8 @@ impl Groups {
         self.bytes
     }
 
-    fn drop_group(&mut self) {
+    /// Gives up the oldest.
+    pub(super) fn drop_group(&mut self) {
         let mut is_first = true;
         while self.units.front().is_some_and(|unit| is_first || !unit.is_key) {
             is_first = false;

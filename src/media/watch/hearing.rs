@@ -38,6 +38,8 @@ pub(super) struct Hearing {
     /// There was no time for it until then.
     passed_over_until: Option<Time>,
     silent: Option<bool>,
+    /// When there was an outcome last, or nothing had come yet.
+    heard_at: Time,
     /// By the stream's clock, and when that was.
     silent_since: Option<(Ticks90k, Time)>,
     levels: Option<Levels>,
@@ -63,6 +65,7 @@ impl Hearing {
             is_asked: false,
             passed_over_until: None,
             silent: None,
+            heard_at: now,
             silent_since: None,
             levels: None,
             failures: 0,
@@ -122,6 +125,7 @@ impl Hearing {
 
     pub(super) fn handle_outcome(&mut self, now: Time, result: Result<SoundFindings, Failure>, out: &mut Out<'_>) {
         self.is_asked = false;
+        self.heard_at = now;
         let findings = match result {
             Ok(findings) => findings,
             Err(failure) => {
@@ -142,24 +146,24 @@ impl Hearing {
 
     pub(super) fn handle_timeout(&mut self, now: Time, settings: &Settings, out: &mut Out<'_>) {
         out.turned(self.presence.handle_timeout(now), is_audio);
-        if let Some(reason) = self.deaf(settings) {
+        if let Some(reason) = self.deaf(now, settings) {
             self.forget(reason, out);
         }
     }
 
-    pub(super) fn reason(&self, settings: &Settings) -> Option<Reason> {
-        self.deaf(settings).or_else(|| self.silent.is_none().then_some(Reason::Listening))
+    pub(super) fn reason(&self, now: Time, settings: &Settings) -> Option<Reason> {
+        self.deaf(now, settings).or_else(|| self.silent.is_none().then_some(Reason::Listening))
     }
 
-    pub(super) fn silent(&self, settings: &Settings) -> (Option<bool>, Option<Time>) {
-        if self.deaf(settings).is_some() {
+    pub(super) fn silent(&self, now: Time, settings: &Settings) -> (Option<bool>, Option<Time>) {
+        if self.deaf(now, settings).is_some() {
             return (None, None);
         }
         (self.silent, self.silent_since.map(|(_, at)| at))
     }
 
-    pub(super) fn levels(&self, settings: &Settings) -> Option<Levels> {
-        self.levels.filter(|_| self.deaf(settings).is_none())
+    pub(super) fn levels(&self, now: Time, settings: &Settings) -> Option<Levels> {
+        self.levels.filter(|_| self.deaf(now, settings).is_none())
     }
 
     /// What was heard and what waits is forgotten; what was told of it is not known any more.
@@ -239,7 +243,7 @@ impl Hearing {
     }
 
     /// Why nothing is heard.
-    fn deaf(&self, settings: &Settings) -> Option<Reason> {
+    fn deaf(&self, now: Time, settings: &Settings) -> Option<Reason> {
         if !settings.content_quality {
             return Some(Reason::Off);
         }
@@ -255,7 +259,12 @@ impl Hearing {
         if self.passed_over_until.is_some() {
             return Some(Reason::Budget);
         }
-        self.failure.clone()
+        if self.failure.is_some() {
+            return self.failure.clone();
+        }
+        // What was heard so long ago says nothing of now.
+        let waits = self.is_asked || !self.units.is_empty();
+        (now.since(self.heard_at) >= PATIENCE).then_some(if waits { Reason::Budget } else { Reason::Listening })
     }
 }
 
@@ -268,6 +277,8 @@ const fn is_audio(turn: Turn) -> Event {
 
 /// Judgement: soon enough for an alarm after two seconds, and rarely enough that handing it over costs nothing.
 const PIECE: Duration = Duration::from_millis(500);
+/// Longest time without an outcome, of which there are two a second, for which the last one counts.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Where there was no time for sound there will be none in the next moment either.
 const PASSED_OVER: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_secs(1);

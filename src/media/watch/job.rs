@@ -122,8 +122,8 @@ pub enum Failure {
 
 /// Units of sound in a job: more than two seconds of the shortest frames that are sent singly.
 pub const SOUND_UNITS_MAX: usize = 128;
-/// Bytes of sound in a job. A second of the highest rate of AAC with eight channels has 0.6 MB.
-pub const SOUND_BYTES_MAX: usize = 1 << 20;
+/// Bytes of sound in a job. A second of eight channels of PCM (SMPTE ST 302, 24 bits) has 1.4 MB.
+pub const SOUND_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a job.
 pub const JOB_BYTES_MAX: usize = boundary::BYTES_MAX;
 /// Units of a job: as many pictures as are kept.

@@ -129,9 +129,9 @@ impl Judge {
         Some(span(run.first, run.last))
     }
 
-    /// `None` as long as nothing was seen that tells.
-    pub(super) const fn value(&self) -> Option<bool> {
-        self.value
+    /// `None` as long as nothing was seen that tells, and while a run is on that may be long enough or not.
+    pub(super) fn value(&self) -> Option<bool> {
+        self.value.filter(|_| self.run.is_none_or(|run| run.is_raised))
     }
 
     /// When the first bad picture came, if it is bad now.
@@ -212,7 +212,8 @@ mod tests {
         // 1.6 s of black may be seen twice.
         assert_eq!((judge.handle_picture(at(1), true), judge.handle_picture(at(2), true)), (None, None));
         assert_eq!((judge.handle_picture(at(3), false), judge.value()), (None, Some(false)));
-        assert_eq!((judge.handle_picture(at(4), true), judge.handle_picture(at(5), true)), (None, None));
+        assert_eq!((judge.handle_picture(at(4), true), judge.value()), (None, None), "it may have begun");
+        assert_eq!((judge.handle_picture(at(5), true), judge.value()), (None, None));
         assert_eq!(judge.handle_picture(at(6), true), Some(Change::Began { lasted: seconds(2) }));
         assert_eq!((judge.value(), judge.since()), (Some(true), Some(at(4).at)));
         assert_eq!(judge.handle_picture(at(7), true), None);

@@ -17,8 +17,9 @@
 //! are exact to the picture. All sound is listened to.
 //!
 //! Bounds: a watch holds the units that the demultiplexer puts together (at most four of the longest), one picture, the
-//! last three groups of pictures while content is looked at ([`JOB_BYTES_MAX`]; those of edges that wait to be proven are
-//! kept for that long), and [`SOUND_UNITS_MAX`] units of sound. It has headers of at most [`STREAMS_MAX`](crate::proto::mpegts::STREAMS_MAX) streams.
+//! last three groups of pictures while content is looked at and those of edges that wait to be proven (all of them together
+//! as many bytes as [`Watch::set_bytes_max`] says, which [`shares`] finds out for many streams), and [`SOUND_UNITS_MAX`]
+//! units of sound. It has headers of at most [`STREAMS_MAX`](crate::proto::mpegts::STREAMS_MAX) streams.
 
 mod catalogue;
 mod clock;
@@ -31,7 +32,9 @@ mod hearing;
 mod job;
 mod judge;
 mod presence;
+mod proofs;
 mod report;
+pub mod shares;
 mod sight;
 #[cfg(test)]
 mod tests;
@@ -42,9 +45,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::catalogue::Catalogue;
+use self::governor::Kind;
 use self::hearing::Hearing;
 use self::sight::{Out, SAMPLED_EVERY, Sight};
-use crate::proto::mpegts::demux::{AccessUnit, Codec, Demux};
+use crate::proto::mpegts::demux::{AccessUnit, Codec, Demux, DemuxCounts};
 use crate::proto::mpegts::{Media, Pid};
 #[cfg(any(test, fuzzing))]
 use crate::proto::mpegts::{SYNC_BYTE, TS_PACKET_BYTES};
@@ -75,9 +79,11 @@ pub struct Watch {
     every: Duration,
     is_stretched: bool,
     asked: Option<AskedJob>,
+    proving: Option<AskedJob>,
     jobs: u64,
+    bytes_max: usize,
     /// Units that were dropped so far.
-    damaged: u64,
+    dropped: u64,
     events: Events,
     counts: WatchCounts,
     last_check: Option<Time>,
@@ -132,8 +138,10 @@ impl Watch {
             every: SAMPLED_EVERY,
             is_stretched: false,
             asked: None,
+            proving: None,
             jobs: 0,
-            damaged: 0,
+            bytes_max: shares::STREAM_BYTES_MAX,
+            dropped: 0,
             events: Events::default(),
             counts: WatchCounts::default(),
             last_check: None,
@@ -142,13 +150,19 @@ impl Watch {
         }
     }
 
+    /// One that knows nothing any more, in the place of this one. Outcomes of its jobs are not taken for those of others.
+    #[must_use]
+    pub fn begun_anew(&self, now: Time) -> Self {
+        Self { jobs: self.jobs, bytes_max: self.bytes_max, ..Self::new(now, self.settings) }
+    }
+
     /// Wants something else from now on.
     pub fn set(&mut self, settings: Settings) {
         let settings = checked(settings);
         if self.settings.content_quality && !settings.content_quality {
             let mut out = Out { events: &mut self.events, counts: &mut self.counts };
             if let Some(sight) = &mut self.sight {
-                sight.lose_sight(Reason::Off, &mut out);
+                sight.stop_judging(&mut out);
             }
             if let Some(hearing) = &mut self.hearing {
                 hearing.stop_listening(Reason::Off, &mut out);
@@ -158,6 +172,21 @@ impl Watch {
             self.thumbnail = None;
         }
         self.settings = settings;
+    }
+
+    /// Coded pictures that are kept for proofs may have so many bytes from now on.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+        let mut out = Out { events: &mut self.events, counts: &mut self.counts };
+        if let Some(sight) = &mut self.sight {
+            sight.edges.set_bytes_max(bytes_max, &mut out);
+        }
+    }
+
+    /// Bytes of coded pictures that are kept for proofs.
+    #[must_use]
+    pub fn bytes_kept(&self) -> usize {
+        self.sight.as_ref().map_or(0, |sight| sight.edges.bytes())
     }
 
     /// What is wanted.
@@ -186,11 +215,11 @@ impl Watch {
 
     /// Takes in what came of a job. Of one that nobody waits for any more nothing is kept.
     pub fn handle_outcome(&mut self, now: Time, outcome: Outcome) {
-        self.counts.cpu_ns += u64::try_from(outcome.cpu.as_nanos()).unwrap_or(u64::MAX);
-        let Some(asked) = self.asked.take_if(|asked| asked.number == outcome.number) else { return };
-        if asked.is_stale {
-            return;
-        }
+        let cpu_ns = u64::try_from(outcome.cpu.as_nanos()).unwrap_or(u64::MAX);
+        self.counts.cpu_ns = self.counts.cpu_ns.saturating_add(cpu_ns);
+        let is_its = |asked: &mut AskedJob| asked.number == outcome.number;
+        let asked = self.asked.take_if(is_its).or_else(|| self.proving.take_if(is_its));
+        let Some(asked) = asked.filter(|asked| !asked.is_stale) else { return };
         self.last_check = Some(now);
         let mut out = Out { events: &mut self.events, counts: &mut self.counts };
         // What is no answer to what was asked is as bad as none.
@@ -210,7 +239,7 @@ impl Watch {
                     Findings::Proof(findings) => Ok(findings),
                     Findings::Sound(_) | Findings::Picture(_) => Err(Failure::Damaged),
                 });
-                sight.handle_proof(result, &mut out);
+                sight.handle_proof(now, result, &mut out);
             }
             (Work::Sound { .. }, result, _, Some(hearing)) => {
                 let result = result.and_then(|findings| match findings {
@@ -265,9 +294,11 @@ impl Watch {
         if let Some(hearing) = &mut self.hearing {
             hearing.handle_timeout(now, &self.settings, &mut out);
         }
-        if let Some(asked) = self.asked.filter(|asked| now.since(asked.at) >= OUTCOME_MAX) {
-            let result = Err(Failure::Crashed);
-            self.handle_outcome(now, Outcome { number: asked.number, result, cpu: Duration::ZERO });
+        for asked in [self.asked, self.proving].into_iter().flatten() {
+            if now.since(asked.at) >= OUTCOME_MAX {
+                let result = Err(Failure::Crashed);
+                self.handle_outcome(now, Outcome { number: asked.number, result, cpu: Duration::ZERO });
+            }
         }
     }
 
@@ -277,11 +308,37 @@ impl Watch {
         self.next_tick
     }
 
-    /// Whether [`Watch::poll_job`] has something.
+    /// What [`Watch::poll_job`] has, if anything.
     #[must_use]
-    pub fn has_job(&self, now: Time) -> bool {
-        let sound = self.hearing.as_ref().is_some_and(|hearing| hearing.has_job(now));
-        self.asked.is_none() && (sound || self.sight.as_ref().is_some_and(Sight::has_job))
+    pub fn waiting_job(&self, now: Time) -> Option<Kind> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let sound = self.hearing.as_ref().filter(|hearing| hearing.has_job(now)).map(|_| Kind::Sound);
+        sound.or_else(|| self.sight.as_ref().filter(|sight| sight.has_job()).map(|_| Kind::Picture))
+    }
+
+    /// How many pictures [`Watch::poll_proof`] has, if any.
+    #[must_use]
+    pub fn waiting_proof(&self) -> Option<usize> {
+        if self.proving.is_some() { None } else { self.sight.as_ref()?.edges.waiting() }
+    }
+
+    /// An edge that is to be proven, to be answered by [`Watch::handle_outcome`]; there is one at a time, beside other jobs.
+    pub fn poll_proof(&mut self, now: Time) -> Option<Job> {
+        self.waiting_proof()?;
+        let (work, units) = self.sight.as_mut()?.edges.poll_job()?;
+        self.jobs += 1;
+        self.proving = Some(AskedJob { number: self.jobs, at: now, work, is_stale: false });
+        Some(Job { number: self.jobs, work, units })
+    }
+
+    /// What [`Watch::poll_proof`] has will not be done: it costs more than there ever is.
+    pub fn refuse_proof(&mut self) {
+        let mut out = Out { events: &mut self.events, counts: &mut self.counts };
+        if let Some(sight) = &mut self.sight {
+            sight.edges.refuse(&mut out);
+        }
     }
 
     /// The next job, to be answered by [`Watch::handle_outcome`]; there is one at a time.
@@ -331,10 +388,10 @@ impl Watch {
             content.video_present = Some(false);
         }
         if let Some(hearing) = &self.hearing {
-            (content.silent, content.silent_since) = hearing.silent(&self.settings);
+            (content.silent, content.silent_since) = hearing.silent(now, &self.settings);
             content.audio_present = hearing.presence.value();
-            content.audio = hearing.reason(&self.settings);
-            content.loudness = hearing.levels(&self.settings);
+            content.audio = hearing.reason(now, &self.settings);
+            content.loudness = hearing.levels(now, &self.settings);
         } else if self.is_known() {
             content.audio_present = Some(false);
         }
@@ -389,8 +446,9 @@ impl Watch {
     }
 
     fn handle_unit(&mut self, now: Time, unit: AccessUnit) {
-        let damaged = self.demux.counts().damaged;
-        if std::mem::replace(&mut self.damaged, damaged) != damaged
+        let DemuxCounts { damaged, too_long, overflow, bad_header, .. } = self.demux.counts();
+        let dropped = damaged + too_long + overflow + bad_header;
+        if std::mem::replace(&mut self.dropped, dropped) != dropped
             && let Some(sight) = &mut self.sight
         {
             // It may have been one of its own.
@@ -435,9 +493,11 @@ impl Watch {
                 sight.lose_sight(Reason::NoStream, &mut out);
             }
             self.sight = video.map(|chosen| Sight::new(now, chosen.pid, chosen.codec, chosen.name));
-            if let Some(asked) = self.asked.as_mut().filter(|asked| !asked.is_sound()) {
-                asked.is_stale = true;
+            if let Some(sight) = &mut self.sight {
+                sight.edges.set_bytes_max(self.bytes_max, &mut out);
             }
+            let asked = self.asked.iter_mut().filter(|asked| !asked.is_sound());
+            asked.chain(&mut self.proving).for_each(|asked| asked.is_stale = true);
         }
         let keeps_hearing = match (&self.hearing, &audio) {
             (Some(hearing), Some(chosen)) => same(chosen, hearing.pid, hearing.codec),
@@ -531,7 +591,7 @@ pub fn check_any_bytes(bytes: &[u8]) {
             watch.handle_missed(1);
         }
         watch.handle_timeout(now);
-        if let Some(job) = watch.poll_job(now) {
+        for job in [watch.poll_job(now), watch.poll_proof(now)].into_iter().flatten() {
             let outcome = Outcome::decode(chunk);
             let result = outcome.map_or(Err(Failure::Damaged), |outcome| outcome.result);
             watch.handle_outcome(now, Outcome { number: job.number, result, cpu: Duration::ZERO });
@@ -551,6 +611,6 @@ const TICK: Duration = Duration::from_millis(500);
 /// Rates are taken over a second.
 const WINDOW: Duration = Duration::from_millis(990);
 /// Whoever decodes answers well before.
-const OUTCOME_MAX: Duration = Duration::from_secs(300);
+const OUTCOME_MAX: Duration = Duration::from_secs(1_800);
 /// Judgement: more than a stream makes between two looks.
 const EVENTS_MAX: usize = 64;

@@ -148,6 +148,30 @@ impl Default for Content {
     }
 }
 
+impl Content {
+    /// Nothing is known, for one reason.
+    #[must_use]
+    pub fn unknown(reason: Reason) -> Self {
+        Self { video: Some(reason.clone()), audio: Some(reason), ..Self::default() }
+    }
+}
+
+impl Report {
+    /// The same, of which nothing is true at present: it is too old, as there was no time for watching. What the stream
+    /// carries, and the last picture with its time, stay.
+    #[must_use]
+    pub fn outdated(&self) -> Self {
+        let was_off = |reason: &Option<Reason>| *reason == Some(Reason::Off);
+        let reason = |was: &Option<Reason>| Some(if was_off(was) { Reason::Off } else { Reason::Budget });
+        let Content { video, audio, last_check, .. } = &self.content;
+        let content =
+            Content { video: reason(video), audio: reason(audio), last_check: *last_check, ..Content::default() };
+        let mut metadata = Arc::clone(&self.metadata);
+        Arc::make_mut(&mut metadata).streams.iter_mut().for_each(|stream| stream.bit_rate = None);
+        Self { content, metadata, thumbnail_reason: reason(&self.thumbnail_reason), ..self.clone() }
+    }
+}
+
 /// Loudness after EBU R 128. `None` where nothing was loud enough to be measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Levels {
@@ -329,6 +353,15 @@ pub struct WatchCounts {
     pub sounds_passed_over: u64,
     /// Changes of metadata.
     pub metadata_changes: u64,
+    /// Beginnings and ends of black and freeze that were proven to the picture, and those that could not be: there was no
+    /// time for it, the pictures were not kept, or they could not be decoded.
+    pub edges_proven: u64,
+    /// See [`WatchCounts::edges_proven`].
+    pub edges_unproven: u64,
+    /// Groups of pictures that were not kept for proofs because they took too much memory.
+    pub groups_dropped: u64,
+    /// Times that this watch began anew because its own code failed.
+    pub restarts: u64,
     /// Decoders that crashed or took too long over this stream.
     pub decoder_restarts: u64,
     /// Events that nobody took in time.

@@ -13,7 +13,7 @@ use crate::media::decode::RECOVERY_FRAMES_MAX;
 use crate::media::headers::{Entry, Picture, Structure};
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
-use crate::units::Time;
+use crate::units::{Ticks90k, Time};
 
 /// The pictures of one stream.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Sight {
     anew: bool,
     black: Judge,
     frozen: Judge,
-    edges: Edges,
+    pub(super) edges: Edges,
     /// A picture that is wanted and not whole yet.
     open: Option<Open>,
     waiting: Option<Waiting>,
@@ -44,6 +44,8 @@ pub(super) struct Sight {
     alone_at: Option<Time>,
     /// Distance of the last two pictures that decoding can begin with.
     key_distance: Duration,
+    /// When the last of them is shown: those after it are shown later.
+    key_pts: Option<Ticks90k>,
     failures: u32,
     failure: Option<Reason>,
     /// Not before that: pictures that fail cost time that others could use.
@@ -105,6 +107,7 @@ impl Sight {
             key_at: None,
             alone_at: None,
             key_distance: Duration::ZERO,
+            key_pts: None,
             failures: 0,
             failure: None,
             retry_at: Time::ZERO,
@@ -129,21 +132,33 @@ impl Sight {
         out: &mut Out<'_>,
     ) {
         out.turned(self.presence.handle_unit(now), is_video);
-        let Some(pts) = unit.pts else { return };
+        let (Some(pts), Some(picture)) = (unit.pts, picture) else {
+            let is_field = picture.is_some_and(|picture| picture.structure == Structure::Field);
+            match (&self.open, picture) {
+                // It is shown with the first one.
+                (Some(Open { missing: Missing::Field, moment, .. }), Some(picture)) if is_field => {
+                    let moment = *moment;
+                    self.go_on(Arc::new(unit), picture, moment, settings, every, out);
+                }
+                // It cannot be said where it belongs.
+                _ => self.disturb(),
+            }
+            return;
+        };
         let (pts, jumped) = self.clock.unwrap(pts);
-        if jumped {
-            self.lose_sight(Reason::Listening, out);
-            self.anew = true;
-            self.waiting = None;
+        let is_key = matches!(picture.entry, Entry::Key | Entry::Recovery { frames: 0 });
+        if jumped || is_key && self.key_pts.is_some_and(|before| pts < before) {
+            self.begin_anew(out);
         }
-        let Some(picture) = picture else { return };
+        if is_key {
+            self.key_pts = Some(pts);
+        }
         let moment = Moment { at: now, pts };
         let unit = Arc::new(AccessUnit { pts: Some(pts), ..unit });
-        let is_key = matches!(picture.entry, Entry::Key | Entry::Recovery { frames: 0 });
         if settings.content_quality && picture.structure == Structure::Frame {
-            self.edges.groups.push(&unit, pts, is_key);
+            self.edges.push(&unit, pts, is_key, out);
         } else {
-            self.edges.groups.clear();
+            self.edges.disturb();
         }
         if self.open.is_some() {
             self.go_on(unit, picture, moment, settings, every, out);
@@ -180,14 +195,12 @@ impl Sight {
     /// Packets are missing.
     pub(super) fn disturb(&mut self) {
         self.open = None;
-        self.edges.groups.clear();
+        self.edges.disturb();
     }
 
-    /// The picture to be decoded next, or else an edge to be proven, if there is one.
+    /// The picture to be decoded next, if there is one.
     pub(super) fn poll_job(&mut self) -> Option<(Work, Vec<Arc<AccessUnit>>)> {
-        let Some(Waiting { units, moment, thumbnail, quality }) = self.waiting.take() else {
-            return self.edges.poll_job();
-        };
+        let Waiting { units, moment, thumbnail, quality } = self.waiting.take()?;
         if quality {
             self.sampled_at = Some(moment.at);
         }
@@ -199,21 +212,31 @@ impl Sight {
         Some((Work::Picture { thumbnail, quality, anew }, units))
     }
 
-    pub(super) fn has_job(&self) -> bool {
-        self.waiting.is_some() || self.edges.has_job()
+    pub(super) const fn has_job(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// What came of an edge that was to be proven: without an answer it is told of as it was seen.
-    pub(super) fn handle_proof(&mut self, result: Result<ProofFindings, Failure>, out: &mut Out<'_>) {
+    pub(super) fn handle_proof(&mut self, now: Time, result: Result<ProofFindings, Failure>, out: &mut Out<'_>) {
         if result == Err(Failure::Crashed) {
             out.restarted();
-            self.anew = true;
         }
         let judge = match self.edges.asked_defect() {
             Some(Defect::Frozen) => &mut self.frozen,
             Some(Defect::Black | Defect::Silent) | None => &mut self.black,
         };
-        self.edges.handle_outcome(result.as_ref().ok(), judge, out);
+        self.edges.handle_outcome(now, result, judge, out);
+    }
+
+    /// What is seen is not judged any more, nor what is being looked at.
+    pub(super) fn stop_judging(&mut self, out: &mut Out<'_>) {
+        self.lose_sight(Reason::Off, out);
+        if let Some(asked) = &mut self.asked {
+            asked.quality = false;
+        }
+        if let Some(waiting) = &mut self.waiting {
+            waiting.quality = false;
+        }
     }
 
     /// What came of the picture that was asked for; the small one of it, if there is one.
@@ -284,6 +307,13 @@ impl Sight {
         bytes + self.edges.bytes_held()
     }
 
+    /// Its clock jumped, or went back: what comes has nothing to do with what came.
+    fn begin_anew(&mut self, out: &mut Out<'_>) {
+        self.lose_sight(Reason::Listening, out);
+        self.anew = true;
+        (self.open, self.waiting, self.key_pts) = (None, None, None);
+    }
+
     /// The next unit of a picture that is not whole.
     fn go_on(
         &mut self,
@@ -343,16 +373,16 @@ impl Sight {
     fn follow(&mut self, now: Time, defect: Defect, had_run: bool, change: Option<Change>, out: &mut Out<'_>) {
         let judge = if defect == Defect::Black { &self.black } else { &self.frozen };
         match judge.run() {
-            Some((before, first)) if !had_run => self.edges.handle_suspicion(defect, before, first),
+            Some((before, first)) if !had_run => self.edges.handle_suspicion(defect, before, first, out),
             None if had_run => self.edges.forget_begin(defect),
             Some(_) | None => {}
         }
         match change {
             Some(Change::Began { lasted }) => {
-                out.events.push(Event::Began { defect, lasted });
                 if let Some((_, first)) = judge.run() {
-                    self.edges.handle_begin(now, defect, first.pts);
+                    self.edges.handle_begin(now, defect, first.pts, out);
                 }
+                out.events.push(Event::Began { defect, lasted });
             }
             Some(Change::Ended(finished)) => self.edges.handle_end(now, defect, finished, out),
             None => {}
@@ -503,3 +533,32 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const PATIENCE_MIN: Duration = Duration::from_secs(10);
 /// A stream in which none came for so long has none.
 const ALONE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::super::Events;
+    use super::*;
+
+    #[test]
+    fn a_picture_that_was_begun_before_the_clock_jumped_is_not_finished_after_it() {
+        for (jump, is_whole) in [(0, true), (20 * 90_000, false)] {
+            let mut sight = Sight::new(Time::ZERO, Pid::default(), Some(Codec::H264), "h264");
+            let (mut events, mut counts) = (Events::default(), WatchCounts::default());
+            let settings = Settings { thumbnail_every: None, content_quality: true };
+            let fields = [(90_000, Entry::Key), (91_800 + jump, Entry::None)];
+            for (pts, entry) in fields {
+                let unit = AccessUnit {
+                    pid: Pid::default(),
+                    codec: Codec::H264,
+                    pts: Some(Ticks90k(pts)),
+                    dts: None,
+                    bytes: vec![0; 100],
+                };
+                let picture = Picture { entry, structure: Structure::Field, reference: true };
+                let out = &mut Out { events: &mut events, counts: &mut counts };
+                sight.handle_unit(Time::ZERO, unit, Some(picture), &settings, SAMPLED_EVERY, out);
+            }
+            assert_eq!(sight.has_job(), is_whole, "{jump}");
+        }
+    }
+}

@@ -60,6 +60,96 @@ fn what_stops_is_missing_and_comes_back() {
 }
 
 #[test]
+fn a_clock_that_steps_back_a_little_begins_everything_anew() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(5));
+    assert_eq!(bed.watch.content(bed.now).black, Some(false));
+    bed.rewind();
+    bed.grants = false;
+    bed.play(Duration::from_millis(500));
+    let content = bed.watch.content(bed.now);
+    assert_eq!((content.black, content.frozen), (None, None), "nothing is known of what comes now");
+    bed.grants = true;
+    bed.play(Duration::from_secs(4));
+    assert_eq!(bed.watch.content(bed.now).frozen, Some(false));
+}
+
+#[test]
+fn what_was_begun_to_be_looked_at_before_it_was_switched_off_is_not_judged() {
+    let mut bed = Bed::new(Settings { thumbnail_every: None, content_quality: true });
+    bed.grants = false;
+    bed.play(Duration::from_secs(3));
+    let mut jobs = Vec::new();
+    // Sound comes first; its outcome says nothing here.
+    while let Some(job) = bed.watch.poll_job(bed.now) {
+        if matches!(job.work, Work::Picture { .. }) {
+            jobs.push(job);
+            break;
+        }
+        let outcome = Outcome { number: job.number, result: Err(Failure::Damaged), cpu: Duration::ZERO };
+        bed.watch.handle_outcome(bed.now, outcome);
+    }
+    let number = jobs[0].number;
+    let on = *bed.watch.settings();
+    bed.watch.set(Settings::default());
+    bed.watch.set(on);
+    let findings = Findings::Picture(PictureFindings { black: Some(false), same: None, thumbnail: None });
+    bed.watch.handle_outcome(bed.now, Outcome { number, result: Ok(findings), cpu: Duration::MAX });
+    bed.watch.handle_outcome(bed.now, Outcome { number, result: Err(Failure::Damaged), cpu: Duration::MAX });
+    assert_eq!(bed.watch.content(bed.now).black, None);
+    assert_eq!(bed.watch.counts().cpu_ns, u64::MAX, "and does not overflow");
+}
+
+#[test]
+fn what_was_heard_long_ago_says_nothing_of_now() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(4));
+    assert_eq!(bed.watch.content(bed.now).silent, Some(false));
+    // Sound comes on, but nothing that can be heard.
+    bed.timeless = true;
+    bed.play(Duration::from_secs(4));
+    assert_eq!(bed.watch.content(bed.now).silent, Some(false));
+    bed.play(Duration::from_secs(2));
+    let content = bed.watch.content(bed.now);
+    assert_eq!((content.silent, content.audio, content.loudness), (None, Some(Reason::Listening), None));
+    assert_eq!(content.audio_present, Some(true));
+}
+
+#[test]
+fn a_proof_does_not_keep_pictures_waiting() {
+    let mut bed = Bed::new(ALL);
+    bed.black = true;
+    bed.holds_proofs = true;
+    bed.play(Duration::from_secs(5));
+    bed.black = false;
+    bed.play(Duration::from_secs(4));
+    let number = bed.held.as_ref().expect("the end is to be proven").number;
+    let (decoded, told) = (bed.watch.counts().pictures_decoded, bed.take_events());
+    assert!(matches!(told[..], [Event::Began { defect: Defect::Black, .. }]), "{told:?}");
+    bed.play(Duration::from_secs(3));
+    assert!(bed.watch.counts().pictures_decoded >= decoded + 2);
+    let outcome = Outcome { number, result: Ok(Findings::Proof(ProofFindings::default())), cpu: Duration::ZERO };
+    bed.watch.handle_outcome(bed.now, outcome);
+    bed.work();
+    let told = bed.take_events();
+    assert!(matches!(told[..], [Event::Ended { defect: Defect::Black, lost_sight: None, .. }]), "{told:?}");
+    assert!(bed.watch.counts().edges_proven == 1 && bed.watch.bytes_kept() > 0);
+    bed.watch.set_bytes_max(0);
+    assert_eq!(bed.watch.bytes_kept(), 0);
+}
+
+#[test]
+fn units_that_are_lost_for_whatever_cause_leave_no_hole_in_what_is_proven() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(3));
+    assert!(bed.watch.bytes_kept() > 0);
+    // The first of its packets begin units without a time, and make those before whole.
+    bed.timeless = true;
+    bed.play(Duration::from_millis(200));
+    assert_eq!(bed.watch.bytes_kept(), 0);
+}
+
+#[test]
 fn a_reader_that_was_overtaken_goes_on_with_whole_units() {
     let mut bed = Bed::new(ALL);
     bed.play(Duration::from_secs(3));
@@ -236,6 +326,15 @@ fn with_cc(mut packet: [u8; TS_PACKET_BYTES], cc: &mut [u8; 8_192]) -> [u8; TS_P
     packet
 }
 
+/// Takes the times out of the PES header that begins in the packet, if one does.
+fn without_time(packet: &mut [u8]) {
+    let adaptation = if packet[3] & 0x20 != 0 { 1 + usize::from(packet[4]) } else { 0 };
+    let payload = 4 + adaptation;
+    if packet[1] & 0x40 != 0 && packet[payload..].starts_with(&[0, 0, 1]) {
+        packet[payload + 7] &= 0x3f;
+    }
+}
+
 /// A watch, its stream, and somebody who does its jobs at once.
 struct Bed {
     watch: Watch,
@@ -249,6 +348,13 @@ struct Bed {
     crashes: bool,
     grants: bool,
     scrambles: bool,
+    /// PES packets say no times.
+    timeless: bool,
+    /// Pictures are found to be black.
+    black: bool,
+    /// Proofs are not done.
+    holds_proofs: bool,
+    held: Option<Job>,
 }
 
 impl Bed {
@@ -266,6 +372,10 @@ impl Bed {
             crashes: false,
             grants: true,
             scrambles: false,
+            timeless: false,
+            black: false,
+            holds_proofs: false,
+            held: None,
         }
     }
 
@@ -301,6 +411,9 @@ impl Bed {
                         .filter(|packet| packet[1] & 0x1f == 1)
                         .for_each(|packet| packet[3] |= 0x80);
                 }
+                if self.timeless {
+                    bytes.chunks_mut(TS_PACKET_BYTES).for_each(without_time);
+                }
                 if looks {
                     self.watch.handle_packet(self.now, &bytes);
                 }
@@ -316,13 +429,44 @@ impl Bed {
         if self.now >= self.watch.poll_timeout() {
             self.watch.handle_timeout(self.now);
         }
-        while self.grants && self.watch.has_job(self.now) {
-            let job = self.watch.poll_job(self.now).unwrap();
+        while let Some(job) = self.next_job() {
             self.jobs += 1;
-            let result = if self.crashes { Err(Failure::Crashed) } else { self.examiners.examine(1, &job) };
+            let mut result = if self.crashes { Err(Failure::Crashed) } else { self.examiners.examine(1, &job) };
+            if let Ok(Findings::Picture(findings)) = &mut result {
+                findings.black = Some(self.black);
+            }
             self.watch.handle_outcome(self.now, Outcome { number: job.number, result, cpu: Duration::from_millis(5) });
         }
         self.events.extend(std::iter::from_fn(|| self.watch.poll_event()));
+    }
+
+    fn next_job(&mut self) -> Option<Job> {
+        if !self.grants {
+            return None;
+        }
+        if self.holds_proofs {
+            // One that would prove a beginning is of no interest.
+            while let Some(job) = self.watch.poll_proof(self.now) {
+                if matches!(job.work, Work::Proof { black: false, frozen: false }) {
+                    let outcome = Outcome { number: job.number, result: Err(Failure::Damaged), cpu: Duration::ZERO };
+                    self.watch.handle_outcome(self.now, outcome);
+                } else {
+                    self.held = Some(job);
+                }
+            }
+            return self.watch.poll_job(self.now);
+        }
+        self.watch.poll_job(self.now).or_else(|| self.watch.poll_proof(self.now))
+    }
+
+    /// The stream begins at the beginning again, and so does its clock.
+    fn rewind(&mut self) {
+        *self = Self {
+            watch: std::mem::replace(&mut self.watch, Watch::new(self.now, ALL)),
+            now: self.now,
+            behind: self.now.since(Time::ZERO),
+            ..Self::new(ALL)
+        };
     }
 
     fn take_events(&mut self) -> Vec<Event> {

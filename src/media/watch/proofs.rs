@@ -1,0 +1,163 @@
+//! `Proofs`: the account of edges that are to be proven, without a clock of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::governor::Averaged;
+
+/// Says whose edge is proven next.
+///
+/// A proof decodes up to ten seconds of pictures, for an answer that is nice to have. So it is paid for only by what
+/// pictures and sound left over of the budget, and begins once all that it is expected to cost was saved up: what it costs
+/// in the end is nothing that anybody else waits for. One is done at a time. Streams take turns by what theirs cost.
+#[derive(Debug, Default)]
+pub(super) struct Proofs {
+    /// Of computing time; below zero, at most as far as it may be above, if a proof cost more than was expected.
+    balance_ns: i64,
+    burst_ns: i64,
+    streams: BTreeMap<u64, Stream>,
+    running: Option<Running>,
+    /// Virtual time: that of the proof that began last.
+    virtual_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    waiting: Option<Wanted>,
+    /// Virtual time at which its next proof may begin.
+    used_ns: u64,
+    /// What a picture of it cost, when it was proven.
+    picture_ns: Averaged,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    pictures: u64,
+    expected_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    stream: u64,
+    pictures: u64,
+}
+
+impl Proofs {
+    /// Another budget of the whole, in thousandths of a core.
+    pub(super) fn set_budget(&mut self, per_mille: u32) {
+        self.burst_ns = BURST.as_millis() as i64 * 1_000 * i64::from(per_mille);
+        self.earn(0);
+    }
+
+    /// So much was left over.
+    pub(super) fn earn(&mut self, ns: i64) {
+        self.balance_ns = self.balance_ns.saturating_add(ns).min(self.burst_ns);
+    }
+
+    /// The stream wants so many pictures to be proven, each of which costs about `picture_ns` if none of it ever was;
+    /// `None` if it does not any more. False if it never will be granted.
+    pub(super) fn ask(&mut self, id: u64, pictures: Option<usize>, picture_ns: u64) -> bool {
+        let Some(pictures) = pictures else {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.waiting = None;
+            }
+            return true;
+        };
+        let virtual_ns = self.virtual_ns;
+        let stream = self.streams.entry(id).or_default();
+        if stream.waiting.is_none() {
+            // Time that it did not use is not saved up.
+            stream.used_ns = stream.used_ns.max(virtual_ns);
+        }
+        let pictures = pictures as u64;
+        let expected_ns = pictures.saturating_mul(stream.picture_ns.or(picture_ns));
+        let fits = i64::try_from(expected_ns).is_ok_and(|expected| expected <= self.burst_ns);
+        if !fits {
+            // What was measured once is no reason to refuse for ever.
+            stream.picture_ns.push(picture_ns);
+        }
+        stream.waiting = fits.then_some(Wanted { pictures, expected_ns });
+        fits
+    }
+
+    /// The stream whose edge is proven now.
+    pub(super) fn poll(&mut self) -> Option<u64> {
+        if self.running.is_some() {
+            return None;
+        }
+        let waiting = self.streams.iter_mut().filter(|(_, stream)| stream.waiting.is_some());
+        let (id, stream) = waiting.min_by_key(|(_, stream)| stream.used_ns)?;
+        // Whoever's turn it is has what it costs saved up for: many small ones do not keep out a large one.
+        let Wanted { pictures, expected_ns } = stream.waiting?;
+        if self.balance_ns < i64::try_from(expected_ns).unwrap_or(i64::MAX) {
+            return None;
+        }
+        stream.waiting = None;
+        self.virtual_ns = self.virtual_ns.max(stream.used_ns);
+        self.running = Some(Running { stream: *id, pictures });
+        Some(*id)
+    }
+
+    /// What it cost; zero if it was not done after all.
+    pub(super) fn handle_cost(&mut self, cost_ns: u64) {
+        let Some(Running { stream, pictures }) = self.running.take() else { return };
+        self.balance_ns = self.balance_ns.saturating_sub_unsigned(cost_ns).max(-self.burst_ns);
+        let Some(stream) = self.streams.get_mut(&stream).filter(|_| cost_ns > 0) else { return };
+        stream.used_ns = stream.used_ns.max(self.virtual_ns).saturating_add(cost_ns);
+        stream.picture_ns.push(cost_ns / pictures.max(1));
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.running.is_none() && self.streams.values().any(|stream| stream.waiting.is_some())
+    }
+
+    pub(super) fn remove_stream(&mut self, id: u64) {
+        self.streams.remove(&id);
+    }
+}
+
+/// So much of the budget is saved up for proofs. With half a core it is what two groups of 50 large pictures take, and more
+/// than twice of what a second of pictures takes that are 60 ms each.
+pub(super) const BURST: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_take_turns_by_what_their_proofs_cost() {
+        let mut proofs = Proofs::default();
+        proofs.set_budget(1_000);
+        let mut done = [0_u32; 3];
+        for _ in 0..300 {
+            proofs.earn(100 * MS as i64);
+            for (id, pictures) in [(0, 100), (1, 10), (2, 10)] {
+                assert!(proofs.ask(id, Some(pictures), 10 * MS));
+            }
+            if let Some(id) = proofs.poll() {
+                done[id as usize] += 1;
+                proofs.handle_cost(if id == 0 { 1_000 * MS } else { 100 * MS });
+            }
+        }
+        assert!((8..=12).contains(&done[0]) && done[1] >= 80 && done[2] >= 80, "{done:?}");
+    }
+
+    #[test]
+    fn what_was_measured_is_what_is_expected() {
+        let mut proofs = Proofs::default();
+        proofs.set_budget(500);
+        proofs.earn(i64::MAX);
+        assert!(!proofs.ask(1, Some(45), 100 * MS), "4.5 s of 4 s");
+        assert_eq!((proofs.poll(), proofs.is_waited_for()), (None, false));
+        assert!(proofs.ask(1, Some(20), 100 * MS) && proofs.is_waited_for());
+        assert_eq!(proofs.poll(), Some(1));
+        proofs.handle_cost(200 * MS);
+        assert!(proofs.ask(1, Some(45), 100 * MS), "it took less");
+        assert_eq!(proofs.poll(), Some(1));
+        proofs.handle_cost(u64::MAX);
+        assert_eq!(proofs.balance_ns, -proofs.burst_ns, "no debt for ever");
+        assert!(proofs.ask(1, None, 0) && !proofs.is_waited_for());
+    }
+
+    const MS: u64 = 1_000_000;
+}
