@@ -1,4 +1,5 @@
-//! UDP ports that several SRT sources listen on, told apart by the stream id that callers ask for.
+//! UDP ports that several SRT sources listen on, told apart by the stream id that callers ask for; beside them the TCP
+//! ports of RTMP.
 //!
 //! A thread answers those who are not connected yet. Whoever brings a cookie back is handed to the source that has the
 //! stream, which goes on with him on a socket of its own: one on the same port, connected to the caller, so that the
@@ -16,6 +17,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::background::Remote;
 use super::clock;
+use super::rtmp::Doors;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::{Meta, Pool};
 use crate::proto::srt::access::names;
@@ -25,7 +27,10 @@ use crate::proto::{Datagram, Done, Port as CorePort, Transmit};
 
 /// The shared ports of an engine.
 #[derive(Clone, Debug, Default)]
-pub struct Ports(Arc<Mutex<BTreeMap<SocketAddr, Weak<Port>>>>);
+pub struct Ports {
+    srt: Arc<Mutex<BTreeMap<SocketAddr, Weak<Port>>>>,
+    pub(super) rtmp: Doors,
+}
 
 /// A source's place at a port; the port closes with the last one.
 #[derive(Debug)]
@@ -66,7 +71,7 @@ impl Ports {
         pool: &Pool,
         options: &SocketOptions,
     ) -> Result<Seat, OpenError> {
-        let mut open = lock(&self.0);
+        let mut open = lock(&self.srt);
         open.retain(|_, port| port.strong_count() > 0);
         let port = match open.get(&address).and_then(Weak::upgrade) {
             Some(port) => port,

@@ -162,6 +162,9 @@ pub struct SourceMetrics {
     /// RIST's own figures, under librist's names where it has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rist: Option<BTreeMap<&'static str, f64>>,
+    /// RTMP's own figures: what is carried, and why connections ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtmp: Option<BTreeMap<&'static str, f64>>,
     /// Its transport stream, unless `ts_analysis_enabled` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts: Option<TsMetrics>,
@@ -211,6 +214,9 @@ pub struct OutputMetrics {
     /// RIST's own figures, under librist's names where it has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rist: Option<BTreeMap<&'static str, f64>>,
+    /// RTMP's own figures: what is carried, and why connections ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtmp: Option<BTreeMap<&'static str, f64>>,
     /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: BTreeMap<&'static str, u64>,
     /// Where the same datagrams go several ways, each of them in configured order.
@@ -296,6 +302,7 @@ impl From<&SourceSnapshot> for SourceMetrics {
             srt: details_of("srt", source.protocol, &source.details),
             fec: details_of("rtp-fec", source.protocol, &source.details),
             rist: details_of("rist", source.protocol, &source.details),
+            rtmp: details_of("rtmp", source.protocol, &source.details),
             ts: source.ts.as_deref().map(TsMetrics::from),
             drops: source.drops.by_cause().into(),
             receive_buffer_bytes: source.rcvbuf_bytes,
@@ -323,6 +330,7 @@ impl From<&OutputSnapshot> for OutputMetrics {
             srt: details_of("srt", output.protocol, &output.details),
             fec: details_of("rtp-fec", output.protocol, &output.details),
             rist: details_of("rist", output.protocol, &output.details),
+            rtmp: details_of("rtmp", output.protocol, &output.details),
             drops: output.drops.by_cause().into(),
             legs: output.legs.iter().map(OutputLegMetrics::from).collect(),
             send_buffer_bytes: output.sndbuf_bytes,

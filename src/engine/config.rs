@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::adapters::{rist, rtp, srt, udp};
+use crate::adapters::{rist, rtmp, rtp, srt, udp};
 use crate::path::{AllowList, health, limit, merge};
 use crate::proto::mpegts::{generator, picture};
 use crate::units::{OutputName, SourceName};
@@ -104,6 +104,8 @@ pub enum SourceEndpoint {
     Srt(Box<srt::EndpointConfig>),
     /// `rist://`
     Rist(Box<rist::EndpointConfig>),
+    /// `rtmp://`
+    Rtmp(Box<rtmp::EndpointConfig>),
     /// `test:`, a built-in signal.
     Test(TestSignal),
 }
@@ -145,6 +147,8 @@ pub enum OutputEndpoint {
     Srt(Box<srt::EndpointConfig>),
     /// `rist://`
     Rist(Box<rist::EndpointConfig>),
+    /// `rtmp://`
+    Rtmp(Box<rtmp::EndpointConfig>),
 }
 
 impl Default for FailoverConfig {

@@ -29,6 +29,7 @@ mod process;
 mod proxy;
 mod rist;
 mod rist_srp;
+mod rtmp;
 mod rtp;
 mod rules;
 mod srt;

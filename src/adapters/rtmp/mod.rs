@@ -1,0 +1,290 @@
+//! RTMP source and output: publishers and players that call us on a shared port, servers that we pull from and push to.
+
+mod door;
+mod output;
+mod source;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use subtle::ConstantTimeEq;
+
+use super::driver::{Admission, Driven, DriverEvent, EVENTS_MAX, note};
+use super::host::HostPort;
+use super::ports::Ports;
+use super::socket::OpenError;
+use super::stream_driver::{Broken, Connection};
+use super::worker::{Context, SocketKey};
+use crate::bus::Pool;
+use crate::proto::rtmp::{Client, Config, End, Role, Target};
+use crate::proto::{self, PeerEnd, StreamCore};
+use crate::units::Time;
+
+pub(super) use door::Doors;
+
+/// One end of RTMP connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// Who calls whom.
+    pub side: Side,
+    /// Application: what stands between host and key.
+    pub app: String,
+    /// Name of the stream.
+    pub key: Key,
+}
+
+/// Who calls whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// We call: a source pulls, an output pushes.
+    Caller {
+        /// Whom.
+        server: HostPort,
+    },
+    /// We wait on this address, with others who wait for other streams: for a publisher, or for players.
+    Listener {
+        /// As a destination, so that everything that names one is looked at alike.
+        listen: HostPort,
+        /// Of a source: another publisher takes the place of the one that is there. Otherwise he is sent away.
+        takeover: bool,
+    },
+}
+
+/// The name of a stream, with a query if a server wants one: whoever knows it may publish.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// Any text that is not empty.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        (!text.is_empty() && text.len() <= KEY_BYTES_MAX).then(|| Self(text.into()))
+    }
+
+    /// Compares in a time that does not tell how much is right.
+    fn is(&self, given: &str) -> bool {
+        self.0.as_bytes().ct_eq(given.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl EndpointConfig {
+    /// Whether it holds a port of this machine that was asked for: shared ones are held by nobody alone.
+    #[must_use]
+    pub const fn holds_port(&self) -> bool {
+        matches!(self.side, Side::Listener { .. })
+    }
+
+    /// The address that is called, or listened on.
+    #[must_use]
+    pub const fn address(&self) -> &HostPort {
+        match &self.side {
+            Side::Caller { server } => server,
+            Side::Listener { listen, .. } => listen,
+        }
+    }
+
+    /// Opens a source; `address` is what ours was looked up to.
+    ///
+    /// # Errors
+    /// What the system refused, with the address, or that the stream is taken.
+    pub fn open_source(
+        &self,
+        address: SocketAddr,
+        (pool, ports): (&Pool, &Ports),
+        admission: Admission,
+    ) -> Result<Box<dyn Driven>, OpenError> {
+        Ok(match &self.side {
+            Side::Caller { .. } => {
+                Box::new(source::Source::pulling(self.calls(address, Role::Player), pool, admission))
+            }
+            Side::Listener { takeover, .. } => {
+                let seat = ports.rtmp.join(address, Role::Publisher, (&self.app, &self.key), pool)?;
+                Box::new(source::Source::listening(seat, *takeover, pool, admission))
+            }
+        })
+    }
+
+    /// Opens an output; `address` is what ours was looked up to.
+    ///
+    /// # Errors
+    /// As [`EndpointConfig::open_source`].
+    pub fn open_output(
+        &self,
+        address: SocketAddr,
+        (pool, ports): (&Pool, &Ports),
+        admission: Admission,
+    ) -> Result<Box<dyn Driven>, OpenError> {
+        Ok(match &self.side {
+            Side::Caller { .. } => Box::new(output::Output::pushing(self.calls(address, Role::Publisher), admission)),
+            Side::Listener { .. } => {
+                let seat = ports.rtmp.join(address, Role::Player, (&self.app, &self.key), pool)?;
+                Box::new(output::Output::serving(seat, admission))
+            }
+        })
+    }
+
+    fn calls(&self, address: SocketAddr, role: Role) -> Calls {
+        let server = self.address();
+        let tc_url = match server.port {
+            PORT => format!("rtmp://{}/{}", server.host, self.app),
+            port => format!("rtmp://{}:{port}/{}", server.host, self.app),
+        };
+        let target = Target { tc_url, app: self.app.clone(), key: self.key.0.clone() };
+        Calls { address, role, target, connection: None, failures: 0, next: Some(Time::ZERO) }
+    }
+}
+
+/// A connection that we make, again and again.
+#[derive(Debug)]
+struct Calls {
+    address: SocketAddr,
+    role: Role,
+    target: Target,
+    connection: Option<Connection<Client>>,
+    /// In a row.
+    failures: u32,
+    /// When it is made next; `None` while there is one.
+    next: Option<Time>,
+}
+
+impl Calls {
+    /// Makes the connection if it is due. Gives why it cannot be made.
+    fn call(&mut self, cx: &Context<'_>, key: SocketKey) -> Option<Broken> {
+        if self.connection.is_some() || self.next.is_none_or(|next| cx.now < next) {
+            return None;
+        }
+        let seed = fastrand::u64(..);
+        let client = Client::new(cx.now, Config::default(), self.role, self.target.clone(), seed);
+        let connected = TcpStream::connect(self.address).and_then(|mut stream| {
+            cx.register(&mut stream, key, BOTH)?;
+            Ok(stream)
+        });
+        match connected {
+            Ok(stream) => {
+                self.next = None;
+                self.connection = Some(Connection::new(client, stream, self.address));
+                None
+            }
+            Err(error) => {
+                self.wait(cx.now);
+                Some(Broken::Failed(error.kind()))
+            }
+        }
+    }
+
+    /// The server is there, and agrees.
+    const fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Another call is made after a while that grows with every failure, by chance a little shorter or longer.
+    fn wait(&mut self, now: Time) {
+        let longest = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        self.next = Some(now + longest.mul_f64(0.5 + fastrand::f64() / 2.0));
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let connection = self.connection.as_ref().and_then(Connection::poll_timeout);
+        [connection, self.next].into_iter().flatten().min()
+    }
+}
+
+/// Why connections ended, by cause.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    left: u64,
+    broken: u64,
+    failed: u64,
+    slow: u64,
+    silent: u64,
+    stalled: u64,
+    refused: u64,
+    taken_over: u64,
+}
+
+impl Ends {
+    /// Counts one, and says it in words: by what the core said, else by what became of the connection.
+    fn count(&mut self, end: Option<&End>, broken: Option<Broken>) -> PeerEnd {
+        let (counter, reason) = match (end, broken) {
+            (Some(End::Broken(_)), _) => (&mut self.broken, "it does not keep to the protocol"),
+            (Some(End::Slow), _) => (&mut self.slow, "not ready in time"),
+            (Some(End::Silent), _) => (&mut self.silent, "silent for too long"),
+            (Some(End::Left), _) => (&mut self.left, "ended by the peer"),
+            (Some(End::Refused { code, .. }), _) => (&mut self.refused, refusal(code)),
+            (Some(End::NotLetIn | End::Closed), None) => (&mut self.left, "closed"),
+            (_, Some(why @ Broken::Closed)) => (&mut self.left, why.reason()),
+            (_, Some(why @ Broken::Failed(_))) => (&mut self.failed, why.reason()),
+            (_, Some(why @ Broken::Stalled)) => (&mut self.stalled, why.reason()),
+            (None, None) => (&mut self.left, "closed"),
+        };
+        *counter += 1;
+        PeerEnd { reason, refusal: None }
+    }
+
+    const fn details(&self) -> [proto::Detail; 8] {
+        [
+            ("endsByPeer", self.left as f64),
+            ("endsBrokenProtocol", self.broken as f64),
+            ("endsFailedConnection", self.failed as f64),
+            ("endsSlowSetup", self.slow as f64),
+            ("endsSilent", self.silent as f64),
+            ("endsStalled", self.stalled as f64),
+            ("endsRefused", self.refused as f64),
+            ("endsTakenOver", self.taken_over as f64),
+        ]
+    }
+}
+
+/// What a server says against us, in words of our own: its own may be anything.
+fn refusal(code: &str) -> &'static str {
+    match code {
+        "NetStream.Publish.BadName" => "refused: the stream is in use, or its key is wrong",
+        "NetStream.Publish.Denied" | "NetConnection.Connect.Rejected" => "refused: not authorized",
+        "NetStream.Play.StreamNotFound" | "NetStream.Play.Failed" => "refused: there is no such stream",
+        "NetConnection.Connect.InvalidApp" => "refused: there is no such application",
+        _ => "refused by the server",
+    }
+}
+
+/// Events that wait for whoever asks.
+#[derive(Debug, Default)]
+struct Events(arrayvec::ArrayVec<DriverEvent, EVENTS_MAX>);
+
+impl Events {
+    fn tell(&mut self, event: proto::Event, counters: &super::Counters) {
+        note(DriverEvent::Core(event), &mut self.0, counters);
+    }
+
+    fn poll(&mut self) -> Option<DriverEvent> {
+        self.0.pop_at(0)
+    }
+}
+
+/// Tells the peer that it is over, as far as that leaves at once.
+fn say_goodbye<C: StreamCore>(connection: &mut Connection<C>, now: Time) {
+    connection.core.handle_close(now);
+    connection.flush(now);
+    let _ = connection.stream().shutdown(std::net::Shutdown::Write);
+}
+
+/// Readiness is told once for each direction, so that both can be asked for all the time.
+const BOTH: mio::Interest = mio::Interest::READABLE.add(mio::Interest::WRITABLE);
+
+/// Registered for RTMP.
+pub const PORT: u16 = 1_935;
+/// Longest key. Judgement: those of content delivery networks, with their tokens, have a fourth of it.
+const KEY_BYTES_MAX: usize = 1_024;
+/// Judgement: a server that restarts is back within seconds, and who repairs one does not want to wait longer.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// As the other drivers.
+const DETAILS_APART: Duration = Duration::from_millis(200);
