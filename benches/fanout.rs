@@ -78,6 +78,7 @@ impl Forwarder {
             endpoint: url::parse_output(&format!("udp://{address}")).unwrap().endpoint,
             enabled: true,
             coalesce: Duration::ZERO,
+            policy: anabranch::bus::LagPolicy::default(),
             limit: None,
             allow: AllowList::default(),
         });

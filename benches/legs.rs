@@ -160,6 +160,7 @@ fn start(sources: Vec<String>, output: &str) -> Engine {
         endpoint: url::parse_output(output).unwrap().endpoint,
         enabled: true,
         coalesce: Duration::ZERO,
+        policy: anabranch::bus::LagPolicy::default(),
         limit: None,
         allow: AllowList::default(),
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anabranch::bus::{Pool, PoolLimits};
 use anabranch::proto::mpegts::analysis::Analyser;
+use anabranch::proto::mpegts::entry::Finder;
 use anabranch::proto::mpegts::{Found, Generator, Scanner, Sync, TS_PACKET_BYTES, generator};
 use anabranch::proto::{Core, Surroundings};
 use anabranch::units::{Bitrate, Time};
@@ -40,6 +41,16 @@ fn mpegts(criterion: &mut Criterion) {
                 }
             });
             black_box(scanner.stats());
+        });
+        group.bench_function("entry", |bencher| {
+            let mut finder = Finder::default();
+            let mut found = 0_u64;
+            bencher.iter(|| {
+                for datagram in bytes.chunks(DATAGRAM_BYTES) {
+                    found += u64::from(finder.handle_packet(datagram));
+                }
+                black_box(found)
+            });
         });
         group.bench_function("everything", |bencher| {
             let mut analyser = Analyser::new(Time::ZERO);

@@ -94,6 +94,7 @@ fn output(name: &str, url: &str) -> Result<OutputConfig, Box<dyn Error>> {
         endpoint: parsed.endpoint,
         enabled: true,
         coalesce: parsed.coalesce.unwrap_or_default(),
+        policy: LagPolicy::default(),
         limit: None,
         allow: AllowList::default(),
     })

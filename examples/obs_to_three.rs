@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             endpoint: url::parse_output(url)?.endpoint,
             enabled: true,
             coalesce: Duration::ZERO,
+            policy: anabranch::bus::LagPolicy::default(),
             limit: None,
             allow: AllowList::default(),
         })

@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             endpoint: url::parse_output("udp://127.0.0.1:6000")?.endpoint,
             enabled: true,
             coalesce: Duration::ZERO,
+            policy: anabranch::bus::LagPolicy::default(),
             limit: None,
             allow: AllowList::default(),
         }],

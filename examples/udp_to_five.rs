@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             endpoint: url::parse_output(&format!("udp://127.0.0.1:{port}"))?.endpoint,
             enabled: true,
             coalesce: Duration::ZERO,
+            policy: anabranch::bus::LagPolicy::default(),
             limit: None,
             allow: AllowList::default(),
         });

@@ -11,10 +11,10 @@
 //! | `path` | what happens between source and outputs: failover, merging, limits, allow-lists | units, bus |
 //! | `media` | what packets show: streams, pictures, sound (feature `media`) | units, bus, proto |
 //! | `sim` | virtual time, virtual network, reference models (feature `sim`) | units, bus, proto, path |
-//! | `adapters` | sockets, clock, workers around the cores | units, bus, proto, path |
-//! | `engine` | runs flows: wanted configuration in, running flows and events out | units, bus, proto, path, adapters |
-//! | `control` | the product: REST API, store, events, metrics | units, bus, proto, path, adapters, engine |
-//! | `ui` | command line | units, bus, proto, path, adapters, engine, control |
+//! | `adapters` | sockets, clock, workers around the cores | units, bus, proto, path, media |
+//! | `engine` | runs flows: wanted configuration in, running flows and events out | units, bus, proto, path, media, adapters |
+//! | `control` | the product: REST API, store, events, metrics | units, bus, proto, path, media, adapters, engine |
+//! | `ui` | command line | units, bus, proto, path, media, adapters, engine, control |
 //!
 //! Without features only `units`, `bus`, `proto` and `path` are built: no runtime, no C code, no clock.
 

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::bus::{LocalCursor, SkipStats};
 use crate::proto::{Detail, Stats};
 use crate::units::{Counter, RateMeter};
 
@@ -27,6 +28,10 @@ pub struct Counters {
     pub no_buffer: Counter,
     /// Packets overwritten in the ring before they could be sent.
     pub lagged: Counter,
+    /// Packets left out up to the next key frame after others were missed.
+    pub skipped: Counter,
+    /// Times that no key frame came for too long.
+    pub skip_timeouts: Counter,
     /// Datagrams that shared a segmented send with others.
     pub segmented: Counter,
     /// Datagrams to a port where nobody listens.
@@ -93,6 +98,18 @@ pub struct CoreCounters {
     round_trip_ns: Counter,
     /// Plus one; zero for unknown.
     peer_fraction_lost: Counter,
+}
+
+impl Counters {
+    /// What a reader of the ring missed since the last call.
+    pub(super) fn count_missed(&self, cursor: &mut LocalCursor) {
+        self.lagged.add(cursor.take_missed());
+        if cursor.goes_on_at_key_frames() {
+            let SkipStats { packets, timeouts } = cursor.take_skipped();
+            self.skipped.add(packets);
+            self.skip_timeouts.add(timeouts);
+        }
+    }
 }
 
 impl CoreCounters {

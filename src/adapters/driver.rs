@@ -168,6 +168,8 @@ pub struct Driver<C> {
     blocked: bool,
     health: SendHealth,
     abuse_seen: Option<Time>,
+    /// [`Core::dropped`] as of the last packets given to it.
+    dropped: u64,
     /// When the protocol's own figures are looked at next.
     details_due: Time,
     events: ArrayVec<DriverEvent, EVENTS_MAX>,
@@ -250,6 +252,7 @@ impl<C: Core + Send> Driver<C> {
             blocked: false,
             health: SendHealth::default(),
             abuse_seen: None,
+            dropped: 0,
             details_due: Time::ZERO,
             events: ArrayVec::new(),
             counters: Arc::new(Counters::default()),
@@ -520,6 +523,10 @@ impl<C: Core + Send> Driven for Driver<C> {
 
     fn send_from(&mut self, cx: &mut Context<'_>, publisher: &Publisher, cursor: &mut LocalCursor) {
         let now = cx.now;
+        let dropped = self.core.dropped();
+        if mem::replace(&mut self.dropped, dropped) != dropped {
+            cursor.resume_at_key_frame();
+        }
         while !self.blocked {
             let mut taken = 0;
             while taken < PACKETS_PER_FLUSH
@@ -541,7 +548,7 @@ impl<C: Core + Send> Driven for Driver<C> {
             }
             self.flush(cx);
         }
-        self.counters.lagged.add(cursor.take_missed());
+        self.counters.count_missed(cursor);
     }
 
     fn rest(&mut self, cx: &mut Context<'_>) {

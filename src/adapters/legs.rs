@@ -336,7 +336,7 @@ impl Driven for Legs {
             }
             self.hand_on(cx);
         }
-        self.counters.lagged.add(cursor.take_missed());
+        self.counters.count_missed(cursor);
     }
 
     fn rest(&mut self, _cx: &mut Context<'_>) {}

@@ -6,6 +6,8 @@ mod background;
 mod batched;
 pub mod clock;
 mod counters;
+#[cfg(feature = "media")]
+pub mod decoders;
 mod driver;
 mod guests;
 mod host;
@@ -21,6 +23,8 @@ pub mod srt;
 mod stream_driver;
 mod system;
 pub mod udp;
+#[cfg(feature = "media")]
+pub mod watchers;
 mod worker;
 
 pub use counters::{CoreCounters, Counters, DetailCounters};

@@ -19,6 +19,9 @@ pub struct Meta {
     /// first packet after a switch of source, after its sender started over or connected again, and after a merged stream
     /// began anew; of a protocol core, the first packet of every run. A reader that missed packets may have missed it.
     pub discontinuity: bool,
+    /// Whether a decoder may begin with it: a key frame begins in it. Looked for only while a reader of the flow's bus or
+    /// failover needs to know, and false otherwise.
+    pub random_access: bool,
     /// Extended sequence number, where the protocol has one. At most 2^63.
     pub sequence: Option<u64>,
     /// RTP timestamp, where the protocol has one.

@@ -19,7 +19,8 @@ use std::ptr::{self, NonNull};
 
 use super::packet::{Meta, Packet};
 use super::pool::{Header, Pool, header_of};
-use super::subscriber::{Reader, Subscribe};
+use super::skip::{Skip, SkipStats};
+use super::subscriber::{LagPolicy, Reader, Subscribe};
 use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicU64, Mutex, Ordering, fence};
 use crate::units::Time;
 
@@ -49,6 +50,7 @@ impl Publisher {
             has_newcomers: AtomicBool::new(false),
             newcomers: Mutex::new(Vec::new()),
             left_lent: Mutex::new(Vec::new()),
+            key_frame_readers: AtomicU64::new(0),
             pool,
         };
         Self { shared: Arc::new(shared), head: 0, tail: 0, readers: Vec::new(), lent: Vec::new() }
@@ -124,18 +126,26 @@ impl Publisher {
         Subscribe::new(Arc::clone(&self.shared))
     }
 
+    /// Whether a reader on another thread needs packets to be marked in which key frames begin: [`Meta::random_access`].
+    #[must_use]
+    pub fn needs_key_frames(&self) -> bool {
+        self.shared.key_frame_readers.load(Ordering::Relaxed) > 0
+    }
+
     /// The next packet that `cursor` has not seen, without counting it up. `None` when it has seen all. What the ring
-    /// has already overwritten is added to the cursor's missed count.
+    /// has already overwritten is added to the cursor's missed count, and what its policy leaves out to that of skipped ones.
     #[inline]
     pub fn read<'ring>(&'ring self, cursor: &mut LocalCursor) -> Option<BorrowedPacket<'ring>> {
         cursor.catch_up(self);
         // Beyond the head is a cursor of another ring: that has nothing to read here.
-        if cursor.next >= self.head {
-            return None;
+        while cursor.next < self.head {
+            let packet = ManuallyDrop::new(self.shared.slot(cursor.next).packet());
+            cursor.next += 1;
+            if cursor.skip.passes(&packet.meta) {
+                return Some(BorrowedPacket { packet, ring: PhantomData });
+            }
         }
-        let packet = self.shared.slot(cursor.next).packet();
-        cursor.next += 1;
-        Some(BorrowedPacket { packet: ManuallyDrop::new(packet), ring: PhantomData })
+        None
     }
 
     /// Takes packets before `end` from readers that may not have read them yet.
@@ -191,13 +201,39 @@ impl Drop for Publisher {
 pub struct LocalCursor {
     next: u64,
     missed: u64,
+    /// Whether it goes on at key frames.
+    at_key_frames: bool,
+    skip: Skip,
 }
 
 impl LocalCursor {
     /// Starts with the next packet that will be published.
     #[must_use]
     pub const fn at_head(publisher: &Publisher) -> Self {
-        Self { next: publisher.head, missed: 0 }
+        let (at_key_frames, skip) = (false, Skip::NONE);
+        Self { next: publisher.head, missed: 0, at_key_frames, skip }
+    }
+
+    /// What it does when it falls behind, from now on. With [`LagPolicy::ToNextKeyFrame`] whoever publishes marks key frames;
+    /// [`LagPolicy::Disconnect`] is for a [`super::Subscriber`], and here the same as [`LagPolicy::DropOldest`].
+    pub const fn set_policy(&mut self, policy: LagPolicy) {
+        self.at_key_frames = matches!(policy, LagPolicy::ToNextKeyFrame);
+        if !self.at_key_frames {
+            self.skip.end();
+        }
+    }
+
+    /// Whether it goes on at key frames when it falls behind.
+    #[must_use]
+    pub const fn goes_on_at_key_frames(&self) -> bool {
+        self.at_key_frames
+    }
+
+    /// What it read did not all arrive: goes on with the next key frame, if that is its policy.
+    pub const fn resume_at_key_frame(&mut self) {
+        if self.at_key_frames {
+            self.skip.begin();
+        }
     }
 
     /// Index of the next packet it will read.
@@ -217,6 +253,11 @@ impl LocalCursor {
         std::mem::replace(&mut self.missed, 0)
     }
 
+    /// Packets left out by its policy, since the last call.
+    pub const fn take_skipped(&mut self) -> SkipStats {
+        self.skip.take_stats()
+    }
+
     /// Arrival of the oldest packet not yet read.
     #[must_use]
     pub fn oldest_arrival(&self, publisher: &Publisher) -> Option<Time> {
@@ -228,6 +269,7 @@ impl LocalCursor {
         if self.next < publisher.tail {
             self.missed += publisher.tail - self.next;
             self.next = publisher.tail;
+            self.resume_at_key_frame();
         }
     }
 }
@@ -260,6 +302,8 @@ pub(super) struct Shared {
     newcomers: Mutex<Vec<Arc<Reader>>>,
     /// What the publisher had put aside when it ended.
     left_lent: Mutex<Vec<(u64, Packet)>>,
+    /// Subscribers that go on at key frames.
+    pub(super) key_frame_readers: AtomicU64,
     /// Keeps the buffers that slots may name valid memory.
     pool: Pool,
 }
@@ -344,7 +388,8 @@ struct Slot {
     arrival_ns: AtomicU64,
     /// Extended sequence number plus one; zero for none.
     sequence: AtomicU64,
-    /// RTP timestamp in the lower half, its presence in bit 32, the discontinuity in bit 33, the source from bit 40.
+    /// RTP timestamp in the lower half, its presence in bit 32, the discontinuity in bit 33, random access in bit
+    /// 34, the source from bit 40.
     rtp_and_source: AtomicU64,
 }
 
@@ -365,14 +410,15 @@ impl Slot {
     /// Moves a packet and its count into the words.
     fn write(&self, packet: Packet) {
         let (header, offset, len) = packet.parts();
-        let Meta { arrival, source, discontinuity, sequence, rtp_timestamp } = packet.meta;
+        let Meta { arrival, source, discontinuity, random_access, sequence, rtp_timestamp } = packet.meta;
         std::mem::forget(packet);
         let rtp = rtp_timestamp.map_or(0, |timestamp| (1 << 32) | u64::from(timestamp));
         self.header.store(header.as_ptr(), Ordering::Relaxed);
         self.span.store((u64::from(offset) << 32) | u64::from(len), Ordering::Relaxed);
         self.arrival_ns.store(arrival.as_ns(), Ordering::Relaxed);
         self.sequence.store(sequence.map_or(0, |number| number + 1), Ordering::Relaxed);
-        let rtp_and_source = rtp | u64::from(discontinuity) << 33 | u64::from(source) << 40;
+        let flags = u64::from(discontinuity) << 33 | u64::from(random_access) << 34;
+        let rtp_and_source = rtp | flags | u64::from(source) << 40;
         self.rtp_and_source.store(rtp_and_source, Ordering::Relaxed);
     }
 
@@ -410,6 +456,7 @@ impl Words {
             arrival: Time::from_ns(self.arrival_ns),
             source: (self.rtp_and_source >> 40) as u8,
             discontinuity: self.rtp_and_source & (1 << 33) != 0,
+            random_access: self.rtp_and_source & (1 << 34) != 0,
             sequence: self.sequence.checked_sub(1),
             rtp_timestamp: (self.rtp_and_source & (1 << 32) != 0).then_some(self.rtp_and_source as u32),
         };
@@ -441,8 +488,10 @@ mod tests {
     }
 
     fn numbered(pool: &Pool, number: u64) -> Packet {
-        let (sequence, rtp_timestamp, discontinuity) = (Some(number), Some(7), number % 2 == 1);
-        let meta = Meta { arrival: Time::from_ns(number), source: 3, discontinuity, sequence, rtp_timestamp };
+        let (sequence, rtp_timestamp) = (Some(number), Some(7));
+        let (discontinuity, random_access) = (number % 2 == 1, number.is_multiple_of(10));
+        let arrival = Time::from_ns(number);
+        let meta = Meta { arrival, source: 3, discontinuity, random_access, sequence, rtp_timestamp };
         pool.copy(&number.to_be_bytes(), meta).unwrap()
     }
 

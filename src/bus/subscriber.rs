@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::packet::Packet;
 use super::ring::{BorrowedPacket, Shared};
+use super::skip::{Skip, SkipStats};
 use super::sync::{Arc, AtomicBool, AtomicU64, AtomicWaker, Ordering, fence};
 
 /// What a reader that fell behind wants.
@@ -14,6 +15,10 @@ pub enum LagPolicy {
     /// Go on with the oldest packet still there.
     #[default]
     DropOldest,
+    /// Go on with the next packet in which a key frame begins ([`Meta::random_access`](super::Meta::random_access)), and
+    /// with nothing older; after [`SKIP_MAX`](super::SKIP_MAX) without one, with the next packet of all. Nothing is put
+    /// before it, and no byte is changed: tables come by themselves, ten times a second.
+    ToNextKeyFrame,
     /// End: a hole is worse than an end.
     Disconnect,
 }
@@ -47,7 +52,11 @@ impl Subscribe {
         let reader = Arc::new(Reader::default());
         let next = self.0.add(Arc::clone(&reader));
         reader.cursor.store(next, Ordering::Release);
-        Subscriber { shared: Arc::clone(&self.0), reader, next, known_head: next, missed: 0, policy, ended: None }
+        if policy == LagPolicy::ToNextKeyFrame {
+            self.0.key_frame_readers.fetch_add(1, Ordering::Relaxed);
+        }
+        let (shared, skip) = (Arc::clone(&self.0), Skip::NONE);
+        Subscriber { shared, reader, next, known_head: next, missed: 0, skip, policy, ended: None }
     }
 }
 
@@ -66,6 +75,7 @@ pub struct Subscriber {
     /// The head as last looked up.
     known_head: u64,
     missed: u64,
+    skip: Skip,
     policy: LagPolicy,
     ended: Option<Ended>,
 }
@@ -86,7 +96,10 @@ impl Subscriber {
             }
             if let Some(packet) = self.shared.acquire(self.next) {
                 self.advance_to(self.next + 1);
-                return Ok(Some(packet));
+                if self.skip.passes(&packet.meta) {
+                    return Ok(Some(packet));
+                }
+                continue;
             }
             self.lose()?;
         }
@@ -108,13 +121,17 @@ impl Subscriber {
         }
         let end = self.known_head.min(self.next + (packets_max as u64).min(LENT_MAX));
         self.reader.announce(self.next..end);
-        let mut lent = Lent { shared: &self.shared, next: self.next, end, missed: 0 };
+        let at_key_frames = self.policy == LagPolicy::ToNextKeyFrame;
+        let mut lent = Lent { shared: &self.shared, next: self.next, end, missed: 0, skip: self.skip, at_key_frames };
         let result = look(&mut lent);
         let missed = lent.missed;
+        self.skip = lent.skip;
         self.reader.announce(end..end);
         self.advance_to(end);
         if missed > 0 {
-            self.count_missed(missed)?;
+            // What came after them was looked at already, by the policy.
+            self.missed += missed;
+            self.end_if_unwanted()?;
         }
         Ok(result)
     }
@@ -145,6 +162,11 @@ impl Subscriber {
     /// Packets overwritten before they were read, since the last call.
     pub const fn take_missed(&mut self) -> u64 {
         std::mem::replace(&mut self.missed, 0)
+    }
+
+    /// Packets left out by [`LagPolicy::ToNextKeyFrame`], since the last call.
+    pub const fn take_skipped(&mut self) -> SkipStats {
+        self.skip.take_stats()
     }
 
     /// Asks for one call of `waker` at the next flush; call [`Subscriber::try_recv`] once more afterwards.
@@ -191,7 +213,15 @@ impl Subscriber {
 
     fn count_missed(&mut self, packets: u64) -> Result<(), Ended> {
         self.missed += packets;
-        if self.policy == LagPolicy::DropOldest {
+        if self.policy == LagPolicy::ToNextKeyFrame {
+            self.skip.begin();
+        }
+        self.end_if_unwanted()
+    }
+
+    /// After packets were missed.
+    fn end_if_unwanted(&mut self) -> Result<(), Ended> {
+        if self.policy != LagPolicy::Disconnect {
             return Ok(());
         }
         let ended = Ended::Lagged { missed: self.missed };
@@ -209,6 +239,9 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
+        if self.policy == LagPolicy::ToNextKeyFrame {
+            self.shared.key_frame_readers.fetch_sub(1, Ordering::Relaxed);
+        }
         self.reader.gone.store(true, Ordering::Release);
     }
 }
@@ -226,6 +259,8 @@ pub struct Lent<'batch> {
     next: u64,
     end: u64,
     missed: u64,
+    skip: Skip,
+    at_key_frames: bool,
 }
 
 impl<'batch> Iterator for Lent<'batch> {
@@ -236,10 +271,16 @@ impl<'batch> Iterator for Lent<'batch> {
         while self.next < self.end {
             let packet = self.shared.lend(self.next);
             self.next += 1;
-            if packet.is_some() {
-                return packet;
+            match packet {
+                Some(packet) if self.skip.passes(&packet.meta) => return Some(packet),
+                Some(_) => {}
+                None => {
+                    self.missed += 1;
+                    if self.at_key_frames {
+                        self.skip.begin();
+                    }
+                }
             }
-            self.missed += 1;
         }
         None
     }

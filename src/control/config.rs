@@ -18,6 +18,7 @@ use toml::{Table, Value};
 use super::model::{Flow, HealthTimeoutMs, Within};
 use super::problem::{Code, Problem, from_value};
 use super::wanted::{Defaults, Wanted};
+use crate::adapters::watchers::WatchersConfig;
 
 /// The file that is read if it is there and no other is named.
 pub const FILE: &str = "anabranch.toml";
@@ -56,7 +57,7 @@ pub struct Storage {
 }
 
 /// The engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Engine {
     /// Worker threads; 0 for as many as there are cores.
     pub workers: usize,
@@ -64,6 +65,8 @@ pub struct Engine {
     pub flows_max: usize,
     /// The active source of a flow may be silent for this long, unless the flow says otherwise.
     pub health_timeout: Duration,
+    /// How pictures and sound are watched; `decode_cpu` is the budget, and only programs say where.
+    pub watchers: WatchersConfig,
 }
 
 /// Log lines.
@@ -127,7 +130,8 @@ impl Default for Storage {
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { workers: 0, flows_max: 1_000, health_timeout: Defaults::default().health_timeout }
+        let (health_timeout, watchers) = (Defaults::default().health_timeout, WatchersConfig::default());
+        Self { workers: 0, flows_max: 1_000, health_timeout, watchers }
     }
 }
 
@@ -194,6 +198,10 @@ impl Settings {
                 flows_max: engine.max_flows.map_or(no_engine.flows_max, |count| count.value() as usize),
                 health_timeout: (engine.health_timeout_ms)
                     .map_or(no_engine.health_timeout, |ms| Duration::from_millis(ms.value())),
+                watchers: WatchersConfig {
+                    budget_per_mille: engine.decode_cpu.map_or(no_engine.watchers.budget_per_mille, |cpu| cpu.0),
+                    ..no_engine.watchers
+                },
             },
             log: Log { level: log.level, format: log.format },
             flows,
@@ -269,6 +277,53 @@ struct EngineSection {
     workers: Option<Within<0, WORKERS_MAX>>,
     max_flows: Option<Within<1, FLOWS_MAX>>,
     health_timeout_ms: Option<HealthTimeoutMs>,
+    decode_cpu: Option<Cores>,
+}
+
+/// Computing time in cores, as `0.5`; kept in thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cores(u32);
+
+impl<'de> Deserialize<'de> for Cores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl Visitor {
+            fn cores<E: serde::de::Error>(cores: f64) -> Result<Cores, E> {
+                if (0.0..=CORES_MAX).contains(&cores) {
+                    return Ok(Cores((cores * 1_000.0).round() as u32));
+                }
+                Err(E::custom(format!("{cores} is not allowed, write cores from 0 to {CORES_MAX}, as 0.5")))
+            }
+        }
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Cores;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of cores, as 0.5")
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, cores: f64) -> Result<Cores, E> {
+                Self::cores(cores)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, cores: i64) -> Result<Cores, E> {
+                Self::cores(cores as f64)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, cores: u64) -> Result<Cores, E> {
+                Self::cores(cores as f64)
+            }
+
+            // The environment has only text.
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Cores, E> {
+                let cores = text.parse().map_err(|_| E::invalid_type(serde::de::Unexpected::Str(text), &self))?;
+                Self::cores(cores)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -343,6 +398,8 @@ const ENVIRONMENT_PREFIX: &str = "ANABRANCH_";
 const WORKERS_MAX: u64 = 1_024;
 /// Judgement: a hundred times what is measured.
 const FLOWS_MAX: u64 = 20_000;
+/// Judgement: more than anybody spares for looking.
+const CORES_MAX: f64 = 64.0;
 
 #[cfg(test)]
 mod tests {
@@ -375,7 +432,21 @@ mod tests {
         let settings = Settings::from_toml(&keys).unwrap();
         assert_eq!(settings.flows.len(), 1);
         assert_eq!(settings.api.token_file.as_deref(), Some(Path::new("/etc/anabranch/token")));
-        for key in ["listen", "token_file", "path", "workers", "max_flows", "health_timeout_ms", "level", "format"] {
+        for key in [
+            "listen",
+            "token_file",
+            "path",
+            "workers",
+            "max_flows",
+            "health_timeout_ms",
+            "decode_cpu",
+            "level",
+            "format",
+            "thumbnail_enabled",
+            "thumbnail_interval_sec",
+            "content_quality_enabled",
+            "ts_analysis_enabled",
+        ] {
             assert!(keys.contains(&format!("\n{key} = ")), "{key}");
         }
         for key in ["tls_cert", "tls_key", "bot_token", "chat_id", "url", "events"] {
@@ -394,6 +465,19 @@ mod tests {
         let settings = Settings::load(Some(&path), owned).unwrap();
         assert_eq!(settings.api.listen.to_string(), "127.0.0.1:2");
         assert_eq!((settings.engine.workers, settings.engine.flows_max), (3, 7));
+    }
+
+    #[test]
+    fn the_budget_for_decoding_is_in_cores() {
+        let budget = |text: &str| Settings::from_toml(text).map(|settings| settings.engine.watchers.budget_per_mille);
+        assert_eq!(budget("[engine]\ndecode_cpu = 0.25"), Ok(250));
+        assert_eq!((budget("[engine]\ndecode_cpu = 0"), budget("[engine]\ndecode_cpu = 2")), (Ok(0), Ok(2_000)));
+        let from_environment = load(&[("ANABRANCH_ENGINE__DECODE_CPU", "1.5")]).unwrap();
+        assert_eq!(from_environment.engine.watchers.budget_per_mille, 1_500);
+        for wrong in ["-1", "65", "nan", "'much'", "true"] {
+            let told = refusal(&format!("[engine]\ndecode_cpu = {wrong}"));
+            assert!(told.starts_with("engine.decode_cpu: "), "{told}");
+        }
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::thread;
 use serde_json::{Map, Value, json};
 
 use super::store::{EventRecord, Store, StoreError};
+use super::ts::CueMetrics;
 use crate::engine::{Event, EventKind, Severity};
+use crate::media::watch;
 use crate::path::merge::Mismatch;
 use crate::proto::mpegts::Pid;
 use crate::units::FlowId;
@@ -192,6 +194,8 @@ fn data(kind: &EventKind) -> Value {
         EventKind::TsRecovered { indicator, errors, .. } => {
             json!({ "indicator": indicator.name(), "priority": indicator.priority(), "errors": errors })
         }
+        EventKind::Scte35Cue { cue, .. } => json!(CueMetrics::from(cue)),
+        EventKind::Watched { event, .. } => of_watch(event),
         EventKind::PeerConnected { peer, .. } => json!({ "peer": peer }),
         EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
             json!({ "peer": peer, "reason": why.to_string(), "code": why.refusal.map(|refusal| refusal.1) })
@@ -218,6 +222,23 @@ fn data(kind: &EventKind) -> Value {
         data.extend(more);
     }
     data.into()
+}
+
+fn of_watch(event: &watch::Event) -> Value {
+    match event {
+        watch::Event::Began { lasted, .. } => json!({ "lasted_ms": millis(*lasted) }),
+        watch::Event::Ended { lasted, between: (least, most), lost_sight, .. } => json!({
+            "lasted_ms": millis(*lasted), "lasted_ms_min": millis(*least), "lasted_ms_max": millis(*most),
+            "reason": lost_sight.as_ref().map(watch::Reason::code),
+        }),
+        watch::Event::VideoBack { missed } | watch::Event::AudioBack { missed } => {
+            json!({ "missed_ms": millis(*missed) })
+        }
+        watch::Event::MetadataChanged { what, changes } => json!({ "what": what, "changes": changes }),
+        watch::Event::Stretched { every } => json!({ "every_ms": millis(*every) }),
+        watch::Event::DecoderRestarted { restarts } => json!({ "restarts": restarts }),
+        watch::Event::VideoMissing | watch::Event::AudioMissing | watch::Event::Restored => Value::Null,
+    }
 }
 
 const fn difference(why: Mismatch) -> &'static str {

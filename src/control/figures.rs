@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::content::ContentQuality;
 use super::ts::TsMetrics;
 use crate::adapters::clock;
 use crate::engine::{
@@ -41,6 +42,8 @@ pub struct FlowMetrics {
     pub switch_causes: BTreeMap<&'static str, u64>,
     /// Returns to the primary source; part of `failover_count`.
     pub primary_return_count: u64,
+    /// Changes of the source that waited for a key frame in vain: see `switch_at`.
+    pub keyframe_timeouts: u64,
     /// Events of the flow that were not told because too many came at once.
     pub events_dropped: u64,
     /// Whether merged sources protect each other now: two or more deliver the same packets.
@@ -51,9 +54,8 @@ pub struct FlowMetrics {
     pub source_metrics: Vec<SourceMetrics>,
     /// In configured order.
     pub output_metrics: Vec<OutputMetrics>,
-    /// Not in this version.
-    #[schema(value_type = Option<Object>)]
-    pub content_quality: Option<()>,
+    /// What is seen and heard of what outputs get, if `content_quality_enabled`.
+    pub content_quality: Option<ContentQuality>,
     /// RFC 3339, UTC.
     pub timestamp: String,
 }
@@ -151,7 +153,7 @@ pub struct SourceMetrics {
     pub source_selected: bool,
     /// Whether it is merged with others now.
     pub merge_active: bool,
-    /// What is wrong with it by `switch_on`: `loss` or `ts_errors`.
+    /// What is wrong with it by `switch_on`: `loss`, `ts_errors`, `black`, `frozen`, `silent_audio`, `no_video` or `no_audio`.
     pub fault: Option<&'static str>,
     /// SRT's own figures under libsrt's names.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,8 +219,13 @@ pub struct OutputMetrics {
     /// RTMP's own figures: what is carried, and why connections ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtmp: Option<BTreeMap<&'static str, f64>>,
+    /// The transport stream that it takes to send, where `ts_analysis_enabled` is true for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts: Option<TsMetrics>,
     /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: BTreeMap<&'static str, u64>,
+    /// Times that it waited for a key frame in vain and went on without: see `policy`.
+    pub keyframe_timeouts: u64,
     /// Where the same datagrams go several ways, each of them in configured order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub legs: Vec<OutputLegMetrics>,
@@ -267,6 +274,7 @@ impl FlowMetrics {
             failover_count: snapshot.failover_total,
             switch_causes: snapshot.switches.by_cause().into(),
             primary_return_count: snapshot.primary_return_total,
+            keyframe_timeouts: snapshot.key_frame_timeout_total,
             events_dropped: snapshot.events_dropped_total,
             merge_active: snapshot.merge.as_ref().is_some_and(MergeSnapshot::is_active),
             merge_stats: snapshot.merge.as_ref().map(|merge| MergeStats {
@@ -275,7 +283,7 @@ impl FlowMetrics {
             }),
             source_metrics: snapshot.sources.iter().map(SourceMetrics::from).collect(),
             output_metrics: snapshot.outputs.iter().map(OutputMetrics::from).collect(),
-            content_quality: None,
+            content_quality: content_quality(snapshot),
             timestamp: rfc3339(clock::wall()),
         }
     }
@@ -331,7 +339,9 @@ impl From<&OutputSnapshot> for OutputMetrics {
             fec: details_of("rtp-fec", output.protocol, &output.details),
             rist: details_of("rist", output.protocol, &output.details),
             rtmp: details_of("rtmp", output.protocol, &output.details),
+            ts: output.ts.as_deref().map(TsMetrics::from),
             drops: output.drops.by_cause().into(),
+            keyframe_timeouts: output.key_frame_timeout_total,
             legs: output.legs.iter().map(OutputLegMetrics::from).collect(),
             send_buffer_bytes: output.sndbuf_bytes,
             send_buffer_asked_bytes: output.sndbuf_asked_bytes,
@@ -400,6 +410,11 @@ impl From<&Histogram> for Spans {
         let (up_to_ms, counts) = histogram.buckets().map(|(up_to, count)| (millis(up_to), count)).unzip();
         Self { up_to_ms, counts }
     }
+}
+
+fn content_quality(snapshot: &FlowSnapshot) -> Option<ContentQuality> {
+    let watch = snapshot.watch.as_deref().filter(|watch| watch.settings.content_quality)?;
+    watch.report.as_deref().map(|report| ContentQuality::from(&report.content))
 }
 
 fn millis(span: Duration) -> f64 {

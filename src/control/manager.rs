@@ -22,6 +22,7 @@ use crate::adapters::clock;
 use crate::bus::PoolUse;
 use crate::engine::{
     ApplyError, Engine, Event, EventKind, Field, FlowConfig, FlowSnapshot, FlowStatus, Mode, SourceStatus,
+    WatchSnapshot,
 };
 use crate::units::FlowId;
 
@@ -361,9 +362,21 @@ impl Manager {
     pub fn running(&self, id: &str) -> Result<Running, Problem> {
         let record = self.slot(id)?.record()?;
         let snapshot = self.engine.snapshot(&record.id);
-        let snapshot =
-            snapshot.ok_or_else(|| Problem::new(Code::NotActive, "the flow does not run: start it first"))?;
+        let snapshot = snapshot.ok_or_else(not_active)?;
         Ok(Running { id: record.id, name: record.flow.name, snapshot })
+    }
+
+    /// What is seen and heard of a flow; `None` if nothing of it is watched.
+    ///
+    /// # Errors
+    /// If there is no such flow, or it does not run.
+    pub fn watch(&self, id: &str) -> Result<Option<Box<WatchSnapshot>>, Problem> {
+        let id = self.slot(id)?.record()?.id;
+        let watch = self.engine.watch(&id);
+        if watch.is_none() && self.engine.subscribe(&id).is_none() {
+            return Err(not_active());
+        }
+        Ok(watch)
     }
 
     /// The counters of every flow that runs.
@@ -538,6 +551,10 @@ impl Slot {
         let state = self.read();
         if state.removed { Err(Problem::not_found("flow", state.record.id.as_str())) } else { Ok(state.record.clone()) }
     }
+}
+
+fn not_active() -> Problem {
+    Problem::new(Code::NotActive, "the flow does not run: start it first")
 }
 
 fn status(state: &State, snapshot: Option<&FlowSnapshot>) -> FlowStatus {

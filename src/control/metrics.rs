@@ -5,13 +5,16 @@
 //! the number of configured things.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::events::Counts;
 use super::manager::{FlowCounts, Running};
+use crate::adapters::clock;
 use crate::bus::PoolUse;
 use crate::engine::{
     FlowStatus, LegSnapshot, MergeSnapshot, OutputSnapshot, OutputStatus, SourceSnapshot, SourceStatus,
 };
+use crate::media::watch::Report;
 use crate::path::health::Fault;
 use crate::path::merge::LegStats;
 use crate::proto::mpegts::analysis::{Indicator, Snapshot, State};
@@ -35,6 +38,7 @@ pub fn prometheus(flows: &[Running], counts: FlowCounts, pool: &PoolUse, events:
     text.merges(flows);
     text.sources(flows);
     text.streams(flows);
+    text.watched(flows);
     text.outputs(flows);
     text.output_legs(flows);
     text.0
@@ -46,7 +50,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Name, type and help of a metric, and how to read it; `None` where it is not measured.
 type Family<Of> = (&'static str, &'static str, &'static str, fn(&Of) -> Option<String>);
 
-const FLOWS: [Family<Running>; 4] = [
+const FLOWS: [Family<Running>; 5] = [
     ("flow_up", "gauge", "1 if the flow runs, 0 if none of its sources can be opened.", |flow| {
         flag(flow.snapshot.status == FlowStatus::Active)
     }),
@@ -58,6 +62,9 @@ const FLOWS: [Family<Running>; 4] = [
     }),
     ("flow_primary_returns_total", "counter", "Returns to the primary source.", |flow| {
         number(flow.snapshot.primary_return_total)
+    }),
+    ("flow_keyframe_timeouts_total", "counter", "Changes of the source that waited for a key frame in vain.", |flow| {
+        number(flow.snapshot.key_frame_timeout_total)
     }),
 ];
 
@@ -85,7 +92,7 @@ const SOURCES: [Family<SourceSnapshot>; 11] = [
     }),
 ];
 
-const STREAMS: [Family<Snapshot>; 9] = [
+const STREAMS: [Family<Snapshot>; 10] = [
     ("ts_sync", "gauge", "1 if TS packets are found.", |ts| flag(ts.is_locked)),
     ("ts_bitrate_bps", "gauge", "TS packets over the last second, in bits per second.", |ts| number(ts.rate.as_bps())),
     ("ts_null_bitrate_bps", "gauge", "Null packets of that.", |ts| number(ts.null_rate.as_bps())),
@@ -102,12 +109,57 @@ const STREAMS: [Family<Snapshot>; 9] = [
     ("ts_mdi_delay_factor_seconds", "gauge", "Media Delivery Index: delay factor (RFC 4445).", |ts| {
         ts.mdi?.delay_factor.and_then(|delay| number(delay.as_secs_f64()))
     }),
+    ("ts_splice_sections_total", "counter", "Sections of splice information (SCTE 35).", |ts| {
+        number(ts.cues.sections())
+    }),
     ("ts_mdi_loss_rate", "gauge", "Media Delivery Index: TS packets lost in a second (RFC 4445).", |ts| {
         number(ts.mdi?.loss_rate)
     }),
 ];
 
-const OUTPUTS: [Family<OutputSnapshot>; 10] = [
+const WATCHED: [Family<Report>; 15] = [
+    ("video_black", "gauge", "1 if the picture is black, 0 if not; none if unknown.", |of| {
+        of.content.black.and_then(flag)
+    }),
+    ("video_frozen", "gauge", "1 if the picture stands still, 0 if not; none if unknown.", |of| {
+        of.content.frozen.and_then(flag)
+    }),
+    ("video_present", "gauge", "1 if pictures come.", |of| of.content.video_present.and_then(flag)),
+    ("audio_silent", "gauge", "1 if the sound is silent, 0 if not; none if unknown.", |of| {
+        of.content.silent.and_then(flag)
+    }),
+    ("audio_present", "gauge", "1 if sound comes.", |of| of.content.audio_present.and_then(flag)),
+    ("audio_loudness_momentary_lufs", "gauge", "Loudness over 400 ms (EBU R 128).", |of| {
+        level(of.content.loudness?.momentary_lufs)
+    }),
+    ("audio_loudness_short_term_lufs", "gauge", "Loudness over 3 s (EBU R 128).", |of| {
+        level(of.content.loudness?.short_term_lufs)
+    }),
+    ("audio_loudness_integrated_lufs", "gauge", "Loudness since the beginning (EBU R 128).", |of| {
+        level(of.content.loudness?.integrated_lufs)
+    }),
+    ("audio_true_peak_dbtp", "gauge", "Highest peak between samples since the beginning.", |of| {
+        level(of.content.loudness?.true_peak_dbtp)
+    }),
+    ("thumbnail_age_seconds", "gauge", "Age of the latest thumbnail.", |of| {
+        of.thumbnail.as_ref().and_then(|picture| number(clock::now().since(picture.taken).as_secs_f64()))
+    }),
+    ("decode_cpu_seconds_total", "counter", "Computing time spent on looking and listening.", |of| {
+        number(of.counts.cpu_ns as f64 / 1e9)
+    }),
+    ("decode_pictures_total", "counter", "Pictures decoded.", |of| number(of.counts.pictures_decoded)),
+    ("decode_failures_total", "counter", "Pictures and units of sound that could not be decoded.", |of| {
+        number(of.counts.pictures_failed + of.counts.sounds_failed)
+    }),
+    ("decoder_restarts_total", "counter", "Decoders that crashed or took too long.", |of| {
+        number(of.counts.decoder_restarts)
+    }),
+    ("watch_missed_packets_total", "counter", "Packets that were overwritten before they were looked at.", |of| {
+        number(of.counts.packets_missed)
+    }),
+];
+
+const OUTPUTS: [Family<OutputSnapshot>; 11] = [
     ("output_up", "gauge", "1 if packets go out.", |output| flag(output.status == OutputStatus::Connected)),
     ("output_bitrate_bps", "gauge", "Payload over the last second, in bits per second.", |output| {
         number(output.bitrate.as_bps())
@@ -120,6 +172,12 @@ const OUTPUTS: [Family<OutputSnapshot>; 10] = [
     ("output_disconnections_total", "counter", "Times the destination or the system began to refuse.", |output| {
         number(output.disconnections)
     }),
+    (
+        "output_keyframe_timeouts_total",
+        "counter",
+        "Times that it went on without the key frame it waited for.",
+        |output| number(output.key_frame_timeout_total),
+    ),
     ("output_round_trip_seconds", "gauge", "Round-trip time, where the protocol measures it.", |output| {
         output.round_trip.and_then(|span| number(span.as_secs_f64()))
     }),
@@ -287,14 +345,18 @@ impl Text {
         }
     }
 
-    /// Of sources that are analysed, and under an empty name of what they are merged into.
+    /// Of sources that are analysed, under an empty name of what they are merged into, and of outputs that are.
     fn streams(&mut self, flows: &[Running]) {
         let all = || {
             flows.iter().flat_map(|flow| {
                 let sources = flow.snapshot.sources.iter();
                 let sources = sources.filter_map(|source| Some((source.name.as_str(), source.ts.as_deref()?)));
+                let outputs = flow.snapshot.outputs.iter();
+                let outputs =
+                    outputs.filter_map(|output| Some((("output", output.name.as_str()), output.ts.as_deref()?)));
                 let streams = sources.chain(flow.snapshot.merged_ts.as_deref().map(|ts| ("", ts)));
-                streams.map(move |(name, ts)| ([("flow", flow.id.as_str()), ("source", name)], ts))
+                let streams = streams.map(|(name, ts)| (("source", name), ts)).chain(outputs);
+                streams.map(move |(of, ts)| ([("flow", flow.id.as_str()), of], ts))
             })
         };
         for (name, kind, help, read) in STREAMS {
@@ -323,6 +385,30 @@ impl Text {
                     State::Error => 2,
                 };
                 self.sample("ts_state", &[flow, source, ("indicator", indicator.name())], state);
+            }
+        }
+    }
+
+    /// Of sources that are watched one by one, or else under an empty name of what outputs get.
+    fn watched(&mut self, flows: &[Running]) {
+        let of_flow = |flow: &Running| {
+            let watch = flow.snapshot.watch.as_deref();
+            let sources = watch.map_or(&[][..], |watch| &watch.sources);
+            let whole = watch.filter(|watch| watch.sources.is_empty()).and_then(|watch| watch.report.clone());
+            let mut reports: Vec<(String, Arc<Report>)> =
+                sources.iter().map(|(name, report)| (name.to_string(), Arc::clone(report))).collect();
+            reports.extend(whole.map(|report| (String::new(), report)));
+            (flow.id.to_string(), reports)
+        };
+        let all: Vec<_> = flows.iter().map(of_flow).collect();
+        for (name, kind, help, read) in WATCHED {
+            self.family(name, kind, help);
+            for (flow, reports) in &all {
+                for (source, report) in reports {
+                    if let Some(value) = read(report) {
+                        self.sample(name, &[("flow", flow), ("source", source)], value);
+                    }
+                }
             }
         }
     }
@@ -382,6 +468,10 @@ fn number(value: impl ToString) -> Option<String> {
     Some(value.to_string())
 }
 
+fn level(level: Option<f32>) -> Option<String> {
+    level.filter(|level| level.is_finite()).and_then(number)
+}
+
 fn flag(is_so: bool) -> Option<String> {
     number(u8::from(is_so))
 }
@@ -406,7 +496,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::{FlowSnapshot, OutputDrops, SourceDrops};
+    use crate::engine::{FlowSnapshot, OutputDrops, SourceDrops, WatchSnapshot};
+    use crate::media::watch::{Content, Settings, WatchCounts};
     use crate::path::failover::Switches;
     use crate::path::merge;
     use crate::proto::mpegts::analysis::Analyser;
@@ -447,7 +538,33 @@ mod tests {
             peer_loss: Some(0.25),
             drops: OutputDrops { refused: 4, ..OutputDrops::default() },
         };
-        let output = OutputSnapshot {
+        let leg = LegStats { filled: 5, is_alive: true, ..LegStats::default() };
+        let stats = merge::Stats { window: Duration::from_millis(100), ..merge::Stats::default() };
+        let merge = MergeSnapshot { stats, legs: vec![(source.name.clone(), leg)] };
+        let content = Content { black: Some(false), silent: Some(true), ..Content::default() };
+        let counts = WatchCounts { cpu_ns: 1_500_000_000, ..WatchCounts::default() };
+        let report = Some(Arc::new(Report { content, counts, ..Report::default() }));
+        let watch = WatchSnapshot { settings: Settings::default(), report, sources: Vec::new() };
+        let snapshot = FlowSnapshot {
+            status: FlowStatus::Active,
+            active_source: None,
+            uptime: Duration::from_millis(1_500),
+            failover_total: 2,
+            switches: Switches { loss: 1, ..Switches::default() },
+            primary_return_total: 1,
+            key_frame_timeout_total: 0,
+            events_dropped_total: 0,
+            merge: Some(merge),
+            merged_ts: None,
+            watch: Some(Box::new(watch)),
+            sources: vec![source],
+            outputs: vec![output(output_leg)],
+        };
+        Running { id: "7".parse().unwrap(), name: "news".into(), snapshot }
+    }
+
+    fn output(leg: LegSnapshot) -> OutputSnapshot {
+        OutputSnapshot {
             name: "north".parse().unwrap(),
             status: OutputStatus::Connected,
             error: None,
@@ -460,29 +577,14 @@ mod tests {
             round_trip: None,
             peer_loss: None,
             details: Vec::new(),
+            ts: None,
             drops: OutputDrops::default(),
-            legs: vec![output_leg],
+            key_frame_timeout_total: 0,
+            legs: vec![leg],
             sndbuf_bytes: 0,
             sndbuf_asked_bytes: 0,
             retry_total: 0,
-        };
-        let leg = LegStats { filled: 5, is_alive: true, ..LegStats::default() };
-        let stats = merge::Stats { window: Duration::from_millis(100), ..merge::Stats::default() };
-        let merge = MergeSnapshot { stats, legs: vec![(source.name.clone(), leg)] };
-        let snapshot = FlowSnapshot {
-            status: FlowStatus::Active,
-            active_source: None,
-            uptime: Duration::from_millis(1_500),
-            failover_total: 2,
-            switches: Switches { loss: 1, ..Switches::default() },
-            primary_return_total: 1,
-            events_dropped_total: 0,
-            merge: Some(merge),
-            merged_ts: None,
-            sources: vec![source],
-            outputs: vec![output],
-        };
-        Running { id: "7".parse().unwrap(), name: "news".into(), snapshot }
+        }
     }
 
     fn text(flows: &[Running]) -> String {
@@ -506,6 +608,9 @@ mod tests {
             r#"anabranch_source_fault{flow="7",source="a\"\\b",fault="ts_errors"} 1"#,
             r#"anabranch_source_drops_total{flow="7",source="a\"\\b",cause="kernel"} 3"#,
             "anabranch_merge_recovery_window_seconds{flow=\"7\"} 0.1",
+            r#"anabranch_video_black{flow="7",source=""} 0"#,
+            r#"anabranch_audio_silent{flow="7",source=""} 1"#,
+            r#"anabranch_decode_cpu_seconds_total{flow="7",source=""} 1.5"#,
             r#"anabranch_ts_errors_total{flow="7",source="a\"\\b",indicator="pat_error",priority="1"} 0"#,
             r#"anabranch_leg_up{flow="7",source="a\"\\b"} 1"#,
             r#"anabranch_leg_packets_total{flow="7",source="a\"\\b",name="filled"} 5"#,
@@ -518,6 +623,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
         }
         assert!(!text.contains("source_round_trip_seconds{"));
+        assert!(!text.contains("video_frozen{"), "it is not known");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod config;
+pub mod content;
 pub mod events;
 pub mod figures;
 pub mod manager;
@@ -137,6 +138,7 @@ fn open(settings: &Settings) -> Result<Manager, ServeError> {
     let config = EngineConfig {
         workers: settings.engine.workers,
         flows_max: settings.engine.flows_max,
+        watchers: settings.engine.watchers.clone(),
         ..EngineConfig::default()
     };
     let log = events.clone();

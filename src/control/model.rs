@@ -42,7 +42,7 @@ pub struct Flow {
     pub outputs: Vec<Output>,
     /// How several sources work together.
     pub source_failover_config: Option<Failover>,
-    /// What is watched in the pictures and sound; not available in this version.
+    /// What is watched in the pictures and sound.
     pub source_monitor_config: Option<Monitor>,
     /// When the flow may restart by itself; not available in this version.
     pub maintenance_window: Option<MaintenanceWindow>,
@@ -160,9 +160,27 @@ pub struct Output {
     /// Milliseconds that packets may be held back so that several leave with one system call; none if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coalesce_ms: Option<CoalesceMs>,
+    /// Analysis of the transport stream that this output takes to send (ETSI TR 101 290): `ts` among its metrics. Off unless
+    /// this is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts_analysis_enabled: Option<bool>,
+    /// With what it goes on after it could not keep up; `drop-oldest` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// A disabled output is kept and sends nothing.
     #[serde(default, deserialize_with = "null_is_default")]
     pub status: OutputState,
+}
+
+/// With what an output goes on that could not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// With the oldest packet still there.
+    DropOldest,
+    /// With the next one in which a key frame begins, or after ten seconds without one with the next one of all.
+    #[serde(rename = "to-next-keyframe")]
+    ToNextKeyFrame,
 }
 
 /// Names of protocols.
@@ -272,9 +290,25 @@ pub struct Failover {
     /// What makes the flow leave a source that delivers; only silence does if not given. Not for `MERGE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub switch_on: Option<SwitchOn>,
+    /// With which packet another source begins while the last one delivers; `immediate` if not given. Not for `MERGE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch_at: Option<SwitchAt>,
+    /// How long a change waits for a key frame at most, in milliseconds, where `switch_at` is `keyframe`; 2000 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switch_wait_ms: Option<Within<0, 60_000>>,
 }
 
-/// What makes a flow leave a source that delivers: one of the two at least.
+/// With which packet another source begins while the last one delivers. A silent source is left at once either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SwitchAt {
+    /// With the next one.
+    Immediate,
+    /// With the next one in which a key frame begins: a decoder shows no broken picture of the new source.
+    KeyFrame,
+}
+
+/// What makes a flow leave a source that delivers: one of the thresholds or of what is seen, at least.
 ///
 /// It goes to the next source that has been below all thresholds for a second, or to one that is at most half as bad, and
 /// else it stays. It returns to the primary after that has been below them for `hold_off_ms` of the flow, and for
@@ -289,6 +323,22 @@ pub struct SwitchOn {
     /// Errors of the transport stream in a second, of the first priority of TR 101 290.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts_errors_per_second: Option<Within<1, 100_000>>,
+    /// The picture is black. This and the next four need all sources to be decoded, within the server's budget; of a source of
+    /// which it is not known it is not so, and no source is left for one of which it is not known.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub black: bool,
+    /// The picture stands still.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub frozen: bool,
+    /// There is no sound in the sound.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub silent: bool,
+    /// Packets come, but no pictures.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_video: bool,
+    /// Packets come, but no sound.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_audio: bool,
     /// For how long it must be so, in milliseconds; 2000 if not given. Below 1000 a single burst is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_off_ms: Option<Within<0, 3_600_000>>,
@@ -389,17 +439,17 @@ pub struct SourcePriority {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "monitor settings")]
 pub struct Monitor {
-    /// Small pictures of what arrives.
+    /// Small pictures of what outputs get.
     #[serde(default)]
     pub thumbnail_enabled: bool,
-    /// Seconds between two pictures.
+    /// Seconds between two pictures; 5 if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thumbnail_interval_sec: Option<Within<1, 3_600>>,
-    /// Black, frozen and silent detection.
+    /// Black, frozen and silent detection, and loudness.
     #[serde(default)]
     pub content_quality_enabled: bool,
-    /// Analysis of the transport stream of each source (ETSI TR 101 290): `ts` in the metrics, and events. On unless
-    /// this is false.
+    /// Analysis of the transport stream of each source (ETSI TR 101 290): `ts` in the metrics, and events; and metadata of
+    /// what outputs get. On unless this is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts_analysis_enabled: Option<bool>,
 }

@@ -50,6 +50,8 @@ pub enum Code {
     NotActive,
     /// Must be switched on first.
     NotEnabled,
+    /// No picture could be taken so far.
+    ThumbnailUnavailable,
     /// The path has other methods.
     MethodNotAllowed,
     /// Something that exists has the name.
@@ -98,6 +100,7 @@ impl Code {
             Self::NotFound => ("not_found", 404),
             Self::NotActive => ("not_active", 404),
             Self::NotEnabled => ("not_enabled", 404),
+            Self::ThumbnailUnavailable => ("thumbnail_unavailable", 404),
             Self::MethodNotAllowed => ("method_not_allowed", 405),
             Self::NameTaken => ("name_taken", 409),
             Self::PortInUse => ("port_in_use", 409),
@@ -167,6 +170,7 @@ impl From<ApplyError> for Problem {
     fn from(error: ApplyError) -> Self {
         let code = match &error.cause {
             Cause::NoSource => Code::MissingField,
+            Cause::NoMedia => Code::NotAvailable,
             Cause::TooMany { .. } => Code::TooMany,
             Cause::DuplicateName { .. } => Code::DuplicateName,
             Cause::UnknownSource { .. } | Cause::NoSequence { .. } | Cause::NoLosses => Code::InvalidValue,

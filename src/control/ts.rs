@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::figures::Spans;
-use crate::proto::mpegts::analysis::{Indicator, Snapshot, State};
+use crate::proto::mpegts::analysis::{Cue, CueKind, CueStats, Indicator, Snapshot, State};
 use crate::proto::mpegts::{Media, Program, Stream};
 
 /// A transport stream, as ETSI TR 101 290 and RFC 4445 judge it. Counters are in TS packets since the start.
@@ -57,6 +57,10 @@ pub struct TsMetrics {
     pub inter_arrival: Spans,
     /// How much later PCRs came than the quickest of late.
     pub delay_variation: Spans,
+    /// Sections of EIT and of tables of other networks and streams that came and could not be watched, as there are too many.
+    pub unwatched_sections: u64,
+    /// Splice information (SCTE 35); null if a PMT names none and none came.
+    pub scte35: Option<SpliceMetrics>,
     /// What the PAT lists.
     pub programs: Vec<ProgramMetrics>,
     /// Every PID but that of null packets.
@@ -82,6 +86,50 @@ pub struct IndicatorMetrics {
     pub pid: Option<u16>,
 }
 
+/// Splice information, in sections since the start.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SpliceMetrics {
+    /// `splice_insert`.
+    pub inserts: u64,
+    /// `time_signal`.
+    pub time_signals: u64,
+    /// `splice_null`.
+    pub nulls: u64,
+    /// Other commands.
+    pub others: u64,
+    /// Encrypted ones.
+    pub encrypted: u64,
+    /// That could not be read: a wrong CRC, or lengths that contradict each other.
+    pub malformed: u64,
+    /// Cues that had come before.
+    pub repeated_cues: u64,
+    /// Cues without an event, as too many came at once.
+    pub untold_cues: u64,
+    /// The last cue that was new.
+    pub last_cue: Option<CueMetrics>,
+}
+
+/// A cue for splicing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CueMetrics {
+    /// Where it came.
+    pub pid: u16,
+    /// `splice_event_id` or `segmentation_event_id`.
+    pub event_id: u32,
+    /// `Splice Insert`, or the type of segment as SCTE 35 names it.
+    pub name: &'static str,
+    /// `segmentation_type_id`; null for `splice_insert` and where a segment is cancelled.
+    pub segmentation_type_id: Option<u8>,
+    /// `out` of the programme into a break, `in` again, or `none`.
+    pub direction: &'static str,
+    /// The event does not take place.
+    pub cancelled: bool,
+    /// When, in ticks of 90 kHz of the program's clock; null for at once.
+    pub pts_90k: Option<u64>,
+    /// How long it is planned to be.
+    pub duration_ms: Option<f64>,
+}
+
 /// A program.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ProgramMetrics {
@@ -95,6 +143,12 @@ pub struct ProgramMetrics {
     pub pmt_pid: u16,
     /// Where its clock is found.
     pub pcr_pid: Option<u16>,
+    /// Whether it has teletext, by its PMT.
+    pub teletext: bool,
+    /// Whether it has DVB subtitles, by its PMT.
+    pub subtitles: bool,
+    /// Whether it has splice information, by its PMT.
+    pub scte35: bool,
     /// What it is made of; empty until its PMT came.
     pub streams: Vec<StreamMetrics>,
 }
@@ -112,6 +166,8 @@ pub struct StreamMetrics {
     pub stream_type: u8,
     /// ISO 639.
     pub language: Option<String>,
+    /// Whether a video stream carries CEA-608 or CEA-708 captions; null for other streams, and where it is not known.
+    pub captions: Option<bool>,
     /// TS packets over the last second.
     pub bitrate_bps: u64,
 }
@@ -162,6 +218,8 @@ impl From<&Snapshot> for TsMetrics {
                 .collect(),
             inter_arrival: Spans::from(&ts.inter_arrival),
             delay_variation: Spans::from(&ts.delay_variation),
+            unwatched_sections: ts.unwatched_sections,
+            scte35: SpliceMetrics::new(ts),
             programs: ts.programs.iter().map(|program| ProgramMetrics::new(ts, program)).collect(),
             pids: ts.pids.iter().map(PidMetrics::from).collect(),
         }
@@ -192,17 +250,58 @@ impl IndicatorMetrics {
     }
 }
 
+impl SpliceMetrics {
+    fn new(ts: &Snapshot) -> Option<Self> {
+        let streams = ts.programs.iter().filter_map(|program| program.pmt.as_ref());
+        let is_there = ts.cues.sections() > 0 || streams.into_iter().any(|pmt| pmt.has(Media::Cue));
+        let CueStats { inserts, time_signals, nulls, others, encrypted, malformed, repeated, untold } = ts.cues;
+        is_there.then(|| Self {
+            inserts,
+            time_signals,
+            nulls,
+            others,
+            encrypted,
+            malformed,
+            repeated_cues: repeated,
+            untold_cues: untold,
+            last_cue: ts.last_cue.as_ref().map(CueMetrics::from),
+        })
+    }
+}
+
+impl From<&Cue> for CueMetrics {
+    fn from(cue: &Cue) -> Self {
+        Self {
+            pid: cue.pid.value(),
+            event_id: cue.event_id,
+            name: cue.name(),
+            segmentation_type_id: match cue.kind {
+                CueKind::Segment(type_id) if !cue.is_cancelled => Some(type_id),
+                CueKind::Segment(_) | CueKind::Insert { .. } => None,
+            },
+            direction: cue.direction().as_str(),
+            cancelled: cue.is_cancelled,
+            pts_90k: cue.pts.map(|pts| pts.0),
+            duration_ms: cue.duration.map(millis),
+        }
+    }
+}
+
 impl ProgramMetrics {
     fn new(ts: &Snapshot, program: &Program) -> Self {
         let service = program.service.as_ref();
         let pmt = program.pmt.as_ref();
         let streams = pmt.into_iter().flat_map(|pmt| &pmt.streams);
+        let has = |codec| pmt.is_some_and(|pmt| pmt.streams.iter().any(|stream| stream.codec == Some(codec)));
         Self {
             program_id: program.number,
             program_name: service.map(|service| service.name.clone()),
             provider: service.map(|service| service.provider.clone()),
             pmt_pid: program.pmt_pid.value(),
             pcr_pid: pmt.and_then(|pmt| pmt.pcr_pid).map(|pid| pid.value()),
+            teletext: has("dvb_teletext"),
+            subtitles: has("dvb_subtitle"),
+            scte35: has("scte_35"),
             streams: streams.map(|stream| StreamMetrics::new(ts, stream)).collect(),
         }
     }
@@ -217,6 +316,7 @@ impl StreamMetrics {
             codec: stream.codec,
             stream_type: stream.stream_type,
             language: stream.language.map(|code| String::from_utf8_lossy(&code).into_owned()),
+            captions: found.and_then(|pid| pid.has_captions),
             bitrate_bps: found.map_or(0, |pid| pid.rate.as_bps()),
         }
     }

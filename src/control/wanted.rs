@@ -8,12 +8,15 @@ use super::model::{
 };
 use super::problem::{Code, Problem};
 use crate::adapters::{Host, HostPort, LEGS_MAX, SocketOptions, rist, rtp, srt, udp};
+use crate::bus::LagPolicy;
 use crate::engine::config::{OUTPUTS_MAX, SOURCES_MAX};
 use crate::engine::url::{UrlError, parse_leg, parse_output, parse_source};
 use crate::engine::{
     FailoverConfig, FailoverMode, FlowConfig, MergeConfig, MonitorConfig, OutputConfig, OutputEndpoint, SourceConfig,
     SourceEndpoint, diff,
 };
+use crate::media::watch::THUMBNAIL_EVERY;
+use crate::path::failover::{KEY_FRAME_WAIT, SwitchAt};
 use crate::path::merge::{Mode as Release, RecoveryWindow};
 use crate::path::{AllowList, Cidr, health, limit};
 use crate::proto::fec::Matrix;
@@ -160,8 +163,16 @@ fn check_names<'flow>(list: &str, names: impl Iterator<Item = &'flow str>) -> Re
 }
 
 fn monitor_config(flow: &Flow) -> MonitorConfig {
-    let wanted = flow.source_monitor_config.as_ref().and_then(|monitor| monitor.ts_analysis_enabled);
-    MonitorConfig { ts_analysis: wanted.unwrap_or(true) }
+    let given = flow.source_monitor_config.clone().unwrap_or_default();
+    let every = given.thumbnail_interval_sec.map_or(THUMBNAIL_EVERY, |seconds| Duration::from_secs(seconds.value()));
+    let outputs = flow.outputs.iter().filter(|output| output.ts_analysis_enabled == Some(true));
+    MonitorConfig {
+        ts_analysis: given.ts_analysis_enabled.unwrap_or(true),
+        // Names have been checked before.
+        outputs: outputs.filter_map(|output| output.name.parse().ok()).collect(),
+        thumbnail_every: given.thumbnail_enabled.then_some(every),
+        content_quality: given.content_quality_enabled,
+    }
 }
 
 /// Better refused than silently not done.
@@ -170,13 +181,6 @@ fn check_not_yet(flow: &Flow) -> Result<(), Problem> {
         let message = "is not available in this version: leave it out";
         Err(Problem::at(field, Code::NotAvailable, message))
     };
-    match &flow.source_monitor_config {
-        Some(monitor) if monitor.thumbnail_enabled => return refuse("source_monitor_config.thumbnail_enabled"),
-        Some(monitor) if monitor.content_quality_enabled => {
-            return refuse("source_monitor_config.content_quality_enabled");
-        }
-        _ => {}
-    }
     if flow.maintenance_window.is_some() { refuse("maintenance_window") } else { Ok(()) }
 }
 
@@ -429,6 +433,10 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
         enabled: output.status == OutputState::Enabled,
         limit: output.max_bitrate.map(|rate| limit_config(rate.as_bitrate())),
         coalesce,
+        policy: match output.policy {
+            None | Some(model::Policy::DropOldest) => LagPolicy::DropOldest,
+            Some(model::Policy::ToNextKeyFrame) => LagPolicy::ToNextKeyFrame,
+        },
         allow,
     })
 }
@@ -546,7 +554,7 @@ fn srt_output(output: &Output, side: srt::Side) -> Result<OutputEndpoint, Proble
 
 fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, Problem> {
     let given = flow.source_failover_config.clone().unwrap_or_default();
-    let (mode, mode_wanted) = (failover_mode(&given), given.failover_mode);
+    let (mode, mode_wanted, switch_at) = (failover_mode(&given), given.failover_mode, switch_at(&given)?);
     let primary = given.source_priority.and_then(|priority| priority.primary_source);
     if let Some(name) = primary.as_ref().filter(|name| flow.sources.iter().all(|source| source.name != **name)) {
         let message = format!("there is no source named {name} in this flow");
@@ -561,6 +569,7 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
     Ok(FailoverConfig {
         mode,
         switch_on,
+        switch_at,
         primary: primary.map(|name| name.parse()).transpose().map_err(bad_name)?,
         health_timeout: match given.state {
             FailoverState::Enabled => given.health_timeout_ms.map_or(defaults.health_timeout, |ms| millis(ms.value())),
@@ -568,6 +577,19 @@ fn failover_config(flow: &Flow, defaults: &Defaults) -> Result<FailoverConfig, P
         },
         hold_off: given.hold_off_ms.map_or(otherwise.hold_off, |ms| millis(ms.value())),
     })
+}
+
+fn switch_at(given: &Failover) -> Result<SwitchAt, Problem> {
+    let is_aligned = given.switch_at == Some(model::SwitchAt::KeyFrame);
+    if is_aligned && given.failover_mode == model::FailoverMode::Merge {
+        let message = "merged sources are all in use: leave it out, or choose FAILOVER";
+        return Err(Problem::at("switch_at", Code::NotApplicable, message));
+    }
+    if given.switch_wait_ms.is_some() && !is_aligned {
+        return Err(Problem::at("switch_wait_ms", Code::NotApplicable, "only goes with \"switch_at\": \"keyframe\""));
+    }
+    let wait_max = given.switch_wait_ms.map_or(KEY_FRAME_WAIT, |ms| Duration::from_millis(ms.value()));
+    Ok(if is_aligned { SwitchAt::KeyFrame { wait_max } } else { SwitchAt::Once })
 }
 
 fn rules(given: &model::SwitchOn, mode: model::FailoverMode) -> Result<health::Rules, Problem> {
@@ -579,13 +601,21 @@ fn rules(given: &model::SwitchOn, mode: model::FailoverMode) -> Result<health::R
     let rules = health::Rules {
         loss_per_mille: given.loss_per_mille.map(|loss| loss.value() as u32),
         ts_errors_per_second: given.ts_errors_per_second.map(|errors| errors.value() as u32),
+        seen: health::Seen {
+            black: given.black,
+            frozen: given.frozen,
+            silent: given.silent,
+            no_video: given.no_video,
+            no_audio: given.no_audio,
+        },
         hold_off: given.hold_off_ms.map_or(otherwise.hold_off, |ms| Duration::from_millis(ms.value())),
         return_hold_off: given
             .return_hold_off_ms
             .map_or(otherwise.return_hold_off, |ms| Duration::from_millis(ms.value())),
     };
     if !rules.is_any() {
-        return Err(Problem::new(Code::MissingField, "give loss_per_mille, ts_errors_per_second, or both"));
+        let message = "give loss_per_mille, ts_errors_per_second, or one of black, frozen, silent, no_video, no_audio";
+        return Err(Problem::new(Code::MissingField, message));
     }
     Ok(rules)
 }
@@ -927,6 +957,15 @@ mod tests {
     }
 
     #[test]
+    fn refusals_of_what_is_watched_name_their_field() {
+        let refused = |monitor: Value| refusal(&flow(|f| f["source_monitor_config"] = monitor));
+        let field = |name: &str| format!("source_monitor_config.{name}");
+        let interval = json!({ "thumbnail_enabled": true, "thumbnail_interval_sec": 0 });
+        assert_eq!(refused(interval), ("invalid_value", field("thumbnail_interval_sec")));
+        assert_eq!(refused(json!({ "thumbnails": true })), ("unknown_field", field("thumbnails")));
+    }
+
+    #[test]
     fn the_ninth_source_and_the_257th_output_are_refused() {
         let many = |count: usize| -> Vec<Value> {
             (0..count)
@@ -997,6 +1036,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_watched_is_as_asked_for() {
+        let every = |seconds: u64| Some(Duration::from_secs(seconds));
+        for (given, thumbnail_every, content_quality) in [
+            (Value::Null, None, false),
+            (json!({ "thumbnail_enabled": true }), Some(THUMBNAIL_EVERY), false),
+            // An interval alone asks for nothing.
+            (json!({ "thumbnail_interval_sec": 2 }), None, false),
+            (json!({ "thumbnail_enabled": true, "thumbnail_interval_sec": 2 }), every(2), false),
+            (json!({ "content_quality_enabled": true }), None, true),
+        ] {
+            let json = flow(|flow| flow["source_monitor_config"] = given);
+            let wanted = wanted(&json).unwrap();
+            let monitor = &wanted.config().monitor;
+            let found = (monitor.ts_analysis, monitor.thumbnail_every, monitor.content_quality);
+            assert_eq!(found, (true, thumbnail_every, content_quality));
+        }
+    }
+
+    #[test]
     fn a_flow_may_switch_on_more_than_silence() {
         let with = |failover: Value| flow(|flow| flow["source_failover_config"] = failover);
         let rules = |failover| wanted(&with(failover)).unwrap().config().failover.switch_on;
@@ -1010,6 +1068,8 @@ mod tests {
         assert_eq!(rules(json!({})), otherwise);
         for (failover, code, field) in [
             (json!({ "switch_on": {} }), "missing_field", "switch_on"),
+            (json!({ "switch_on": { "black": false } }), "missing_field", "switch_on"),
+            (json!({ "switch_on": { "black": 1 } }), "invalid_value", "switch_on.black"),
             (json!({ "switch_on": { "loss_per_mille": 0 } }), "invalid_value", "switch_on.loss_per_mille"),
             (json!({ "switch_on": { "loss": 20 } }), "unknown_field", "switch_on.loss"),
             (
@@ -1021,10 +1081,38 @@ mod tests {
             let field = format!("source_failover_config.{field}");
             assert_eq!(refusal(&with(failover)), (code, field));
         }
+        let seen = json!({ "switch_on": { "black": true, "no_audio": true } });
+        assert_eq!(rules(seen).seen, health::Seen { black: true, no_audio: true, ..health::Seen::NONE });
         let mut blind = with(json!({ "switch_on": { "loss_per_mille": 20 } }));
         blind["sources"] = json!([{ "name": "a", "url": "udp://:5000" }]);
         let field = "source_failover_config.switch_on.loss_per_mille".to_string();
         assert_eq!(refusal(&blind), ("invalid_value", field));
+    }
+
+    #[test]
+    fn a_flow_may_change_its_source_and_its_outputs_go_on_at_key_frames() {
+        let with = |failover: Value| flow(|flow| flow["source_failover_config"] = failover);
+        let switch_at = |failover| wanted(&with(failover)).unwrap().config().failover.switch_at;
+        let after = |ms| SwitchAt::KeyFrame { wait_max: Duration::from_millis(ms) };
+        assert_eq!(switch_at(json!({})), SwitchAt::Once);
+        assert_eq!(switch_at(json!({ "switch_at": "immediate" })), SwitchAt::Once);
+        assert_eq!(switch_at(json!({ "switch_at": "keyframe" })), after(2_000));
+        assert_eq!(switch_at(json!({ "switch_at": "keyframe", "switch_wait_ms": 700 })), after(700));
+        for (failover, code, field) in [
+            (json!({ "switch_at": "KEYFRAME" }), "invalid_value", "switch_at"),
+            (json!({ "switch_at": "keyframe", "failover_mode": "MERGE" }), "not_applicable", "switch_at"),
+            (json!({ "switch_wait_ms": 700 }), "not_applicable", "switch_wait_ms"),
+            (json!({ "switch_at": "keyframe", "switch_wait_ms": 60_001 }), "invalid_value", "switch_wait_ms"),
+        ] {
+            assert_eq!(refusal(&with(failover)), (code, format!("source_failover_config.{field}")));
+        }
+        let given = flow(|flow| flow["outputs"][0]["policy"] = json!("to-next-keyframe"));
+        let wanted = wanted(&given).unwrap();
+        assert_eq!(wanted.config().outputs[0].policy, LagPolicy::ToNextKeyFrame);
+        assert_eq!(wanted.config().outputs[1].policy, LagPolicy::DropOldest);
+        check_any_bytes(given.to_string().as_bytes());
+        let refused = flow(|flow| flow["outputs"][0]["policy"] = json!("disconnect"));
+        assert_eq!(refusal(&refused), ("invalid_value", "outputs[0].policy".to_string()));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::adapters::{rist, rtmp, rtp, srt, udp};
-use crate::path::{AllowList, health, limit, merge};
-use crate::proto::mpegts::{generator, picture};
+use crate::bus::LagPolicy;
+use crate::path::{AllowList, failover, health, limit, merge};
+use crate::proto::mpegts::{faults, generator, picture};
 use crate::units::{OutputName, SourceName};
 
 pub use crate::path::failover::SOURCES_MAX;
@@ -29,12 +30,27 @@ pub struct FlowConfig {
     pub monitor: MonitorConfig,
 }
 
-/// What is watched in what the sources bring. Nothing, unless it is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is watched in what the sources bring, and in what outputs send. Nothing, unless it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MonitorConfig {
     /// The transport stream of each source, and of what they are merged into: see
     /// [`Analyser`](crate::proto::mpegts::analysis::Analyser).
     pub ts_analysis: bool,
+    /// Outputs of which is analysed what they take to send, and when: packets that they were too slow for are missing there.
+    /// Names of none of the flow's outputs mean nothing.
+    pub outputs: Vec<OutputName>,
+    /// How often a small picture is taken of what outputs get, at least a second; `None` for never. Needs the feature `media`.
+    pub thumbnail_every: Option<Duration>,
+    /// Whether black, frozen and silent are looked for in what outputs get, and loudness is measured. Needs the feature `media`.
+    pub content_quality: bool,
+}
+
+impl MonitorConfig {
+    /// Whether pictures and sound are watched, and be it only for their metadata.
+    #[must_use]
+    pub const fn is_watching(&self) -> bool {
+        self.ts_analysis || self.thumbnail_every.is_some() || self.content_quality
+    }
 }
 
 /// How several sources work together.
@@ -50,6 +66,8 @@ pub struct FailoverConfig {
     pub hold_off: Duration,
     /// What makes it leave a source that delivers; merged ones are not judged.
     pub switch_on: health::Rules,
+    /// With which packet another source begins, while the last one delivers.
+    pub switch_at: failover::SwitchAt,
 }
 
 /// One source at a time, or all merged.
@@ -107,7 +125,16 @@ pub enum SourceEndpoint {
     /// `rtmp://`
     Rtmp(Box<rtmp::EndpointConfig>),
     /// `test:`, a built-in signal.
-    Test(TestSignal),
+    Test(Box<TestConfig>),
+}
+
+/// A built-in signal, and what is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TestConfig {
+    /// Which one.
+    pub signal: TestSignal,
+    /// What is wrong on purpose.
+    pub faults: faults::Config,
 }
 
 /// Which built-in signal.
@@ -130,6 +157,9 @@ pub struct OutputConfig {
     pub enabled: bool,
     /// How long packets may be held back so that several leave with one system call; zero for not at all.
     pub coalesce: Duration,
+    /// With what it goes on after it could not keep up. As it has nobody to tell, [`LagPolicy::Disconnect`] is
+    /// [`LagPolicy::DropOldest`] here.
+    pub policy: LagPolicy,
     /// How much goes out; `None` for everything.
     pub limit: Option<limit::Config>,
     /// Who may call, where it waits for callers.
@@ -154,7 +184,7 @@ pub enum OutputEndpoint {
 impl Default for FailoverConfig {
     /// The first source, half a second of silence, five seconds of proof; see [`crate::path::failover::Config`].
     fn default() -> Self {
-        let crate::path::failover::Config { health_timeout, hold_off, switch_on, .. } = Default::default();
-        Self { mode: FailoverMode::Failover, primary: None, health_timeout, hold_off, switch_on }
+        let failover::Config { health_timeout, hold_off, switch_on, switch_at, .. } = Default::default();
+        Self { mode: FailoverMode::Failover, primary: None, health_timeout, hold_off, switch_on, switch_at }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::config::{FailoverMode, FlowConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig, SourceEndpoint};
+use super::config::{
+    FailoverMode, FlowConfig, MonitorConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig, SourceEndpoint,
+};
 use super::error::{ApplyError, Cause, Field};
 use crate::path::health;
 use crate::proto::Tuning;
@@ -24,8 +26,8 @@ pub enum Step {
     AddOutput(usize),
     /// Open an output anew, because its settings changed.
     ReplaceOutput(usize),
-    /// Change how long an output may hold packets back.
-    Coalesce(usize),
+    /// Change how an output reads: how long it may hold packets back, and what it does when it falls behind.
+    Reading(usize),
     /// Change where legs of an output that has several lead; those that stay go on.
     Legs(usize),
     /// Change settings of a source that may change while it is open.
@@ -60,7 +62,8 @@ pub fn diff(running: Option<&FlowConfig>, wanted: &FlowConfig) -> Vec<Step> {
     if !same_choice {
         steps.push(Step::Failover);
     }
-    if running.map_or_else(Default::default, |running| running.monitor) != wanted.monitor {
+    let nothing = MonitorConfig::default();
+    if running.map_or(&nothing, |running| &running.monitor) != &wanted.monitor {
         steps.push(Step::Monitor);
     }
     steps
@@ -91,11 +94,13 @@ fn output_steps(old: Option<&OutputConfig>, new: &OutputConfig, index: usize) ->
     let tuning = new.endpoint.tuning_from(&old.endpoint);
     let legs = old.endpoint.differs_in_legs_only(&new.endpoint).then_some(Step::Legs(index));
     let endpoint = if tuning.is_some() || legs.is_some() { &new.endpoint } else { &old.endpoint };
-    if *new != (OutputConfig { coalesce: new.coalesce, endpoint: endpoint.clone(), ..old.clone() }) {
+    if *new != (OutputConfig { coalesce: new.coalesce, policy: new.policy, endpoint: endpoint.clone(), ..old.clone() })
+    {
         return vec![Step::ReplaceOutput(index)];
     }
-    let coalesce = (old.coalesce != new.coalesce).then_some(Step::Coalesce(index));
-    coalesce.into_iter().chain(legs).chain(tuning.map(|tuning| Step::TuneOutput(index, tuning))).collect()
+    let is_same = (old.coalesce, old.policy) == (new.coalesce, new.policy);
+    let reading = (!is_same).then_some(Step::Reading(index));
+    reading.into_iter().chain(legs).chain(tuning.map(|tuning| Step::TuneOutput(index, tuning))).collect()
 }
 
 /// Whether a wanted configuration can be one at all.
@@ -112,6 +117,10 @@ pub fn check(wanted: &FlowConfig) -> Result<(), ApplyError> {
     }
     if wanted.outputs.len() > OUTPUTS_MAX {
         return fail(Field::Outputs, Cause::TooMany { max: OUTPUTS_MAX });
+    }
+    let needs_media = wanted.monitor.thumbnail_every.is_some() || wanted.monitor.content_quality;
+    if cfg!(not(feature = "media")) && (needs_media || wanted.failover.switch_on.seen.is_any()) {
+        return fail(Field::Flow, Cause::NoMedia);
     }
     if let Some(index) = first_repeated(wanted.sources.iter().map(|source| &source.name)) {
         let name = wanted.sources[index].name.to_string();
@@ -175,7 +184,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::config::{FailoverConfig, MergeConfig, MonitorConfig};
+    use crate::bus::LagPolicy;
+    use crate::engine::config::{FailoverConfig, MergeConfig};
     use crate::engine::url;
     use crate::path::AllowList;
 
@@ -202,6 +212,7 @@ mod tests {
             endpoint: url::parse_output(url).unwrap().endpoint,
             enabled: true,
             coalesce: Duration::from_millis(coalesce_ms),
+            policy: LagPolicy::default(),
             limit: None,
             allow: AllowList::default(),
         }
@@ -230,12 +241,12 @@ mod tests {
                     let new = &wanted.sources[*index];
                     result.sources.iter_mut().find(|source| source.name == new.name).unwrap().clone_from(new);
                 }
-                Step::ReplaceOutput(index) | Step::Coalesce(index) | Step::Legs(index) | Step::TuneOutput(index, _) => {
+                Step::ReplaceOutput(index) | Step::Reading(index) | Step::Legs(index) | Step::TuneOutput(index, _) => {
                     let new = &wanted.outputs[*index];
                     result.outputs.iter_mut().find(|output| output.name == new.name).unwrap().clone_from(new);
                 }
                 Step::Failover => result.failover = wanted.failover.clone(),
-                Step::Monitor => result.monitor = wanted.monitor,
+                Step::Monitor => result.monitor = wanted.monitor.clone(),
             }
         }
         result.sources.sort_by(|a, b| a.name.cmp(&b.name));
@@ -291,7 +302,7 @@ mod tests {
         let moved = flow(vec![source(0, 1)], vec![output(0, 1, 0), output(1, 3, 0)]);
         let held = flow(vec![source(0, 1)], vec![output(0, 1, 0), output(1, 2, 2)]);
         assert_eq!(diff(Some(&before), &moved), [Step::ReplaceOutput(1)]);
-        assert_eq!(diff(Some(&before), &held), [Step::Coalesce(1)]);
+        assert_eq!(diff(Some(&before), &held), [Step::Reading(1)]);
     }
 
     #[test]
@@ -362,7 +373,7 @@ mod tests {
         let before = one(srt(1_000));
         let held = OutputConfig { coalesce: Duration::from_millis(2), ..srt(2_000) };
         let steps = diff(Some(&before), &one(held));
-        assert!(matches!(steps[..], [Step::Coalesce(0), Step::TuneOutput(0, _)]), "{steps:?}");
+        assert!(matches!(steps[..], [Step::Reading(0), Step::TuneOutput(0, _)]), "{steps:?}");
         let disabled = OutputConfig { enabled: false, ..srt(2_000) };
         assert_eq!(diff(Some(&before), &one(disabled)), [Step::ReplaceOutput(0)]);
         let allow = AllowList::new(vec!["10.0.0.0/8".parse().unwrap()]).unwrap();

@@ -67,6 +67,9 @@ pub enum Cause {
          ts_errors_per_second"
     )]
     NoLosses,
+    /// Nothing can be seen.
+    #[error("this program was built without the feature media: leave out what needs pictures and sound")]
+    NoMedia,
     /// Somebody else has the port.
     #[error("{address} is in use by another flow or program: choose another port or stop the other")]
     InUse {

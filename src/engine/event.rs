@@ -4,13 +4,17 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "media")]
+use super::seen;
+#[cfg(feature = "media")]
+use crate::media::watch;
 use crate::path::failover::Cause;
 use crate::path::health::Fault;
 use crate::path::merge::Mismatch;
 use crate::proto::PeerEnd;
 use crate::proto::bridge::Uncarried;
 use crate::proto::mpegts::Pid;
-use crate::proto::mpegts::analysis::Indicator;
+use crate::proto::mpegts::analysis::{Cue, Indicator};
 use crate::units::{FlowId, OutputName, SourceName};
 
 /// Something that happened to a flow.
@@ -187,6 +191,21 @@ pub enum EventKind {
         /// Since the start.
         errors: u64,
     },
+    /// A cue for splicing (SCTE 35) came for the first time.
+    Scte35Cue {
+        /// Of which source; `None` for what sources are merged into.
+        source: Option<SourceName>,
+        /// What it says.
+        cue: Cue,
+    },
+    /// Something was seen or heard in pictures and sound.
+    #[cfg(feature = "media")]
+    Watched {
+        /// Of which source; `None` for what outputs get.
+        source: Option<SourceName>,
+        /// What.
+        event: watch::Event,
+    },
     /// An output could not be opened, or what it sends is refused.
     OutputError {
         /// Which.
@@ -298,6 +317,9 @@ impl EventKind {
             Self::SourceAbuse { .. } => "source_abuse",
             Self::TsError { .. } => "ts_error",
             Self::TsRecovered { .. } => "ts_recovered",
+            Self::Scte35Cue { .. } => "scte35_cue",
+            #[cfg(feature = "media")]
+            Self::Watched { event, .. } => seen::type_name(event),
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerDisconnected { .. } => "peer_disconnected",
             Self::ConnectionError { .. } => "connection_error",
@@ -318,6 +340,8 @@ impl EventKind {
                 2 => Severity::Warning,
                 _ => Severity::Info,
             },
+            #[cfg(feature = "media")]
+            Self::Watched { event, .. } => seen::severity(event),
             Self::FlowCreated
             | Self::FlowStarted
             | Self::FlowStopped
@@ -329,6 +353,7 @@ impl EventKind {
             | Self::LegRecovered { .. }
             | Self::PeerConnected { .. }
             | Self::TsRecovered { .. }
+            | Self::Scte35Cue { .. }
             | Self::OutputRecovered { .. }
             | Self::OutputLegRecovered { .. } => Severity::Info,
             Self::SourceFailover { .. }
@@ -372,10 +397,13 @@ impl EventKind {
             | Self::SourceAbuse { source }
             | Self::TsError { source: Some(source), .. }
             | Self::TsRecovered { source: Some(source), .. }
+            | Self::Scte35Cue { source: Some(source), .. }
             | Self::PeerConnected { end: EndName::Source(source), .. }
             | Self::PeerDisconnected { end: EndName::Source(source), .. }
             | Self::ConnectionError { end: EndName::Source(source), .. }
             | Self::NotCarried { end: EndName::Source(source), .. } => Some(source),
+            #[cfg(feature = "media")]
+            Self::Watched { source, .. } => source.as_ref(),
             Self::PeerConnected { .. }
             | Self::PeerDisconnected { .. }
             | Self::ConnectionError { .. }
@@ -386,6 +414,7 @@ impl EventKind {
             | Self::FlowCrashed
             | Self::TsError { .. }
             | Self::TsRecovered { .. }
+            | Self::Scte35Cue { .. }
             | Self::MergeEof
             | Self::OutputError { .. }
             | Self::OutputRecovered { .. }
@@ -417,6 +446,23 @@ const fn complaint(fault: Fault) -> &'static str {
     match fault {
         Fault::Loss => "loses too many packets",
         Fault::TsErrors => "has too many transport stream errors",
+        Fault::Black => "has a black picture",
+        Fault::Frozen => "has a picture that stands still",
+        Fault::SilentAudio => "has silent sound",
+        Fault::NoVideo => "has no pictures",
+        Fault::NoAudio => "has no sound",
+    }
+}
+
+const fn relief(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Loss => "loses few packets",
+        Fault::TsErrors => "has few transport stream errors",
+        Fault::Black => "has a picture that is not black",
+        Fault::Frozen => "has a picture that moves",
+        Fault::SilentAudio => "has sound that is not silent",
+        Fault::NoVideo => "has pictures",
+        Fault::NoAudio => "has sound",
     }
 }
 
@@ -438,10 +484,7 @@ impl fmt::Display for EventKind {
                 }
             }
             Self::SourceDegraded { source, fault } => write!(f, "source {source} {}", complaint(*fault)),
-            Self::SourceRestored { source, fault: Fault::Loss } => write!(f, "source {source} loses few packets again"),
-            Self::SourceRestored { source, fault: Fault::TsErrors } => {
-                write!(f, "source {source} has few transport stream errors again")
-            }
+            Self::SourceRestored { source, fault } => write!(f, "source {source} {} again", relief(*fault)),
             Self::PrimaryRecovered { source } => write!(f, "returned to primary source {source}"),
             Self::SourceLost { source } => write!(f, "source {source} fell silent"),
             Self::SourceRecovered { source } => write!(f, "source {source} delivers"),
@@ -476,6 +519,9 @@ impl fmt::Display for EventKind {
             Self::TsRecovered { source, indicator, .. } => {
                 write!(f, "{}: {} is over", Whose(source.as_ref()), indicator.name())
             }
+            Self::Scte35Cue { source, cue } => write!(f, "{}: {cue}", Whose(source.as_ref())),
+            #[cfg(feature = "media")]
+            Self::Watched { source, event } => seen::write(f, source.as_ref(), event),
             Self::OutputError { output, error } => write!(f, "output {output}: {error}"),
             Self::OutputRecovered { output } => write!(f, "output {output} sends again"),
             Self::OutputLegError { output, leg, error } => write!(f, "output {output}, leg {leg}: {error}"),

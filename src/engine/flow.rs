@@ -9,19 +9,22 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use super::config::{MonitorConfig, OUTPUTS_MAX, SOURCES_MAX};
+use super::config::{MonitorConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX};
 use super::event::{EndName, EventKind};
-use super::monitor::{Findings, Monitor, Needed};
+use super::monitor::{Findings, Monitor, Needed, Tap};
 use super::output::RunningOutput;
-use super::stage::{self, Stage};
+use super::stage::{self, Stage, Totals};
 use super::stats::MergeSnapshot;
 use super::supervisor::Message;
 use crate::adapters::{
     Actor, Context, Driven, DriverEvent, Host, LegView, SOCKETS_MAX, SendFailure, SocketKey, clock, rtp,
 };
-use crate::bus::{Packet, Publisher, Subscribe};
-use crate::path::failover::Switches;
-use crate::path::health::{Counts, Fault};
+#[cfg(feature = "media")]
+use crate::bus::Pool;
+use crate::bus::{LagPolicy, Packet, Publisher, Subscribe};
+use crate::path::failover::{CAUSES, Switches};
+use crate::path::health::{Counts, Fault, Seen};
+use crate::proto::mpegts::analysis::Snapshot;
 use crate::proto::{self, Done, Tuning};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
@@ -32,7 +35,11 @@ pub(super) struct RunningFlow {
     stage: Stage,
     monitor: Monitor,
     sources: [Option<RunningSource>; SOURCES_MAX],
+    /// Of sources that are watched one by one, what each brings.
+    rings: [Option<Publisher>; SOURCES_MAX],
     outputs: Vec<Option<RunningOutput>>,
+    /// Outputs that go on at key frames.
+    outputs_at_key_frames: usize,
     counters: Arc<FlowCounters>,
     supervisor: SyncSender<Message>,
     /// Packets of one turn, kept for its memory.
@@ -50,19 +57,43 @@ struct RunningSource {
 pub(super) struct FlowCounters {
     /// Slot of the active source plus one; zero for none, and where they are merged.
     pub(super) active: Counter,
-    /// Silent, removed, loss, errors in the transport stream.
-    switches: [Counter; 4],
+    /// As [`Switches::counts`].
+    switches: [Counter; CAUSES],
+    /// For each slot what is seen of its source: two bits for each thing, 0 for unknown, 1 for no, 2 for yes. The supervisor
+    /// writes it.
+    seen: [Counter; SOURCES_MAX],
     /// For each slot the fault of its source plus one; zero for none.
     faults: [Counter; SOURCES_MAX],
     pub(super) returns: Counter,
+    /// Of switches and returns, those that waited for a key frame in vain.
+    pub(super) key_frame_timeouts: Counter,
     /// Events lost because the supervisor was busy for too long.
     pub(super) events_dropped: Counter,
+    /// The same, of those that the watching thread told.
+    pub(super) watch_events_dropped: Counter,
 }
 
 impl FlowCounters {
     pub(super) fn switches(&self) -> Switches {
-        let [silent, removed, loss, ts_errors] = self.switches.each_ref().map(Counter::value);
-        Switches { silent, removed, loss, ts_errors }
+        Switches::of_counts(self.switches.each_ref().map(Counter::value))
+    }
+
+    /// Notes what is seen of the source in a slot.
+    #[cfg(feature = "media")]
+    pub(super) fn see(&self, slot: SourceSlot, seen: Seen<Option<bool>>) {
+        let Seen { black, frozen, silent, no_video, no_audio } = seen;
+        let bits = [black, frozen, silent, no_video, no_audio].into_iter().rev();
+        let bits = bits.fold(0, |bits, is_so| bits << 2 | is_so.map_or(0, |is_so| 1 + u64::from(is_so)));
+        self.seen[usize::from(slot.0)].set(bits);
+    }
+
+    fn seen(&self, slot: u8) -> Seen<Option<bool>> {
+        let bits = self.seen[usize::from(slot)].value();
+        let is_so = |at: u32| match bits >> (2 * at) & 3 {
+            0 => None,
+            bit => Some(bit == 2),
+        };
+        Seen { black: is_so(0), frozen: is_so(1), silent: is_so(2), no_video: is_so(3), no_audio: is_so(4) }
     }
 
     /// What is wrong with the source in a slot.
@@ -95,14 +126,38 @@ impl RunningFlow {
         counters: Arc<FlowCounters>,
         supervisor: SyncSender<Message>,
     ) -> Self {
-        let sources = std::array::from_fn(|_| None);
+        let (sources, rings) = (std::array::from_fn(|_| None), std::array::from_fn(|_| None));
         let stage = Stage::new(stage);
         let (monitor, outputs, taken_in) = (Monitor::default(), Vec::new(), Vec::new());
-        Self { id, publisher, stage, monitor, sources, outputs, counters, supervisor, taken_in }
+        Self {
+            id,
+            publisher,
+            stage,
+            monitor,
+            sources,
+            rings,
+            outputs,
+            outputs_at_key_frames: 0,
+            counters,
+            supervisor,
+            taken_in,
+        }
     }
 
     pub(super) fn subscribe(&self) -> Subscribe {
         self.publisher.subscribe()
+    }
+
+    /// What the source in a slot brings goes into a ring of its own as well, from now on.
+    #[cfg(feature = "media")]
+    pub(super) fn open_ring(&mut self, slot: SourceSlot, pool: Pool) -> Subscribe {
+        let ring = Publisher::new(pool, self.publisher.capacity());
+        self.rings[usize::from(slot.0)].insert(ring).subscribe()
+    }
+
+    /// It does no longer.
+    pub(super) fn close_ring(&mut self, slot: SourceSlot) {
+        self.rings[usize::from(slot.0)] = None;
     }
 
     /// Puts a source into its slot, in place of the one that was there.
@@ -124,6 +179,7 @@ impl RunningFlow {
 
     /// Closes a source's sockets; for the stage it is merely silent.
     pub(super) fn close_source(&mut self, cx: &mut Context<'_>, slot: SourceSlot) {
+        self.close_ring(slot);
         if let Some(mut source) = self.sources[usize::from(slot.0)].take() {
             source.driver.close(cx);
         }
@@ -143,7 +199,7 @@ impl RunningFlow {
         &mut self,
         cx: &mut Context<'_>,
         slot: OutputSlot,
-        config: (crate::units::OutputName, Duration),
+        config: &OutputConfig,
         mut driver: Box<dyn Driven>,
     ) -> io::Result<()> {
         let index = usize::from(slot.0);
@@ -152,21 +208,32 @@ impl RunningFlow {
         }
         self.remove_output(cx, slot);
         driver.start(cx, SocketKey((SOURCES_MAX as u16 + slot.0) * SOCKETS_EACH))?;
-        let (name, coalesce) = config;
-        self.outputs[index] = Some(RunningOutput::new(name, driver, coalesce, &self.publisher));
+        let mut output = RunningOutput::new(config, driver, &self.publisher);
+        output.watch(cx.now, self.monitor.watches_output(&output.name));
+        self.outputs[index] = Some(output);
+        self.count_outputs();
         Ok(())
     }
 
-    pub(super) fn remove_output(&mut self, cx: &mut Context<'_>, slot: OutputSlot) {
-        if let Some(mut output) = self.outputs.get_mut(usize::from(slot.0)).and_then(Option::take) {
-            output.close(cx, &self.publisher);
-        }
+    /// Closes an output; hands out what an analysis of it found to its end.
+    pub(super) fn remove_output(&mut self, cx: &mut Context<'_>, slot: OutputSlot) -> Option<Box<Snapshot>> {
+        let mut output = self.outputs.get_mut(usize::from(slot.0))?.take()?;
+        output.close(cx, &self.publisher);
+        self.count_outputs();
+        output.tap().map(Tap::snapshot)
     }
 
-    pub(super) fn set_coalesce(&mut self, slot: OutputSlot, coalesce: Duration) {
+    /// How an output reads from the ring from now on.
+    pub(super) fn set_reading(&mut self, slot: OutputSlot, coalesce: Duration, policy: LagPolicy) {
         if let Some(Some(output)) = self.outputs.get_mut(usize::from(slot.0)) {
-            output.coalesce = coalesce;
+            output.set_reading(coalesce, policy);
         }
+        self.count_outputs();
+    }
+
+    fn count_outputs(&mut self) {
+        let outputs = self.outputs.iter().flatten();
+        self.outputs_at_key_frames = outputs.filter(|output| output.goes_on_at_key_frames()).count();
     }
 
     /// A source goes on with other settings.
@@ -223,6 +290,10 @@ impl RunningFlow {
     /// Changes what is watched.
     pub(super) fn set_monitor(&mut self, now: Time, config: MonitorConfig) {
         self.watch(now, config.ts_analysis);
+        self.monitor.set_outputs(config.outputs);
+        for output in self.outputs.iter_mut().flatten() {
+            output.watch(now, self.monitor.watches_output(&output.name));
+        }
     }
 
     fn watch(&mut self, now: Time, is_on: bool) {
@@ -233,7 +304,11 @@ impl RunningFlow {
 
     /// What only the worker knows, by slot.
     pub(super) fn inside(&self) -> Inside {
-        Inside { merge: self.stage.merge_snapshot(), findings: self.monitor.findings() }
+        let mut findings = self.monitor.findings();
+        let outputs = (0..).zip(&self.outputs);
+        let taps = outputs.filter_map(|(slot, output)| Some((slot, output.as_ref()?.tap()?.snapshot())));
+        findings.outputs.extend(taps);
+        Inside { merge: self.stage.merge_snapshot(), findings }
     }
 
     /// Lets a source's driver do something, publishes what the stage lets through, and sends it on.
@@ -259,10 +334,16 @@ impl RunningFlow {
         if is_short_of_buffers {
             // Whoever holds many gives some back, so that readers that stall here take nothing from other flows.
             self.publisher.shed();
+            self.rings.iter_mut().flatten().for_each(Publisher::shed);
         }
         // First of all: if the sender has started over, the stage must know when it sees the new numbers.
         self.tell_driver_of_source(now, slot);
         self.monitor.handle_packets(slot.0, &taken_in);
+        self.stage.mark_for_readers(self.needs_key_frames());
+        if let Some(ring) = &mut self.rings[usize::from(slot.0)] {
+            taken_in.iter().for_each(|packet| ring.publish(packet.clone()));
+            ring.flush(ring.head());
+        }
         let mut turn = self.turn();
         for mut packet in taken_in.drain(..) {
             packet.meta.source = slot.0;
@@ -276,6 +357,10 @@ impl RunningFlow {
         self.tell_stage();
         self.tell_monitor();
         self.send(cx);
+    }
+
+    fn needs_key_frames(&self) -> bool {
+        self.outputs_at_key_frames > 0 || self.publisher.needs_key_frames()
     }
 
     /// Publishes what the stage held back until now.
@@ -354,8 +439,8 @@ impl RunningFlow {
         let sources = (0..).zip(&self.sources);
         let counts = sources.filter_map(|(slot, source)| {
             let core = source.as_ref()?.driver.counters().core.stats();
-            let ts_errors = self.monitor.errors(slot);
-            Some((slot, Counts { packets: core.received, lost: core.lost, ts_errors }))
+            let (ts_errors, seen) = (self.monitor.errors(slot), self.counters.seen(slot));
+            Some((slot, Counts { packets: core.received, lost: core.lost, ts_errors, seen }))
         });
         self.stage.handle_counts(now, counts);
         self.show_faults();
@@ -372,13 +457,13 @@ impl RunningFlow {
         while let Some(kind) = self.stage.poll_event(name) {
             tell(&self.supervisor, &self.counters, &self.id, Some(kind));
         }
-        let (switches, returns) = self.stage.totals();
+        let Totals { switches, returns, key_frame_timeouts } = self.stage.totals();
         self.counters.active.set(self.stage.active().map_or(0, |slot| u64::from(slot) + 1));
-        let Switches { silent, removed, loss, ts_errors } = switches;
-        for (counter, count) in self.counters.switches.iter().zip([silent, removed, loss, ts_errors]) {
+        for (counter, count) in self.counters.switches.iter().zip(switches.counts()) {
             counter.set(count);
         }
         self.counters.returns.set(returns);
+        self.counters.key_frame_timeouts.set(key_frame_timeouts);
     }
 }
 
@@ -449,9 +534,9 @@ impl Actor for RunningFlow {
         for slot in 0..SOURCES_MAX as u8 {
             self.close_source(cx, SourceSlot(slot));
         }
-        for slot in 0..self.outputs.len() as u16 {
-            self.remove_output(cx, OutputSlot(slot));
-        }
+        let slots = 0..self.outputs.len() as u16;
+        let last = slots.filter_map(|slot| Some((slot, self.remove_output(cx, OutputSlot(slot))?))).collect();
+        self.monitor.keep_outputs(last);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -572,6 +657,17 @@ const _: () = assert!((SOURCES_MAX + OUTPUTS_MAX) * (SOCKETS_EACH as usize) < u1
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "media")]
+    #[test]
+    fn what_is_seen_is_read_as_it_was_noted() {
+        let counters = FlowCounters::default();
+        assert_eq!(counters.seen(3), Seen::default());
+        let seen =
+            Seen { black: Some(true), frozen: None, silent: Some(false), no_video: Some(false), no_audio: Some(true) };
+        counters.see(SourceSlot(3), seen);
+        assert_eq!((counters.seen(3), counters.seen(2)), (seen, Seen::default()));
+    }
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+#[cfg(not(feature = "media"))]
+use super::blind::FlowEyes;
 use super::config::{
     FailoverMode, FlowConfig, MonitorConfig, OutputConfig, OutputEndpoint, SourceConfig, SourceEndpoint,
 };
 use super::diff::{self, Step};
 use super::error::{ApplyError, Cause, Field};
 use super::event::EventKind;
+#[cfg(feature = "media")]
+use super::eyes::FlowEyes;
 use super::flow::{FlowCounters, Inside, OutputSlot, RunningFlow, SourceSlot};
 use super::resolver::{Addresses, Opened, Resolver};
 use super::snapshot::Role;
 use super::stage;
-use super::stats::{FlowSnapshot, SourceSnapshot};
+use super::stats::{FlowSnapshot, OutputSnapshot, SourceSnapshot};
 use super::status::{FlowStatus, SourceStatus};
 use super::supervisor::{Message, Mode, Wanted};
 use super::{output, source};
@@ -28,17 +32,18 @@ pub(super) struct ManagedFlow {
     worker: usize,
     commands: Commands<RunningFlow>,
     key: ActorKey,
-    pool: Pool,
+    pub(super) pool: Pool,
     ports: Ports,
     subscribe: Subscribe,
-    counters: Arc<FlowCounters>,
+    pub(super) counters: Arc<FlowCounters>,
     started: Time,
     /// In force; `None` until the first configuration was applied.
     config: Option<FlowConfig>,
-    id: FlowId,
+    pub(super) id: FlowId,
     resolver: Resolver,
+    pub(super) eyes: FlowEyes,
     /// In configured order, as are the outputs.
-    sources: Vec<Managed<SourceConfig, SourceSlot>>,
+    pub(super) sources: Vec<Managed<SourceConfig, SourceSlot>>,
     outputs: Vec<Managed<OutputConfig, OutputSlot>>,
 }
 
@@ -81,7 +86,7 @@ impl ManagedFlow {
         (pool, ports): (Pool, Ports),
         ring_packets: usize,
         supervisor: SyncSender<Message>,
-        resolver: Resolver,
+        (resolver, eyes): (Resolver, FlowEyes),
     ) -> Result<Self, ApplyError> {
         let counters = Arc::new(FlowCounters::default());
         let publisher = Publisher::new(pool.clone(), ring_packets);
@@ -111,6 +116,7 @@ impl ManagedFlow {
             config: None,
             id,
             resolver,
+            eyes,
             sources,
             outputs,
         })
@@ -159,6 +165,7 @@ impl ManagedFlow {
         let position = |name: &OutputName| wanted.outputs.iter().position(|output| output.name == *name);
         self.outputs.sort_by_key(|output| position(&output.config.name));
         self.config = Some(wanted);
+        self.adjust_eyes();
         Ok(())
     }
 
@@ -210,7 +217,7 @@ impl ManagedFlow {
             Step::Legs(index) => output::check_legs(&wanted.config.outputs[index]).err().map(Opened::Failed),
             Step::RemoveSource(_)
             | Step::RemoveOutput(_)
-            | Step::Coalesce(_)
+            | Step::Reading(_)
             | Step::TuneSource(..)
             | Step::TuneOutput(..)
             | Step::Failover
@@ -284,12 +291,12 @@ impl ManagedFlow {
                     self.place_output(at, opened(), tell);
                 }
             }
-            Step::Coalesce(index) => {
+            Step::Reading(index) => {
                 let config = &wanted.outputs[*index];
                 if let Some(output) = self.outputs.iter_mut().find(|output| output.config.name == config.name) {
                     output.config = config.clone();
-                    let (slot, coalesce) = (output.slot, config.coalesce);
-                    self.visit(move |flow, _cx| flow.set_coalesce(slot, coalesce));
+                    let (slot, coalesce, policy) = (output.slot, config.coalesce, config.policy);
+                    self.visit(move |flow, _cx| flow.set_reading(slot, coalesce, policy));
                 }
             }
             Step::TuneSource(index, tuning) => {
@@ -316,7 +323,7 @@ impl ManagedFlow {
                 self.visit(move |flow, cx| flow.set_stage(cx, config));
             }
             Step::Monitor => {
-                let monitor = wanted.monitor;
+                let monitor = wanted.monitor.clone();
                 self.visit(move |flow, cx| flow.set_monitor(cx.now, monitor));
             }
         }
@@ -346,6 +353,7 @@ impl ManagedFlow {
     fn remove_source(&mut self, name: &SourceName) {
         if let Some(at) = self.sources.iter().position(|source| source.config.name == *name) {
             let slot = self.sources.remove(at).slot;
+            self.eyes.forget_source(slot);
             self.visit(move |flow, cx| flow.remove_source(cx, slot));
         }
     }
@@ -359,6 +367,7 @@ impl ManagedFlow {
 
     fn place_source(&mut self, at: usize, opened: Opened, tell: Tell<'_>) {
         let (slot, name) = (self.sources[at].slot, self.sources[at].config.name.clone());
+        self.eyes.forget_source(slot);
         let state = match opened {
             Opened::Ready(driver) => {
                 let state = State::of(&*driver);
@@ -391,7 +400,7 @@ impl ManagedFlow {
     fn place_output(&mut self, at: usize, opened: Opened, tell: Tell<'_>) {
         let output = &mut self.outputs[at];
         let mut is_reopened = false;
-        let (slot, name, coalesce) = (output.slot, output.config.name.clone(), output.config.coalesce);
+        let (slot, name) = (output.slot, output.config.name.clone());
         let state = match opened {
             Opened::Ready(mut driver) => {
                 if let Some(counters) = output.counters.take() {
@@ -399,8 +408,8 @@ impl ManagedFlow {
                     driver.adopt(counters);
                 }
                 let state = State::of(&*driver);
-                let placed = name.clone();
-                let result = self.visit(move |flow, cx| flow.set_output(cx, slot, (placed, coalesce), driver));
+                let config = output.config.clone();
+                let result = self.visit(move |flow, cx| flow.set_output(cx, slot, &config, driver));
                 result
                     .unwrap_or_else(worker_gone)
                     .map_or_else(|error| State::Failed { error: refused(&error) }, |()| state)
@@ -479,12 +488,14 @@ impl ManagedFlow {
                 self.place_output(at, opened, tell);
             }
         }
+        self.adjust_eyes();
     }
 
-    /// When something that failed shall be opened again.
+    /// When something that failed shall be opened again, or sources be looked at.
     pub(super) fn retry_due(&self) -> Option<Time> {
         let sources = self.sources.iter().filter_map(|source| source.retry_due);
-        sources.chain(self.outputs.iter().filter_map(|output| output.retry_due)).min()
+        let outputs = self.outputs.iter().filter_map(|output| output.retry_due);
+        sources.chain(outputs).chain(self.eyes.look_due()).min()
     }
 
     /// Opens again what is due.
@@ -493,8 +504,10 @@ impl ManagedFlow {
             if self.sources[at].take_retry(now) {
                 let opened = source::open(&self.sources[at].config, &Addresses::default(), (&self.pool, &self.ports));
                 self.place_source(at, opened, tell);
+                self.adjust_eyes();
             }
         }
+        self.look(now);
         for at in 0..self.outputs.len() {
             let output = &mut self.outputs[at];
             if output.take_retry(now) {
@@ -523,7 +536,7 @@ impl ManagedFlow {
     }
 
     /// Runs `visit` on the worker; `None` if the flow crashed there, and will be told of, or the engine is ending.
-    fn visit<R: Send + 'static>(
+    pub(super) fn visit<R: Send + 'static>(
         &self,
         visit: impl FnOnce(&mut RunningFlow, &mut Context<'_>) -> R + Send + 'static,
     ) -> Option<R> {
@@ -533,7 +546,8 @@ impl ManagedFlow {
     fn events_dropped(&self) -> u64 {
         let sources: u64 = self.sources.iter().map(Managed::events_dropped).sum();
         let outputs: u64 = self.outputs.iter().map(Managed::events_dropped).sum();
-        self.counters.events_dropped.value() + sources + outputs
+        let of_flow = self.counters.events_dropped.value() + self.counters.watch_events_dropped.value();
+        of_flow + sources + outputs
     }
 
     /// Takes the flow off its worker and tells what it counted to its very end.
@@ -575,6 +589,12 @@ impl ManagedFlow {
                 sources[at].ts = Some(ts);
             }
         }
+        let mut outputs: Vec<OutputSnapshot> = self.outputs.iter().map(|output| output.snapshot(now)).collect();
+        for (slot, ts) in findings.outputs {
+            if let Some(at) = self.outputs.iter().position(|output| output.slot.0 == slot) {
+                outputs[at].ts = Some(ts);
+            }
+        }
         let all_failed = sources.iter().all(|source| source.status == SourceStatus::Error);
         FlowSnapshot {
             status: if all_failed { FlowStatus::Error } else { FlowStatus::Active },
@@ -583,11 +603,14 @@ impl ManagedFlow {
             failover_total: switches.total() + self.counters.returns.value(),
             switches,
             primary_return_total: self.counters.returns.value(),
+            key_frame_timeout_total: self.counters.key_frame_timeouts.value(),
             events_dropped_total: self.events_dropped(),
             merge,
             merged_ts: findings.merged,
+            #[cfg(feature = "media")]
+            watch: self.watch_snapshot(),
             sources,
-            outputs: self.outputs.iter().map(|output| output.snapshot(now)).collect(),
+            outputs,
         }
     }
 }
@@ -679,7 +702,7 @@ fn is_doomed_source(name: &SourceName, steps: &[Step], wanted: &FlowConfig) -> b
         | Step::AddOutput(_)
         | Step::ReplaceOutput(_)
         | Step::Legs(_)
-        | Step::Coalesce(_)
+        | Step::Reading(_)
         | Step::TuneSource(..)
         | Step::TuneOutput(..)
         | Step::Failover
@@ -696,7 +719,7 @@ fn is_doomed_output(config: &OutputConfig, steps: &[Step], wanted: &FlowConfig) 
         | Step::AddOutput(_)
         | Step::ReplaceSource(_)
         | Step::Legs(_)
-        | Step::Coalesce(_)
+        | Step::Reading(_)
         | Step::TuneSource(..)
         | Step::TuneOutput(..)
         | Step::Failover
@@ -717,7 +740,7 @@ const fn field(step: &Step) -> Field {
         Step::AddOutput(index)
         | Step::ReplaceOutput(index)
         | Step::Legs(index)
-        | Step::Coalesce(index)
+        | Step::Reading(index)
         | Step::TuneOutput(index, _) => Field::Output(index),
         Step::RemoveSource(_) | Step::RemoveOutput(_) | Step::Failover | Step::Monitor => Field::Flow,
     }

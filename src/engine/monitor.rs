@@ -1,13 +1,14 @@
-//! `Monitor`: the analysis of what a running flow's sources bring, and of what they are merged into.
+//! `Monitor`: the analysis of what a running flow's sources bring, and of what they are merged into; `Tap`, of what an output
+//! takes to send.
 //!
 //! It runs on the flow's worker, right after the packets were taken in: they are in the processor's cache then, and looking at
 //! one costs less than waking somebody else to do it.
 
 use super::config::SOURCES_MAX;
 use super::event::EventKind;
-use crate::bus::Packet;
+use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::proto::mpegts::analysis::{Analyser, Event, Snapshot, State};
-use crate::units::{SourceName, Time};
+use crate::units::{OutputName, SourceName, Time};
 
 /// Analysers of a flow; none while nobody needs them.
 #[derive(Debug, Default)]
@@ -15,6 +16,10 @@ pub(super) struct Monitor {
     needed: Needed,
     sources: [Option<Box<Watched>>; SOURCES_MAX],
     merged: Option<Box<Analyser>>,
+    /// Outputs that have a [`Tap`], by name.
+    outputs: Vec<OutputName>,
+    /// What was found of them, by slot, once the flow is over.
+    last: Vec<(u16, Box<Snapshot>)>,
 }
 
 /// What the analysis is for.
@@ -33,6 +38,7 @@ pub(super) struct Needed {
 pub(super) struct Findings {
     pub(super) sources: Vec<(u8, Box<Snapshot>)>,
     pub(super) merged: Option<Box<Snapshot>>,
+    pub(super) outputs: Vec<(u16, Box<Snapshot>)>,
 }
 
 #[derive(Debug)]
@@ -48,12 +54,50 @@ impl Watched {
     }
 }
 
+/// Looks at what an output takes from the ring to send, when it does: not at what it was too slow for. What its rate limit or
+/// the system drops behind that is among its counters only.
+#[derive(Debug)]
+pub(super) struct Tap {
+    analyser: Box<Analyser>,
+}
+
+impl Tap {
+    pub(super) fn new(now: Time) -> Self {
+        Self { analyser: Box::new(Analyser::new(now)) }
+    }
+
+    /// The output has read on, `from` there `to` here. Nothing was published meanwhile.
+    pub(super) fn handle_taken(&mut self, now: Time, publisher: &Publisher, mut from: LocalCursor, to: &LocalCursor) {
+        while from.next() < to.next()
+            && let Some(packet) = publisher.read(&mut from)
+        {
+            if packet.meta.discontinuity {
+                // Another source has numbers of its own.
+                self.analyser.restart_sequence();
+            }
+            self.analyser.handle_packet(now, &packet, packet.meta.sequence);
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        self.analyser.handle_timeout(now);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.analyser.poll_timeout()
+    }
+
+    pub(super) fn snapshot(&self) -> Box<Snapshot> {
+        Box::new(self.analyser.snapshot())
+    }
+}
+
 impl Monitor {
     /// Has all of `sources` looked at as far as that is needed; what goes on keeps what it counted.
     pub(super) fn set(&mut self, now: Time, needed: Needed, sources: impl Iterator<Item = u8>) {
         self.needed = needed;
         if !self.is_looking() {
-            *self = Self::default();
+            *self = Self { outputs: std::mem::take(&mut self.outputs), ..Self::default() };
             return;
         }
         for slot in sources {
@@ -63,6 +107,20 @@ impl Monitor {
         }
         let is_merged = needed.events && needed.merged;
         self.merged = is_merged.then(|| self.merged.take().unwrap_or_else(|| Box::new(Analyser::new(now))));
+    }
+
+    /// Which outputs are watched.
+    pub(super) fn set_outputs(&mut self, outputs: Vec<OutputName>) {
+        self.outputs = outputs;
+    }
+
+    pub(super) fn watches_output(&self, name: &OutputName) -> bool {
+        self.outputs.contains(name)
+    }
+
+    /// The flow is over: what was found of its outputs.
+    pub(super) fn keep_outputs(&mut self, last: Vec<(u16, Box<Snapshot>)>) {
+        self.last = last;
     }
 
     const fn is_looking(&self) -> bool {
@@ -122,7 +180,14 @@ impl Monitor {
         if !self.needed.events {
             return None;
         }
+        // Of legs that carry the same cues those of what they are merged into are told.
+        let tells_all = self.merged.is_none();
         self.analysers_mut().find_map(|(slot, analyser)| {
+            while let Some(cue) = analyser.poll_cue() {
+                if tells_all || slot.is_none() {
+                    return Some(EventKind::Scte35Cue { source: slot.and_then(&name), cue });
+                }
+            }
             let Event { indicator, state, pid, errors } = analyser.poll_event()?;
             let source = slot.and_then(&name);
             Some(if state == State::Error {
@@ -141,8 +206,9 @@ impl Monitor {
     }
 
     pub(super) fn findings(&self) -> Findings {
+        let outputs = self.last.clone();
         if !self.needed.events {
-            return Findings::default();
+            return Findings { outputs, ..Findings::default() };
         }
         let sources = (0..).zip(&self.sources);
         let sources =
@@ -150,6 +216,7 @@ impl Monitor {
         Findings {
             sources: sources.collect(),
             merged: self.merged.as_ref().map(|analyser| Box::new(analyser.snapshot())),
+            outputs,
         }
     }
 
@@ -190,6 +257,31 @@ mod tests {
         assert!(monitor.findings().sources.is_empty(), "nobody asked");
         monitor.set(Time::ZERO, Needed::default(), [1].into_iter());
         assert_eq!((monitor.errors(1), monitor.poll_timeout()), (0, None));
+    }
+
+    #[test]
+    fn a_tap_sees_what_an_output_takes_and_not_what_it_is_too_slow_for() {
+        let pool = Pool::new(PoolLimits::default());
+        let mut publisher = Publisher::new(pool.clone(), 4);
+        let mut output = LocalCursor::at_head(&publisher);
+        let mut tap = Tap::new(Time::ZERO);
+        let mut now = Time::ZERO;
+        // Fourteen packets one by one, then ten at once into a ring of four.
+        for n in 0..24 {
+            publisher.publish(pool.copy(&seven(n), Meta::default()).unwrap());
+            publisher.flush(output.next());
+            now += std::time::Duration::from_millis(1);
+            if !(14..23).contains(&n) {
+                let from = output.clone();
+                while publisher.read(&mut output).is_some() {}
+                tap.handle_taken(now, &publisher, from, &output);
+            }
+        }
+        let found = tap.snapshot();
+        assert_eq!(output.take_missed(), 6);
+        assert_eq!(found.stats.sync.packets, (24 - 6) * 7);
+        assert_eq!(found.stats.continuity_errors, 1);
+        assert_eq!(found.span.as_millis(), 23, "by when it was sent");
     }
 
     /// The `n`-th seven TS packets of a stream.

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::config::{OutputConfig, OutputEndpoint};
+use super::monitor::Tap;
 use super::resolver::{Addresses, Opened};
 use super::supervisor::Mode;
 use crate::adapters::srt::EndpointConfig;
 use crate::adapters::{Admission, Context, Driven, OpenError, Ports, clock};
-use crate::bus::{LocalCursor, Pool, Publisher};
+use crate::bus::{LagPolicy, LocalCursor, Pool, Publisher};
 use crate::path::Limiter;
 use crate::proto::Tuning;
 use crate::units::{OutputName, Time};
@@ -103,32 +104,63 @@ pub(super) fn srt_tuning(new: &EndpointConfig, old: &EndpointConfig) -> Option<T
 pub(super) struct RunningOutput {
     pub(super) name: OutputName,
     pub(super) driver: Box<dyn Driven>,
-    pub(super) coalesce: Duration,
+    coalesce: Duration,
     cursor: LocalCursor,
+    tap: Option<Tap>,
 }
 
 impl RunningOutput {
     /// Starts with the next packet.
-    pub(super) const fn new(
-        name: OutputName,
-        driver: Box<dyn Driven>,
-        coalesce: Duration,
-        publisher: &Publisher,
-    ) -> Self {
-        Self { name, driver, coalesce, cursor: LocalCursor::at_head(publisher) }
+    pub(super) fn new(config: &OutputConfig, driver: Box<dyn Driven>, publisher: &Publisher) -> Self {
+        let (name, coalesce) = (config.name.clone(), config.coalesce);
+        let mut output = Self { name, driver, coalesce, cursor: LocalCursor::at_head(publisher), tap: None };
+        output.set_reading(coalesce, config.policy);
+        output
+    }
+
+    /// How long packets may be held back, and what it does when it falls behind, from now on.
+    pub(super) const fn set_reading(&mut self, coalesce: Duration, policy: LagPolicy) {
+        self.coalesce = coalesce;
+        self.cursor.set_policy(policy);
+    }
+
+    /// Whether it needs to know in which packets key frames begin.
+    pub(super) const fn goes_on_at_key_frames(&self) -> bool {
+        self.cursor.goes_on_at_key_frames()
     }
 
     /// Sends what is due; returns the lowest index that it still wants.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>, publisher: &Publisher) -> u64 {
         if self.due_at(publisher).is_some_and(|due| due <= cx.now) {
-            self.driver.send_from(cx, publisher, &mut self.cursor);
+            self.send(cx, publisher);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.handle_timeout(cx.now);
         }
         self.cursor.next()
     }
 
+    fn send(&mut self, cx: &mut Context<'_>, publisher: &Publisher) {
+        let from = self.tap.is_some().then(|| self.cursor.clone());
+        self.driver.send_from(cx, publisher, &mut self.cursor);
+        if let Some((tap, from)) = self.tap.as_mut().zip(from) {
+            tap.handle_taken(cx.now, publisher, from, &self.cursor);
+        }
+    }
+
+    /// Has what it takes to send analysed from now on, or no longer; an analysis that goes on keeps what it counted.
+    pub(super) fn watch(&mut self, now: Time, is_wanted: bool) {
+        self.tap = is_wanted.then(|| self.tap.take().unwrap_or_else(|| Tap::new(now)));
+    }
+
+    /// The analysis, if there is one.
+    pub(super) const fn tap(&self) -> Option<&Tap> {
+        self.tap.as_ref()
+    }
+
     /// Sends what it was holding back, and then says goodbye.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, publisher: &Publisher) {
-        self.driver.send_from(cx, publisher, &mut self.cursor);
+        self.send(cx, publisher);
         self.driver.close(cx);
     }
 
@@ -136,7 +168,7 @@ impl RunningOutput {
     pub(super) fn poll_timeout(&self, publisher: &Publisher) -> Option<Time> {
         // A blocked one waits for its socket.
         let due = if self.driver.is_blocked() { None } else { self.due_at(publisher) };
-        [due, self.driver.poll_timeout()].into_iter().flatten().min()
+        [due, self.driver.poll_timeout(), self.tap.as_ref().and_then(Tap::poll_timeout)].into_iter().flatten().min()
     }
 
     /// How long packets may be held back before they reach it.

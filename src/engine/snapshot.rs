@@ -90,7 +90,9 @@ impl Managed<OutputConfig, OutputSlot> {
             round_trip: None,
             peer_loss: None,
             details: Vec::new(),
+            ts: None,
             drops: OutputDrops::default(),
+            key_frame_timeout_total: 0,
             legs: Vec::new(),
             sndbuf_bytes: 0,
             sndbuf_asked_bytes: 0,
@@ -121,9 +123,11 @@ impl Managed<OutputConfig, OutputSlot> {
         snapshot.peer_loss = peer_loss(core.peer_fraction_lost);
         snapshot.sndbuf_bytes = send_buffer.granted_bytes;
         snapshot.sndbuf_asked_bytes = send_buffer.asked_bytes;
+        snapshot.key_frame_timeout_total = counters.skip_timeouts.value();
         let drops = drops(counters);
         snapshot.drops = OutputDrops {
             lagged: counters.lagged.value(),
+            skipped_to_keyframe: counters.skipped.value(),
             too_long: drops.too_long + core.too_long,
             over_limit: counters.over_limit.value(),
             not_connected: core.not_connected,

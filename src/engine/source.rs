@@ -1,11 +1,12 @@
 //! Opens the adapter of a source.
 
-use super::config::{SourceConfig, SourceEndpoint, TestSignal};
+use super::config::{SourceConfig, SourceEndpoint, TestConfig, TestSignal};
 use super::output::srt_tuning;
 use super::resolver::{Addresses, Opened};
 use crate::adapters::{Admission, Driven, Driver, Ports, clock, srt};
 use crate::bus::Pool;
 use crate::path::Limiter;
+use crate::proto::mpegts::faults::Faulty;
 use crate::proto::mpegts::{Generator, TestPicture};
 use crate::proto::{Core, Surroundings, Tuning};
 
@@ -30,15 +31,28 @@ pub(super) fn open(config: &SourceConfig, addresses: &Addresses, (pool, ports): 
             None => return Opened::Nameless(rtmp.address().host.to_string()),
             Some(address) => address.and_then(|address| rtmp.open_source(address, (pool, ports), admission)),
         },
-        SourceEndpoint::Test(test) => {
-            let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: clock::unix_ns_at_zero() };
-            Ok(match test {
-                TestSignal::Numbers(config) => test_driver(Generator::new(*config, &surroundings)),
-                TestSignal::Picture(config) => test_driver(TestPicture::new(*config, &surroundings)),
-            })
-        }
+        SourceEndpoint::Test(test) => Ok(open_test(test, pool)),
     };
     opened.map_or_else(Opened::Failed, Opened::Ready)
+}
+
+fn open_test(test: &TestConfig, pool: &Pool) -> Box<dyn Driven> {
+    let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: clock::unix_ns_at_zero() };
+    let faults = test.faults;
+    match &test.signal {
+        TestSignal::Numbers(config) if faults.is_any() => {
+            test_driver(Faulty::new(Generator::new(*config, &surroundings), faults, surroundings.seed))
+        }
+        TestSignal::Numbers(config) => test_driver(Generator::new(*config, &surroundings)),
+        TestSignal::Picture(config) => {
+            let picture = TestPicture::new(*config, &surroundings).with_faults(faults);
+            if faults.is_any() {
+                test_driver(Faulty::new(picture, faults, surroundings.seed))
+            } else {
+                test_driver(picture)
+            }
+        }
+    }
 }
 
 fn test_driver<C: Core + Send + 'static>(core: C) -> Box<dyn Driven> {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::config::{FailoverConfig, FailoverMode, FlowConfig, MergeConfig, SOURCES_MAX};
 use super::event::EventKind;
+use super::marks::Marks;
 use super::stats::MergeSnapshot;
 use crate::bus::{Meta, Packet};
-use crate::path::failover::Switches;
+use crate::path::failover::{SwitchAt, Switches};
 use crate::path::health::{Counts, Fault};
 use crate::path::{Failover, Merger, failover, merge};
 use crate::units::{SourceName, Time};
@@ -21,10 +22,10 @@ pub(super) enum Config {
 impl Config {
     /// What `wanted` asks for; `primary` is the slot of the preferred source.
     pub(super) fn new(wanted: &FlowConfig, primary: Option<u8>) -> Self {
-        let FailoverConfig { mode, health_timeout, hold_off, switch_on, .. } = wanted.failover;
+        let FailoverConfig { mode, health_timeout, hold_off, switch_on, switch_at, .. } = wanted.failover;
         let MergeConfig { recovery_window, release } = match mode {
             FailoverMode::Failover => {
-                return Self::Failover(failover::Config { primary, health_timeout, hold_off, switch_on });
+                return Self::Failover(failover::Config { primary, health_timeout, hold_off, switch_on, switch_at });
             }
             FailoverMode::Merge(merge) => merge,
         };
@@ -40,13 +41,24 @@ impl Config {
 #[derive(Debug)]
 pub(super) struct Stage {
     kind: Kind,
+    marks: Marks,
+    /// Whether a reader of the flow needs marks.
+    marks_for_readers: bool,
     /// Of stages before this one.
-    switches: Switches,
-    returns: u64,
+    before: Totals,
     /// Source of the latest packet that was let through.
     latest: Option<u8>,
     /// One bit for each source whose next packet does not continue what it brought before.
     begins_anew: u8,
+}
+
+/// Changes of the source in use so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) switches: Switches,
+    pub(super) returns: u64,
+    /// Of both, those that waited for a key frame in vain.
+    pub(super) key_frame_timeouts: u64,
 }
 
 const _: () = assert!(SOURCES_MAX <= u8::BITS as usize);
@@ -122,15 +134,18 @@ impl Stage {
                 Kind::Merge { merger: Box::new(Merger::new(config)), config, beginning: Beginning::Awaited }
             }
         };
-        Self { kind, switches: Switches::default(), returns: 0, latest: None, begins_anew: 0 }
+        let (marks, before) = (Marks::default(), Totals::default());
+        let mut stage = Self { kind, marks, marks_for_readers: false, before, latest: None, begins_anew: 0 };
+        stage.set_marks();
+        stage
     }
 
     /// One that does what `config` says, for `sources`, and goes on counting where this one ends. Between failover and merging
     /// it goes on with the packets as well: none comes again, and none is left out that the source in use brings.
     pub(super) fn successor(&self, config: Config, now: Time, sources: impl Iterator<Item = u8>) -> Self {
-        let (switches, returns) = self.totals();
         let (latest, begins_anew) = (self.latest, u8::MAX);
-        let mut next = Self { switches, returns, latest, begins_anew, ..Self::new(config) };
+        let mut next = Self { before: self.totals(), latest, begins_anew, ..Self::new(config) };
+        next.mark_for_readers(self.marks_for_readers);
         sources.for_each(|source| next.add_source(now, source));
         match (&self.kind, &mut next.kind) {
             (Kind::Failover { handover, .. }, Kind::Merge { merger, .. }) => {
@@ -147,7 +162,10 @@ impl Stage {
     /// Changes settings; false if that takes another stage.
     pub(super) fn set_config(&mut self, now: Time, wanted: Config) -> bool {
         match (&mut self.kind, wanted) {
-            (Kind::Failover { failover, .. }, Config::Failover(wanted)) => failover.set_config(wanted),
+            (Kind::Failover { failover, .. }, Config::Failover(wanted)) => {
+                failover.set_config(wanted);
+                self.set_marks();
+            }
             (Kind::Merge { merger, config, .. }, Config::Merge(wanted))
                 if (config.mode, config.packets_max) == (wanted.mode, wanted.packets_max) =>
             {
@@ -159,8 +177,26 @@ impl Stage {
         true
     }
 
+    /// Whether a reader of the flow needs to know in which packets key frames begin.
+    #[inline]
+    pub(super) fn mark_for_readers(&mut self, is_needed: bool) {
+        if self.marks_for_readers != is_needed {
+            self.marks_for_readers = is_needed;
+            self.set_marks();
+        }
+    }
+
+    fn set_marks(&mut self) {
+        let for_failover = match &self.kind {
+            Kind::Failover { failover, .. } => failover.config().switch_at != SwitchAt::Once,
+            Kind::Merge { .. } => false,
+        };
+        self.marks.set(self.marks_for_readers || for_failover);
+    }
+
     /// A source begins, or begins anew with numbers of its own.
     pub(super) fn add_source(&mut self, now: Time, source: u8) {
+        self.marks.restart(source);
         match &mut self.kind {
             Kind::Failover { failover, handover } => {
                 failover.add_source(source);
@@ -194,7 +230,13 @@ impl Stage {
     pub(super) fn handle_packet(&mut self, now: Time, source: u8, mut packet: Packet) -> Option<Packet> {
         match &mut self.kind {
             Kind::Failover { failover, handover } => {
-                if !failover.handle_packet(now, source) || !handover.passes(now, source, &packet) {
+                self.marks.mark(source, &mut packet);
+                let forward = if packet.meta.random_access {
+                    failover.handle_key_frame(now, source)
+                } else {
+                    failover.handle_packet(now, source)
+                };
+                if !forward || !handover.passes(now, source, &packet) {
                     return None;
                 }
                 if self.latest != Some(source) || self.begins_anew & (1 << source) != 0 || packet.meta.discontinuity {
@@ -222,6 +264,7 @@ impl Stage {
                     *beginning = Beginning::Came(packet.meta.source);
                 }
                 let mut packet = packet?;
+                self.marks.mark_merged(&mut packet);
                 if self.begins_anew != 0 || self.latest.is_none() || packet.meta.discontinuity {
                     self.mark(packet.meta.source, &mut packet);
                     self.begins_anew = 0;
@@ -312,14 +355,18 @@ impl Stage {
         }
     }
 
-    /// Switches and returns so far.
-    pub(super) fn totals(&self) -> (Switches, u64) {
+    /// Changes so far.
+    pub(super) fn totals(&self) -> Totals {
         match &self.kind {
             Kind::Failover { failover, .. } => {
-                let stats = failover.stats();
-                (self.switches + stats.switches, self.returns + stats.returns_total)
+                let failover::Stats { switches, returns_total, key_frame_timeouts_total, .. } = failover.stats();
+                Totals {
+                    switches: self.before.switches + switches,
+                    returns: self.before.returns + returns_total,
+                    key_frame_timeouts: self.before.key_frame_timeouts + key_frame_timeouts_total,
+                }
             }
-            Kind::Merge { .. } => (self.switches, self.returns),
+            Kind::Merge { .. } => self.before,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::status::{FlowStatus, OutputStatus, SourceStatus};
+#[cfg(feature = "media")]
+use crate::media::watch;
 use crate::path::failover::Switches;
 use crate::path::health::Fault;
 use crate::path::merge;
@@ -25,16 +27,33 @@ pub struct FlowSnapshot {
     pub switches: Switches,
     /// Returns to the primary.
     pub primary_return_total: u64,
+    /// Of both, those that waited for a key frame in vain.
+    pub key_frame_timeout_total: u64,
     /// Events that were not told because too many came at once.
     pub events_dropped_total: u64,
     /// Where sources are merged.
     pub merge: Option<MergeSnapshot>,
     /// Where they are, what they are merged into, if that is analysed.
     pub merged_ts: Option<Box<analysis::Snapshot>>,
+    /// What is seen and heard of what outputs get, if it is watched.
+    #[cfg(feature = "media")]
+    pub watch: Option<Box<WatchSnapshot>>,
     /// In configured order.
     pub sources: Vec<SourceSnapshot>,
     /// In configured order.
     pub outputs: Vec<OutputSnapshot>,
+}
+
+/// What is seen and heard of a flow at one moment.
+#[cfg(feature = "media")]
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchSnapshot {
+    /// What is wanted of it.
+    pub settings: watch::Settings,
+    /// What outputs get; where sources are watched one by one, the active one. `None` at the very beginning.
+    pub report: Option<std::sync::Arc<watch::Report>>,
+    /// Where sources are watched one by one, for failover to judge, each of them.
+    pub sources: Vec<(SourceName, std::sync::Arc<watch::Report>)>,
 }
 
 /// Merged sources at one moment.
@@ -178,8 +197,12 @@ pub struct OutputSnapshot {
     pub peer_loss: Option<f64>,
     /// What the protocol's users know it by, under their names; empty where there is nothing of the kind.
     pub details: Vec<Detail>,
+    /// What the transport stream is like that it takes to send, if that is analysed.
+    pub ts: Option<Box<analysis::Snapshot>>,
     /// Packets that did not go out, by cause; those of single legs are with the legs.
     pub drops: OutputDrops,
+    /// Times that its policy waited for a key frame in vain and it went on without.
+    pub key_frame_timeout_total: u64,
     /// Where the same datagrams go several ways, each of them in configured order; else empty.
     pub legs: Vec<LegSnapshot>,
     /// Send buffer that the kernel granted, in bytes.
@@ -220,6 +243,8 @@ pub struct LegSnapshot {
 pub struct OutputDrops {
     /// Overwritten in the ring before this output could send them.
     pub lagged: u64,
+    /// Left out up to the next key frame after others were dropped, by its policy.
+    pub skipped_to_keyframe: u64,
     /// The destination answered that nobody listens (ICMP port unreachable).
     pub refused: u64,
     /// No route, no such host, interface down.
@@ -239,9 +264,10 @@ pub struct OutputDrops {
 impl OutputDrops {
     /// Every cause with the name that metrics use.
     #[must_use]
-    pub const fn by_cause(&self) -> [(&'static str, u64); 8] {
+    pub const fn by_cause(&self) -> [(&'static str, u64); 9] {
         [
             ("lagged", self.lagged),
+            ("skipped_to_keyframe", self.skipped_to_keyframe),
             ("refused", self.refused),
             ("unreachable", self.unreachable),
             ("too_long", self.too_long),

@@ -13,13 +13,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
+#[cfg(not(feature = "media"))]
+use super::blind::{FlowEyes, Watching};
 use super::config::FlowConfig;
 use super::error::{ApplyError, Cause, Field};
 use super::event::{Event, EventKind};
+#[cfg(feature = "media")]
+use super::eyes::{FlowEyes, Watching};
 use super::flow::RunningFlow;
 use super::managed::ManagedFlow;
 use super::resolver::{Addresses, Resolver};
 use super::stats::FlowSnapshot;
+#[cfg(feature = "media")]
+use super::stats::WatchSnapshot;
+#[cfg(feature = "media")]
+use crate::adapters::watchers::WatchersConfig;
 use crate::adapters::{Commands, IoKind, OpenError, Ports, Worker, clock, raise_descriptor_limit};
 use crate::bus::{Pool, PoolLimits, PoolUse, Subscribe};
 use crate::units::{FlowId, OutputName, Time};
@@ -38,12 +46,23 @@ pub struct EngineConfig {
     pub pool: PoolLimits,
     /// Which way datagrams take.
     pub io: IoKind,
+    /// How pictures and sound of all flows are watched.
+    #[cfg(feature = "media")]
+    pub watchers: WatchersConfig,
 }
 
 impl Default for EngineConfig {
     /// A ring of 1,024 packets is half a second at 20 Mb/s and 27 ms at 400 Mb/s.
     fn default() -> Self {
-        Self { workers: 0, flows_max: 1_000, ring_packets: 1_024, pool: PoolLimits::default(), io: IoKind::Best }
+        Self {
+            workers: 0,
+            flows_max: 1_000,
+            ring_packets: 1_024,
+            pool: PoolLimits::default(),
+            io: IoKind::Best,
+            #[cfg(feature = "media")]
+            watchers: WatchersConfig::default(),
+        }
     }
 }
 
@@ -142,6 +161,7 @@ impl Engine {
             pool: pool.clone(),
             ports: Ports::default(),
             resolver: Resolver::start(inbox.clone())?,
+            watching: Watching::new(config, inbox.clone()),
             inbox: inbox.clone(),
             crashed: BTreeMap::new(),
             ending: Arc::clone(&ending),
@@ -197,6 +217,14 @@ impl Engine {
         let flows: Vec<_> = lock(&self.0.flows).iter().map(|(id, flow)| (id.clone(), Arc::clone(flow))).collect();
         let now = clock::now();
         flows.into_iter().map(|(id, flow)| (id, lock(&flow).snapshot(now))).collect()
+    }
+
+    /// What is seen and heard of a running flow; `None` if it does not run, or nothing of it is watched.
+    #[cfg(feature = "media")]
+    #[must_use]
+    pub fn watch(&self, id: &FlowId) -> Option<Box<WatchSnapshot>> {
+        let flow = lock(&self.0.flows).get(id).cloned()?;
+        lock(&flow).watch_snapshot()
     }
 
     /// Makes readers of a running flow's packets, for recorders, analysers and programs that embed the engine.
@@ -259,6 +287,7 @@ struct Supervisor {
     ports: Ports,
     inbox: SyncSender<Message>,
     resolver: Resolver,
+    watching: Watching,
     /// Flows that a fault of ours ended, to be started again.
     crashed: BTreeMap<FlowId, Crashed>,
     ending: Arc<AtomicBool>,
@@ -338,7 +367,7 @@ impl Supervisor {
             (self.pool.clone(), self.ports.clone()),
             self.config.ring_packets,
             self.inbox.clone(),
-            self.resolver.clone(),
+            (self.resolver.clone(), FlowEyes::new(self.watching.clone())),
         )?;
         let mut told = Vec::new();
         let result = flow.apply(wanted, &mut |kind| told.push(kind));
@@ -456,6 +485,7 @@ mod tests {
             endpoint: url::parse_output(&format!("udp://{}", sink.local_addr().unwrap())).unwrap().endpoint,
             enabled: true,
             coalesce: Duration::ZERO,
+            policy: crate::bus::LagPolicy::default(),
             limit: None,
             allow: AllowList::default(),
         };

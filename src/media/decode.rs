@@ -1,5 +1,5 @@
-//! Coded pictures to samples: H.264 and HEVC by the decoders of `rust_h264` and `rust_h265`, intra pictures of MPEG-2 by
-//! our own.
+//! Coded pictures to samples: H.264 and HEVC by the decoders of `rust_h264` and `rust_h265`, MPEG-1 and MPEG-2 by our
+//! own.
 //!
 //! Whoever decodes pictures from strangers does it where a panic or a second of computing hurts nobody: never on a thread
 //! that forwards packets.
@@ -7,10 +7,12 @@
 use std::fmt;
 
 use rust_h264::decoder::{ChromaFormat, Decoder as H264Decoder, Frame as H264Frame};
+use rust_h264::nal::NalUnitType;
 use rust_h265::{DecodeLimits, Decoder as HevcDecoder, Frame as HevcFrame, PixelData};
 
 use super::frame::{Display, Frame, Plane, Samples};
-use super::headers::{Chroma, Entry, FieldOrder, Headers, Picture, Structure, h264_sizes};
+use super::grey::grey_picture;
+use super::headers::{Chroma, Entry, FieldOrder, Headers, Picture, Structure, h264_layout, h264_sizes};
 use super::mpeg2;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
 use crate::units::Ticks90k;
@@ -50,7 +52,7 @@ impl fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// Of a codec of pictures. Those of MPEG video are decoded only if they are intra coded.
+    /// Of a codec of pictures.
     ///
     /// # Errors
     /// [`DecodeError::Unsupported`] for codecs of sound.
@@ -59,11 +61,30 @@ impl Decoder {
             Codec::H264 => Inner::H264(Box::default()),
             Codec::Hevc => Inner::Hevc(Box::new(HevcDecoder::with_limits(HEVC_LIMITS))),
             Codec::Mpeg1Video | Codec::Mpeg2Video => Inner::Mpeg(Box::default()),
-            Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 => {
+            Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m => {
                 return Err(DecodeError::Unsupported("no pictures"));
             }
         };
         Ok(Self { codec, inner, field_open: false })
+    }
+
+    /// The same, to begin with a unit that is not a key frame but the recovery point of a stream that refreshes its
+    /// picture little by little: what was not refreshed yet is grey. Only for H.264; with other codecs it is as new.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`], and if the unit does not bring its parameter sets.
+    pub fn at_recovery(unit: &AccessUnit) -> Result<Self, DecodeError> {
+        let mut decoder = Self::new(unit.codec)?;
+        let Inner::H264(inner) = &mut decoder.inner else { return Ok(decoder) };
+        check_size(unit)?;
+        let layout = h264_layout(&unit.bytes).ok_or(DecodeError::Damaged("no parameter sets"))?;
+        let sets = rust_h264::nal::parse_annex_b(&unit.bytes).into_iter();
+        let sets = sets.filter(|nal| nal.nal_unit_type == NalUnitType::Sps);
+        for nal in sets.chain(grey_picture(&layout)) {
+            inner.decode_nal(&nal).map_err(h264_error)?;
+        }
+        inner.flush();
+        Ok(decoder)
     }
 
     /// Decodes what the unit holds, which [`Headers::read`] told. `None` after the first of two fields.
@@ -73,10 +94,7 @@ impl Decoder {
     pub fn decode(&mut self, unit: &AccessUnit, picture: Picture) -> Result<Option<Frame>, DecodeError> {
         match &mut self.inner {
             Inner::H264(decoder) => {
-                // It believes any size, and a unit may bring more than one sequence.
-                if h264_sizes(&unit.bytes).any(|(width, height)| width > WIDTH_MAX || height > HEIGHT_MAX) {
-                    return Err(DecodeError::TooLarge);
-                }
+                check_size(unit)?;
                 let mut decoded = None;
                 for nal in rust_h264::nal::parse_annex_b(&unit.bytes) {
                     decoded = decoder.decode_nal(&nal).map_err(h264_error)?.or(decoded);
@@ -140,6 +158,8 @@ enum State {
     Waiting,
     /// The second field is missing.
     Field { pts: Option<Ticks90k> },
+    /// So many pictures that others are predicted from come before the one that is whole.
+    Recovering { frames: u16, pts: Option<Ticks90k> },
 }
 
 impl KeyFrames {
@@ -161,29 +181,71 @@ impl KeyFrames {
         self.counts
     }
 
-    /// Takes the stream's next unit, and decodes it if a picture is `wanted` and can be had from it. A picture of
-    /// two fields that was begun is finished in any case.
+    /// A picture was begun and needs the next unit, whether that is wanted or not.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        !matches!(self.state, State::Waiting)
+    }
+
+    /// Takes the stream's next unit, and decodes it if a picture is `wanted` and can be had from it. A picture that was
+    /// begun, of two fields or at a recovery point, is finished in any case.
+    ///
+    /// Where nothing but recovery points comes (intra refresh, H.264), all pictures from one to the first that is whole
+    /// are decoded, at most [`RECOVERY_FRAMES_MAX`] that others are predicted from.
     pub fn push(&mut self, unit: &AccessUnit, wanted: bool) -> Option<Result<Shown, DecodeError>> {
         let picture = self.headers.read(unit)?;
         self.counts.entries += u64::from(picture.entry != Entry::None);
-        let pts = match (std::mem::take(&mut self.state), picture.entry) {
-            (State::Field { pts }, _) => pts,
-            (State::Waiting, Entry::Key | Entry::Recovery { frames: 0 }) if wanted => unit.pts,
-            // Where pictures build up over several frames the decoders need one to begin with, which there is none of.
-            (State::Waiting, _) => return None,
-        };
-        let outcome = self.decode(unit, picture);
-        match outcome {
-            Ok(Some(frame)) => {
-                self.counts.decoded += 1;
-                Some(Ok(Shown { frame, display: self.display(), pts }))
+        let refreshes = unit.codec == Codec::H264;
+        let open = self.is_open();
+        let state = match (std::mem::take(&mut self.state), picture.entry) {
+            (State::Waiting, Entry::Key | Entry::Recovery { frames: 0 }) if wanted => State::Field { pts: unit.pts },
+            (State::Waiting, Entry::Recovery { frames: frames @ 1..=RECOVERY_FRAMES_MAX }) if wanted && refreshes => {
+                match Decoder::at_recovery(unit) {
+                    Ok(decoder) => self.decoder = Some(decoder),
+                    Err(error) => return Some(Err(self.failed(error))),
+                }
+                State::Recovering { frames, pts: None }
             }
-            Ok(None) if picture.structure == Structure::Field => {
+            (State::Waiting, _) => return None,
+            (State::Recovering { .. }, Entry::Key) => State::Field { pts: unit.pts },
+            (begun, _) => begun,
+        };
+        if !open && let Some(Decoder { inner: Inner::Mpeg(decoder), .. }) = &mut self.decoder {
+            decoder.restart();
+        }
+        let outcome = self.decode(unit, picture);
+        self.settle(state, picture, unit.pts, outcome)
+    }
+
+    /// What comes of a unit that was decoded.
+    fn settle(
+        &mut self,
+        state: State,
+        picture: Picture,
+        unit_pts: Option<Ticks90k>,
+        outcome: Result<Option<Frame>, DecodeError>,
+    ) -> Option<Result<Shown, DecodeError>> {
+        match (outcome, state) {
+            (Err(error), _) => Some(Err(self.failed(error))),
+            (Ok(None), State::Recovering { frames, .. }) if picture.structure == Structure::Field => {
+                self.state = State::Recovering { frames, pts: unit_pts };
+                None
+            }
+            (Ok(None), State::Field { pts }) if picture.structure == Structure::Field => {
                 self.state = State::Field { pts };
                 None
             }
-            Ok(None) => Some(Err(self.failed(DecodeError::Damaged("no picture came of it")))),
-            Err(error) => Some(Err(self.failed(error))),
+            (Ok(None), _) => Some(Err(self.failed(DecodeError::Damaged("no picture came of it")))),
+            (Ok(Some(_)), State::Recovering { frames, .. }) if frames > 0 || !picture.reference => {
+                let left = frames.saturating_sub(u16::from(picture.reference));
+                self.state = State::Recovering { frames: left, pts: None };
+                None
+            }
+            (Ok(Some(frame)), State::Field { pts } | State::Recovering { pts, .. }) => {
+                self.counts.decoded += 1;
+                Some(Ok(Shown { frame, display: display_of(&self.headers), pts: pts.or(unit_pts) }))
+            }
+            (Ok(Some(_)), State::Waiting) => None,
         }
     }
 
@@ -206,14 +268,21 @@ impl KeyFrames {
         self.counts.failed += 1;
         error
     }
+}
 
-    fn display(&self) -> Display {
-        self.headers.video().map_or_else(Display::default, |format| Display {
-            sample_aspect: format.sample_aspect,
-            colour: format.colour,
-            interlaced: !matches!(format.field_order, None | Some(FieldOrder::Progressive)),
-        })
-    }
+/// How the pictures of a stream are meant.
+pub(super) fn display_of(headers: &Headers) -> Display {
+    headers.video().map_or_else(Display::default, |format| Display {
+        sample_aspect: format.sample_aspect,
+        colour: format.colour,
+        interlaced: !matches!(format.field_order, None | Some(FieldOrder::Progressive)),
+    })
+}
+
+/// The decoder of H.264 believes any size, and a unit may bring more than one sequence.
+fn check_size(unit: &AccessUnit) -> Result<(), DecodeError> {
+    let too_large = h264_sizes(&unit.bytes).any(|(width, height)| width > WIDTH_MAX || height > HEIGHT_MAX);
+    if too_large { Err(DecodeError::TooLarge) } else { Ok(()) }
 }
 
 fn from_h264(frame: H264Frame) -> Result<Frame, DecodeError> {
@@ -291,8 +360,12 @@ fn hevc_error(error: rust_h265::DecodeError) -> DecodeError {
 /// If a picture is larger than allowed.
 pub fn check_any_bytes(bytes: &[u8]) {
     let mut key_frames = KeyFrames::new(Codec::Mpeg2Video);
+    let mut all = mpeg2::Decoder::default();
     let (first, second) = bytes.split_at(bytes.len() / 2);
     for part in [bytes, first, second, bytes] {
+        if let Ok(Some(frame)) = all.decode(part) {
+            assert!(frame.width() <= WIDTH_MAX as usize && frame.height() <= HEIGHT_MAX as usize);
+        }
         let bytes = part.to_vec();
         let unit = AccessUnit { pid: Default::default(), codec: Codec::Mpeg2Video, pts: None, dts: None, bytes };
         if let Some(Ok(shown)) = key_frames.push(&unit, true) {
@@ -305,6 +378,9 @@ pub fn check_any_bytes(bytes: &[u8]) {
 pub const WIDTH_MAX: u32 = 8_192;
 /// See [`WIDTH_MAX`].
 pub const HEIGHT_MAX: u32 = 4_352;
+/// Pictures that may be decoded to have one of a stream without key frames: ten seconds of 25 a second. The largest
+/// intervals that encoders choose are a few seconds.
+pub const RECOVERY_FRAMES_MAX: u16 = 250;
 const HEVC_LIMITS: DecodeLimits =
     DecodeLimits { max_picture_pixels: 8_192 * 4_352, max_picture_memory_bytes: 512 << 20 };
 
@@ -340,9 +416,10 @@ mod tests {
     proptest! {
         #[test]
         fn changed_pictures_do_no_harm(
+            predicted in any::<bool>(),
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)
         ) {
-            let mut picture = grey_picture();
+            let mut picture = if predicted { PREDICTED.to_vec() } else { grey_picture() };
             for (at, value) in changes {
                 let at = at.index(picture.len());
                 picture[at] = value;
@@ -350,6 +427,19 @@ mod tests {
             check_any_bytes(&picture);
         }
     }
+
+    #[test]
+    fn what_is_predicted_from_pictures_that_did_not_come_is_refused() {
+        let starts: Vec<usize> = (0..PREDICTED.len() - 4).filter(|&at| PREDICTED[at..at + 4] == [0, 0, 1, 0]).collect();
+        assert_eq!(starts.len(), 4);
+        let mut decoder = mpeg2::Decoder::default();
+        assert!(decoder.decode(&PREDICTED[..starts[1]]).unwrap().is_some());
+        assert!(decoder.decode(&PREDICTED[starts[1]..starts[2]]).unwrap().is_some());
+        decoder.restart();
+        assert!(matches!(decoder.decode(&PREDICTED[starts[1]..starts[2]]), Err(DecodeError::Damaged(_))));
+    }
+
+    const PREDICTED: &[u8] = include_bytes!("../../tests/data/media/mpeg2_predicted");
 
     /// An MPEG-1 sequence of 32 by 16 pixels and an intra picture whose blocks all have a DC difference of zero.
     fn grey_picture() -> Vec<u8> {

@@ -195,7 +195,7 @@ fn span(start: Ticks90k, end: Ticks90k) -> Option<Span> {
     long_enough.then_some(Span { start, end })
 }
 
-fn is_black(frame: &Frame, full_range: bool) -> bool {
+pub(super) fn is_black(frame: &Frame, full_range: bool) -> bool {
     let unit = f64::from(1_u32 << (frame.depth.clamp(8, 16) - 8));
     let (black, range) = if full_range { (0.0, 256.0 * unit - 1.0) } else { (16.0 * unit, 219.0 * unit) };
     let limit = (black + BLACK_PIXEL_MAX * range) as u32;
@@ -207,7 +207,7 @@ fn is_black(frame: &Frame, full_range: bool) -> bool {
     dark as f64 / luma.samples.len() as f64 >= BLACK_SHARE_MIN
 }
 
-fn is_same(reference: &Frame, frame: &Frame) -> bool {
+pub(super) fn is_same(reference: &Frame, frame: &Frame) -> bool {
     let (mut sum, mut count) = (0_u64, 0);
     for (before, now) in reference.planes.iter().zip(&frame.planes) {
         if (before.width, before.height) != (now.width, now.height) || reference.depth != frame.depth {

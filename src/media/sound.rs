@@ -1,4 +1,4 @@
-//! Coded sound to samples: AAC by `syom`, MPEG audio by `symphonia`. AC-3 is not decoded.
+//! Coded sound to samples: AAC by `syom`, MPEG audio by `symphonia`, AC-3 and E-AC-3 by `oxideav-ac3`, and PCM.
 
 use std::fmt;
 
@@ -10,8 +10,10 @@ use symphonia::core::units::{Duration, Timestamp};
 use symphonia::default::codecs::MpaDecoder;
 use syom::{DecodeOptions, MemoryBudgets};
 
+use super::ac3::Ac3;
 use super::decode::DecodeError;
-use super::headers::mpeg_audio_frames;
+use super::headers::{ac3_frames, mpeg_audio_frames};
+use super::s302m;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
 
 /// Decodes the sound of one stream.
@@ -25,6 +27,8 @@ enum Inner {
     Aac(Box<syom::Decoder>),
     /// Made by the first frame, which tells the layer.
     Mpeg(Option<Box<(u8, MpaDecoder)>>),
+    Ac3(Ac3),
+    Pcm,
 }
 
 /// Samples of all channels, -1 to 1, lent for as long as they are looked at.
@@ -32,7 +36,8 @@ enum Inner {
 pub struct Sound<'a> {
     /// Samples a second of each channel.
     pub rate: u32,
-    /// As many samples of each channel as of the others.
+    /// As many samples of each channel as of the others. Of five or six channels the order is that of MPEG: centre, left,
+    /// right, the two surrounds, low frequencies.
     pub channels: &'a [&'a [f32]],
 }
 
@@ -55,7 +60,8 @@ impl SoundDecoder {
                 Inner::Aac(Box::new(syom::Decoder::new(options)))
             }
             Codec::MpegAudio => Inner::Mpeg(None),
-            Codec::Ac3 | Codec::Eac3 => return Err(DecodeError::Unsupported("AC-3")),
+            Codec::Ac3 | Codec::Eac3 => Inner::Ac3(Ac3::new(codec)?),
+            Codec::Smpte302m => Inner::Pcm,
             Codec::Mpeg1Video | Codec::Mpeg2Video | Codec::H264 | Codec::Hevc => {
                 return Err(DecodeError::Unsupported("no sound"));
             }
@@ -80,6 +86,8 @@ impl SoundDecoder {
                 }
                 Ok(())
             }
+            Inner::Ac3(decoder) => decoder.decode(&unit.bytes, &mut self.planes, &mut show),
+            Inner::Pcm => s302m::decode(&unit.bytes, &mut self.planes, &mut show),
             Inner::Mpeg(decoder) => {
                 for (layer, frame) in mpeg_audio_frames(&unit.bytes) {
                     if decoder.as_ref().is_none_or(|decoder| decoder.0 != layer) {
@@ -111,6 +119,26 @@ fn mpeg_decoder(layer: u8) -> Result<MpaDecoder, DecodeError> {
         .map_err(|_| DecodeError::Unsupported("MPEG audio"))
 }
 
+/// The body of the fuzz target `media_sound`, which tests call as well: any bytes as PCM in AES3, and cut into frames of
+/// AC-3 and MPEG audio. The decoders of those are fuzzed where they are made.
+///
+/// # Panics
+/// If frames overlap, or channels have more samples than there are bytes.
+pub fn check_any_bytes(bytes: &[u8]) {
+    let frames: usize = ac3_frames(bytes).map(<[u8]>::len).sum();
+    assert!(frames <= bytes.len());
+    let frames: usize = mpeg_audio_frames(bytes).map(|(_, frame)| frame.len()).sum();
+    assert!(frames <= bytes.len());
+    let outcome = s302m::decode(bytes, &mut Vec::new(), &mut |sound| {
+        let samples: usize = sound.channels.iter().map(|channel| channel.len()).sum();
+        assert!(
+            samples <= bytes.len()
+                && sound.channels.iter().all(|channel| channel.iter().all(|sample| sample.abs() <= 1.0))
+        );
+    });
+    assert!(outcome.is_err() || bytes.len() >= 4);
+}
+
 fn show_buffer(buffer: &GenericAudioBufferRef<'_>, planes: &mut Vec<Vec<f32>>, show: &mut impl FnMut(Sound<'_>)) {
     buffer.copy_to_vecs_planar(planes);
     let mut channels: [&[f32]; 2] = [&[]; 2];
@@ -119,4 +147,42 @@ fn show_buffer(buffer: &GenericAudioBufferRef<'_>, planes: &mut Vec<Vec<f32>>, s
         *channel = plane;
     }
     show(Sound { rate: buffer.spec().rate(), channels: &channels[..count] });
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_truncation_of_recorded_frames_is_cut_without_harm() {
+        for bytes in RECORDED {
+            for len in 0..bytes.len() {
+                check_any_bytes(&bytes[..len]);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changed_frames_do_no_harm(
+            which in 0..RECORDED.len(),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)
+        ) {
+            let mut bytes = RECORDED[which].repeat(3);
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            check_any_bytes(&bytes);
+        }
+    }
+
+    const RECORDED: [&[u8]; 4] = [
+        include_bytes!("../../tests/data/media/ac3_51"),
+        include_bytes!("../../tests/data/media/eac3_51"),
+        include_bytes!("../../tests/data/media/mp2"),
+        &[0, 10, 0, 0, 0x00, 0x02, 0xf0, 0x00, 0x1f, 0x00, 0x02, 0xf0, 0x00, 0x1f],
+    ];
 }

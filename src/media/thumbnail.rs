@@ -23,19 +23,39 @@ impl Thumbnail {
     /// # Errors
     /// The encoder failed; it has no reason to.
     pub fn new(frame: &Frame, display: &Display) -> Result<Self, EncodingError> {
-        let (width, height) = size_of(frame, display);
-        let pixels = pixels(frame, display, width, height);
+        let Scaled { width, height, pixels } = Scaled::new(frame, display);
         let mut jpeg = Vec::new();
         for quality in QUALITIES {
             jpeg = Vec::with_capacity(JPEG_BYTES_MAX);
             let mut encoder = Encoder::new(&mut jpeg, quality);
             encoder.set_sampling_factor(SamplingFactor::F_2_2);
+            encoder.set_optimized_huffman_tables(true);
             encoder.encode(&pixels, width, height, ColorType::Ycbcr)?;
             if jpeg.len() <= JPEG_BYTES_MAX {
                 break;
             }
         }
         Ok(Self { width, height, jpeg })
+    }
+}
+
+/// A picture at the size of a thumbnail, before it is compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scaled {
+    /// Width in pixels, which are square.
+    pub width: u16,
+    /// Height in pixels.
+    pub height: u16,
+    /// Y, Cb and Cr of each pixel as JFIF means them: BT.601, full range.
+    pub pixels: Vec<u8>,
+}
+
+impl Scaled {
+    /// Of a picture, as large as fits into [`WIDTH_MAX`] by [`HEIGHT_MAX`] and not larger than it is.
+    #[must_use]
+    pub fn new(frame: &Frame, display: &Display) -> Self {
+        let (width, height) = size_of(frame, display);
+        Self { width, height, pixels: pixels(frame, display, width, height) }
     }
 }
 
@@ -175,7 +195,7 @@ pub const HEIGHT_MAX: u16 = 270;
 /// Longest file that is wanted.
 pub const JPEG_BYTES_MAX: usize = 20_000;
 /// Of the encoder, tried in this order. Noise over the whole picture may need the last ones.
-const QUALITIES: [u8; 5] = [75, 60, 45, 30, 15];
+const QUALITIES: [u8; 7] = [90, 82, 75, 60, 45, 30, 15];
 /// Shares of red and blue in luma.
 const BT601: (f32, f32) = (0.299, 0.114);
 const BT709: (f32, f32) = (0.2126, 0.0722);

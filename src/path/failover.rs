@@ -19,10 +19,14 @@
 //! The order is the primary first, then by index.
 //!
 //! With [`Rules`], sources that deliver are judged by how well, too. A faulty active source is left for the first in order
-//! that has been clean for a second. Where there is none it is left for one that has been at most half as bad for the
+//! that has been clean for a second, and of which it is known that it has not the same fault. Where there is none it is left for one that has been at most half as bad for the
 //! hold-off, and else it stays. A source that fell silent is followed by the first one without a fault, or else by the least
 //! bad. The primary is returned to when it has also been clean for `hold_off`. Switches for a fault, and returns, come no
 //! sooner after another change than the rules' hold-off, which is always the same; only silence is answered at once.
+//!
+//! With [`SwitchAt::KeyFrame`] a change from a source that still delivers waits until a key frame of the next one comes, and
+//! until then nothing changes for anybody. It is given up if what called for it has passed. A silent or removed source is left
+//! at once, whatever comes from the next one: what a decoder can show of that is more than nothing.
 
 use std::ops::Add;
 use std::time::Duration;
@@ -46,14 +50,34 @@ pub struct Config {
     pub hold_off: Duration,
     /// What else makes a source unfit.
     pub switch_on: Rules,
+    /// With which packet another source begins.
+    pub switch_at: SwitchAt,
 }
 
+/// With which packet of the next source a change takes place, as long as the last one delivers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SwitchAt {
+    /// With the next one.
+    #[default]
+    Once,
+    /// With the next one in which a key frame begins, [`Failover::handle_key_frame`], or the next one of all after `wait_max`.
+    KeyFrame {
+        /// How long the last source is stayed with; see [`KEY_FRAME_WAIT`].
+        wait_max: Duration,
+    },
+}
+
+/// How long a change waits for a key frame where nothing else is said. Judgement: pictures that can be decoded alone are
+/// hardly ever further apart in broadcasting.
+pub const KEY_FRAME_WAIT: Duration = Duration::from_secs(2);
+
 impl Default for Config {
-    /// No primary, 500 ms, 5 s, silence only. Judgement: longer than the pauses of a bursty sender, shorter than a viewer's patience;
+    /// No primary, 500 ms, 5 s, silence only, no waiting. Judgement: longer than the pauses of a bursty sender, shorter than a viewer's patience;
     /// a primary that flaps every few seconds stays out.
     fn default() -> Self {
         let (health_timeout, hold_off) = (Duration::from_millis(500), Duration::from_secs(5));
-        Self { primary: None, health_timeout, hold_off, switch_on: Rules::default() }
+        let (switch_on, switch_at) = (Rules::default(), SwitchAt::Once);
+        Self { primary: None, health_timeout, hold_off, switch_on, switch_at }
     }
 }
 
@@ -138,6 +162,8 @@ pub struct Stats {
     pub switches: Switches,
     /// Times that the primary took over again from a healthy backup.
     pub returns_total: u64,
+    /// Of both, changes that waited for a key frame in vain.
+    pub key_frame_timeouts_total: u64,
     /// Events that nobody fetched in time.
     pub events_dropped_total: u64,
 }
@@ -153,18 +179,28 @@ pub struct Switches {
     pub loss: u64,
     /// Its transport stream had too many errors.
     pub ts_errors: u64,
+    /// Its picture was black.
+    pub black: u64,
+    /// Its picture stood still.
+    pub frozen: u64,
+    /// There was no sound in its sound.
+    pub silent_audio: u64,
+    /// No pictures came.
+    pub no_video: u64,
+    /// No sound came.
+    pub no_audio: u64,
 }
+
+/// Causes for which a source is left.
+pub const CAUSES: usize = 2 + Fault::ALL.len();
 
 impl Add for Switches {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            silent: self.silent + other.silent,
-            removed: self.removed + other.removed,
-            loss: self.loss + other.loss,
-            ts_errors: self.ts_errors + other.ts_errors,
-        }
+        let (mut counts, others) = (self.counts(), other.counts());
+        counts.iter_mut().zip(others).for_each(|(count, other)| *count += other);
+        Self::of_counts(counts)
     }
 }
 
@@ -172,27 +208,48 @@ impl Switches {
     /// Of whatever cause.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.by_cause().iter().map(|(_, count)| count).sum()
+        self.counts().iter().sum()
     }
 
     /// Every cause with the name that metrics use.
     #[must_use]
-    pub const fn by_cause(&self) -> [(&'static str, u64); 4] {
-        [
-            (Cause::Silent.as_str(), self.silent),
-            (Cause::Removed.as_str(), self.removed),
-            (Fault::Loss.as_str(), self.loss),
-            (Fault::TsErrors.as_str(), self.ts_errors),
-        ]
+    pub fn by_cause(&self) -> [(&'static str, u64); CAUSES] {
+        let faults = Fault::ALL.map(Fault::as_str);
+        let counts = self.counts();
+        std::array::from_fn(|at| match at {
+            0 => (Cause::Silent.as_str(), counts[0]),
+            1 => (Cause::Removed.as_str(), counts[1]),
+            _ => (faults[at - 2], counts[at]),
+        })
+    }
+
+    /// Silent, removed, and then as [`Fault::ALL`].
+    #[must_use]
+    pub const fn counts(&self) -> [u64; CAUSES] {
+        let Self { silent, removed, loss, ts_errors, black, frozen, silent_audio, no_video, no_audio } = *self;
+        [silent, removed, loss, ts_errors, black, frozen, silent_audio, no_video, no_audio]
+    }
+
+    /// What [`Switches::counts`] told.
+    #[must_use]
+    pub const fn of_counts(counts: [u64; CAUSES]) -> Self {
+        let [silent, removed, loss, ts_errors, black, frozen, silent_audio, no_video, no_audio] = counts;
+        Self { silent, removed, loss, ts_errors, black, frozen, silent_audio, no_video, no_audio }
     }
 
     const fn count(&mut self, cause: Cause) {
-        match cause {
-            Cause::Silent => self.silent += 1,
-            Cause::Removed => self.removed += 1,
-            Cause::Faulty(Fault::Loss) => self.loss += 1,
-            Cause::Faulty(Fault::TsErrors) => self.ts_errors += 1,
-        }
+        let count = match cause {
+            Cause::Silent => &mut self.silent,
+            Cause::Removed => &mut self.removed,
+            Cause::Faulty(Fault::Loss) => &mut self.loss,
+            Cause::Faulty(Fault::TsErrors) => &mut self.ts_errors,
+            Cause::Faulty(Fault::Black) => &mut self.black,
+            Cause::Faulty(Fault::Frozen) => &mut self.frozen,
+            Cause::Faulty(Fault::SilentAudio) => &mut self.silent_audio,
+            Cause::Faulty(Fault::NoVideo) => &mut self.no_video,
+            Cause::Faulty(Fault::NoAudio) => &mut self.no_audio,
+        };
+        *count += 1;
     }
 }
 
@@ -209,6 +266,8 @@ pub struct Failover {
     started: Option<Time>,
     /// When another source became active.
     changed: Time,
+    /// A change that waits for a key frame.
+    pending: Option<Pending>,
     /// Nothing but a look at the counters is due before; may be earlier than the next deadline, never later.
     wake_at: Time,
     look_at: Time,
@@ -229,6 +288,7 @@ impl Failover {
             active: None,
             started: None,
             changed: Time::ZERO,
+            pending: None,
             wake_at: NEVER,
             look_at: NEVER,
             events: ArrayVec::new(),
@@ -247,6 +307,17 @@ impl Failover {
         if !matches!(slot.state, State::Alive { .. }) {
             self.handle_revival(now, source);
         }
+        self.active == Some(source)
+    }
+
+    /// The same for a packet in which a key frame begins: a change to its source that waits for one takes place before it.
+    pub fn handle_key_frame(&mut self, now: Time, source: u8) -> bool {
+        let forward = self.handle_packet(now, source);
+        if self.pending.is_none_or(|pending| pending.to != source) {
+            return forward;
+        }
+        self.carry_out(now);
+        self.wake_at = self.next_deadline();
         self.active == Some(source)
     }
 
@@ -273,6 +344,10 @@ impl Failover {
         self.look_at = now + LOOK_EVERY;
         self.compare(now);
         self.leave_faulty(now);
+        if self.config.switch_on.is_any() {
+            // Not at the very moment that it is due: between two looks nobody knows how good the primary is.
+            self.return_if_due(now);
+        }
         self.wake_at = self.next_deadline();
     }
 
@@ -295,8 +370,15 @@ impl Failover {
         if self.active.is_some_and(|active| !self.is_alive(active)) {
             self.replace_active(now, Cause::Silent);
         }
-        if self.return_due().is_some_and(|due| now >= due) {
-            self.switch_back(now);
+        if !self.config.switch_on.is_any() {
+            self.return_if_due(now);
+        }
+        if self.pending.is_some_and(|pending| !self.is_alive(pending.to)) {
+            self.pending = None;
+        }
+        if self.pending.is_some_and(|pending| now >= pending.until) {
+            self.stats.key_frame_timeouts_total += 1;
+            self.carry_out(now);
         }
         self.wake_at = self.next_deadline();
     }
@@ -309,7 +391,7 @@ impl Failover {
         (due != NEVER).then_some(due)
     }
 
-    /// The oldest change not fetched yet. Of more than 32 waiting ones the newest are dropped and counted.
+    /// The oldest change not fetched yet. Of more than 64 waiting ones the newest are dropped and counted.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_at(0)
     }
@@ -336,6 +418,7 @@ impl Failover {
         if self.config.primary == Some(source) {
             self.config.primary = None;
         }
+        self.pending = self.pending.filter(|pending| pending.to != source);
         if self.active == Some(source) && !self.replace_active(now, Cause::Removed) {
             self.active = None;
         }
@@ -343,13 +426,15 @@ impl Failover {
     }
 
     /// Prefers another source from now on. The active one stays until the new primary has been alive for the hold-off;
-    /// if it has been already, it takes over at the next packet or timeout.
+    /// if it has been already, it takes over at the next timeout, or with rules at the next look at the counters.
     ///
     /// # Panics
     /// If the index is not below [`SOURCES_MAX`].
     pub fn set_primary(&mut self, primary: Option<u8>) {
         assert!(primary.is_none_or(|primary| usize::from(primary) < SOURCES_MAX), "{primary:?} is no source index");
         self.config.primary = primary;
+        // What is still called for is found so again.
+        self.pending = None;
         self.wake_at = self.next_deadline();
     }
 
@@ -442,6 +527,7 @@ impl Failover {
     fn set_active(&mut self, now: Time, source: u8) {
         self.active = Some(source);
         self.changed = now;
+        self.pending = None;
         self.sources.iter_mut().for_each(|slot| slot.better_since = None);
     }
 
@@ -458,24 +544,72 @@ impl Failover {
 
     /// Leaves an active source that is faulty for one that is not, or is clearly less so.
     fn leave_faulty(&mut self, now: Time) {
-        let Some(active) = self.active.filter(|active| self.is_alive(*active)) else { return };
-        let Some(fault) = self.sources[usize::from(active)].health.lasting_fault() else { return };
+        match self.better_than_active(now) {
+            Some((to, fault)) => self.change(now, to, Reason::Fault(fault)),
+            None => self.pending = self.pending.filter(|pending| pending.reason == Reason::Return),
+        }
+    }
+
+    /// What to leave the active source for, and why.
+    fn better_than_active(&self, now: Time) -> Option<(u8, Fault)> {
+        let active = self.active.filter(|active| self.is_alive(*active))?;
+        let fault = self.sources[usize::from(active)].health.lasting_fault()?;
         let hold_off = self.config.switch_on.hold_off;
         if now < self.changed + hold_off {
-            return;
+            return None;
         }
         let slot = |source: u8| &self.sources[usize::from(source)];
         let bad = slot(active).health.severity().max(slot(active).health.level().unwrap_or(0));
         let is_clean = |source: &u8| {
             let health = &slot(*source).health;
-            health.level() <= Some(bad) && health.clean_since().is_some_and(|since| now >= since + WINDOW)
+            health.knows(fault)
+                && health.level() <= Some(bad)
+                && health.clean_since().is_some_and(|since| now >= since + WINDOW)
         };
-        let is_better = |source: &u8| slot(*source).better_since.is_some_and(|since| now >= since + hold_off);
+        let is_better = |source: &u8| {
+            let since = slot(*source).better_since.filter(|_| slot(*source).health.knows(fault));
+            since.is_some_and(|since| now >= since + hold_off)
+        };
         let others = || self.in_order().filter(|source| *source != active && self.is_alive(*source));
         let clean = others().find(is_clean);
         let better = || others().filter(is_better).min_by_key(|source| slot(*source).health.level());
-        if let Some(to) = clean.or_else(better) {
-            self.switch(now, active, to, Cause::Faulty(fault));
+        Some((clean.or_else(better)?, fault))
+    }
+
+    /// Returns to the primary if it has proved itself; gives the return up if it has not any more.
+    fn return_if_due(&mut self, now: Time) {
+        let is_due = self.return_due().is_some_and(|due| now >= due);
+        match (is_due, self.config.primary) {
+            (true, Some(primary)) => self.change(now, primary, Reason::Return),
+            _ => self.pending = self.pending.filter(|pending| pending.reason != Reason::Return),
+        }
+    }
+
+    /// Leaves an active source that delivers: at once, or with a key frame.
+    fn change(&mut self, now: Time, to: u8, reason: Reason) {
+        match (self.config.switch_at, self.pending) {
+            (SwitchAt::Once, _) => {
+                self.pending = Some(Pending { to, reason, until: now });
+                self.carry_out(now);
+            }
+            (SwitchAt::KeyFrame { wait_max }, None) => {
+                self.pending = Some(Pending { to, reason, until: now + wait_max });
+            }
+            // However often its aim changes, it is carried out in time.
+            (SwitchAt::KeyFrame { .. }, Some(pending)) => self.pending = Some(Pending { to, reason, ..pending }),
+        }
+    }
+
+    /// Makes the change that waits.
+    fn carry_out(&mut self, now: Time) {
+        let (Some(from), Some(Pending { to, reason, .. })) = (self.active, self.pending.take()) else { return };
+        match reason {
+            Reason::Fault(fault) => self.switch(now, from, to, Cause::Faulty(fault)),
+            Reason::Return => {
+                self.set_active(now, to);
+                self.stats.returns_total += 1;
+                self.tell(Event::SwitchedBack { from, to });
+            }
         }
     }
 
@@ -501,14 +635,6 @@ impl Failover {
         true
     }
 
-    fn switch_back(&mut self, now: Time) {
-        if let (Some(from), Some(to)) = (self.active, self.config.primary) {
-            self.set_active(now, to);
-            self.stats.returns_total += 1;
-            self.tell(Event::SwitchedBack { from, to });
-        }
-    }
-
     /// When the primary will have been alive, and clean, long enough; `None` if it is not so, or active already.
     fn return_due(&self) -> Option<Time> {
         let primary = self.config.primary.filter(|_| self.active.is_some() && self.active != self.config.primary)?;
@@ -524,7 +650,10 @@ impl Failover {
     fn next_deadline(&self) -> Time {
         let alive = self.sources.iter().filter(|slot| matches!(slot.state, State::Alive { .. }));
         let lost = alive.map(|slot| slot.last + self.config.health_timeout);
-        lost.chain(self.return_due()).min().unwrap_or(NEVER)
+        // With rules that is found out when the counters are looked at.
+        let is_timed = !self.config.switch_on.is_any() && self.pending.is_none();
+        let return_due = self.return_due().filter(|_| is_timed);
+        lost.chain(return_due).chain(self.pending.map(|pending| pending.until)).min().unwrap_or(NEVER)
     }
 
     fn tell(&mut self, event: Event) {
@@ -532,6 +661,23 @@ impl Failover {
             self.stats.events_dropped_total += 1;
         }
     }
+}
+
+/// A change that is called for.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    to: u8,
+    reason: Reason,
+    /// When it takes place without a key frame.
+    until: Time,
+}
+
+/// Why a source that delivers is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Fault(Fault),
+    /// For the primary.
+    Return,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -558,8 +704,8 @@ enum State {
     Alive { since: Time },
 }
 
-/// Events that may wait. One call makes at most 17: two faults of eight sources each, and a switch.
-const EVENTS_MAX: usize = 32;
+/// Events that may wait. One call makes at most 57: seven faults of eight sources each, and a switch.
+const EVENTS_MAX: usize = 64;
 
 const NEVER: Time = Time::from_ns(u64::MAX);
 
@@ -568,6 +714,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::path::health::Seen;
 
     const CONFIG: Config = Config {
         primary: Some(0),
@@ -576,9 +723,11 @@ mod tests {
         switch_on: Rules {
             loss_per_mille: None,
             ts_errors_per_second: None,
+            seen: Seen::NONE,
             hold_off: Duration::from_secs(2),
             return_hold_off: Duration::from_secs(3),
         },
+        switch_at: SwitchAt::Once,
     };
 
     #[test]
@@ -738,6 +887,104 @@ mod tests {
         assert_eq!(failover.stats().events_dropped_total, 200 - EVENTS_MAX as u64);
     }
 
+    const KEY_FRAMES: Config = Config { switch_at: SwitchAt::KeyFrame { wait_max: Duration::from_secs(2) }, ..CONFIG };
+
+    #[test]
+    fn a_return_waits_for_the_key_frame_of_the_primary() {
+        let mut failover = with_sources(KEY_FRAMES, 2);
+        deliver(&mut failover, 0..600, &[1]);
+        deliver(&mut failover, 600..6_000, &[0, 1]);
+        assert_eq!(failover.active(), Some(1), "due at 5,600 ms");
+        assert!(failover.handle_key_frame(ms(6_000), 1), "one of the backup says nothing");
+        events(&mut failover);
+        assert!(failover.handle_key_frame(ms(6_001), 0), "forwarded, from its first byte on");
+        assert_eq!(events(&mut failover), [Event::SwitchedBack { from: 1, to: 0 }]);
+        assert!(!failover.handle_packet(ms(6_002), 1));
+        assert!(!failover.handle_key_frame(ms(6_003), 1), "nothing waits any more");
+        assert_eq!((failover.stats().returns_total, failover.stats().key_frame_timeouts_total), (1, 0));
+    }
+
+    #[test]
+    fn a_change_without_a_key_frame_takes_place_after_the_wait() {
+        let mut failover = with_sources(KEY_FRAMES, 2);
+        deliver(&mut failover, 0..600, &[1]);
+        deliver(&mut failover, 600..7_600, &[0, 1]);
+        assert_eq!((failover.active(), failover.stats().key_frame_timeouts_total), (Some(1), 0));
+        deliver(&mut failover, 7_600..7_601, &[0, 1]);
+        assert_eq!((failover.active(), failover.stats().key_frame_timeouts_total), (Some(0), 1));
+    }
+
+    #[test]
+    fn a_silent_source_is_left_at_once_and_so_is_one_that_falls_silent_while_a_change_waits() {
+        let mut failover = with_sources(KEY_FRAMES, 2);
+        deliver(&mut failover, 0..600, &[0, 1]);
+        deliver(&mut failover, 600..1_100, &[1]);
+        assert_eq!(failover.active(), Some(1));
+        deliver(&mut failover, 1_100..6_200, &[0, 1]);
+        deliver(&mut failover, 6_200..6_700, &[0]);
+        assert_eq!(failover.active(), Some(0));
+        let Stats { switches, returns_total, key_frame_timeouts_total, .. } = failover.stats();
+        assert_eq!((switches.silent, returns_total, key_frame_timeouts_total), (2, 0, 0));
+    }
+
+    #[test]
+    fn a_change_is_given_up_if_what_called_for_it_has_passed() {
+        let mut failover = with_sources(KEY_FRAMES, 3);
+        deliver(&mut failover, 0..600, &[1]);
+        deliver(&mut failover, 600..6_000, &[0, 1]);
+        deliver(&mut failover, 6_000..6_600, &[1]);
+        assert!(!failover.handle_key_frame(ms(6_600), 0), "the primary was silent and serves its hold-off again");
+        deliver(&mut failover, 6_601..11_700, &[0, 1]);
+        failover.remove_source(ms(11_700), 0);
+        assert_eq!(failover.active(), Some(1));
+        deliver(&mut failover, 11_700..20_000, &[1, 2]);
+        assert_eq!((failover.active(), failover.stats().key_frame_timeouts_total), (Some(1), 0));
+    }
+
+    #[test]
+    fn a_lossy_source_is_kept_until_the_key_frame_and_kept_for_good_if_it_recovers_first() {
+        let mut run = Judged::new(Config { switch_on: judging().switch_on, ..KEY_FRAMES }, 2);
+        run.pass(30, &[Some(0), Some(0)]);
+        run.pass(25, &[Some(300), Some(0)]);
+        assert_eq!((run.failover.active(), run.failover.fault(0)), (Some(0), Some(Fault::Loss)));
+        run.pass(15, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0), "it is becoming better");
+        run.pass(60, &[Some(300), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        assert_eq!(run.failover.stats().key_frame_timeouts_total, 1);
+    }
+
+    proptest! {
+        /// Nothing is ever withheld: of the active source every packet is forwarded, of the others none, and whoever waits
+        /// for key frames changes at most `wait_max` later than whoever does not.
+        #[test]
+        fn waiting_for_key_frames_holds_nothing_back(schedule in schedule(), every in 1u64..200) {
+            let (health_timeout, hold_off) = (Duration::from_millis(20), Duration::from_millis(70));
+            let wait_max = Duration::from_millis(30);
+            let config = Config { health_timeout, hold_off, switch_at: SwitchAt::KeyFrame { wait_max }, ..CONFIG };
+            let mut failover = with_sources(config, 4);
+            let mut due_since = None;
+            for (at, sources) in (0..).zip(&schedule) {
+                if failover.poll_timeout().is_some_and(|due| due <= ms(at)) {
+                    failover.handle_timeout(ms(at));
+                }
+                prop_assert!(failover.poll_timeout().is_none_or(|due| due > ms(at)), "asks in a loop at {} ms", at);
+                for source in (0..4).filter(|source| sources & (1 << source) != 0) {
+                    let is_key_frame = (at + u64::from(source) * 7).is_multiple_of(every);
+                    let forward = match is_key_frame {
+                        true => failover.handle_key_frame(ms(at), source),
+                        false => failover.handle_packet(ms(at), source),
+                    };
+                    prop_assert_eq!(forward, failover.active() == Some(source), "at {} ms from {}", at, source);
+                }
+                let is_due = failover.return_due().is_some_and(|due| due <= ms(at));
+                due_since = is_due.then(|| due_since.unwrap_or(at));
+                prop_assert!(due_since.is_none_or(|since| at - since <= 30), "waits since {:?} at {} ms", due_since, at);
+                events(&mut failover);
+            }
+        }
+    }
+
     /// 2 % of loss for 2 s; at most 1 % for 3 s.
     fn judging() -> Config {
         Config { switch_on: Rules { loss_per_mille: Some(20), ..CONFIG.switch_on }, ..CONFIG }
@@ -787,6 +1034,69 @@ mod tests {
         assert_eq!(run.failover.active(), Some(2));
     }
 
+    /// Black and missing sound for 2 s; 2 % of loss.
+    fn looking() -> Config {
+        let seen = Seen { black: true, no_audio: true, ..Seen::NONE };
+        Config { switch_on: Rules { loss_per_mille: Some(20), seen, ..CONFIG.switch_on }, ..CONFIG }
+    }
+
+    #[test]
+    fn a_black_primary_is_left_for_a_picture_and_returned_to_when_it_has_one() {
+        let mut run = Judged::new(looking(), 2);
+        run.show(&[Some(false), Some(false)]);
+        run.pass(30, &[Some(0), Some(0)]);
+        run.show(&[Some(true), Some(false)]);
+        run.pass(25, &[Some(0), Some(0)]);
+        let fault = Fault::Black;
+        let degraded = Event::SourceDegraded { source: 0, fault };
+        let switched = Event::Switched { from: 0, to: 1, cause: Cause::Faulty(fault) };
+        assert_eq!(run.told.iter().map(|told| told.1).collect::<Vec<_>>()[3..], [degraded, switched]);
+        assert_eq!(run.failover.stats().switches, Switches { black: 1, ..Switches::default() });
+        // Not known is not well: it was black when it was last seen.
+        run.show(&[None, Some(false)]);
+        run.pass(200, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.show(&[Some(false), Some(false)]);
+        run.pass(60, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0));
+    }
+
+    #[test]
+    fn nobody_leaves_a_black_source_for_what_is_black_or_not_known() {
+        for other in [Some(true), None] {
+            let mut run = Judged::new(looking(), 2);
+            run.show(&[Some(true), other]);
+            run.pass(200, &[Some(0), Some(0)]);
+            assert_eq!((run.failover.active(), run.failover.fault(0)), (Some(0), Some(Fault::Black)), "{other:?}");
+            run.pass(10, &[None, Some(0)]);
+            assert_eq!(run.failover.active(), Some(1), "silence is worse than anything");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_fault_and_keeps_nobody_away() {
+        let mut run = Judged::new(looking(), 2);
+        run.pass(100, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0));
+        run.pass(10, &[None, Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.pass(70, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0));
+        run.pass(60, &[Some(300), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1), "loss is known of both");
+    }
+
+    #[test]
+    fn a_poor_picture_is_better_than_none() {
+        let mut run = Judged::new(looking(), 2);
+        run.show(&[Some(true), Some(false)]);
+        run.pass(80, &[Some(0), Some(400)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.show(&[Some(true), Some(false)]);
+        run.pass(200, &[Some(0), Some(400)]);
+        assert_eq!(run.failover.active(), Some(1), "nor is it left for black");
+    }
+
     #[test]
     fn other_rules_judge_anew_and_none_judge_nothing() {
         let mut run = Judged::new(judging(), 1);
@@ -811,46 +1121,59 @@ mod tests {
     }
 
     proptest! {
-        /// Changes for a fault, and returns, are a hold-off apart from any other, and never for the worse.
         #[test]
         fn random_losses_make_no_one_flap(
             spans in prop::collection::vec((1u64..60, prop::array::uniform3(loss())), 1..25),
         ) {
-            let config = judging();
-            let mut run = Judged::new(config, 3);
-            for (looks, losses) in &spans {
-                run.pass(*looks, losses);
-            }
-            run.pass(120, &[Some(300), Some(300), Some(0)]);
-            prop_assert_eq!(run.failover.active(), Some(2), "the only good one");
-            run.pass(120, &[Some(10), Some(0), Some(0)]);
-            prop_assert_eq!(run.failover.active(), Some(0), "the primary is good enough");
-            let mut changed = None;
-            for (at, event) in &run.told {
-                let (from, to, is_at_once) = match *event {
-                    Event::Switched { from, to, cause } => (from, to, cause == Cause::Silent),
-                    Event::SwitchedBack { from, to } => (from, to, false),
-                    Event::Activated { .. } => {
-                        changed = Some(*at);
-                        continue;
-                    }
-                    Event::SourceLost { .. }
-                    | Event::SourceAlive { .. }
-                    | Event::SourceDegraded { .. }
-                    | Event::SourceRestored { .. } => continue,
-                };
-                let before = changed.replace(*at).unwrap_or(0);
-                if is_at_once {
+            check_that_no_one_flaps(&spans)?;
+        }
+    }
+
+    /// The primary's five seconds are over at 5,600 ms, between two looks, and its loss has just begun.
+    #[test]
+    fn nobody_returns_by_what_was_true_at_the_last_look() {
+        let good = Some(0);
+        let spans =
+            [(1, [good, None, None]), (5, [None, None, good]), (44, [good, None, good]), (6, [Some(34), None, good])];
+        check_that_no_one_flaps(&spans).unwrap();
+    }
+
+    /// Changes for a fault, and returns, are a hold-off apart from any other, and never for the worse.
+    fn check_that_no_one_flaps(spans: &[(u64, [Option<u64>; 3])]) -> Result<(), TestCaseError> {
+        let mut run = Judged::new(judging(), 3);
+        for (looks, losses) in spans {
+            run.pass(*looks, losses);
+        }
+        run.pass(120, &[Some(300), Some(300), Some(0)]);
+        prop_assert_eq!(run.failover.active(), Some(2), "the only good one");
+        run.pass(120, &[Some(10), Some(0), Some(0)]);
+        prop_assert_eq!(run.failover.active(), Some(0), "the primary is good enough");
+        let mut changed = None;
+        for (at, event) in &run.told {
+            let (from, to, is_at_once) = match *event {
+                Event::Switched { from, to, cause } => (from, to, cause == Cause::Silent),
+                Event::SwitchedBack { from, to } => (from, to, false),
+                Event::Activated { .. } => {
+                    changed = Some(*at);
                     continue;
                 }
-                prop_assert!(at - before >= 2_000, "changes at {} and {} ms", before, at);
-                let [from, to] = [from, to].map(|source| run.level(source, *at));
-                let is_fine = to <= 20.1;
-                let is_better = to <= from + 0.1 && matches!(event, Event::Switched { .. });
-                let is_return = is_fine && matches!(event, Event::SwitchedBack { .. });
-                prop_assert!(is_better || is_return, "at {} ms {:?} from {} to {} per mille", at, event, from, to);
+                Event::SourceLost { .. }
+                | Event::SourceAlive { .. }
+                | Event::SourceDegraded { .. }
+                | Event::SourceRestored { .. } => continue,
+            };
+            let before = changed.replace(*at).unwrap_or(0);
+            if is_at_once {
+                continue;
             }
+            prop_assert!(at - before >= 2_000, "changes at {} and {} ms", before, at);
+            let [from, to] = [from, to].map(|source| run.level(source, *at));
+            let is_fine = to <= 20.1;
+            let is_better = to <= from + 0.1 && matches!(event, Event::Switched { .. });
+            let is_return = is_fine && matches!(event, Event::SwitchedBack { .. });
+            prop_assert!(is_better || is_return, "at {} ms {:?} from {} to {} per mille", at, event, from, to);
         }
+        Ok(())
     }
 
     /// Per mille, or silence.
@@ -894,6 +1217,11 @@ mod tests {
                 self.told.extend(std::iter::from_fn(|| self.failover.poll_event()).map(|event| (self.at, event)));
                 self.at += 10;
             }
+        }
+
+        /// Whether each is seen to be black from now on.
+        fn show(&mut self, black: &[Option<bool>]) {
+            self.counts.iter_mut().zip(black).for_each(|(counts, black)| counts.seen.black = *black);
         }
 
         /// Loss in the second before a moment, per mille.

@@ -1,4 +1,5 @@
-//! How good a source is beside delivering at all: what it loses, and the errors of its transport stream.
+//! How good a source is beside delivering at all: what it loses, the errors of its transport stream, and what is seen and
+//! heard of it.
 //!
 //! Counters that are kept anyway are looked at ten times a second; nothing is done for a packet. Each rule has a level over
 //! the last second, and a gauge with a threshold, a lower one and a hold-off either way:
@@ -10,7 +11,7 @@
 //!      └── at most half the threshold for `return_hold_off` ─────┘
 //! ```
 //!
-//! A second without packets says nothing: it ends either wait.
+//! A second without packets says nothing: it ends either wait, and so does what is seen of a source while it is not known.
 
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct Rules {
     pub loss_per_mille: Option<u32>,
     /// Errors of the transport stream, of the first priority of ETSI TR 101 290 (section 5.2.1), in a second. At least 1.
     pub ts_errors_per_second: Option<u32>,
+    /// What must not be seen or heard of it.
+    pub seen: Seen<bool>,
     /// How long a level must be above its threshold. Shorter than [`WINDOW`], a single burst is enough.
     pub hold_off: Duration,
     /// How long it must then be at half the threshold or below.
@@ -38,6 +41,7 @@ impl Default for Rules {
         Self {
             loss_per_mille: None,
             ts_errors_per_second: None,
+            seen: Seen::NONE,
             hold_off: Duration::from_secs(2),
             return_hold_off: Duration::from_secs(5),
         }
@@ -48,12 +52,40 @@ impl Rules {
     /// Whether there is any.
     #[must_use]
     pub const fn is_any(&self) -> bool {
-        self.loss_per_mille.is_some() || self.ts_errors_per_second.is_some()
+        self.loss_per_mille.is_some() || self.ts_errors_per_second.is_some() || self.seen.is_any()
     }
+}
 
-    /// The level of each fault at which it begins, per mille or a second.
-    const fn thresholds(&self) -> [Option<u32>; Fault::ALL.len()] {
-        [self.loss_per_mille, self.ts_errors_per_second]
+/// One value for each thing that can be wrong with pictures and sound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen<T> {
+    /// The picture is black.
+    pub black: T,
+    /// The picture stands still.
+    pub frozen: T,
+    /// There is no sound in the sound.
+    pub silent: T,
+    /// No pictures come.
+    pub no_video: T,
+    /// No sound comes.
+    pub no_audio: T,
+}
+
+impl<T> Seen<T> {
+    /// The values in the order of [`Fault::ALL`].
+    pub(super) fn each(self) -> [T; 5] {
+        [self.black, self.frozen, self.silent, self.no_video, self.no_audio]
+    }
+}
+
+impl Seen<bool> {
+    /// None of it.
+    pub const NONE: Self = Self { black: false, frozen: false, silent: false, no_video: false, no_audio: false };
+
+    /// Whether there is any.
+    #[must_use]
+    pub const fn is_any(&self) -> bool {
+        self.black || self.frozen || self.silent || self.no_video || self.no_audio
     }
 }
 
@@ -64,11 +96,22 @@ pub enum Fault {
     Loss,
     /// Too many errors in the transport stream.
     TsErrors,
+    /// The picture is black.
+    Black,
+    /// The picture stands still.
+    Frozen,
+    /// There is no sound in the sound.
+    SilentAudio,
+    /// No pictures come.
+    NoVideo,
+    /// No sound comes.
+    NoAudio,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Loss, Self::TsErrors];
+    pub const ALL: [Self; 7] =
+        [Self::Loss, Self::TsErrors, Self::Black, Self::Frozen, Self::SilentAudio, Self::NoVideo, Self::NoAudio];
 
     /// As events and metrics name it.
     #[must_use]
@@ -76,11 +119,16 @@ impl Fault {
         match self {
             Self::Loss => "loss",
             Self::TsErrors => "ts_errors",
+            Self::Black => "black",
+            Self::Frozen => "frozen",
+            Self::SilentAudio => "silent_audio",
+            Self::NoVideo => "no_video",
+            Self::NoAudio => "no_audio",
         }
     }
 }
 
-/// What a source has counted since some moment. Counters that went back have begun anew.
+/// What a source has counted since some moment, and what is seen of it now. Counters that went back have begun anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Packets taken in.
@@ -89,6 +137,8 @@ pub struct Counts {
     pub lost: u64,
     /// Errors of the first priority.
     pub ts_errors: u64,
+    /// What is seen and heard of it; `None` where that is not known.
+    pub seen: Seen<Option<bool>>,
 }
 
 /// One source, judged by what it counts.
@@ -97,8 +147,8 @@ pub(super) struct Health {
     latest: Option<(Time, Counts)>,
     samples: ArrayVec<Sample, SAMPLES>,
     gauges: [Gauge; Fault::ALL.len()],
-    /// The highest level of all, in thousandths of its threshold; `None` while nothing is known.
-    level: Option<u32>,
+    /// Of each fault, in thousandths of its threshold; `None` while it is not known, and where there is no rule.
+    levels: [Option<u32>; Fault::ALL.len()],
     /// Since when that is known and at most 1,000.
     clean_since: Option<Time>,
 }
@@ -113,8 +163,8 @@ impl Health {
     ) -> ArrayVec<(Fault, bool), { Fault::ALL.len() }> {
         self.sample(now, counts);
         let levels = self.levels(now, rules);
-        self.level = levels.iter().flatten().max().copied();
-        match self.level {
+        self.levels = levels;
+        match self.level() {
             Some(0..=AT_THRESHOLD) => _ = self.clean_since.get_or_insert(now),
             Some(_) | None => self.clean_since = None,
         }
@@ -137,7 +187,7 @@ impl Health {
     /// How bad it is: 1,000 at the threshold; what is faulty is the worst while nothing is known. Of those that are neither
     /// faulty nor above a threshold none is worse than another.
     pub(super) fn severity(&self) -> u32 {
-        match (self.level, self.fault()) {
+        match (self.level(), self.fault()) {
             (Some(level), Some(_)) => level.max(1),
             (Some(level), None) if level > AT_THRESHOLD => level,
             (None, Some(_)) => u32::MAX,
@@ -146,8 +196,13 @@ impl Health {
     }
 
     /// The highest level of all, in thousandths of its threshold; `None` while nothing is known.
-    pub(super) const fn level(&self) -> Option<u32> {
-        self.level
+    pub(super) fn level(&self) -> Option<u32> {
+        self.levels.iter().flatten().max().copied()
+    }
+
+    /// Whether it is known if it has this fault.
+    pub(super) const fn knows(&self, fault: Fault) -> bool {
+        self.levels[fault as usize].is_some()
     }
 
     /// Since when it is known to be at or below all thresholds; `None` if it is not, or faulty still.
@@ -168,24 +223,39 @@ impl Health {
         if self.samples.is_full() {
             self.samples.remove(0);
         }
-        self.samples.push(Sample { from, to: now, counts: Counts { packets, lost, ts_errors } });
+        self.samples.push(Sample { from, to: now, packets, lost, ts_errors });
     }
 
     /// Of each fault, in thousandths of its threshold; `None` where there is no rule, or no packet in the window.
     fn levels(&self, now: Time, rules: &Rules) -> [Option<u32>; Fault::ALL.len()] {
-        let sum = |count: fn(&Counts) -> u64| self.samples.iter().map(|sample| count(&sample.counts)).sum::<u64>();
+        let sum = |count: fn(&Sample) -> u64| self.samples.iter().map(count).sum::<u64>();
         let (packets, lost, ts_errors) = (sum(|c| c.packets), sum(|c| c.lost), sum(|c| c.ts_errors));
+        if packets == 0 {
+            return Default::default();
+        }
         let span = self.samples.first().map_or(WINDOW, |sample| now.since(sample.from)).max(WINDOW);
-        let levels = [
-            // Thousandths of one per mille, and of one a second.
-            u128::from(lost) * 1_000_000 / u128::from(packets.saturating_add(lost).max(1)),
-            u128::from(ts_errors) * 1_000_000 / span.as_millis(),
-        ];
-        let thresholds = rules.thresholds();
-        std::array::from_fn(|at| {
-            let level = levels[at] / u128::from(thresholds[at]?.max(1));
-            (packets > 0).then(|| u32::try_from(level).unwrap_or(u32::MAX))
-        })
+        let ratio = |level: u128, threshold: Option<u32>| {
+            let level = level / u128::from(threshold?.max(1));
+            Some(u32::try_from(level).unwrap_or(u32::MAX))
+        };
+        // Thousandths of one per mille, and of one a second.
+        let loss = u128::from(lost) * 1_000_000 / u128::from(packets.saturating_add(lost).max(1));
+        let ts_errors = u128::from(ts_errors) * 1_000_000 / span.as_millis();
+        let seen = self.latest.map(|(_, counts)| counts.seen).unwrap_or_default().each();
+        let is_wanted = rules.seen.each();
+        let of_seen = |at: usize| {
+            let is_there = seen[at].filter(|_| is_wanted[at])?;
+            Some(if is_there { SEEN_LEVEL } else { 0 })
+        };
+        [
+            ratio(loss, rules.loss_per_mille),
+            ratio(ts_errors, rules.ts_errors_per_second),
+            of_seen(0),
+            of_seen(1),
+            of_seen(2),
+            of_seen(3),
+            of_seen(4),
+        ]
     }
 }
 
@@ -194,7 +264,9 @@ impl Health {
 struct Sample {
     from: Time,
     to: Time,
-    counts: Counts,
+    packets: u64,
+    lost: u64,
+    ts_errors: u64,
 }
 
 /// A threshold with a hold-off either way.
@@ -243,6 +315,10 @@ const SAMPLES: usize = (WINDOW.as_millis() / LOOK_EVERY.as_millis()) as usize;
 /// A level that is just at its threshold.
 pub(super) const AT_THRESHOLD: u32 = 1_000;
 
+/// The level of what is seen to be wrong. Judgement: a picture with any loss is better than none, so it is more than twice
+/// the level of losing everything where one per mille is too much.
+const SEEN_LEVEL: u32 = 4_000_000;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -252,6 +328,7 @@ mod tests {
     const RULES: Rules = Rules {
         loss_per_mille: Some(100),
         ts_errors_per_second: Some(4),
+        seen: Seen::NONE,
         hold_off: Duration::from_secs(2),
         return_hold_off: Duration::from_secs(3),
     };
@@ -302,9 +379,9 @@ mod tests {
         rig.run(10, (100, 5, 0));
         rig.counts = Counts::default();
         assert_eq!(rig.run(1, (1, 0, 0)), []);
-        assert_eq!(rig.health.level, None);
+        assert_eq!(rig.health.level(), None);
         assert_eq!(rig.run(30, (100, 0, 0)), []);
-        assert_eq!(rig.health.level, Some(0));
+        assert_eq!(rig.health.level(), Some(0));
     }
 
     #[test]
@@ -315,10 +392,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_seen_is_a_fault_after_the_hold_off_and_what_is_not_known_is_none() {
+        let rules = Rules { seen: Seen { black: true, no_audio: true, ..Seen::NONE }, ..RULES };
+        let mut rig = Rig { rules, ..Rig::default() };
+        let with = |rig: &mut Rig, black: Option<bool>, looks| {
+            // A rule for what is frozen was not given.
+            rig.counts.seen = Seen { black, frozen: Some(true), ..Seen::default() };
+            rig.run(looks, (100, 0, 0))
+        };
+        assert_eq!(with(&mut rig, None, 100), []);
+        assert!(!rig.health.knows(Fault::Black) && rig.health.knows(Fault::Loss));
+        assert_eq!(with(&mut rig, Some(true), 20), []);
+        assert_eq!(with(&mut rig, None, 1), [], "a moment of doubt ends the wait");
+        assert_eq!(with(&mut rig, Some(true), 20), []);
+        assert_eq!(with(&mut rig, Some(true), 1), [(Fault::Black, true)]);
+        assert_eq!(with(&mut rig, None, 100), [], "nor is it well because it is not known");
+        assert_eq!(with(&mut rig, Some(false), 31), [(Fault::Black, false)]);
+        assert!(rig.health.clean_since().is_some());
+        rig.counts.seen.no_audio = Some(true);
+        assert_eq!(rig.run(100, (0, 0, 0)), [], "a source that delivers nothing is silent, and not without sound");
+    }
+
+    #[test]
     fn nonsense_does_not_overflow() {
         let mut health = Health::default();
         for (at, count) in [0, u64::MAX, 0, u64::MAX, u64::MAX - 1].into_iter().enumerate() {
-            let counts = Counts { packets: count, lost: count, ts_errors: count };
+            let counts = Counts { packets: count, lost: count, ts_errors: count, ..Counts::default() };
             health.handle_counts(Time::from_ns(at as u64 * 100_000_000), counts, &RULES);
         }
     }

@@ -72,6 +72,12 @@ pub trait Core {
         Duration::ZERO
     }
 
+    /// Packets that its one peer will not get, as they became too late or there was no room for them; another number after
+    /// each. A core that serves several peers, who lose different packets, has none.
+    fn dropped(&self) -> u64 {
+        0
+    }
+
     /// Counters since the start.
     fn stats(&self) -> Stats;
 

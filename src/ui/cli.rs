@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bus::LagPolicy;
 use crate::control::config::Listen;
 use crate::engine::url::parse_coalesce;
+use crate::path::failover::{KEY_FRAME_WAIT, SwitchAt};
 use crate::path::health::Rules;
 use crate::path::merge::{RecoveryWindow, WINDOW_MAX};
 
@@ -41,6 +43,7 @@ pub(super) enum Command {
   anabranch route rist://@:5000 -- 'rist://10.0.0.9:5000?profile=simple&buffer=300'
   anabranch route rtmp://@:1935/live/KEY -- udp://10.0.0.2:6000 rtmp://cdn.example/app/KEY
   anabranch route --coalesce 2ms udp://:5000 -- udp://10.0.0.2:6000    less CPU for 2 ms of latency
+  anabranch route --analyse udp://:5000 -- udp://10.0.0.2:6000          and what is wrong with it, by TR 101 290
   anabranch route --json --stats 1 test:bars?rate=20M -- udp://127.0.0.1:6000
 
 Keys of udp:// and rtp:// sources: iface, rcvbuf, source; rtp:// also pt, reorder.
@@ -70,16 +73,35 @@ pub(super) struct Route {
     /// Release merged packets all with the same delay, that of the recovery window, instead of waiting only at gaps.
     #[arg(long, requires = "merge")]
     pub(super) align: bool,
+    /// Analyse the transport stream of each source, and of what they are merged into (ETSI TR 101 290): a line below each
+    /// among the figures, and events.
+    #[arg(long)]
+    pub(super) analyse: bool,
+    /// The same of what each output takes to send.
+    #[arg(long)]
+    pub(super) analyse_outputs: bool,
     /// Silence after which a source counts as lost, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     pub(super) health_timeout_ms: u64,
     /// How long the first source must have been back before the flow returns to it, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     pub(super) hold_off_ms: u64,
-    /// What makes the flow leave a source that delivers: loss=PER_MILLE, ts-errors=PER_SECOND, or both; also hold-off=2s
-    /// and return-hold-off=5s, for how long it must be so, and good again. As loss=20,ts-errors=5.
+    /// What makes the flow leave a source that delivers: loss=PER_MILLE, ts-errors=PER_SECOND, black, frozen, silent,
+    /// no-video, no-audio; also hold-off=2s and return-hold-off=5s, for how long it must be so, and good again. As
+    /// loss=20,black.
     #[arg(long, value_name = "RULES", conflicts_with = "merge", value_parser = switch_on)]
     pub(super) switch_on: Option<Rules>,
+    /// With which packet another source begins while the last one delivers: immediate, the next one; or keyframe, the
+    /// next one in which a key frame begins, so that a decoder shows no broken picture.
+    #[arg(long, value_name = "WHEN", conflicts_with = "merge", default_value = "immediate", value_parser = ["immediate", "keyframe"])]
+    switch_at: String,
+    /// How long it waits for that key frame at most: 2s unless given, at most 60s.
+    #[arg(long, value_name = "TIME", requires = "switch_at", value_parser = switch_wait)]
+    switch_wait: Option<Duration>,
+    /// With what an output goes on that could not keep up: drop-oldest, the oldest packet still there; or
+    /// to-next-keyframe, the next one in which a key frame begins.
+    #[arg(long, value_name = "POLICY", default_value = "drop-oldest", value_parser = ["drop-oldest", "to-next-keyframe"])]
+    policy: String,
     /// Print figures every N seconds; 0 for never. A terminal shows live lines unless this is given.
     #[arg(long, value_name = "N")]
     pub(super) stats: Option<u64>,
@@ -123,14 +145,41 @@ pub(super) struct Serve {
 #[command(after_help = "Examples:
   anabranch gen udp://127.0.0.1:5000
   anabranch gen --rate 20M rtp://239.1.1.1:5004?ttl=4
-  anabranch gen --picture srt://127.0.0.1:9000      moving bars, clock and tone: H.264 and MPEG audio")]
+  anabranch gen --picture srt://127.0.0.1:9000      moving bars, clock and tone: H.264 and MPEG audio
+  anabranch gen --picture --size 1920x1080 --fps 50 --name STUDIO-1 udp://127.0.0.1:5000
+  anabranch gen --picture --fault black=5s/60s udp://127.0.0.1:5000      the last 5 s of every 60 s are black
+  anabranch gen --picture --fault cc=1s/10s --fault pcr_jitter=20us udp://127.0.0.1:5000
+
+A fault is on always, or as 5s/60s says. Each raises an alarm of its own, of TR 101 290 that of the number:
+  picture and sound  black, freeze, silence, no_video (2.5), no_audio (1.6, 2.5)
+  priority 1         sync_loss (1.1, 1.2), sync (1.2), pat_gap (1.3), cc (1.4), pmt_gap (1.5), pid_missing (1.6)
+  priority 2         tei (2.1), crc (2.2), pcr_gap (2.3a, 2.3b), pcr_jump (2.3b), pcr_jitter (2.4), pts_gap (2.5),
+                     scrambled (2.6)
+  priority 3         nit_gap (3.1), si_repetition (3.2), unreferenced (3.4), sdt_gap (3.5), eit_gap (3.6), rst (3.7),
+                     tdt_gap (3.8)
+A gap must be longer than the indicator waits: 1.3 and 1.5 0.5 s, 1.6 5 s, 3.1 10 s, 3.5 and 3.6 2 s, 3.8 30 s.
+pcr_jitter=20us is how much, 10us unless given; 20us@1s/10s says when as well.
+Numbered packets have none of black, freeze, silence, no_video, no_audio, pts_gap, nit_gap, si_repetition, sdt_gap,
+eit_gap, tdt_gap.")]
 pub(super) struct Generate {
-    /// Where to: udp:// or rtp://.
+    /// Where to: udp://, rtp://, srt:// or rist://.
     #[arg(required = true, value_name = "OUTPUT")]
     pub(super) outputs: Vec<String>,
     /// Send a picture with sound instead of numbered packets.
     #[arg(long)]
     pub(super) picture: bool,
+    /// Size of the picture: 1280x720, which it is unless given, or 1920x1080.
+    #[arg(long, value_name = "SIZE", requires = "picture")]
+    pub(super) size: Option<String>,
+    /// Pictures a second: 25, which they are unless given, 30 or 50.
+    #[arg(long, value_name = "N", requires = "picture")]
+    pub(super) fps: Option<String>,
+    /// What stands above the clock, and in the tables: up to 12 letters and digits.
+    #[arg(long, value_name = "NAME", requires = "picture")]
+    pub(super) name: Option<String>,
+    /// Be wrong on purpose, so that an alarm can be seen; several may be given. See below.
+    #[arg(long = "fault", value_name = "FAULT[=SPAN/PERIOD]")]
+    pub(super) faults: Vec<String>,
     /// Rate of the transport stream: 500k, 20M, 1G.
     #[arg(long, default_value = "10M")]
     pub(super) rate: String,
@@ -164,6 +213,23 @@ pub(super) struct Probe {
     pub(super) json: bool,
 }
 
+impl Route {
+    pub(super) fn switch_at(&self) -> SwitchAt {
+        let wait_max = self.switch_wait.unwrap_or(KEY_FRAME_WAIT);
+        if self.switch_at == "keyframe" { SwitchAt::KeyFrame { wait_max } } else { SwitchAt::Once }
+    }
+
+    /// Of all outputs.
+    pub(super) fn policy(&self) -> LagPolicy {
+        if self.policy == "to-next-keyframe" { LagPolicy::ToNextKeyFrame } else { LagPolicy::DropOldest }
+    }
+}
+
+fn switch_wait(text: &str) -> Result<Duration, String> {
+    let wait: Option<Duration> = humantime::parse_duration(text).ok();
+    wait.filter(|wait| *wait <= KEY_FRAME_WAIT_MAX).ok_or_else(|| "write a time up to 60s, as 2s".to_string())
+}
+
 fn coalesce(text: &str) -> Result<Duration, String> {
     parse_coalesce(text).ok_or_else(|| "write a time from 0 to 100ms, as 2ms".to_string())
 }
@@ -177,19 +243,35 @@ fn switch_on(text: &str) -> Result<Rules, String> {
         let is_good = match key {
             "loss" => number(999).map(|number| rules.loss_per_mille = Some(number)),
             "ts-errors" => number(100_000).map(|number| rules.ts_errors_per_second = Some(number)),
+            "black" | "frozen" | "silent" | "no-video" | "no-audio" => value.is_empty().then(|| {
+                let seen = &mut rules.seen;
+                *match key {
+                    "black" => &mut seen.black,
+                    "frozen" => &mut seen.frozen,
+                    "silent" => &mut seen.silent,
+                    "no-video" => &mut seen.no_video,
+                    _ => &mut seen.no_audio,
+                } = true;
+            }),
             "hold-off" => time().map(|time| rules.hold_off = time),
             "return-hold-off" => time().map(|time| rules.return_hold_off = time),
-            _ => return Err(format!("{key} is none of loss, ts-errors, hold-off, return-hold-off")),
+            _ => return Err(format!("{key} is none of loss, ts-errors, {SEEN}, hold-off, return-hold-off")),
         };
         is_good.ok_or_else(|| match key {
             "loss" => "write packets lost of a thousand, from 1 to 999, as loss=20".to_string(),
             "ts-errors" => "write errors in a second, from 1 to 100000, as ts-errors=5".to_string(),
-            _ => format!("write a time up to 1h, as {key}=2s"),
+            "hold-off" | "return-hold-off" => format!("write a time up to 1h, as {key}=2s"),
+            _ => format!("write {key} without a value"),
         })?;
     }
-    if rules.is_any() { Ok(rules) } else { Err("give loss, ts-errors, or both, as loss=20,ts-errors=5".into()) }
+    if rules.is_any() { Ok(rules) } else { Err(format!("give loss, ts-errors, or one of {SEEN}, as loss=20,black")) }
 }
 
+/// Rules without a threshold.
+const SEEN: &str = "black, frozen, silent, no-video, no-audio";
+
+/// As in the API.
+const KEY_FRAME_WAIT_MAX: Duration = Duration::from_secs(60);
 /// As in the API.
 const HOLD_OFF_MAX: Duration = Duration::from_secs(3_600);
 
@@ -206,12 +288,36 @@ fn recovery_window(text: &str) -> Result<RecoveryWindow, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::health::Seen;
+
+    #[test]
+    fn key_frames_are_asked_for_by_flags() {
+        let route = |flags: &str| {
+            let text = format!("anabranch route {flags} udp://:5000 -- udp://10.0.0.2:6000");
+            match Arguments::try_parse_from(text.split_whitespace()).map(|arguments| arguments.command) {
+                Ok(Command::Route(route)) => Some((route.switch_at(), route.policy())),
+                _ => None,
+            }
+        };
+        let after = |ms| SwitchAt::KeyFrame { wait_max: Duration::from_millis(ms) };
+        assert_eq!(route(""), Some((SwitchAt::Once, LagPolicy::DropOldest)));
+        assert_eq!(route("--switch-at keyframe"), Some((after(2_000), LagPolicy::DropOldest)));
+        let both = "--switch-at keyframe --switch-wait 700ms --policy to-next-keyframe";
+        assert_eq!(route(both), Some((after(700), LagPolicy::ToNextKeyFrame)));
+        for wrong in
+            ["--switch-at now", "--switch-at keyframe --switch-wait 61s", "--policy disconnect", "--switch-wait 1s"]
+        {
+            assert_eq!(route(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn rules_are_read_and_what_is_wrong_is_told() {
         let hold_off = Duration::from_millis(700);
         let expected = Rules { loss_per_mille: Some(20), ts_errors_per_second: Some(5), hold_off, ..Rules::default() };
         assert_eq!(switch_on("loss=20,ts-errors=5,hold-off=700ms"), Ok(expected));
+        let seen = Seen { black: true, no_audio: true, ..Seen::NONE };
+        assert_eq!(switch_on("black,no-audio"), Ok(Rules { seen, ..Rules::default() }));
         for (text, problem) in [
             ("", "is none of loss"),
             ("los=20", "los is none of loss"),
@@ -220,7 +326,8 @@ mod tests {
             ("loss=1000", "from 1 to 999"),
             ("ts-errors=x", "errors in a second"),
             ("loss=20,hold-off=2h", "up to 1h, as hold-off=2s"),
-            ("hold-off=2s", "give loss, ts-errors, or both"),
+            ("hold-off=2s", "give loss, ts-errors, or one of black"),
+            ("black=1", "write black without a value"),
         ] {
             let told = switch_on(text).unwrap_err();
             assert!(told.contains(problem), "{text}: {told}");

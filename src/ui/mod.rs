@@ -12,9 +12,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::adapters::decoders::run_decode_worker;
+use crate::adapters::watchers::{Placement, WORKER_ARGUMENT};
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Not a command for people: the engine starts its own program so to decode what strangers send.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == WORKER_ARGUMENT) {
+        return run_decode_worker();
+    }
     let arguments = cli::Arguments::parse();
     let result = match arguments.command {
         cli::Command::Route(route) => route::run(&route),
@@ -26,6 +33,13 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Pictures and sound from strangers are decoded in a process of their own: this same program.
+fn placement() -> Placement {
+    // That stays the same even if another version is put in its place while it runs.
+    let program = if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() };
+    program.map_or(Placement::Threads, Placement::Child)
 }
 
 /// Why a command ended early.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use serde_json::{Value, json};
 
 use super::{Failure, cli, route};
 use crate::control::shutdown_signal;
@@ -33,6 +34,14 @@ pub(super) fn run(probe: &cli::Probe) -> Result<(), Failure> {
     let text = if probe.json {
         let mut value = serde_json::to_value(TsMetrics::from(&*snapshot))?;
         if let Some(object) = value.as_object_mut() {
+            // Over all that was seen, not only how it stood at the end.
+            let judgement = Judgement::of(&snapshot, None);
+            if judgement.errors > 0 {
+                object.insert("verdict".into(), "error".into());
+            }
+            object.insert("worst_priority".into(), judgement.worst.into());
+            let priorities = [1, 2, 3].map(|priority| Judgement::of(&snapshot, Some(priority)).to_json());
+            object.insert("priorities".into(), priorities.to_vec().into());
             object.insert("input".into(), probe.input.clone().into());
             object.insert("seconds".into(), span.as_secs_f64().into());
         }
@@ -52,7 +61,7 @@ fn live(url: &str, span: Duration) -> Result<(Box<Snapshot>, Duration), Failure>
         sources: vec![route::source(0, url)?],
         outputs: Vec::new(),
         failover: FailoverConfig::default(),
-        monitor: MonitorConfig { ts_analysis: true },
+        monitor: MonitorConfig { ts_analysis: true, ..MonitorConfig::default() },
     };
     let id: FlowId = "probe".parse().map_err(Failure::usage)?;
     let engine = Engine::start(&EngineConfig { workers: 1, ..EngineConfig::default() }, |_event| {})?;
@@ -111,6 +120,8 @@ struct Player {
     clock: Clock,
     /// Since the last PCR; at most [`PENDING_BYTES_MAX`].
     pending: Vec<u8>,
+    /// How much of that came before the first PCR, and tells nothing of the time between it and the second.
+    before_clock: usize,
     /// Time that a piece takes, as of the last two PCRs.
     pace: Duration,
 }
@@ -138,6 +149,7 @@ impl Default for Player {
             finder: Scanner::default(),
             clock: Clock::default(),
             pending: Vec::new(),
+            before_clock: 0,
             pace: Bitrate::from_bps(ASSUMED_BPS).time_for(crate::units::DataSize::from_bytes(TS_PACKET_BYTES as u64)),
         }
     }
@@ -147,7 +159,7 @@ impl Player {
     fn push(&mut self, piece: &[u8]) {
         self.finder.push(self.now, piece, &mut self.clock);
         if let Some(reading) = self.clock.found.take() {
-            let pieces = (self.pending.len() / TS_PACKET_BYTES) as u32;
+            let pieces = ((self.pending.len() - self.before_clock) / TS_PACKET_BYTES) as u32;
             let step = reading.step.filter(|_| !reading.is_restart).and_then(|step| u64::try_from(step).ok());
             if let Some(step) = step.filter(|_| pieces > 0) {
                 self.pace = Duration::from_nanos(step * 1_000 / 27) / pieces;
@@ -155,6 +167,8 @@ impl Player {
             // Before the first interval is known, all waits for it.
             if step.is_some() || reading.is_restart && self.now > START {
                 self.flush(self.pace);
+            } else {
+                self.before_clock = self.pending.len();
             }
         } else if self.pending.len() >= PENDING_BYTES_MAX {
             self.flush(self.pace);
@@ -168,6 +182,7 @@ impl Player {
             self.now += pace;
         }
         self.pending.clear();
+        self.before_clock = 0;
     }
 }
 
@@ -211,17 +226,32 @@ fn describe(input: &str, ts: &Snapshot, span: Duration) -> String {
             describe_stream(&mut text, ts, stream, is_clock);
         }
     }
+    if ts.cues.sections() > 0 {
+        let found = ts.cues;
+        let _ = writeln!(
+            text,
+            "splice information: {}, {}, {}, {}, {}",
+            count(found.inserts, "insert"),
+            count(found.time_signals, "time signal"),
+            count(found.nulls, "null"),
+            count(found.encrypted, "encrypted section"),
+            count(found.malformed, "malformed section"),
+        );
+        ts.last_cue.iter().for_each(|cue| _ = writeln!(text, "  last: {cue}"));
+    }
     describe_verdict(&mut text, ts);
     text
 }
 
 fn describe_stream(text: &mut String, ts: &Snapshot, stream: &Stream, is_clock: bool) {
-    let rate = ts.pids.iter().find(|pid| pid.pid == stream.pid).map_or(Bitrate::ZERO, |pid| pid.rate);
+    let found = ts.pids.iter().find(|pid| pid.pid == stream.pid);
+    let rate = found.map_or(Bitrate::ZERO, |pid| pid.rate);
+    let captions = if found.is_some_and(|pid| pid.has_captions == Some(true)) { "captions" } else { "" };
     let codec = stream.codec.map_or_else(|| format!("type 0x{:02x}", stream.stream_type), Into::into);
     let language = stream.language.map(|code| String::from_utf8_lossy(&code).into_owned()).unwrap_or_default();
     let clock = if is_clock { "PCR" } else { "" };
     let line = format!(
-        "  PID {:<5} {:<9} {codec:<14} {language:<4} {:>12} {clock}",
+        "  PID {:<5} {:<9} {codec:<14} {language:<4} {:>12} {clock:3} {captions}",
         stream.pid.value(),
         kind(stream.media),
         rate.to_string(),
@@ -229,32 +259,69 @@ fn describe_stream(text: &mut String, ts: &Snapshot, stream: &Stream, is_clock: 
     let _ = writeln!(text, "{}", line.trim_end());
 }
 
+/// A verdict on all that was seen, on each priority, and every indicator with what is to be said of it.
 fn describe_verdict(text: &mut String, ts: &Snapshot) {
-    let bad = Indicator::ALL.into_iter().filter(|indicator| {
-        let found = ts.indicator(*indicator);
-        found.errors + found.warnings > 0
-    });
-    let bad: Vec<Indicator> = bad.collect();
-    let worst = bad.iter().filter(|bad| ts.indicator(**bad).errors > 0).map(|bad| bad.priority()).min();
-    let _ = match worst {
-        None => writeln!(text, "TR 101 290: good"),
-        Some(priority) => writeln!(text, "TR 101 290: errors, the gravest of priority {priority}"),
+    let _ = match Judgement::of(ts, None) {
+        Judgement { errors: 0, warnings: 0, .. } => writeln!(text, "TR 101 290: good"),
+        Judgement { errors: 0, warnings, .. } => {
+            writeln!(text, "TR 101 290: good, with {}", count(warnings, "warning"))
+        }
+        Judgement { errors, worst, .. } => {
+            let gravest = worst.map_or_else(String::new, |priority| format!(", the gravest of priority {priority}"));
+            writeln!(text, "TR 101 290: {}{gravest}", count(errors, "error"))
+        }
     };
-    for indicator in bad {
-        let found = ts.indicator(indicator);
-        let warnings = if found.warnings > 0 { format!(", {} warnings", found.warnings) } else { String::new() };
-        let on = found.pid.map_or_else(String::new, |pid| format!(", last on PID {}", pid.value()));
-        let name = indicator.name();
-        let _ = writeln!(text, "  {} {name}: {} errors{warnings}{on}", indicator.priority(), found.errors);
+    for priority in 1..=3 {
+        let Judgement { errors, .. } = Judgement::of(ts, Some(priority));
+        let verdict = if errors == 0 { "good".into() } else { count(errors, "error") };
+        let _ = writeln!(text, "  priority {priority}: {verdict}");
+        for indicator in Indicator::ALL.into_iter().filter(|indicator| indicator.priority() == priority) {
+            describe_indicator(text, ts, indicator);
+        }
     }
-    let unknown = Indicator::ALL.into_iter().filter_map(|indicator| match ts.indicator(indicator).state {
-        State::Unknown(why) => Some(format!("{} ({why})", indicator.name())),
-        State::Good | State::Warning | State::Error => None,
-    });
-    let unknown: Vec<String> = unknown.collect();
-    if !unknown.is_empty() {
-        let _ = writeln!(text, "not known: {}", unknown.join(", "));
+}
+
+fn describe_indicator(text: &mut String, ts: &Snapshot, indicator: Indicator) {
+    let found = ts.indicator(indicator);
+    let on = found.pid.map_or_else(String::new, |pid| format!(", last on PID {}", pid.value()));
+    let warnings = if found.warnings > 0 { format!(", {}", count(found.warnings, "warning")) } else { String::new() };
+    let (mark, what) = match found.state {
+        _ if found.errors > 0 => ("ERROR", format!("{}{warnings}{on}", count(found.errors, "error"))),
+        _ if found.warnings > 0 => ("warning", format!("{}{on}", count(found.warnings, "warning"))),
+        State::Unknown(why) => ("unknown", why.into()),
+        State::Good | State::Warning | State::Error => ("good", String::new()),
+    };
+    let line = format!("    {:4} {:33} {mark:8} {what}", indicator.number(), indicator.name());
+    let _ = writeln!(text, "{}", line.trim_end());
+}
+
+/// What is to be said of all indicators, or of those of one priority, over all that was seen.
+struct Judgement {
+    errors: u64,
+    warnings: u64,
+    worst: Option<u8>,
+}
+
+impl Judgement {
+    fn of(ts: &Snapshot, priority: Option<u8>) -> Self {
+        let chosen = |indicator: &Indicator| priority.is_none_or(|priority| indicator.priority() == priority);
+        let indicators: Vec<Indicator> = Indicator::ALL.into_iter().filter(chosen).collect();
+        let bad = indicators.iter().filter(|indicator| ts.indicator(**indicator).errors > 0);
+        Self {
+            errors: indicators.iter().map(|indicator| ts.indicator(*indicator).errors).sum(),
+            warnings: indicators.iter().map(|indicator| ts.indicator(*indicator).warnings).sum(),
+            worst: bad.map(|indicator| indicator.priority()).min(),
+        }
     }
+
+    fn to_json(&self) -> Value {
+        let verdict = if self.errors > 0 { "error" } else { "good" };
+        json!({ "verdict": verdict, "errors": self.errors, "warnings": self.warnings })
+    }
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Judgement: PCR, tables and a GOP or two.

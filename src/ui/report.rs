@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::live::{LiveBlock, write};
 use crate::control::metrics_json;
+use crate::control::ts::verdict;
 use crate::engine::{Event, FlowSnapshot, LegSnapshot, MergeSnapshot, OutputSnapshot, Severity, SourceSnapshot};
+use crate::proto::mpegts::analysis::{Indicator, Snapshot as Ts};
 
 /// How to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,11 +112,16 @@ impl Reporter {
 
     fn lines(&self, snapshot: &FlowSnapshot) -> Vec<String> {
         let width = self.name_width;
-        let sources = snapshot.sources.iter().map(|source| source_line(source, width));
+        let below = move |ts: Option<&Ts>| ts.map(|ts| ts_line(ts, width));
+        let sources = snapshot
+            .sources
+            .iter()
+            .flat_map(|source| std::iter::once(source_line(source, width)).chain(below(source.ts.as_deref())));
         let merge = snapshot.merge.iter().map(|merge| merge_line(merge, width));
+        let merge = merge.chain(below(snapshot.merged_ts.as_deref()));
         let outputs = snapshot.outputs.iter().flat_map(|output| {
             let legs = output.legs.iter().map(move |leg| leg_line(leg, width));
-            std::iter::once(output_line(output, width)).chain(legs)
+            std::iter::once(output_line(output, width)).chain(below(output.ts.as_deref())).chain(legs)
         });
         sources.chain(merge).chain(outputs).collect()
     }
@@ -164,6 +171,20 @@ fn leg_line(leg: &LegSnapshot, width: usize) -> String {
     let (drops, rate) = (drops(&leg.drops.by_cause()), leg.bitrate.to_string());
     let lost = leg.peer_loss.map(|share| format!("  peer lost {:.1} %", share * 100.0)).unwrap_or_default();
     format!("  {:width$}  {:12}  {rate:>12}  {:>11} packets  leg {}{lost}{drops}", "", leg.status, leg.packets, leg.leg)
+}
+
+/// What the transport stream is like now, and every indicator that had errors.
+fn ts_line(ts: &Ts, width: usize) -> String {
+    let verdict = match ts.worst_priority() {
+        Some(priority) => format!("TS ERROR P{priority}"),
+        None => format!("TS {}", verdict(ts).to_uppercase()),
+    };
+    let bad = Indicator::ALL.into_iter().filter(|indicator| ts.indicator(*indicator).errors > 0);
+    let bad: String = bad.map(|bad| format!("  {} {}", bad.name(), ts.indicator(bad).errors)).collect();
+    let mdi = ts.mdi.and_then(|mdi| Some((mdi.delay_factor?, mdi.loss_rate)));
+    let mdi = mdi.map(|(delay, loss)| format!("  MDI {:.1}:{loss:.0}", delay.as_secs_f64() * 1e3)).unwrap_or_default();
+    let (rate, packets) = (ts.rate.to_string(), ts.stats.sync.packets);
+    format!("  {:width$}  {verdict:12}  {rate:>12}  {packets:>11} TS packets{mdi}{bad}", "")
 }
 
 fn drops(by_cause: &[(&'static str, u64)]) -> String {

@@ -7,6 +7,8 @@ use tokio::sync::mpsc;
 
 use super::report::{Reporter, Style};
 use super::{Failure, cli};
+use crate::adapters::watchers::WatchersConfig;
+use crate::bus::LagPolicy;
 use crate::control::shutdown_signal;
 use crate::engine::{
     Engine, EngineConfig, Event, FailoverConfig, FailoverMode, FlowConfig, MergeConfig, Mode, MonitorConfig,
@@ -24,7 +26,9 @@ pub(super) fn run(route: &cli::Route) -> Result<(), Failure> {
 pub(super) fn run_flow(config: FlowConfig, style: Style, span: Option<Duration>) -> Result<(), Failure> {
     let id: FlowId = "route".parse().map_err(Failure::usage)?;
     let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let engine = Engine::start(&EngineConfig { workers: 1, ..EngineConfig::default() }, move |event| {
+    let watchers = WatchersConfig { placement: super::placement(), ..WatchersConfig::default() };
+    let one_worker = EngineConfig { workers: 1, watchers, ..EngineConfig::default() };
+    let engine = Engine::start(&one_worker, move |event| {
         // Whoever reads is gone only at the very end.
         let _ = sender.try_send(event);
     })?;
@@ -81,19 +85,24 @@ async fn watch(
 
 fn flow(route: &cli::Route) -> Result<FlowConfig, Failure> {
     let sources = route.sources.iter().enumerate().map(|(index, text)| source(index, text));
-    let outputs = route.outputs.iter().enumerate().map(|(index, text)| output(index, text, route.coalesce));
+    let outputs = route.outputs.iter().enumerate().map(|(index, text)| {
+        Ok::<_, Failure>(OutputConfig { policy: route.policy(), ..output(index, text, route.coalesce)? })
+    });
+    let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
+    let analysed = outputs.iter().filter(|_| route.analyse_outputs).map(|output| output.name.clone()).collect();
     Ok(FlowConfig {
         name: "route".into(),
         sources: sources.collect::<Result<_, _>>()?,
-        outputs: outputs.collect::<Result<_, _>>()?,
+        outputs,
         failover: FailoverConfig {
             mode: mode(route),
             primary: None,
             health_timeout: Duration::from_millis(route.health_timeout_ms),
             hold_off: Duration::from_millis(route.hold_off_ms),
             switch_on: route.switch_on.unwrap_or_default(),
+            switch_at: route.switch_at(),
         },
-        monitor: MonitorConfig::default(),
+        monitor: MonitorConfig { ts_analysis: route.analyse, outputs: analysed, ..MonitorConfig::default() },
     })
 }
 
@@ -126,6 +135,7 @@ pub(super) fn output(index: usize, text: &str, coalesce: Duration) -> Result<Out
         endpoint: parsed.endpoint,
         enabled: true,
         coalesce: parsed.coalesce.unwrap_or(coalesce),
+        policy: LagPolicy::default(),
         limit: None,
         allow: AllowList::default(),
     })

@@ -24,6 +24,7 @@ pub(super) fn run(arguments: &cli::Serve) -> Result<(), Failure> {
     let mut settings = Settings::load(file, environment()).map_err(Failure::usage)?;
     settings.api.listen = arguments.listen.as_ref().map_or(settings.api.listen, |listen| listen.0);
     settings.api.insecure_open |= arguments.insecure_open;
+    settings.engine.watchers.placement = super::placement();
     if let Some(path) = &arguments.db {
         settings.storage.path.clone_from(path);
     }
@@ -99,7 +100,8 @@ impl Demo {
         let (first, second) = (format!("udp://127.0.0.1:{first}"), format!("udp://127.0.0.1:{second}"));
         let signal = json!({
             "name": "demo", "description": "test signal to two outputs",
-            "sources": [{"name": "signal", "url": "test:bars?rate=5M"}],
+            "sources": [{"name": "signal", "url": "test:picture?rate=5M"}],
+            "source_monitor_config": {"thumbnail_enabled": true, "content_quality_enabled": true},
             "outputs": [{"name": "left", "url": first}, {"name": "right", "url": second}],
         });
         let back = json!({
@@ -136,6 +138,9 @@ A test signal goes to two outputs; the flow demo-back takes both in again. Try i
 
   curl {api}/v1/flows
   curl {api}/v1/flows/{id}/metrics
+  curl {api}/v1/flows/{id}/thumbnail.jpg -o picture.jpg    # or open it in a browser
+  curl {api}/v1/flows/{id}/metadata
+  curl {api}/v1/flows/{id}/content-quality
   curl {api}/v1/events
   curl {api}/metrics
   curl -X POST {api}/v1/flows/{id}/outputs -d '{{\"name\": \"third\", \"url\": \"udp://127.0.0.1:7001\"}}'

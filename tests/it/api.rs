@@ -250,7 +250,9 @@ fn what_a_flow_that_stands_does_not_have_is_not_found() {
         assert_eq!(server.get(&format!("/v1/flows/none/{what}")).refusal().1, "not_found", "{what}");
     }
     server.post(&format!("{path}/start"), &json!({}));
-    for what in ["thumbnail", "metadata", "content-quality"] {
+    let metadata = server.get(&format!("{path}/metadata"));
+    assert_eq!((metadata.status, &metadata.json()["streams"]), (200, &json!([])), "nothing came yet: {metadata:?}");
+    for what in ["thumbnail", "thumbnail.jpg", "content-quality"] {
         let answer = server.get(&format!("{path}/{what}"));
         assert_eq!(answer.refusal(), (404, "not_enabled".into(), String::new()), "{what}");
     }

@@ -10,12 +10,17 @@ mod change;
 #[cfg(unix)]
 mod cli;
 mod embed;
+#[cfg(unix)]
+mod eyes;
 mod failover;
 mod fec;
+#[cfg(unix)]
+mod generate;
 mod guard;
 mod http;
 mod idle;
 mod isolation;
+mod keyframe;
 #[cfg(unix)]
 mod legs;
 mod merge;

@@ -250,7 +250,8 @@ fn picture_hashes(input: &str, directory: &Path) -> Vec<String> {
     hashes_in(&output)
 }
 
-fn hashes_in(file: &Path) -> Vec<String> {
+/// The hashes in a file of ffmpeg's framemd5.
+pub(crate) fn hashes_in(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     // Stream, DTS, PTS, duration, size, hash.

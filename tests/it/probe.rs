@@ -1,8 +1,14 @@
 //! `anabranch probe` and the analysis of running flows: against ffprobe and tsreport, and through the API.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 
+use anabranch::bus::{Pool, PoolLimits};
+use anabranch::proto::mpegts::psi::{Pat, Pmt, packet_of};
+use anabranch::proto::mpegts::{Generator, Observer, PcrReading, Pid, Scanner, generator};
+use anabranch::proto::{Core, Surroundings};
+use anabranch::units::{Bitrate, Time};
 use serde_json::{Value, json};
 
 use crate::cli::Cli;
@@ -62,6 +68,79 @@ fn a_file_has_as_many_packets_as_tsreport_counts() {
     let ours = probe(&["--json", BROADCAST]);
     assert!(text.contains(&format!("Read {} TS packets", ours["packets"])), "{text}");
     assert_eq!((&ours["verdict"], &ours["continuity_errors"]), (&"good".into(), &0.into()));
+}
+
+/// Clock references: how many, how far apart, the rate they imply, and how far they lie beside the line through the two before.
+/// Whole numbers must be equal; errors are told in ticks of 90 kHz and may differ by one of them.
+#[test]
+fn clock_references_are_what_tsreport_says_they_are() {
+    if Command::new("tsreport").arg(BROADCAST).output().is_err() {
+        installed("tsreport");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let made = directory.path().join("made.ts");
+    std::fs::write(&made, generated()).unwrap();
+    let jitter = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ts/test-064.ts");
+    for path in [Path::new(BROADCAST), Path::new(jitter), &made] {
+        let output = Command::new("tsreport").arg("-b").arg(path).output().unwrap();
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        let theirs = |label: &str| -> f64 {
+            let rest = report.split(label).nth(1).unwrap_or_else(|| panic!("no {label} in {report}"));
+            let number: String = rest.trim_start().chars().take_while(|c| c.is_ascii_digit() || *c == '-').collect();
+            number.parse().unwrap()
+        };
+        let clocks = clocks(&std::fs::read(path).unwrap());
+        let (first, last) = (clocks[0], clocks[clocks.len() - 1]);
+        let gaps = || clocks.windows(2).map(|pair| pair[1].1 - pair[0].1);
+        assert_eq!(clocks.len() as f64, theirs("PCRs found:"), "{path:?}");
+        assert_eq!(gaps().filter(|gap| *gap > 2_700_000).count() as f64, theirs("Bad (>.1s) gaps:"), "{path:?}");
+        assert_eq!((gaps().max().unwrap() / 300) as f64, theirs("Max gap:"), "{path:?}");
+        assert_eq!((first.1 / 300) as f64, theirs("  First PCR "), "{path:?}");
+        assert_eq!((last.1 / 300) as f64, theirs("t, last "), "{path:?}");
+        let rate = (last.0 - first.0) * 27_000_000 / (last.1 - first.1) * 8;
+        assert_eq!(rate as f64, theirs("Overall stream rate="), "{path:?}");
+        let errors = clocks.windows(3).map(|three| {
+            let slope = (three[1].1 - three[0].1) as f64 / (three[1].0 - three[0].0) as f64;
+            let expected = slope.mul_add((three[2].0 - three[1].0) as f64, three[1].1 as f64);
+            (three[2].1 as f64 - expected) / 300.0
+        });
+        let (least, greatest) =
+            errors.fold((0.0, 0.0), |(least, greatest): (f64, f64), error| (least.min(error), greatest.max(error)));
+        let (their_least, their_greatest) = (theirs("Linear PCR prediction errors: min="), theirs("t, max="));
+        assert!((least - their_least).abs() <= 1.0, "{path:?} {least} {their_least}");
+        assert!((greatest - their_greatest).abs() <= 1.0, "{path:?} {greatest} {their_greatest}");
+    }
+}
+
+/// Position in bytes and value of each PCR of a file, as the scanner reads them. A PCR is found in the piece that it lies in.
+fn clocks(bytes: &[u8]) -> Vec<(u64, u64)> {
+    struct Values(Vec<u64>);
+    impl Observer for Values {
+        fn handle_pcr(&mut self, _now: Time, _pid: Pid, reading: &PcrReading) {
+            self.0.push(reading.pcr.0);
+        }
+    }
+    let (mut scanner, mut values) = (Scanner::default(), Values(Vec::new()));
+    scanner.push(Time::ZERO, bytes, &mut values);
+    let has_pcr = |packet: &[u8]| packet[3] & 0x20 != 0 && packet[4] >= 7 && packet[5] & 0x10 != 0;
+    let positions = (0..).step_by(188).zip(bytes.chunks(188)).filter(|(_, packet)| has_pcr(packet)).map(|(at, _)| at);
+    positions.zip(values.0).collect()
+}
+
+/// Three seconds of the built-in signal.
+fn generated() -> Vec<u8> {
+    let config = generator::Config::new(Bitrate::from_bps(5_000_000), 7).unwrap();
+    let pool = Pool::new(PoolLimits::default());
+    let mut generator = Generator::new(config, &Surroundings { pool, seed: 0, unix_ns_at_zero: 0 });
+    let mut bytes = Vec::new();
+    while let Some(now) = generator.poll_timeout().filter(|now| *now < Time::from_ns(3_000_000_000)) {
+        generator.handle_timeout(now);
+        while let Some(packet) = generator.poll_packet() {
+            bytes.extend_from_slice(&packet);
+        }
+    }
+    bytes
 }
 
 #[test]
@@ -134,6 +213,100 @@ fn a_flow_shows_and_tells_what_is_wrong_unless_that_is_switched_off() {
     assert_eq!(changed.status, 200, "{changed:?}");
     server.wait_until(&metrics, |answer| ts(answer.json()).is_null());
     assert_eq!(server.get(&metrics).json()["source_metrics"][0]["packets_received"], 99, "it was not opened anew");
+}
+
+/// What an output takes to send is looked at where it is asked for, and cues are told of.
+#[test]
+fn an_output_is_analysed_on_request_and_cues_are_events() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(TestServer::settings(directory.path()));
+    let (port, sink) = (free_port(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let url = format!("udp://{}", sink.local_addr().unwrap());
+    let created = server.post(
+        "/v1/flows",
+        &json!({
+            "name": "news", "sources": [{ "name": "main", "url": format!("udp://127.0.0.1:{port}") }],
+            "outputs": [{ "name": "seen", "url": url, "ts_analysis_enabled": true }, { "name": "unseen", "url": url }],
+        }),
+    );
+    let path = format!("/v1/flows/{}", created.json()["id"].as_str().unwrap());
+    assert_eq!(server.post(&format!("{path}/start"), &json!({})).status, 200);
+    let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for datagram in cue_stream().chunks(1_316) {
+        sender.send_to(datagram, ("127.0.0.1", port)).unwrap();
+    }
+    let metrics = format!("{path}/metrics");
+    let output = |answer: Value, n: usize| answer["output_metrics"][n].clone();
+    server.wait_until(&metrics, |answer| output(answer.json(), 0)["ts"]["scte35"]["inserts"] == 2);
+    let found = server.get(&metrics).json();
+    assert_eq!(output(found.clone(), 0)["ts"]["continuity_errors"], 0, "{found}");
+    assert_eq!(output(found.clone(), 0)["ts"]["scte35"]["last_cue"]["direction"], "out", "{found}");
+    assert!(output(found.clone(), 1)["ts"].is_null(), "{found}");
+    assert_eq!(found["source_metrics"][0]["ts"]["programs"][0]["scte35"], true, "{found}");
+    let text = server.get("/metrics").body;
+    let sections =
+        |line: &&str| line.starts_with("anabranch_ts_splice_sections_total{") && line.contains("output=\"seen\"");
+    assert!(text.lines().any(|line| sections(&line) && line.ends_with(" 2")), "{text}");
+    let events = format!("{path}/events");
+    server.wait_until(&events, |answer| answer.body.contains("scte35_cue"));
+    let events = server.get(&events).json();
+    let cues: Vec<&Value> =
+        events["events"].as_array().unwrap().iter().filter(|event| event["type"] == "scte35_cue").collect();
+    let [cue] = cues[..] else { panic!("{cues:?}") };
+    let data = &cue["data"];
+    assert_eq!(
+        (&data["source"], &data["direction"], &data["cancelled"]),
+        (&"main".into(), &"out".into(), &false.into())
+    );
+    assert_eq!((&data["event_id"], &data["pts_90k"]), (&0x4800_008f_u32.into(), &0x7369_c02e_u32.into()));
+    assert!((data["duration_ms"].as_f64().unwrap() - 60_293.567).abs() < 0.001, "{data}");
+
+    // Another answer to who is watched opens nothing anew.
+    let sent = output(found, 0)["packets_sent"].as_u64();
+    for (name, wanted) in [("seen", false), ("unseen", true)] {
+        let change = json!({ "ts_analysis_enabled": wanted }).to_string();
+        assert_eq!(server.ask("PUT", &format!("{path}/outputs/{name}"), &change).status, 200);
+    }
+    server.wait_until(&metrics, |answer| {
+        let found = answer.json();
+        output(found.clone(), 0)["ts"].is_null() && output(found, 1)["ts"]["verdict"] == "unknown"
+    });
+    assert_eq!(output(server.get(&metrics).json(), 0)["packets_sent"].as_u64(), sent);
+}
+
+/// PAT, PMT and a cue (SCTE 35 clause 14.2), twice, in whole datagrams.
+fn cue_stream() -> Vec<u8> {
+    let (pmt_pid, cue_pid) = (Pid::from_low_bits(0x1000), Pid::from_low_bits(0x1f0));
+    let pat = Pat { stream_id: 1, version: 0, programs: &[(1, pmt_pid)] };
+    let pmt = Pmt { program: 1, version: 0, pcr_pid: Pid::NULL, streams: &[(0x86, cue_pid)] };
+    let cue = "fc302f000000000000fffff014054800008f7feffe7369c02efe0052ccf500000000000a0008435545490000013562dba30a";
+    let cue = (0..cue.len()).step_by(2).map(|at| u8::from_str_radix(&cue[at..at + 2], 16).unwrap());
+    let mut null = [0xff; 188];
+    null[..4].copy_from_slice(&[0x47, 0x1f, 0xff, 0x10]);
+    let mut bytes = Vec::new();
+    for cc in 0..2 {
+        let tables = [packet_of(&pat.section(), Pid::PAT), packet_of(&pmt.section(), pmt_pid)];
+        for mut packet in tables.into_iter().chain([packet_of(&cue.clone().collect(), cue_pid)]) {
+            packet[3] |= cc;
+            bytes.extend(packet);
+        }
+        (0..4).for_each(|_| bytes.extend(null));
+    }
+    bytes
+}
+
+#[test]
+fn route_shows_the_analysis_when_asked() {
+    let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let output = format!("udp://{}", sink.local_addr().unwrap());
+    let cli =
+        Cli::start(&["route", "--analyse", "--analyse-outputs", "--stats", "1", "test:bars?rate=2M", "--", &output]);
+    cli.wait_line("TS GOOD");
+    cli.signal(libc::SIGINT);
+    let (status, lines, _) = cli.finish();
+    assert_eq!(status.code(), Some(0));
+    let of_streams = lines.iter().rev().take(4).filter(|line| line.contains("TS GOOD")).count();
+    assert_eq!(of_streams, 2, "{lines:#?}");
 }
 
 fn probe(arguments: &[&str]) -> Value {

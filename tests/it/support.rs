@@ -124,6 +124,7 @@ pub(crate) fn output(name: &str, url: &str) -> OutputConfig {
         endpoint,
         enabled: true,
         coalesce,
+        policy: anabranch::bus::LagPolicy::default(),
         limit: None,
         allow: AllowList::default(),
     }

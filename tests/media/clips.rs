@@ -91,6 +91,11 @@ const fn recipe(name: &'static str, filter: &'static str, arguments: &'static st
     Recipe { name, filter, sound: "", arguments, size: "640x352", seconds: "1.2" }
 }
 
+/// 60 packets of 1,024 samples: a shorter last one has another bit rate.
+const fn whole_packets(name: &'static str, arguments: &'static str) -> Recipe {
+    Recipe { seconds: "1.28", ..recipe(name, "scale=64:64,fps=25", arguments) }
+}
+
 pub(crate) const H264_MBAFF: Recipe = recipe(
     "h264_mbaff",
     "tinterlace=mode=interleave_top,fieldorder=tff,format=yuv420p",
@@ -169,8 +174,18 @@ pub(crate) const VIDEO: [Recipe; 16] = [
     recipe("mpeg1", "fps=25,setsar=1", "-pix_fmt yuv420p -c:v mpeg1video -q:v 3 -g 12 -bf 2 -c:a mp2"),
 ];
 
+/// A stream that has one key frame, the first, and then is refreshed column by column.
+pub(crate) const REFRESHED: Recipe = Recipe {
+    seconds: "2.4",
+    ..recipe(
+        "h264_refreshed",
+        "fps=25",
+        "-pix_fmt yuv420p -c:v libx264 -preset veryfast -x264-params intra-refresh=1:keyint=10:bframes=1:b-pyramid=0 -c:a aac",
+    )
+};
+
 /// Every way of coding sound that is read.
-pub(crate) const AUDIO: [Recipe; 8] = [
+pub(crate) const AUDIO: [Recipe; 10] = [
     recipe("aac_latm", "scale=64:64,fps=25", "-c:v mpeg2video -c:a aac -ac 1 -ar 44100 -mpegts_flags latm"),
     recipe("aac_51", "scale=64:64,fps=25", "-c:v mpeg2video -c:a aac -ac 6"),
     recipe("mp2", "scale=64:64,fps=25", "-c:v mpeg2video -c:a mp2 -ac 2 -b:a 192k"),
@@ -179,6 +194,8 @@ pub(crate) const AUDIO: [Recipe; 8] = [
     recipe("ac3", "scale=64:64,fps=25", "-c:v mpeg2video -c:a ac3 -ac 2 -b:a 192k"),
     recipe("ac3_51", "scale=64:64,fps=25", "-c:v mpeg2video -c:a ac3 -ac 6 -b:a 448k"),
     recipe("eac3_51", "scale=64:64,fps=25", "-c:v mpeg2video -c:a eac3 -ac 6 -b:a 384k"),
+    whole_packets("s302m", "-c:v mpeg2video -c:a s302m -strict -2 -ac 2 -sample_fmt s16"),
+    whole_packets("s302m_24", "-c:v mpeg2video -c:a s302m -strict -2 -ac 6 -sample_fmt s32"),
 ];
 
 /// A programme with everything that the detectors look for, and what looks like it: black with and without a logo, a

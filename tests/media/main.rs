@@ -6,6 +6,9 @@
 #![allow(clippy::print_stderr, reason = "what is skipped must be seen")]
 
 mod clips;
+mod content;
+mod day;
 mod metadata;
 mod pictures;
 mod quality;
+mod sound;

@@ -1,8 +1,12 @@
 //! Black, frozen and silent spans, and loudness, against ffmpeg's filters.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 
+use anabranch::media::boundary::{Before, Edge, Turn, prove};
+use anabranch::media::headers::Entry;
 use anabranch::media::quality::{Black, Freeze, Loudness, Silence, Span};
 use anabranch::media::{Decoder, Frame, Headers, KeyFrames, SoundDecoder};
 use anabranch::proto::mpegts::demux::AccessUnit;
@@ -11,7 +15,7 @@ use anabranch::units::Ticks90k;
 use crate::clips::{self, PROGRAMME};
 
 #[test]
-fn spans_are_those_of_ffmpeg_within_a_frame() {
+pub(crate) fn spans_are_those_of_ffmpeg_within_a_frame() {
     for recipe in &PROGRAMME {
         let Some(path) = clips::made(recipe) else { return };
         let log = filtered(&path, &["-vf", "blackdetect,freezedetect", "-af", "silencedetect"]);
@@ -24,6 +28,63 @@ fn spans_are_those_of_ffmpeg_within_a_frame() {
         agree("silent", &silent, &spans(&log, "silence_start: ", "silence_end: "), MILLISECOND_90K);
         assert_eq!(silent.len(), 3);
     }
+}
+
+#[test]
+fn edges_are_proven_to_the_picture_by_the_groups_around_them() {
+    for recipe in &PROGRAMME {
+        let Some(path) = clips::made(recipe) else { return };
+        let log = filtered(&path, &["-vf", "blackdetect=d=0.04,freezedetect=d=0.2", "-an"]);
+        let (_, units) = clips::units(&path);
+        let units: Vec<_> = units.into_iter().filter(|unit| unit.codec.is_video()).collect();
+        let mut edges = BTreeMap::<_, Edge>::new();
+        let (mut earlier, mut before) = ((0, Before::default()), Before::default());
+        for group in groups(&units) {
+            let mut proof = prove(&units[group.clone()], before).unwrap();
+            let at_end = proof.at_end;
+            // What begins with the group may have begun before it, so the one before it is asked as well.
+            if proof.edges.iter().any(|edge| edge.after.is_none()) {
+                proof = prove(&units[earlier.0..group.end], earlier.1).unwrap();
+                assert_eq!(proof.at_end, at_end);
+            }
+            (earlier, before) = ((group.start, before), at_end);
+            let exact = proof.edges.iter().filter(|edge| edge.after.is_some());
+            edges.extend(exact.map(|edge| ((edge.turn as u8, edge.at), *edge)));
+        }
+        let all = |turn| edges.values().filter(move |edge: &&Edge| edge.turn == turn).collect::<Vec<_>>();
+        let pairs = |begins: Turn, ends| -> Vec<Span> {
+            let ends = all(ends);
+            let spans = all(begins).into_iter().filter_map(|begin| {
+                let end = ends.iter().find(|end| end.at > begin.at)?;
+                Some(Span { start: begin.at, end: end.at })
+            });
+            spans.collect()
+        };
+        let black = pairs(Turn::BlackBegins, Turn::BlackEnds);
+        agree("black", &black, &spans(&log, "black_start:", "black_end:")[..black.len()], FRAME_90K);
+        assert!(black.len() >= 3, "{black:?}");
+        let long = |span: &Span| span.end.0 - span.start.0 >= 18_000;
+        let frozen: Vec<_> = pairs(Turn::FreezeBegins, Turn::FreezeEnds).into_iter().filter(long).collect();
+        agree("frozen", &frozen, &spans(&log, "freeze_start: ", "freeze_end: "), FRAME_90K);
+        assert!(frozen.len() >= 2, "{frozen:?}");
+        for edge in edges.values() {
+            assert_eq!(edge.after.map(|after| edge.at.0 - after.0), Some(FRAME_90K), "{edge:?}");
+        }
+    }
+}
+
+/// From each key frame to the next one and what is shown before that, as the watch passes them.
+fn groups(units: &[AccessUnit]) -> Vec<Range<usize>> {
+    let mut headers = Headers::new(units[0].codec);
+    let is_entry = |unit| headers.read(unit).unwrap().entry != Entry::None;
+    let entries: Vec<bool> = units.iter().map(is_entry).collect();
+    let starts: Vec<usize> = (0..units.len()).filter(|&at| entries[at]).collect();
+    let closing = |start: usize| {
+        let leading = units[start + 1..].iter().take_while(|unit| unit.pts < units[start].pts).count();
+        start + 1 + leading
+    };
+    let ends = starts.iter().skip(1).map(|&start| closing(start)).chain([units.len()]);
+    starts.iter().zip(ends).map(|(&start, end)| start..end).collect()
 }
 
 #[test]
@@ -97,7 +158,7 @@ fn listen(units: &[AccessUnit]) -> (Vec<Span>, Loudness) {
     (spans, loudness)
 }
 
-fn agree(what: &str, found: &[Span], expected: &[Span], tolerance: u64) {
+pub(crate) fn agree(what: &str, found: &[Span], expected: &[Span], tolerance: u64) {
     let near = |found: Ticks90k, expected: Ticks90k| found.0.abs_diff(expected.0) <= tolerance;
     let all = found
         .iter()
@@ -107,7 +168,7 @@ fn agree(what: &str, found: &[Span], expected: &[Span], tolerance: u64) {
 }
 
 /// What a filter says on the standard error output, with times as they are in the file.
-fn filtered(path: &Path, filters: &[&str]) -> String {
+pub(crate) fn filtered(path: &Path, filters: &[&str]) -> String {
     let output = Command::new("ffmpeg")
         .args(["-hide_banner", "-nostats", "-nostdin", "-copyts", "-i"])
         .arg(path)
@@ -119,7 +180,7 @@ fn filtered(path: &Path, filters: &[&str]) -> String {
 }
 
 /// Spans that have both a start and an end in the log.
-fn spans(log: &str, start: &str, end: &str) -> Vec<Span> {
+pub(crate) fn spans(log: &str, start: &str, end: &str) -> Vec<Span> {
     let times = |key: &str| -> Vec<Ticks90k> {
         let places = log.match_indices(key).map(|(at, _)| number_after(&log[at..], key));
         places.map(|seconds| Ticks90k((seconds * 90_000.0).round() as u64)).collect()
@@ -127,11 +188,11 @@ fn spans(log: &str, start: &str, end: &str) -> Vec<Span> {
     times(start).into_iter().zip(times(end)).map(|(start, end)| Span { start, end }).collect()
 }
 
-fn number_after(text: &str, key: &str) -> f64 {
+pub(crate) fn number_after(text: &str, key: &str) -> f64 {
     let rest = &text[text.find(key).unwrap() + key.len()..];
     let word = rest.split_whitespace().next().unwrap();
     word.parse().unwrap_or_else(|_| panic!("{key} {word}"))
 }
 
 const FRAME_90K: u64 = 3_600;
-const MILLISECOND_90K: u64 = 90;
+pub(crate) const MILLISECOND_90K: u64 = 90;

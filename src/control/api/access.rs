@@ -114,7 +114,7 @@ pub(super) async fn guard(State(app): State<Shared>, request: Request, next: Nex
             response
         }
     };
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 

@@ -26,7 +26,9 @@ pub(super) struct EventBody {
     id: i64,
     /// Whose.
     flow_id: String,
-    /// Stable name for programs.
+    /// Stable name for programs. Of pictures and sound: `black_detected`, `black_ended`, `frozen_detected`, `frozen_ended`,
+    /// `silent_detected`, `silent_ended`, `video_missing`, `video_back`, `audio_missing`, `audio_back`, `metadata_changed`,
+    /// `watch_stretched`, `watch_restored`, `decoder_restarted`.
     #[serde(rename = "type")]
     type_name: String,
     /// Sentence for people.

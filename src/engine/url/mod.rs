@@ -3,17 +3,17 @@
 mod rist;
 mod rtmp;
 mod srt;
+mod test_signal;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint, TestSignal};
+use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint};
 use crate::adapters::{Host, HostPort, Interface, LEGS_MAX, LegConfig, SocketOptions, rtp, udp};
 use crate::proto::fec::{Matrix, MatrixError};
-use crate::proto::mpegts::{generator, picture};
 use crate::proto::rtp::{HeaderMode, PayloadTypes, ReceiverConfig, SenderConfig};
-use crate::units::{Bitrate, DataSize};
+use crate::units::DataSize;
 
 /// Why a URL is no source or output. The text is one line with what was given, what is allowed, and the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,7 +113,7 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
         "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse_source(&parts)?))),
         "rist" => Ok(SourceEndpoint::Rist(Box::new(rist::parse_source(&parts)?))),
         "rtmp" => Ok(SourceEndpoint::Rtmp(Box::new(rtmp::parse_source(&parts)?))),
-        "test" => parts.test_source().map(SourceEndpoint::Test),
+        "test" => test_signal::parse(&parts).map(|test| SourceEndpoint::Test(Box::new(test))),
         _ => Err(UrlError::Scheme {
             given: shown.clone(),
             allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://, test:",
@@ -254,29 +254,6 @@ impl<'url> Parts<'url> {
         let (host, port) = rest.rsplit_once(':').ok_or_else(|| self.address_error("port missing"))?;
         let port = port.parse::<u16>().ok().filter(|port| *port != 0);
         Ok((host, port.ok_or_else(|| self.address_error("port wrong"))?))
-    }
-
-    fn test_source(&self) -> Result<TestSignal, UrlError> {
-        let is_picture = match self.rest.trim_start_matches('/') {
-            "" | "bars" => false,
-            "picture" => true,
-            _ => return Err(UrlError::Scheme { given: self.url.into(), allowed: "test:, test:bars or test:picture" }),
-        };
-        let mut query = self.query(if is_picture { &["rate"] } else { &["pkt_size", "rate"] })?;
-        let rate = query.take("rate").unwrap_or_else(|| TEST_RATE.into());
-        let parsed = rate.parse::<Bitrate>().ok();
-        if is_picture {
-            let config = parsed.and_then(|rate| picture::Config::new(rate).ok());
-            let error = || query.value_error("rate", &rate, "a bit rate from 1M to 10G, as 20M");
-            return config.map(TestSignal::Picture).ok_or_else(error);
-        }
-        let size = query.number("pkt_size", 188, 7 * 188)?.unwrap_or(7 * 188);
-        let parsed = parsed.and_then(|rate| generator::Config::new(rate, size / 188).ok());
-        match parsed {
-            Some(config) if size % 188 == 0 => Ok(TestSignal::Numbers(config)),
-            Some(_) => Err(query.value_error("pkt_size", &size.to_string(), "188 times 1 to 7, as 1316")),
-            None => Err(query.value_error("rate", &rate, "a bit rate from 250k to 10G, as 20M")),
-        }
     }
 }
 
@@ -456,9 +433,6 @@ impl Query<'_> {
     }
 }
 
-/// What `test:` sends unless told otherwise.
-const TEST_RATE: &str = "10M";
-
 /// Reads a time that an output may hold packets back: `2ms`, `500us`, or plain milliseconds.
 #[must_use]
 pub fn parse_coalesce(text: &str) -> Option<Duration> {
@@ -592,20 +566,5 @@ mod tests {
         assert!(
             parse_output("udp://10.0.0.9:5004?leg=10.0.0.1:1").unwrap_err().to_string().contains("unknown key leg")
         );
-    }
-
-    #[test]
-    fn the_test_source_takes_a_rate() {
-        let SourceEndpoint::Test(TestSignal::Numbers(config)) = parse_source("test:bars?rate=20M").unwrap() else {
-            unreachable!("a test source");
-        };
-        assert_eq!(Ok(config), generator::Config::new(Bitrate::from_bps(20_000_000), 7));
-        assert!(parse_source("test:bars?rate=0").is_err());
-        let picture = parse_source("test:picture?rate=5M").unwrap();
-        let config = picture::Config::new(Bitrate::from_bps(5_000_000)).unwrap();
-        assert_eq!(picture, SourceEndpoint::Test(TestSignal::Picture(config)));
-        for wrong in ["test:picture?rate=999k", "test:picture?pkt_size=188", "test:card"] {
-            assert!(parse_source(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -46,10 +46,27 @@ struct Sequence {
     /// `delta_pic_order_always_zero_flag` is not set, for order type 1.
     order_deltas: bool,
     frames_only: bool,
+    /// `mb_adaptive_frame_field_flag`.
+    adaptive: bool,
+    /// Of a frame.
+    macroblocks: u32,
     width: u32,
     height: u32,
     vui: Vui,
     timing: PictureTiming,
+}
+
+/// What the slices of a sequence look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::media) struct Layout {
+    /// Its `seq_parameter_set_id`.
+    pub(in crate::media) sequence: u8,
+    pub(in crate::media) frame_number_bits: u32,
+    pub(in crate::media) order_bits: Option<u32>,
+    pub(in crate::media) order_deltas: bool,
+    pub(in crate::media) frames_only: bool,
+    pub(in crate::media) adaptive: bool,
+    pub(in crate::media) macroblocks: u32,
 }
 
 /// How picture timing SEI messages are laid out.
@@ -64,6 +81,8 @@ struct PictureTiming {
 #[derive(Debug, Default)]
 struct Unit {
     idr: bool,
+    /// `nal_ref_idc` of a slice is not zero.
+    reference: bool,
     recovery: Option<u16>,
     /// `pic_struct`.
     structure: Option<u8>,
@@ -84,6 +103,7 @@ impl Reader {
             let [header, body @ ..] = nal else { continue };
             match header & 0x1f {
                 SLICE | SLICE_IDR => {
+                    unit.reference |= header & 0x60 != 0;
                     let slice =
                         self.read_slice(&unescape(&body[..body.len().min(SLICE_BYTES)]), header & 0x1f, &mut unit);
                     seen.keep(slice);
@@ -128,7 +148,7 @@ impl Reader {
                 None => Entry::None,
             };
             let structure = if unit.fields == 1 { Structure::Field } else { Structure::Frame };
-            seen.picture = Some(Picture { entry, structure });
+            seen.picture = Some(Picture { entry, structure, reference: unit.reference });
             self.field_order = self.order_of(unit).or(self.field_order);
         }
         seen.format = self.active_sequence().map(|sequence| sequence.format(self.field_order));
@@ -236,6 +256,21 @@ pub(in crate::media) fn sizes(bytes: &[u8]) -> impl Iterator<Item = (u32, u32)> 
     sequences.map(|(_, sequence)| (sequence.width, sequence.height))
 }
 
+/// How slices are laid out after the last sequence parameter set in `bytes` that can be read.
+pub(in crate::media) fn layout(bytes: &[u8]) -> Option<Layout> {
+    let bodies = Units::new(bytes).filter_map(|nal| nal.split_first().filter(|(header, _)| **header & 0x1f == SPS));
+    let (id, sequence) = bodies.filter_map(|(_, body)| read_sequence(&unescape(body)).ok()).last()?;
+    Some(Layout {
+        sequence: id,
+        frame_number_bits: sequence.frame_number_bits,
+        order_bits: sequence.order_bits,
+        order_deltas: sequence.order_deltas,
+        frames_only: sequence.frames_only,
+        adaptive: sequence.adaptive,
+        macroblocks: sequence.macroblocks,
+    })
+}
+
 fn profile_name(profile: u8, constraints: u8) -> Option<&'static str> {
     let intra = constraints & 0x10 != 0;
     Some(match profile {
@@ -297,9 +332,7 @@ fn read_sequence(body: &[u8]) -> Result<(u8, Sequence), HeaderError> {
     bits.skip(1)?; // gaps_in_frame_num_value_allowed_flag
     let (across, down) = (bits.ue_max(SIDE_PIXELS_MAX / 16)? + 1, bits.ue_max(SIDE_PIXELS_MAX / 16)? + 1);
     let frames_only = bits.flag()?;
-    if !frames_only {
-        bits.skip(1)?; // mb_adaptive_frame_field_flag
-    }
+    let adaptive = !frames_only && bits.flag()?;
     bits.skip(1)?; // direct_8x8_inference_flag
     let field_factor = if frames_only { 1 } else { 2 };
     let (width, height) = read_crop(&mut bits, across * 16, down * 16 * field_factor, chroma, field_factor)?;
@@ -315,6 +348,8 @@ fn read_sequence(body: &[u8]) -> Result<(u8, Sequence), HeaderError> {
         order_bits,
         order_deltas,
         frames_only,
+        adaptive,
+        macroblocks: across * down * field_factor,
         width,
         height,
         vui,

@@ -88,7 +88,7 @@ impl Reader {
             }
             let fields = self.active_sequence().is_some_and(|sequence| sequence.fields);
             let structure = if fields && pictures == 1 { Structure::Field } else { Structure::Frame };
-            seen.picture = Some(Picture { entry, structure });
+            seen.picture = Some(Picture { entry, structure, reference: true });
             self.field_order = self.order_of(timing).or(self.field_order);
         }
         seen.format = self.active_sequence().and_then(|sequence| sequence.format(self.field_order));

@@ -12,8 +12,10 @@ mod vui;
 
 use std::fmt;
 
-pub(super) use self::h264::sizes as h264_sizes;
+pub(super) use self::ac3::{frames as ac3_frames, read as read_ac3};
+pub(super) use self::h264::{Layout as H264Layout, layout as h264_layout, sizes as h264_sizes};
 pub(super) use self::mpeg_audio::frames as mpeg_audio_frames;
+use super::s302m;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
 
 /// Why a header could not be read.
@@ -165,6 +167,8 @@ pub struct Picture {
     pub entry: Entry,
     /// Which part of a frame it is.
     pub structure: Structure,
+    /// Others may be predicted from it.
+    pub reference: bool,
 }
 
 /// Where a decoder may start.
@@ -177,7 +181,7 @@ pub enum Entry {
     Key,
     /// Here, and the picture so many frames later is whole.
     Recovery {
-        /// How many; 0 for this very picture.
+        /// How many that others are predicted from; 0 for this very picture.
         frames: u16,
     },
 }
@@ -217,7 +221,9 @@ impl Headers {
             Codec::H264 => Reader::H264(Box::default()),
             Codec::Hevc => Reader::Hevc(Box::default()),
             Codec::Mpeg1Video | Codec::Mpeg2Video => Reader::MpegVideo(mpeg_video::Reader::default()),
-            Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 => Reader::Audio,
+            Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m => {
+                Reader::Audio
+            }
         };
         Self { reader, video: None, audio: None, malformed: 0 }
     }
@@ -264,6 +270,7 @@ impl Headers {
             Codec::AacLatm => aac::read_loas(&unit.bytes),
             Codec::MpegAudio => mpeg_audio::read(&unit.bytes),
             Codec::Ac3 | Codec::Eac3 => ac3::read(&unit.bytes),
+            Codec::Smpte302m => s302m::read(&unit.bytes),
             Codec::Mpeg1Video | Codec::Mpeg2Video | Codec::H264 | Codec::Hevc => return,
         };
         match format {
@@ -297,7 +304,7 @@ impl Seen {
 /// # Panics
 /// If a size is beyond what is allowed.
 pub fn check_any_bytes(bytes: &[u8]) {
-    for codec in ALL_CODECS {
+    for codec in Codec::ALL {
         let mut headers = Headers::new(codec);
         let (first, second) = bytes.split_at(bytes.len() / 2);
         for part in [bytes, first, second] {
@@ -327,18 +334,6 @@ const fn reduced(first: u32, second: u32) -> Option<(u32, u32)> {
 
 /// Longest side of a picture that is believed: level 6.2 of H.264 and HEVC allows up to 16888.
 const SIDE_PIXELS_MAX: u32 = 16_888;
-
-const ALL_CODECS: [Codec; 9] = [
-    Codec::Mpeg1Video,
-    Codec::Mpeg2Video,
-    Codec::H264,
-    Codec::Hevc,
-    Codec::Aac,
-    Codec::AacLatm,
-    Codec::MpegAudio,
-    Codec::Ac3,
-    Codec::Eac3,
-];
 
 #[cfg(test)]
 mod tests {
@@ -370,7 +365,7 @@ mod tests {
     fn first_pictures_are_entries() {
         for (codec, bytes) in [(Codec::H264, MBAFF), (Codec::Hevc, HEVC), (Codec::Mpeg2Video, MPEG2)] {
             let picture = Headers::new(codec).read(&unit(codec, bytes)).unwrap();
-            assert_eq!(picture, Picture { entry: Entry::Key, structure: Structure::Frame }, "{codec}");
+            assert_eq!((picture.entry, picture.structure), (Entry::Key, Structure::Frame), "{codec}");
         }
     }
 

@@ -38,7 +38,7 @@ struct Extension {
 impl Reader {
     pub(super) fn read(&mut self, bytes: &[u8]) -> Seen {
         let mut seen = Seen::default();
-        let (mut pictures, mut fields, mut intra, mut first_intra) = (0, 0, false, false);
+        let (mut pictures, mut fields, mut first_intra) = (0, 0, false);
         for unit in Units::new(bytes) {
             let [code, body @ ..] = unit else { continue };
             match *code {
@@ -54,7 +54,7 @@ impl Reader {
                 }
                 // temporal_reference, then picture_coding_type: 1 is intra.
                 PICTURE => {
-                    intra = Bits::new(body).take(13).is_ok_and(|bits| bits & 7 == 1);
+                    let intra = Bits::new(body).take(13).is_ok_and(|bits| bits & 7 == 1);
                     first_intra |= intra && pictures == 0;
                     pictures += 1;
                 }
@@ -67,10 +67,10 @@ impl Reader {
             self.format = seen.keep(built).or_else(|| self.format.take());
         }
         if pictures > 0 {
-            // An intra field and the field predicted from it make a frame that can be decoded, yet not by us.
-            let entry = if first_intra && intra { Entry::Key } else { Entry::None };
+            // The second field may be predicted from the first.
+            let entry = if first_intra { Entry::Key } else { Entry::None };
             let structure = if fields == 1 { Structure::Field } else { Structure::Frame };
-            seen.picture = Some(Picture { entry, structure });
+            seen.picture = Some(Picture { entry, structure, reference: true });
         }
         seen.format = self.format.clone();
         seen

@@ -17,7 +17,8 @@ pub(super) struct Coding<'a> {
     pub(super) dc_precision: u32,
     pub(super) table_one: bool,
     pub(super) scan: &'static [u8; 64],
-    pub(super) weights: &'a [[u8; 64]; 2],
+    /// Of intra and of other blocks, each for luma and colour.
+    pub(super) weights: &'a [[[u8; 64]; 2]; 2],
     /// DC coefficients of the blocks before, for each plane.
     pub(super) predictors: [i32; 3],
 }
@@ -53,10 +54,6 @@ impl<'a> BitReader<'a> {
         bits
     }
 
-    pub(super) const fn put_back(&mut self, count: usize) {
-        self.at -= count;
-    }
-
     /// `macroblock_address_increment` with its escapes (table B.1): at least 1.
     pub(super) fn address_increment(&mut self) -> Result<usize, DecodeError> {
         let mut sum = 0;
@@ -88,20 +85,32 @@ impl<'a> BitReader<'a> {
         Ok(sum + value)
     }
 
-    /// `motion_code` (table B.10): whether it is another than zero.
-    pub(super) fn skip_motion_code(&mut self) -> bool {
-        let length = match self.peek(10) {
-            512.. => 1,
-            256.. => 3,
-            128.. => 4,
-            64.. => 5,
-            48.. => 7,
-            24.. => 8,
-            18.. => 10,
-            _ => 11,
+    /// `motion_code` (table B.10).
+    pub(super) fn motion_code(&mut self) -> Result<i32, DecodeError> {
+        let bits = self.peek(10);
+        let (length, size) = match bits {
+            512.. => (1, 0),
+            256.. => (3, 1),
+            128.. => (4, 2),
+            64.. => (5, 3),
+            48.. => (7, 4),
+            24.. => (8, 10 - (bits >> 3)),
+            18.. => (10, 19 - (bits >> 1)),
+            12.. => (11, 28 - bits),
+            _ => return Err(DecodeError::Damaged("no code of a vector")),
         };
-        self.at += length;
-        length > 1
+        // The last bit is the sign.
+        let negative = length > 1 && self.peek(length) & 1 == 1;
+        self.at += length as usize;
+        Ok(if negative { -(size as i32) } else { size as i32 })
+    }
+
+    /// `dmvector` (table B.11).
+    pub(super) fn dual_prime(&mut self) -> i32 {
+        if self.take(1) == 0 {
+            return 0;
+        }
+        if self.take(1) == 0 { 1 } else { -1 }
     }
 
     /// `dct_dc_size` and the difference that it is the size of (tables B.12 and B.13).
@@ -129,22 +138,41 @@ impl<'a> BitReader<'a> {
     }
 }
 
-/// Decodes a block of `plane` to samples.
+impl Coding<'_> {
+    /// DC coefficients are not predicted any more.
+    pub(super) const fn reset(&mut self) {
+        self.predictors = [1 << (7 + self.dc_precision); 3];
+    }
+}
+
+/// Samples, or what is added to those that were predicted; row by row.
+pub(super) type Residual = [[i32; 8]; 8];
+
+/// Decodes a block of `plane`.
 pub(super) fn decode_block(
     bits: &mut BitReader<'_>,
     coding: &mut Coding<'_>,
     plane: usize,
     scale: i32,
-) -> Result<[u8; 64], DecodeError> {
-    let weights = &coding.weights[plane.min(1)];
-    let predictor = &mut coding.predictors[plane];
-    *predictor = (*predictor + bits.dc_difference(plane == 0)).clamp(-4_096, 4_095);
+    intra: bool,
+) -> Result<Residual, DecodeError> {
+    let weights = &coding.weights[usize::from(!intra)][plane.min(1)];
     let mut block = [0_i32; 64];
-    block[0] = *predictor << (3 - coding.dc_precision);
-    let table = if coding.table_one { &TABLE_ONE } else { &TABLE_ZERO };
-    let (mut index, mut sum) = (0, block[0]);
+    let (mut place_of_last, mut sum) = (None, 0);
+    if intra {
+        let predictor = &mut coding.predictors[plane];
+        *predictor = (*predictor + bits.dc_difference(plane == 0)).clamp(-4_096, 4_095);
+        block[0] = *predictor << (3 - coding.dc_precision);
+        (place_of_last, sum) = (Some(0), block[0]);
+    }
+    let table = if intra && coding.table_one { &TABLE_ONE } else { &TABLE_ZERO };
     loop {
-        let (code, length) = table.find(bits.peek(16) as u16);
+        // There is always a first coefficient, so that the code of the end means another one (7.2.2.2).
+        let (code, length) = if place_of_last.is_none() && bits.peek(1) == 1 {
+            (Code::Coefficient { run: 0, level: 1 }, 1)
+        } else {
+            table.find(bits.peek(16) as u16)
+        };
         bits.at += usize::from(length);
         let (run, level) = match code {
             Code::End => break,
@@ -155,12 +183,14 @@ pub(super) fn decode_block(
             Code::Escape => (bits.take(6) as usize, escaped_level(bits, coding.mpeg1)),
             Code::None => return Err(DecodeError::Damaged("no code of a coefficient")),
         };
-        index += run + 1;
+        let index = place_of_last.map_or(0, |last| last + 1) + run;
+        place_of_last = Some(index);
         let Some(&place) = coding.scan.get(index) else {
             return Err(DecodeError::Damaged("more coefficients than a block has"));
         };
         let place = usize::from(place);
-        let mut value = level * i32::from(weights[place]) * scale / 16;
+        let doubled = if intra { 2 * level } else { 2 * level + level.signum() };
+        let mut value = doubled * i32::from(weights[place]) * scale / 32;
         if coding.mpeg1 && value & 1 == 0 {
             value -= value.signum(); // 11172-2 2.4.4.1: even values move towards zero
         }
@@ -187,7 +217,7 @@ fn escaped_level(bits: &mut BitReader<'_>, mpeg1: bool) -> i32 {
 }
 
 /// Annex A, in single precision: some rows and columns are empty, so by coefficient.
-fn inverse_transform(block: &[i32; 64]) -> [u8; 64] {
+fn inverse_transform(block: &[i32; 64]) -> Residual {
     let mut rows = [[0_f32; 8]; 8];
     for (row, coefficients) in rows.iter_mut().zip(block.as_chunks::<8>().0) {
         for (&coefficient, basis) in coefficients.iter().zip(&BASIS) {
@@ -207,13 +237,7 @@ fn inverse_transform(block: &[i32; 64]) -> [u8; 64] {
             }
         }
     }
-    let mut out = [0; 64];
-    for (out, samples) in out.as_chunks_mut::<8>().0.iter_mut().zip(&samples) {
-        for (out, sample) in out.iter_mut().zip(samples) {
-            *out = (sample + 0.5).floor().clamp(0.0, 255.0) as u8;
-        }
-    }
-    out
+    samples.map(|row| row.map(|sample| (sample + 0.5).floor() as i32))
 }
 
 /// `C(u) / 2 * cos((2 x + 1) u pi / 16)` by `u`, then `x`.
@@ -264,9 +288,18 @@ mod tests {
     }
 
     #[test]
+    fn codes_of_vectors_are_those_of_the_table() {
+        let code = |bits: u16| BitReader::new(&(bits << 5).to_be_bytes()).motion_code().ok();
+        let codes =
+            [0b100_0000_0000, 0b010_0000_0000, 0b011_0000_0000, 0b000_0110_0000, 0b000_0010_1110, 0b000_0001_1001];
+        assert_eq!(codes.map(code), [Some(0), Some(1), Some(-1), Some(4), Some(-8), Some(-16)]);
+        assert_eq!(code(0b000_0001_0111), None);
+    }
+
+    #[test]
     fn a_block_of_one_coefficient_is_flat() {
         let mut block = [0; 64];
         block[0] = 8 * 100;
-        assert_eq!(inverse_transform(&block), [100; 64]);
+        assert_eq!(inverse_transform(&block), [[100; 8]; 8]);
     }
 }

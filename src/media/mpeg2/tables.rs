@@ -1,4 +1,4 @@
-//! Codes, scans and weights of MPEG-2 intra pictures (13818-2 clause 7 and annex B).
+//! Codes, scans and weights of MPEG-2 video (13818-2 clause 7 and annex B).
 
 /// What a code of a coefficient says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +134,12 @@ pub(super) const DEFAULT_WEIGHTS: [u8; 64] = [
     34, 37, 40, 22, 26, 27, 29, 32, 35, 40, 48, 26, 27, 29, 32, 35, 40, 48, 58, 26, 27, 29, 34, 38, 46, 56, 69, 27, 29,
     35, 38, 46, 56, 69, 83,
 ];
+/// `coded_block_pattern` in the order of its codes, from `111` to `0000 0000 1` (table B.9).
+pub(super) const BLOCK_PATTERNS: [u8; 64] = [
+    60, 4, 8, 16, 32, 12, 48, 20, 40, 28, 44, 52, 56, 1, 61, 2, 62, 24, 36, 3, 63, 5, 9, 17, 33, 6, 10, 18, 34, 7, 11,
+    19, 35, 13, 49, 21, 41, 14, 50, 22, 42, 15, 51, 23, 43, 25, 37, 26, 38, 29, 45, 53, 57, 30, 46, 54, 58, 31, 47, 55,
+    59, 27, 39, 0,
+];
 /// `quantiser_scale` for `q_scale_type` 1 (table 7-6).
 pub(super) const NON_LINEAR_SCALE: [u8; 32] = [
     0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 22, 24, 28, 32, 36, 40, 44, 48, 52, 56, 64, 72, 80, 88, 96, 104,
@@ -157,7 +163,7 @@ mod tests {
                 assert!(length <= 8 || (code as u32) << (16 - length) < 1_024, "{code} is found");
             }
         }
-        for scan in [ZIGZAG, ALTERNATE] {
+        for scan in [ZIGZAG, ALTERNATE, BLOCK_PATTERNS] {
             let mut places = scan.to_vec();
             places.sort_unstable();
             assert!(places.into_iter().eq(0..64));

@@ -320,7 +320,7 @@ const fn carried(codec: TsCodec) -> Option<Codec> {
         TsCodec::Aac => Some(Codec::Aac),
         TsCodec::Ac3 => Some(Codec::Ac3),
         TsCodec::Eac3 => Some(Codec::Eac3),
-        TsCodec::Mpeg1Video | TsCodec::Mpeg2Video | TsCodec::AacLatm | TsCodec::MpegAudio => None,
+        TsCodec::Mpeg1Video | TsCodec::Mpeg2Video | TsCodec::AacLatm | TsCodec::MpegAudio | TsCodec::Smpte302m => None,
     }
 }
 

@@ -1,24 +1,30 @@
 //! MPEG transport stream (ISO/IEC 13818-1, here "13818-1"; tables of DVB from EN 300 468, limits from ETSI TR 101 290).
 //!
 //! [`TsPacket`] reads and writes the 188-byte packet, [`psi`] writes PAT and PMT, [`mux`] makes streams of access units,
-//! [`generator`] and [`picture`] are constant-rate test streams as cores without sockets. [`Scanner`] looks at a stream
+//! [`generator`] and [`picture`] are constant-rate test streams as cores without sockets, [`faults`] spoils them. [`Scanner`] looks at a stream
 //! that passes by: [`Sync`] finds the packets, [`section`] and [`table`] read the tables that make up [`Programs`],
-//! [`PesHeader`] and [`PcrMeter`] the times; [`analysis`] says what is wrong. Nothing here changes a stream that passes
+//! [`PesHeader`] and [`PcrMeter`] the times; [`analysis`] says what is wrong, and [`entry`] where a decoder may begin. Nothing here changes a stream that passes
 //! through the engine: only what the engine makes itself, or looks at, goes through these types.
 
 pub mod analysis;
 #[cfg(any(test, fuzzing))]
 mod check;
 pub mod demux;
+pub mod entry;
+pub mod faults;
 pub mod generator;
 pub mod mux;
 mod packet;
 mod pcr;
 mod pes;
 pub mod picture;
+mod pid_set;
 mod programs;
 pub mod psi;
+#[cfg(test)]
+mod references;
 mod scanner;
+pub mod scte35;
 pub mod section;
 mod stream;
 mod sync;

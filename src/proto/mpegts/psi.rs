@@ -30,7 +30,7 @@ impl Pat<'_> {
             section.extend(program.to_be_bytes());
             section.extend((0xe000 | pid.value()).to_be_bytes());
         }
-        finish(section)
+        finish(section, 0xb000)
     }
 }
 
@@ -62,7 +62,7 @@ impl Pmt<'_> {
             section.extend((0xe000 | pid.value()).to_be_bytes());
             section.extend(NO_DESCRIPTORS);
         }
-        finish(section)
+        finish(section, 0xb000)
     }
 }
 
@@ -95,19 +95,25 @@ pub fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// The eight bytes that all tables begin with (13818-1 2.4.4.3); the length is filled in by [`finish`].
-fn start(table_id: u8, table_id_extension: u16, version: u8) -> Section {
+pub(super) fn start(table_id: u8, table_id_extension: u16, version: u8) -> Section {
     let [high, low] = table_id_extension.to_be_bytes();
     let version_and_current = 0xc0 | (version & 0x1f) << 1 | 0x01;
     Section::from_iter([table_id, 0, 0, high, low, version_and_current, 0, 0])
 }
 
-fn finish(mut section: Section) -> Section {
+/// Fills in the length, behind the four bits of `flags`, and adds the CRC.
+pub(super) fn finish(mut section: Section, flags: u16) -> Section {
     // section_length counts what follows it, the CRC included.
-    let length = (section.len() - 3 + 4) as u16;
-    section[1..3].copy_from_slice(&(0xb000 | length).to_be_bytes());
+    let length = section.len() - 3 + 4;
+    section[1..3].copy_from_slice(&length_field(flags, length));
     let crc = crc32(&section);
     section.extend(crc.to_be_bytes());
     section
+}
+
+/// Twelve bits of length behind four of flags.
+pub(super) const fn length_field(flags: u16, length: usize) -> [u8; 2] {
+    (flags | length as u16).to_be_bytes()
 }
 
 /// What a byte does to the CRC, and what it does with one to seven bytes behind it.

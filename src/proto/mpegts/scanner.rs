@@ -5,14 +5,17 @@ use crate::units::{Bitrate, Ticks27M, Time};
 use super::packet::{PCR_MODULUS_27M, Pid, TS_PACKET_BYTES};
 use super::pcr::{PcrMeter, PcrReading};
 use super::pes::PesHeader;
+use super::pid_set::PidSet;
 use super::programs::Programs;
 use super::psi::crc32;
+use super::scte35::{SpliceError, SpliceInfo, TABLE_ID_SPLICE_INFO};
 use super::section::{Assembler, LongSection, SectionError};
+use super::stream::Media;
 use super::sync::{Found, Sync, SyncStats};
 
 /// Follows a transport stream: synchronisation, continuity, clock references, tables, PES headers, rates.
 ///
-/// Memory: 16 KiB, some 150 bytes for each PID seen, up to 4 KiB for each with sections, 2 KiB for each with PCR; a hostile
+/// Memory: 18 KiB, some 150 bytes for each PID seen, up to 4 KiB for each with sections, 2 KiB for each with PCR; a hostile
 /// stream with all 8,192 PIDs makes 4 MiB of that, and no more.
 #[derive(Clone, Debug)]
 pub struct Scanner {
@@ -34,6 +37,10 @@ pub trait Observer {
         _section: Result<LongSection<'_>, SectionError>,
     ) {
     }
+
+    /// Splice information (SCTE 35), of a PID that a PMT names for it. It is no section of the long form and has been handed to
+    /// [`Observer::handle_section`] as such before.
+    fn handle_splice(&mut self, _now: Time, _pid: Pid, _splice: Result<SpliceInfo<'_>, SpliceError>) {}
 
     /// A PCR, and what it shows.
     fn handle_pcr(&mut self, _now: Time, _pid: Pid, _reading: &PcrReading) {}
@@ -141,6 +148,10 @@ struct Packets {
     index: Box<[u16; PIDS]>,
     pids: Vec<PidStats>,
     programs: Programs,
+    /// Whose payloads are sections: those of PMTs and cues, beside the ones that always are.
+    tables: PidSet,
+    /// Of these those with cues.
+    cues: PidSet,
     stats: ScannerStats,
     /// Of the current packet, in bytes since the start.
     position: u64,
@@ -158,6 +169,8 @@ impl Default for Scanner {
             index: Box::new([0; PIDS]),
             pids: Vec::new(),
             programs: Programs::default(),
+            tables: PidSet::default(),
+            cues: PidSet::default(),
             stats: ScannerStats::default(),
             position: 0,
             pcr_pids: 0,
@@ -429,6 +442,9 @@ impl Packets {
                 Err(error) => self.stats.crc_errors += u64::from(*error == SectionError::Crc),
             }
             observer.handle_section(now, seen.pid, table_id, section);
+            if table_id == TABLE_ID_SPLICE_INFO && self.cues.has(seen.pid) {
+                observer.handle_splice(now, seen.pid, SpliceInfo::parse(bytes));
+            }
         });
         if let Some(state) = self.pids.get_mut(place) {
             state.sections = Some(assembler);
@@ -486,8 +502,7 @@ impl Packets {
     #[cold]
     fn add(&mut self, pid: Pid, now: Time) -> usize {
         let mut state = PidStats::new(pid, now);
-        let is_pmt = self.programs.list().iter().any(|program| program.pmt_pid == pid);
-        state.sections = (is_pmt || has_tables(pid)).then(Box::default);
+        state.sections = (self.tables.has(pid) || has_tables(pid)).then(Box::default);
         self.pids.push(state);
         if let Some(place) = self.index.get_mut(usize::from(pid.value())) {
             *place = self.pids.len() as u16;
@@ -497,10 +512,16 @@ impl Packets {
 
     /// Which PIDs have sections may have changed.
     fn assign(&mut self) {
-        let programs = self.programs.list();
+        (self.tables, self.cues) = Default::default();
+        for program in self.programs.list() {
+            self.tables.insert(program.pmt_pid);
+        }
+        for stream in self.programs.streams().filter(|stream| stream.media == Media::Cue) {
+            self.cues.insert(stream.pid);
+            self.tables.insert(stream.pid);
+        }
         for state in &mut self.pids {
-            let is_pmt = programs.iter().any(|program| program.pmt_pid == state.pid);
-            if !is_pmt && !has_tables(state.pid) {
+            if !self.tables.has(state.pid) && !has_tables(state.pid) {
                 state.sections = None;
             } else if state.sections.is_none() {
                 state.sections = Some(Box::default());

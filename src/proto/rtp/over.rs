@@ -161,6 +161,10 @@ impl<C: Core> Core for Over<C> {
         self.below.patience()
     }
 
+    fn dropped(&self) -> u64 {
+        self.below.dropped()
+    }
+
     fn stats(&self) -> Stats {
         let below = self.below.stats();
         Stats {

@@ -612,6 +612,10 @@ impl Core for Caller {
         }
     }
 
+    fn dropped(&self) -> u64 {
+        self.connection().map_or(0, Connection::dropped)
+    }
+
     fn stats(&self) -> Stats {
         self.totals.stats(self.connection().into_iter())
     }

@@ -6,6 +6,13 @@ use crate::proto::mpegts::PcrReading;
 use crate::units::{Bitrate, Histogram, Time};
 
 /// Media Delivery Index of one interval of a second (RFC 4445 3).
+///
+/// With `S` the media bytes of each packet, `T` when it came within the interval and `MR` the media rate, the virtual buffer is
+/// `VB(i,pre) = sum(S of those before) - MR * T(i)` before packet `i` and `VB(i,post) = VB(i,pre) + S(i)` behind it, and the
+/// delay factor `DF = (max VB - min VB) / MR` (3.1, 3.2). The packet that comes when a second is over ends the interval: the
+/// buffer before it is the last that counts, so that a pause across the end is not lost. Media bytes are TS packets, null
+/// packets among them, as PCR's rate counts them. The media loss rate (3.3) is what is missing by sequence numbers where
+/// there are any, else by continuity counters; packets that were put in order before the bus are not lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Mdi {
     /// Delay factor: how much a receiver must buffer to play evenly, in time at the media rate. `None` while that rate is
@@ -35,20 +42,27 @@ impl MdiMeter {
         let start = *self.start.get_or_insert(now);
         let mut elapsed = now.since(start);
         if elapsed >= INTERVAL {
+            if let Some(rate) = self.media_rate.filter(|_| self.has_any) {
+                self.vb_min = self.vb_min.min(self.level(rate, elapsed));
+            }
             self.close(elapsed);
             self.start = Some(now);
             self.media_rate = media_rate();
             elapsed = Duration::ZERO;
         }
         let Some(rate) = self.media_rate else { return };
-        let drained = rate.as_bps() as f64 / 8.0 * elapsed.as_secs_f64();
         // Before and after the packet.
-        let pre = self.received_bytes as f64 - drained;
+        let pre = self.level(rate, elapsed);
         self.received_bytes += bytes;
-        let post = self.received_bytes as f64 - drained;
+        let post = self.level(rate, elapsed);
         (self.vb_min, self.vb_max) =
             if self.has_any { (self.vb_min.min(pre), self.vb_max.max(post)) } else { (pre, post) };
         self.has_any = true;
+    }
+
+    /// Of the virtual buffer, in bytes.
+    fn level(&self, rate: Bitrate, elapsed: Duration) -> f64 {
+        self.received_bytes as f64 - rate.as_bps() as f64 / 8.0 * elapsed.as_secs_f64()
     }
 
     pub(super) const fn lose(&mut self, ts_packets: u64) {
@@ -149,6 +163,48 @@ mod tests {
         }
         let delay = meter.last().unwrap().delay_factor.unwrap();
         assert!(delay.abs_diff(51 * MS) < 2 * MS, "{delay:?}");
+    }
+
+    #[test]
+    fn a_pause_across_the_end_of_an_interval_counts() {
+        let mut meter = MdiMeter::default();
+        for n in (0..1_950_u64).chain(2_050..2_100) {
+            meter.handle_packet(Time::from_ns(n * 1_000_000), 1_316, || Some(RATE));
+        }
+        let delay = meter.last().unwrap().delay_factor.unwrap();
+        assert!(delay.abs_diff(101 * MS) < 2 * MS, "{delay:?}");
+    }
+
+    /// The formulas of RFC 4445 3.1 and 3.2 word for word, over packets of any size at any time.
+    #[test]
+    fn the_delay_factor_is_that_of_the_formula() {
+        let mut seed = 7_u64;
+        let mut random = |max: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % max
+        };
+        let mut meter = MdiMeter::default();
+        // The first interval has no rate yet; the second begins with the packet at one second.
+        meter.handle_packet(Time::ZERO, 188, || Some(RATE));
+        let mut packets = vec![(1_000_000_000, 1_316)];
+        while packets.last().is_some_and(|(at, _)| *at < 2_000_000_000) {
+            let at = packets.last().unwrap().0 + random(4_000_000);
+            packets.push((at, 188 * (1 + random(7))));
+        }
+        packets.iter().for_each(|(at, bytes)| meter.handle_packet(Time::from_ns(*at), *bytes, || Some(RATE)));
+        let rate = RATE.as_bps() as f64 / 8.0;
+        let (_, packets) = packets.split_last().unwrap();
+        let mut levels = Vec::new();
+        for (i, (at, bytes)) in packets.iter().enumerate() {
+            let received: u64 = packets[..i].iter().map(|packet| packet.1).sum();
+            let pre = received as f64 - rate * (*at - 1_000_000_000) as f64 / 1e9;
+            levels.extend([pre, pre + *bytes as f64]);
+        }
+        let span = levels.iter().copied().fold(f64::MIN, f64::max) - levels.iter().copied().fold(f64::MAX, f64::min);
+        let delay = meter.last().unwrap().delay_factor.unwrap().as_secs_f64();
+        // What the last packet, which ends the interval, adds is its own wait.
+        assert!((delay - span / rate).abs() < 0.004, "{delay} {}", span / rate);
+        assert!(delay >= span / rate - 1e-9);
     }
 
     #[test]

@@ -9,7 +9,12 @@ use crate::proto::mpegts::Pid;
 use crate::units::Time;
 
 /// One indicator. Those of priority 1 say whether a stream can be decoded at all, of 2 what should be watched, of 3 what
-/// depends on the application. Not here: the buffer models (3.3, 3.9, 3.10).
+/// depends on the application.
+///
+/// Not here: the buffer models (3.3 Buffer_error, 3.9 Empty_buffer_error, 3.10 Data_delay_error). They follow each byte into the
+/// decoder's buffers (13818-1 2.4.2): at the moment that PCR gives it, which is known only where the rate is constant, and out
+/// again at a rate that depends on each stream's profile, level and HRD parameters, of which a transport stream need not say
+/// anything. What must be guessed would raise false alarms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Indicator {
     /// 1.1: two sync bytes in a row were wrong, and none are found again. Unknown where there never were any.
@@ -40,14 +45,23 @@ pub enum Indicator {
     CatError,
     /// 3.1: no NIT for 10 s, or another table on its PID. Unknown where there never was one; so with SDT, EIT and TDT.
     NitError,
+    /// 3.1b: a section of a NIT of another network did not come again for 10 s. Unknown where there never was one; so with the
+    /// others of other networks and streams.
+    NitOtherError,
     /// 3.2: sections of a table less than 25 ms apart.
     SiRepetitionError,
     /// 3.4a: a PID that no table refers to for 0.5 s.
     UnreferencedPid,
     /// 3.5a: no SDT for 2 s, or another table on its PID.
     SdtError,
-    /// 3.6a: no EIT for 2 s, or another table on its PID.
+    /// 3.5b: a section of an SDT of another stream did not come again for 10 s.
+    SdtOtherError,
+    /// 3.6a: no EIT of present or of following events for 2 s, or another table on its PID.
     EitError,
+    /// 3.6b: a section of an EIT of present and following events of another stream did not come again for 10 s.
+    EitOtherError,
+    /// 3.6c: of the EIT of a service only one of present and following events comes.
+    EitPfError,
     /// 3.7: RST sections less than 25 ms apart, or another table on its PID.
     RstError,
     /// 3.8: no TDT for 30 s, or another table on its PID.
@@ -56,7 +70,7 @@ pub enum Indicator {
 
 impl Indicator {
     /// All of them, in the order of TR 101 290.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::TsSyncLoss,
         Self::SyncByteError,
         Self::PatError,
@@ -71,10 +85,14 @@ impl Indicator {
         Self::PtsError,
         Self::CatError,
         Self::NitError,
+        Self::NitOtherError,
         Self::SiRepetitionError,
         Self::UnreferencedPid,
         Self::SdtError,
+        Self::SdtOtherError,
         Self::EitError,
+        Self::EitOtherError,
+        Self::EitPfError,
         Self::RstError,
         Self::TdtError,
     ];
@@ -97,12 +115,47 @@ impl Indicator {
             Self::PtsError => "pts_error",
             Self::CatError => "cat_error",
             Self::NitError => "nit_error",
+            Self::NitOtherError => "nit_other_error",
             Self::SiRepetitionError => "si_repetition_error",
             Self::UnreferencedPid => "unreferenced_pid",
             Self::SdtError => "sdt_error",
+            Self::SdtOtherError => "sdt_other_error",
             Self::EitError => "eit_error",
+            Self::EitOtherError => "eit_other_error",
+            Self::EitPfError => "eit_pf_error",
             Self::RstError => "rst_error",
             Self::TdtError => "tdt_error",
+        }
+    }
+
+    /// The number that TR 101 290 5.2 has for it.
+    #[must_use]
+    pub const fn number(self) -> &'static str {
+        match self {
+            Self::TsSyncLoss => "1.1",
+            Self::SyncByteError => "1.2",
+            Self::PatError => "1.3",
+            Self::ContinuityCountError => "1.4",
+            Self::PmtError => "1.5",
+            Self::PidError => "1.6",
+            Self::TransportError => "2.1",
+            Self::CrcError => "2.2",
+            Self::PcrRepetitionError => "2.3a",
+            Self::PcrDiscontinuityIndicatorError => "2.3b",
+            Self::PcrAccuracyError => "2.4",
+            Self::PtsError => "2.5",
+            Self::CatError => "2.6",
+            Self::NitError => "3.1a",
+            Self::NitOtherError => "3.1b",
+            Self::SiRepetitionError => "3.2",
+            Self::UnreferencedPid => "3.4",
+            Self::SdtError => "3.5a",
+            Self::SdtOtherError => "3.5b",
+            Self::EitError => "3.6a",
+            Self::EitOtherError => "3.6b",
+            Self::EitPfError => "3.6c",
+            Self::RstError => "3.7",
+            Self::TdtError => "3.8",
         }
     }
 
@@ -322,7 +375,9 @@ mod tests {
     #[test]
     fn priorities_are_those_of_the_standard() {
         let of = |priority| Indicator::ALL.iter().filter(|indicator| indicator.priority() == priority).count();
-        assert_eq!((of(1), of(2), of(3)), (6, 7, 7));
+        assert_eq!((of(1), of(2), of(3)), (6, 7, 11));
+        let priority = |indicator: &Indicator| indicator.number()[..1].parse();
+        assert!(Indicator::ALL.iter().all(|indicator| priority(indicator) == Ok(indicator.priority())));
         assert!(Indicator::ALL.iter().enumerate().all(|(at, indicator)| *indicator as usize == at));
     }
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::indicator::{Event, Indicator, IndicatorSnapshot, Indicators, State};
+use super::subtables::SubTables;
+use crate::proto::mpegts::pid_set::PidSet;
 use crate::proto::mpegts::section::{LongSection, SectionError};
 use crate::proto::mpegts::{ACCURACY_NS, Media, PcrReading, PesHeader, Pid, PidStats, Scanner};
 use crate::units::{Bitrate, DataSize, Time};
@@ -19,9 +21,11 @@ pub(super) struct Judge {
     cat: Watch,
     nit: Watch,
     sdt: Watch,
-    eit: Watch,
+    /// Of present events, and of following ones.
+    eit: [Watch; 2],
     tdt: Watch,
     rst: Watch,
+    sub_tables: SubTables,
     /// One for each program.
     pmts: Vec<PmtWatch>,
     /// One for each video and audio stream.
@@ -71,9 +75,10 @@ impl Judge {
             cat: watch,
             nit: watch,
             sdt: watch,
-            eit: watch,
+            eit: [watch; 2],
             tdt: watch,
             rst: watch,
+            sub_tables: SubTables::default(),
             pmts: Vec::new(),
             streams: Vec::new(),
             referenced: PidSet::default(),
@@ -87,11 +92,12 @@ impl Judge {
 
     /// Whatever was missing in a silence, or while there was no synchronisation, is not missing any more.
     pub(super) fn begin_anew(&mut self, now: Time) {
-        let watches =
-            [&mut self.pat, &mut self.cat, &mut self.nit, &mut self.sdt, &mut self.eit, &mut self.tdt, &mut self.rst];
+        let watches = [&mut self.pat, &mut self.cat, &mut self.nit, &mut self.sdt, &mut self.tdt, &mut self.rst];
+        let watches = watches.into_iter().chain(&mut self.eit);
         let streams = self.streams.iter_mut().flat_map(|stream| [&mut stream.packets, &mut stream.pts]);
         let pmts = self.pmts.iter_mut().map(|pmt| &mut pmt.watch);
-        watches.into_iter().chain(streams).chain(pmts).for_each(|watch| watch.last = now);
+        watches.chain(streams).chain(pmts).for_each(|watch| watch.last = now);
+        self.sub_tables.begin_anew(now);
     }
 
     pub(super) fn handle_section(
@@ -103,6 +109,9 @@ impl Judge {
         if section == Err(&SectionError::Crc) {
             self.indicators.count(now, Indicator::CrcError, Some(pid), 1);
             return;
+        }
+        if let (Pid::NIT | Pid::SDT | Pid::EIT, Ok(section)) = (pid, section) {
+            self.sub_tables.handle_section(now, section);
         }
         match (pid, table_id) {
             (Pid::PAT, 0x00) => self.pat.come(now, PAT_MAX, &mut self.indicators, (Indicator::PatError, pid)),
@@ -124,7 +133,12 @@ impl Judge {
             }
             (Pid::SDT, 0x46 | 0x4a) => {}
             (Pid::SDT, _) => self.indicators.count(now, Indicator::SdtError, Some(pid), 1),
-            (Pid::EIT, 0x4e) => self.eit.come(now, EIT_MAX, &mut self.indicators, (Indicator::EitError, pid)),
+            (Pid::EIT, 0x4e) => {
+                let half = section.ok().and_then(|section| self.eit.get_mut(usize::from(section.number)));
+                if let Some(watch) = half {
+                    watch.come(now, EIT_MAX, &mut self.indicators, (Indicator::EitError, pid));
+                }
+            }
             (Pid::EIT, 0x4f..=0x6f) => {}
             (Pid::EIT, _) => self.indicators.count(now, Indicator::EitError, Some(pid), 1),
             (Pid::RST, 0x71) => {
@@ -208,16 +222,19 @@ impl Judge {
         for pmt in &mut self.pmts {
             pmt.watch.check(now, PMT_MAX, indicators, (Indicator::PmtError, pmt.pid));
         }
+        let [present, following] = &mut self.eit;
         for (watch, limit, indicator, pid) in [
             (&mut self.nit, NIT_MAX, Indicator::NitError, Pid::NIT),
             (&mut self.sdt, SDT_MAX, Indicator::SdtError, Pid::SDT),
-            (&mut self.eit, EIT_MAX, Indicator::EitError, Pid::EIT),
+            (present, EIT_MAX, Indicator::EitError, Pid::EIT),
+            (following, EIT_MAX, Indicator::EitError, Pid::EIT),
             (&mut self.tdt, TDT_MAX, Indicator::TdtError, Pid::TDT),
         ] {
             if watch.seen.is_some() {
                 watch.check(now, limit, indicators, (indicator, pid));
             }
         }
+        self.sub_tables.review(now, indicators);
         let scrambled = scanner.stats().scrambled;
         if scrambled != self.scrambled_seen {
             self.scrambled_seen = scrambled;
@@ -278,7 +295,10 @@ impl Judge {
     pub(super) fn close_review(&mut self, now: Time, scanner: &Scanner, silence: Option<&'static str>) {
         let is_constant = scanner.clock().and_then(|clock| clock.pcr_meter()?.is_constant());
         let has_pat = scanner.programs().stream_id().is_some();
-        let (nit, sdt, eit, tdt) = (self.nit.seen, self.sdt.seen, self.eit.seen, self.tdt.seen);
+        let (nit, sdt, tdt) = (self.nit.seen, self.sdt.seen, self.tdt.seen);
+        let [eit, following] = self.eit.map(|watch| watch.seen);
+        let sub_tables = &self.sub_tables;
+        let other = |table_id, why| if sub_tables.has(table_id) { None } else { Some(why) };
         let has_clock = scanner.clock().is_some();
         let has_pts = self.streams.iter().any(|stream| stream.pts.seen.is_some());
         let absent = |seen: Option<Time>, why| if seen.is_none() { Some(why) } else { None };
@@ -311,7 +331,11 @@ impl Judge {
                 Indicator::PtsError if !has_pts => Some("no PTS in video or audio"),
                 Indicator::NitError => absent(nit, "no NIT"),
                 Indicator::SdtError => absent(sdt, "no SDT"),
-                Indicator::EitError => absent(eit, "no EIT"),
+                Indicator::EitError => absent(eit.or(following), "no EIT"),
+                Indicator::NitOtherError => other(0x41, "no NIT of another network"),
+                Indicator::SdtOtherError => other(0x46, "no SDT of another stream"),
+                Indicator::EitOtherError => other(0x4f, "no EIT of another stream"),
+                Indicator::EitPfError => other(0x4e, "no EIT").and_then(|why| other(0x4f, why)),
                 Indicator::TdtError => absent(tdt, "no TDT"),
                 Indicator::TsSyncLoss
                 | Indicator::SyncByteError
@@ -330,6 +354,11 @@ impl Judge {
                 | Indicator::RstError => None,
             }
         });
+    }
+
+    /// Sections of tables that are not watched, as there was no room.
+    pub(super) const fn unwatched(&self) -> u64 {
+        self.sub_tables.unwatched()
     }
 
     pub(super) fn poll_event(&mut self) -> Option<Event> {
@@ -401,36 +430,6 @@ impl Watch {
             indicators.count(now, indicator, Some(pid), 1);
             self.last = now;
         }
-    }
-}
-
-/// A set of PIDs: a bit for each.
-#[derive(Clone, Debug)]
-struct PidSet(Box<[u64; 128]>);
-
-impl Default for PidSet {
-    fn default() -> Self {
-        Self(Box::new([0; 128]))
-    }
-}
-
-impl PidSet {
-    fn has(&self, pid: Pid) -> bool {
-        self.0[usize::from(pid.value() >> 6)] >> (pid.value() & 63) & 1 != 0
-    }
-
-    /// True if it was not there.
-    fn insert(&mut self, pid: Pid) -> bool {
-        let is_new = !self.has(pid);
-        self.0[usize::from(pid.value() >> 6)] |= 1 << (pid.value() & 63);
-        is_new
-    }
-
-    /// True if it was there.
-    fn remove(&mut self, pid: Pid) -> bool {
-        let was = self.has(pid);
-        self.0[usize::from(pid.value() >> 6)] &= !(1 << (pid.value() & 63));
-        was
     }
 }
 

@@ -10,25 +10,32 @@
 //! [`Analyser`] is fed with what passes by and changes nothing. The text of TR 101 290 is what makers of equipment publish of
 //! it; where it leaves a choice, the documentation of [`Indicator`] says which one was made.
 
+mod captions;
 #[cfg(any(test, fuzzing))]
 mod check;
+mod cues;
 mod delivery;
 mod indicator;
 mod judge;
+mod subtables;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-use super::{Observer, PcrReading, PesHeader, Pid, PidStats, Program, Scanner, ScannerStats, TS_PACKET_BYTES};
+use super::{Observer, PcrReading, PesHeader, Pid, PidStats, Program, Scanner, ScannerStats, Seen, TS_PACKET_BYTES};
+use crate::proto::mpegts::scte35::{SpliceError, SpliceInfo};
 use crate::proto::mpegts::section::{LongSection, SectionError};
 use crate::units::{Bitrate, Histogram, Time};
 
 #[cfg(any(test, fuzzing))]
 pub use check::check_any_stream;
+pub use cues::{Cue, CueKind, CueStats, Direction};
 pub use delivery::Mdi;
 pub use indicator::{CLEAR_AFTER, Event, Indicator, IndicatorSnapshot, State};
 
+use captions::Captions;
+use cues::Cues;
 use delivery::{MdiMeter, Timing};
 use judge::{Judge, REVIEW_INTERVAL};
 
@@ -40,6 +47,8 @@ pub struct Analyser {
     mdi: MdiMeter,
     timing: Timing,
     accuracy: Extremes,
+    cues: Cues,
+    captions: Captions,
     started_at: Time,
     first_at: Time,
     last_at: Option<Time>,
@@ -90,6 +99,12 @@ pub struct Snapshot {
     pub programs: Vec<Program>,
     /// `transport_stream_id`.
     pub stream_id: Option<u16>,
+    /// Of splice information (SCTE 35).
+    pub cues: CueStats,
+    /// The last cue that was new.
+    pub last_cue: Option<Cue>,
+    /// Sections of tables of other networks and streams and of EIT that there was no room to watch.
+    pub unwatched_sections: u64,
 }
 
 /// One PID at one moment.
@@ -107,6 +122,8 @@ pub struct PidSnapshot {
     pub scrambled: u64,
     /// PCRs.
     pub pcrs: u64,
+    /// Whether this video stream carries CEA-608 or CEA-708 captions; `None` for another, or where it is not known.
+    pub has_captions: Option<bool>,
 }
 
 impl Snapshot {
@@ -134,6 +151,8 @@ impl Analyser {
             mdi: MdiMeter::default(),
             timing: Timing::default(),
             accuracy: Extremes::default(),
+            cues: Cues::default(),
+            captions: Captions::default(),
             started_at: now,
             first_at: now,
             last_at: None,
@@ -175,6 +194,8 @@ impl Analyser {
             judge: &mut self.judge,
             timing: &mut self.timing,
             accuracy: &mut self.accuracy,
+            cues: &mut self.cues,
+            captions: &mut self.captions,
             clock: &mut self.clock,
         };
         self.scanner.push(now, payload, &mut eyes);
@@ -185,6 +206,11 @@ impl Analyser {
         if self.scanner.errors() != self.errors_seen {
             self.count_errors(now);
         }
+    }
+
+    /// The next packet's sequence number has nothing to do with those before.
+    pub const fn restart_sequence(&mut self) {
+        self.expected = None;
     }
 
     /// Looks for what is missing. Calling it early is harmless.
@@ -205,6 +231,7 @@ impl Analyser {
             Some("no TS packets are found")
         } else {
             self.judge.review(now, &self.scanner);
+            self.captions.review(now, &self.scanner);
             None
         };
         self.judge.close_review(now, &self.scanner, why);
@@ -224,6 +251,11 @@ impl Analyser {
     /// The oldest change of an indicator not fetched yet. Of more than 40 waiting ones the newest are dropped and counted.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.judge.poll_event()
+    }
+
+    /// The oldest cue (SCTE 35) not fetched yet, each once. Of more than 40 waiting ones the newest are dropped and counted.
+    pub fn poll_cue(&mut self) -> Option<Cue> {
+        self.cues.poll()
     }
 
     /// Events that nobody fetched in time.
@@ -248,7 +280,7 @@ impl Analyser {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let scanner = &self.scanner;
-        let mut pids: Vec<PidSnapshot> = scanner.pids().iter().map(PidSnapshot::new).collect();
+        let mut pids: Vec<PidSnapshot> = scanner.pids().iter().map(|pid| self.pid_snapshot(pid)).collect();
         pids.sort_unstable_by_key(|pid| pid.pid);
         Snapshot {
             span: self.last_at.map_or(Duration::ZERO, |last_at| last_at.since(self.first_at)),
@@ -267,6 +299,21 @@ impl Analyser {
             pids,
             programs: scanner.programs().list().to_vec(),
             stream_id: scanner.programs().stream_id(),
+            cues: self.cues.stats(),
+            last_cue: self.cues.last(),
+            unwatched_sections: self.judge.unwatched(),
+        }
+    }
+
+    fn pid_snapshot(&self, pid: &PidStats) -> PidSnapshot {
+        PidSnapshot {
+            pid: pid.pid,
+            packets: pid.packets,
+            rate: pid.rate,
+            continuity_errors: pid.continuity_errors,
+            scrambled: pid.scrambled,
+            pcrs: pid.pcrs,
+            has_captions: self.captions.are_present(self.last_at.unwrap_or(self.started_at), pid.pid),
         }
     }
 
@@ -325,28 +372,26 @@ impl Analyser {
     }
 }
 
-impl PidSnapshot {
-    fn new(pid: &PidStats) -> Self {
-        Self {
-            pid: pid.pid,
-            packets: pid.packets,
-            rate: pid.rate,
-            continuity_errors: pid.continuity_errors,
-            scrambled: pid.scrambled,
-            pcrs: pid.pcrs,
-        }
-    }
-}
-
 /// What the scanner shows goes to those whom it concerns.
 struct Eyes<'a> {
     judge: &'a mut Judge,
     timing: &'a mut Timing,
     accuracy: &'a mut Extremes,
+    cues: &'a mut Cues,
+    captions: &'a mut Captions,
     clock: &'a mut Option<Pid>,
 }
 
 impl Observer for Eyes<'_> {
+    #[inline]
+    fn handle_packet(&mut self, now: Time, packet: &Seen<'_>) {
+        self.captions.handle_packet(now, packet);
+    }
+
+    fn handle_splice(&mut self, now: Time, pid: Pid, splice: Result<SpliceInfo<'_>, SpliceError>) {
+        self.cues.handle_section(now, pid, splice);
+    }
+
     fn handle_section(&mut self, now: Time, pid: Pid, table_id: u8, section: Result<LongSection<'_>, SectionError>) {
         self.judge.handle_section(now, (pid, table_id), section.as_ref());
     }

@@ -22,7 +22,15 @@ fn a_clean_stream_is_good_in_everything_that_can_be_told() {
         assert_eq!((found.errors, found.warnings), (0, 0), "{indicator:?}");
         let is_absent = matches!(
             indicator,
-            Indicator::NitError | Indicator::SdtError | Indicator::EitError | Indicator::TdtError | Indicator::PtsError
+            Indicator::NitError
+                | Indicator::NitOtherError
+                | Indicator::SdtError
+                | Indicator::SdtOtherError
+                | Indicator::EitError
+                | Indicator::EitOtherError
+                | Indicator::EitPfError
+                | Indicator::TdtError
+                | Indicator::PtsError
         );
         assert_eq!(matches!(found.state, State::Unknown(_)), is_absent, "{indicator:?} {found:?}");
     }
@@ -97,8 +105,10 @@ fn tables_on_wrong_pids_and_tables_that_go_missing_are_told() {
     let sdt = |packet: &TsPacket<'_>| packet.pid == Pid::NULL;
     let insert = |until: u64, table_id: u8, pid: u8| {
         raised(|slot, packet| {
-            let is_due = sdt(packet) && slot % 600 < 8 && slot < until;
-            spoil(is_due, move |bytes| *bytes = table(table_id, pid, slot))
+            // Of EIT present and following events, one behind the other.
+            let halves = if table_id == 0x4e { 2 } else { 1 };
+            let is_due = sdt(packet) && slot % 600 < 8 * halves && slot < until;
+            spoil(is_due, move |bytes| *bytes = table((table_id, (slot / 8 % halves) as u8), pid, slot))
         })
     };
     assert_eq!(insert(u64::MAX, 0x42, 0x11), []);
@@ -111,9 +121,13 @@ fn tables_on_wrong_pids_and_tables_that_go_missing_are_told() {
     assert_eq!(insert(u64::MAX, 0x02, 0x01), [Indicator::CatError]);
     assert_eq!(insert(u64::MAX, 0x02, 0x13), [Indicator::RstError]);
     assert_eq!(insert(u64::MAX, 0x02, 0x14), [Indicator::TdtError]);
+    // Following events never come.
+    let half =
+        raised(|slot, packet| spoil(sdt(packet) && slot % 600 < 8, move |bytes| *bytes = table((0x4e, 0), 0x12, slot)));
+    assert_eq!(half, [Indicator::EitPfError]);
     // Every null packet, 12 ms apart.
     let crowded =
-        raised(|slot, packet| spoil(sdt(packet) && slot > 2_000, move |bytes| *bytes = table(0x42, 0x11, slot)));
+        raised(|slot, packet| spoil(sdt(packet) && slot > 2_000, move |bytes| *bytes = table((0x42, 0), 0x11, slot)));
     assert_eq!(crowded, [Indicator::SiRepetitionError]);
 }
 
@@ -236,10 +250,11 @@ fn change(packet: &TsPacket<'_>, pcr: Option<Ticks27M>) -> Fate {
 }
 
 /// A packet with a table that has nothing in it.
-fn table(table_id: u8, pid: u8, slot: u64) -> [u8; 188] {
+fn table((table_id, number): (u8, u8), pid: u8, slot: u64) -> [u8; 188] {
     let mut section: Section = Pat { stream_id: 1, version: 0, programs: &[] }.section();
     let len = section.len() - 4;
     section[0] = table_id;
+    section[6] = number;
     let crc = crate::proto::mpegts::psi::crc32(&section[..len]);
     section[len..].copy_from_slice(&crc.to_be_bytes());
     let mut packet = packet_of(&section, Pid::from_low_bits(pid.into()));
@@ -356,3 +371,79 @@ fn presentation_times_and_streams_that_go_missing_are_told() {
     assert_eq!((missing.errors, missing.pid.map(Pid::value)), (2, Some(0x101)));
     assert_eq!(snapshot.indicator(Indicator::PcrRepetitionError).state, State::Unknown("no PCR"));
 }
+
+/// Cues are repeated, as they come over the air; captions are there for a while.
+#[test]
+fn cues_are_told_once_and_captions_while_they_are_there() {
+    let (video, cue_pid) = (Pid::from_low_bits(0x100), Pid::from_low_bits(0x1f0));
+    let pat = Pat { stream_id: 1, version: 0, programs: &[(1, Pid::from_low_bits(0x1000))] }.section();
+    let pmt = Pmt { program: 1, version: 0, pcr_pid: video, streams: &[(0x1b, video), (0x86, cue_pid)] }.section();
+    let mut analyser = Analyser::new(Time::ZERO);
+    let (mut cc, mut cue_cc) = (0, 0);
+    let mut cues = Vec::new();
+    let mut captions = Vec::new();
+    for n in 0..2_000_u64 {
+        let now = Time::from_ns(n * 10_000_000);
+        let mut pes = [0; 184];
+        pes[..14].copy_from_slice(&[0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5, 0x21, 0, 1, 0, 1]);
+        if (800..1_200).contains(&n) {
+            pes[40..52].copy_from_slice(&[0, 0, 1, 6, 0xb5, 0, 0x31, b'G', b'A', b'9', b'4', 3]);
+        }
+        let mut packets = vec![[0; 188]];
+        TsPacket { payload_unit_start: true, pid: video, cc, payload: Some(&pes), ..TsPacket::default() }
+            .write(&mut packets[0]);
+        cc = (cc + 1) % 16;
+        if n % 10 == 0 {
+            for (section, pid) in [(&pat, 0), (&pmt, 0x1000)] {
+                let mut table = packet_of(section, Pid::from_low_bits(pid));
+                table[3] |= (n / 10 % 16) as u8;
+                packets.push(table);
+            }
+        }
+        let sections: &[&[u8]] = match n {
+            500 | 560 | 620 => &[&OUT],
+            700 => &[&OUT[..20], &NULL],
+            1_500 => &[&NULL],
+            _ => &[],
+        };
+        for section in sections {
+            let mut table = packet_of(&section.iter().copied().collect(), cue_pid);
+            table[3] |= cue_cc;
+            cue_cc = (cue_cc + 1) % 16;
+            packets.push(table);
+        }
+        analyser.handle_packet(now, &packets.concat(), None);
+        cues.extend(std::iter::from_fn(|| analyser.poll_cue()).map(|cue| (n, cue)));
+        if n % 100 == 99 {
+            let snapshot = analyser.snapshot();
+            captions.push(snapshot.pids.iter().find(|pid| pid.pid == video).unwrap().has_captions);
+            let tables = snapshot.pids.iter().find(|pid| pid.pid == Pid::PAT).unwrap();
+            assert_eq!(tables.has_captions, None);
+        }
+    }
+    let [(500, cue)] = cues[..] else { panic!("{cues:?}") };
+    assert_eq!((cue.name(), cue.direction(), cue.event_id), ("Splice Insert", Direction::Out, 0x4800_008f));
+    assert_eq!((cue.pid, cue.pts.map(|pts| pts.0), cue.is_cancelled), (cue_pid, Some(0x7369_c02e), false));
+    assert_eq!(cue.duration.unwrap().as_millis(), 60_293);
+    let snapshot = analyser.snapshot();
+    let expected = CueStats { inserts: 3, nulls: 2, malformed: 1, repeated: 2, ..CueStats::default() };
+    assert_eq!((snapshot.cues, snapshot.last_cue), (expected, Some(cue)));
+    assert_eq!(snapshot.indicator(Indicator::UnreferencedPid).errors, 0);
+    assert_eq!(snapshot.indicator(Indicator::CrcError).errors, 0);
+    // Unknown for 5 s, then absent; there from 8 s to 12 s, and 5 s more until they count as gone.
+    let seconds = |what| captions.iter().filter(|found| **found == what).count();
+    assert_eq!(seconds(None), 5, "{captions:?}");
+    assert!((8..=9).contains(&seconds(Some(true))), "{captions:?}");
+    assert_eq!((captions[7], captions[8], captions[19]), (Some(false), Some(true), Some(false)));
+}
+
+/// SCTE 35 clause 14.2.
+const OUT: [u8; 50] = [
+    0xfc, 0x30, 0x2f, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xf0, 0x14, 0x05, 0x48, 0x00, 0x00, 0x8f, 0x7f,
+    0xef, 0xfe, 0x73, 0x69, 0xc0, 0x2e, 0xfe, 0x00, 0x52, 0xcc, 0xf5, 0x00, 0x00, 0x00, 0x00, 0x00, 0x0a, 0x00, 0x08,
+    0x43, 0x55, 0x45, 0x49, 0x00, 0x00, 0x01, 0x35, 0x62, 0xdb, 0xa3, 0x0a,
+];
+const NULL: [u8; 20] = [
+    0xfc, 0x30, 0x11, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xf0, 0x00, 0x00, 0x00, 0x00, 0x7a, 0x4f, 0xbf,
+    0xff,
+];

@@ -44,9 +44,25 @@ pub enum Codec {
     Ac3,
     /// E-AC-3.
     Eac3,
+    /// Linear PCM of AES3 (SMPTE ST 302).
+    Smpte302m,
 }
 
 impl Codec {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Mpeg1Video,
+        Self::Mpeg2Video,
+        Self::H264,
+        Self::Hevc,
+        Self::Aac,
+        Self::AacLatm,
+        Self::MpegAudio,
+        Self::Ac3,
+        Self::Eac3,
+        Self::Smpte302m,
+    ];
+
     /// The codec of a `stream_type` (13818-1 table 2-34, and ATSC A/53 for AC-3) with the stream's descriptors: private
     /// PES data says in a descriptor what it is (EN 300 468 table 12). `None` for what is not read here.
     #[must_use]
@@ -65,6 +81,7 @@ impl Codec {
                 (0x6a, _) | (0x05, [b'A', b'C', b'-', b'3', ..]) => Some(Self::Ac3),
                 (0x7a, _) | (0x05, [b'E', b'A', b'C', b'3', ..]) => Some(Self::Eac3),
                 (0x05, [b'H', b'E', b'V', b'C', ..]) => Some(Self::Hevc),
+                (0x05, [b'B', b'S', b'S', b'D', ..]) => Some(Self::Smpte302m),
                 _ => None,
             }),
             _ => None,
@@ -91,6 +108,7 @@ impl fmt::Display for Codec {
             Self::MpegAudio => "mp2",
             Self::Ac3 => "ac3",
             Self::Eac3 => "eac3",
+            Self::Smpte302m => "s302m",
         })
     }
 }

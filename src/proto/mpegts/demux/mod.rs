@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::proto::mpegts::section::{LongSection, SectionError};
 use crate::proto::mpegts::table::PmtBody;
 use crate::proto::mpegts::{
-    self, Observer, PesHeader, Pid, Programs, Scanner, ScannerStats, Seen, TS_PACKET_BYTES, format_identifier,
+    self, Observer, PesHeader, Pid, PidStats, Programs, Scanner, ScannerStats, Seen, TS_PACKET_BYTES, format_identifier,
 };
 use crate::units::Time;
 
@@ -112,6 +112,32 @@ impl Demux {
         }
     }
 
+    /// Packets are missing: what is open is dropped, as nothing tells what it would have become.
+    pub fn disturb(&mut self) {
+        self.scanner.disturb();
+        let pids: Vec<Pid> = self.assembly.streams.keys().copied().collect();
+        for pid in pids {
+            self.assembly.drop_unit(pid);
+        }
+    }
+
+    /// Ends the window that rates are taken over, and begins the next: see [`Scanner::close_window`].
+    pub fn close_window(&mut self, now: Time) {
+        self.scanner.close_window(now);
+    }
+
+    /// Counters of one PID; `None` if it never came.
+    #[must_use]
+    pub fn pid(&self, pid: Pid) -> Option<&PidStats> {
+        self.scanner.pid(pid)
+    }
+
+    /// Bytes of all units that are not complete, and of those that wait to be taken.
+    #[must_use]
+    pub fn bytes_held(&self) -> usize {
+        self.assembly.open_bytes + self.assembly.ready.iter().map(|unit| unit.bytes.len()).sum::<usize>()
+    }
+
     /// The programs, and what they are called.
     #[must_use]
     pub const fn programs(&self) -> &Programs {
@@ -121,6 +147,12 @@ impl Demux {
     /// The streams, in the order of their PIDs.
     pub fn streams(&self) -> impl Iterator<Item = &Stream> {
         self.assembly.streams.values().map(|state| &state.stream)
+    }
+
+    /// The stream on a PID, if units can come from there.
+    #[must_use]
+    pub fn stream(&self, pid: Pid) -> Option<&Stream> {
+        self.assembly.streams.get(&pid).map(|state| &state.stream)
     }
 
     /// Counters of units since the start.

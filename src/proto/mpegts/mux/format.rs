@@ -160,6 +160,22 @@ impl Format {
         if matches!(channels, 1..=8) { Ok(Self(Kind::Opus { channels })) } else { Err(FormatError::Unsupported) }
     }
 
+    /// AV1. Its mapping to transport streams is a draft that receivers do not know.
+    ///
+    /// # Errors
+    /// Always, by name.
+    pub const fn av1() -> Result<Self, FormatError> {
+        Err(FormatError::NoMapping("AV1"))
+    }
+
+    /// VP9, which nobody has mapped to transport streams.
+    ///
+    /// # Errors
+    /// Always, by name.
+    pub const fn vp9() -> Result<Self, FormatError> {
+        Err(FormatError::NoMapping("VP9"))
+    }
+
     /// Whether it is a picture.
     #[must_use]
     pub const fn is_video(&self) -> bool {
@@ -235,6 +251,9 @@ pub enum FormatError {
     /// More than [`PARAMETER_SETS_MAX`].
     #[error("parameter sets too long")]
     TooLong,
+    /// A codec that transport streams have no agreed place for.
+    #[error("{0} cannot be carried in a transport stream")]
+    NoMapping(&'static str),
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -325,5 +344,8 @@ mod tests {
             assert_eq!(Format::aac_with_config(&config), Err(FormatError::Unsupported), "{config:x?}");
         }
         assert_eq!(Format::opus(0), Err(FormatError::Unsupported));
+        let told = [Format::av1(), Format::vp9()].map(|format| format.unwrap_err().to_string());
+        assert_eq!(told[0], "AV1 cannot be carried in a transport stream");
+        assert_eq!(told[1], "VP9 cannot be carried in a transport stream");
     }
 }

@@ -19,13 +19,16 @@
 
 #[cfg(any(test, fuzzing))]
 mod check;
+mod clock;
 mod format;
 mod multiplexer;
 pub(in crate::proto::mpegts) mod pace;
 mod pes;
 mod queue;
+mod slew;
+mod snap;
 mod stats;
-mod tables;
+pub(in crate::proto::mpegts) mod tables;
 #[cfg(test)]
 mod tests;
 pub(in crate::proto::mpegts) mod timetable;

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use super::clock::Clock;
 use super::format::Format;
 use super::pace::Pace;
 use super::pes;
+use super::slew::Slew;
 use super::stats::Stats;
 use super::tables::{Names, PMT_PID, SDT_PID};
 use super::timetable::{Due, Table, Timetable, next_cc};
@@ -65,7 +67,9 @@ impl TrackId {
 ///
 /// Its clock starts with the first call and shows what the first access unit has for DTS, if that comes first. DTS and
 /// PTS are those of the access units plus the delay. When a source's clock jumps, that difference changes and the
-/// stream's own clock goes on.
+/// stream's own clock goes on. It follows a source whose clock is up to 29 ppm off, slowly, and with it go PCR and the
+/// moments at which packets are due; what a source is off beyond that, its times are moved by, a tick here and there.
+/// Times in whole milliseconds, as RTMP has them, are put back onto the grid of a usual picture or frame rate.
 ///
 /// Call [`Multiplexer::handle_timeout`] when [`Multiplexer::poll_timeout`] says so, and fetch packets after each call:
 /// access units wait in a bounded queue.
@@ -76,6 +80,7 @@ pub struct Multiplexer {
     pace: Option<Pace>,
     clock: Option<Clock>,
     now: Time,
+    called_at: Option<Time>,
     /// Index of the next packet, with a constant rate.
     position: u64,
     timetable: Timetable,
@@ -84,6 +89,7 @@ pub struct Multiplexer {
     /// Continuity counters of the PIDs whose track was removed.
     ccs: [u8; TRACKS_MAX],
     offsets: Offsets,
+    slew: Slew,
     waiting_bytes: usize,
     stats: Stats,
 }
@@ -115,11 +121,13 @@ impl Multiplexer {
             pace,
             clock: None,
             now: Time::ZERO,
+            called_at: None,
             position: 0,
             pmt_version: 0,
             tracks: ArrayVec::new(),
             ccs: [0; TRACKS_MAX],
             offsets: Offsets::default(),
+            slew: Slew::default(),
             waiting_bytes: 0,
             stats: Stats::default(),
         })
@@ -172,7 +180,7 @@ impl Multiplexer {
 
     /// An access unit came. Those of one track come in the order of their DTS.
     pub fn handle_access_unit(&mut self, now: Time, track: TrackId, unit: &AccessUnit<'_>) {
-        self.clock.get_or_insert(Clock { start: now, start_27m: unit.dts.0 % TICKS_90K_MODULUS * 300 });
+        self.clock.get_or_insert_with(|| Clock::new(now, unit.dts.0 % TICKS_90K_MODULUS * 300));
         self.handle_timeout(now);
         let Some(Some(slot)) = self.tracks.get_mut(usize::from(track.0)) else {
             self.stats.malformed += 1;
@@ -201,19 +209,22 @@ impl Multiplexer {
     /// The clock goes on to `now`: what is due until then can be fetched. After a pause of more than [`LATE_MAX`]
     /// without calls what was due in it is left out, and the next PCR says so.
     pub fn handle_timeout(&mut self, now: Time) {
-        let clock = *self.clock.get_or_insert(Clock { start: now, start_27m: 0 });
         let now = now.max(self.now);
+        let clock = self.clock.get_or_insert_with(|| Clock::new(now, 0));
+        clock.set_rate(now, self.slew.rate_ppb(now));
+        let clock = *clock;
         match self.pace {
-            Some(pace) if now.since(pace.due(clock.start, self.position)) > LATE_MAX => {
-                let position = pace.position_at(clock.start, now);
+            Some(pace) if now.since(due(pace, clock, self.position)) > LATE_MAX => {
+                let position = pace.position_at(Time::ZERO, Time::ZERO + clock.elapsed(now));
                 self.stats.left_out += position - self.position;
                 self.position = position;
                 self.timetable.jump(pace.first_slot(position));
             }
-            None if now.since(self.now.max(clock.start)) > LATE_MAX => self.timetable.jump(clock.elapsed_27m(now)),
+            None if now.since(self.called_at.unwrap_or(now)) > LATE_MAX => self.timetable.jump(clock.elapsed_27m(now)),
             Some(_) | None => {}
         }
         self.now = now;
+        self.called_at = Some(now);
     }
 
     /// The next packet: of 7 TS packets with a constant rate, of 1 to 7 otherwise. Its arrival is the moment it was due.
@@ -230,7 +241,7 @@ impl Multiplexer {
     pub fn poll_timeout(&self) -> Option<Time> {
         let clock = self.clock?;
         let due = match self.pace {
-            Some(pace) => pace.due(clock.start, self.position),
+            Some(pace) => due(pace, clock, self.position),
             None => clock.time_of(self.timetable.earliest()),
         };
         // With packets that are due already there was no buffer for them; a pause lets some come back.
@@ -244,7 +255,7 @@ impl Multiplexer {
     }
 
     fn poll_constant(&mut self, clock: Clock, pace: Pace) -> Option<Packet> {
-        let due = pace.due(clock.start, self.position);
+        let due = due(pace, clock, self.position);
         if due > self.now {
             return None;
         }
@@ -417,16 +428,25 @@ impl Multiplexer {
     fn times(&mut self, track: TrackId, unit: &AccessUnit<'_>) -> Option<Times> {
         let stc_27m = self.clock?.stc_27m(self.now);
         let (stc_90k, delay_90k) = (stc_27m / 300, Ticks90k::from_span(self.config.delay).0);
+        let source_90k = self.tracks.get_mut(usize::from(track.0))?.as_mut()?.snap.dts(unit.dts.0);
         let newest = self.tracks.iter().flatten().filter_map(|track| track.last_dts_90k).max();
         let from = stc_90k.saturating_add(delay_90k).max(newest.map_or(0, |newest| newest + 1));
-        let mut dts_90k = self.offsets.place(self.now, unit.dts.0, (stc_90k, delay_90k, from), &mut self.stats);
+        self.offsets.move_by(self.slew.take_move(self.now));
+        let rebased = self.stats.rebased;
+        let mut dts_90k = self.offsets.place(self.now, source_90k, (stc_90k, delay_90k, from), &mut self.stats);
+        if self.stats.rebased != rebased {
+            self.slew.restart();
+        } else if self.pcr_track() == Some(usize::from(track.0)) {
+            let gained_27m = self.clock?.gained_27m(self.now);
+            self.slew.handle_unit(self.now, dts_90k as i64 - stc_90k as i64, gained_27m / 300);
+        }
         let mut mended = false;
         let track = self.tracks.get(usize::from(track.0))?.as_ref()?;
         if let Some(last) = track.last_dts_90k.filter(|last| dts_90k <= *last) {
             dts_90k = last + 1;
             mended = true;
         }
-        let mut shown_after_90k = difference(unit.dts.0, unit.pts.0);
+        let mut shown_after_90k = track.snap.shown_after(difference(unit.dts.0, unit.pts.0));
         if !(0..=PTS_AHEAD_MAX_90K).contains(&shown_after_90k) {
             shown_after_90k = 0;
             mended = true;
@@ -462,36 +482,23 @@ impl Multiplexer {
         let pcr_pid = pcr_track.map_or(Pid::NULL, |track| track.pid);
         let tracks = self.tracks.iter().flatten().map(|track| (track.pid, &track.format, track.language));
         let section = self.config.names.pmt(self.pmt_version, pcr_pid, tracks);
+        self.send_section(PMT_PID, &section);
+    }
+
+    /// Sends a section at once; PAT, PMT and SDT go on being repeated with the new content.
+    pub(in crate::proto::mpegts) fn send_section(&mut self, pid: Pid, section: &[u8]) {
         let at = match (self.clock, self.pace) {
             (None, _) => 0,
             (Some(_), Some(pace)) => pace.first_slot(self.position),
             (Some(clock), None) => clock.elapsed_27m(self.now),
         };
-        self.timetable.replace(at, PMT_PID, &section);
+        self.timetable.replace(at, pid, section);
     }
 }
 
-/// The stream's clock, driven by the caller's.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    start: Time,
-    start_27m: u64,
-}
-
-impl Clock {
-    fn elapsed_27m(self, now: Time) -> u64 {
-        Ticks27M::from_span(now.since(self.start)).0
-    }
-
-    fn stc_27m(self, now: Time) -> u64 {
-        self.start_27m + self.elapsed_27m(now)
-    }
-
-    /// The first moment at which so many ticks have elapsed.
-    fn time_of(self, elapsed_27m: u64) -> Time {
-        let ns = (u128::from(elapsed_27m) * 1_000).div_ceil(27);
-        self.start + Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
-    }
+/// When the packet at `position` is due by the caller's clock.
+fn due(pace: Pace, clock: Clock, position: u64) -> Time {
+    clock.moment(pace.due(Time::ZERO, position).since(Time::ZERO))
 }
 
 /// What is added to the source's times, modulo 2^33. The one before is kept for tracks that jump a little later.
@@ -503,6 +510,13 @@ struct Offsets {
 }
 
 impl Offsets {
+    /// What comes from now on is decoded so much later.
+    const fn move_by(&mut self, ticks_90k: i64) {
+        if let Some(current) = self.current_90k.as_mut() {
+            *current = current.wrapping_add_signed(ticks_90k);
+        }
+    }
+
     /// Where `dts` lies on the stream's unwrapped clock, which shows `stc`. When that is nowhere near, what comes from
     /// now on is moved so that this one is decoded at `from`.
     fn place(&mut self, now: Time, dts: u64, (stc, delay, from): (u64, u64, u64), stats: &mut Stats) -> u64 {

@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 
 use super::format::Format;
 use crate::proto::mpegts::Pid;
-use crate::proto::mpegts::psi::{Pat, SECTION_BYTES_MAX, Section, crc32};
+use crate::proto::mpegts::psi::{Pat, SECTION_BYTES_MAX, Section, finish, length_field, start};
 
 /// PID of the PMT.
 pub(super) const PMT_PID: Pid = Pid::from_low_bits(0x1000);
@@ -22,11 +22,19 @@ pub struct Names {
     pub provider: String,
     /// What the program is called, as long as that.
     pub service: String,
+    /// Whether the SDT says that there is an EIT of what is on now and next: whoever asks for it sends one.
+    pub has_present_following: bool,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { stream_id: 1, program: 1, provider: "Anabranch".into(), service: "Program".into() }
+        Self {
+            stream_id: 1,
+            program: 1,
+            provider: "Anabranch".into(),
+            service: "Program".into(),
+            has_present_following: false,
+        }
     }
 }
 
@@ -45,7 +53,7 @@ impl Names {
         section.extend(ORIGINAL_NETWORK.to_be_bytes());
         section.push(0xff);
         section.extend(self.program.to_be_bytes());
-        section.push(0xfc); // no EIT
+        section.push(0xfc | u8::from(self.has_present_following)); // no EIT of a schedule
         section.extend(length_field(0x8000, descriptor.len() + 2)); // running, in the clear
         section.extend([0x48, descriptor.len() as u8]);
         section.extend(descriptor);
@@ -79,27 +87,8 @@ impl Names {
     }
 }
 
-/// The bytes that all tables begin with; the length is filled in by [`finish`].
-fn start(table_id: u8, table_id_extension: u16, version: u8) -> Section {
-    let [high, low] = table_id_extension.to_be_bytes();
-    Section::from_iter([table_id, 0, 0, high, low, 0xc1 | (version & 0x1f) << 1, 0, 0])
-}
-
-fn finish(mut section: Section, flags: u16) -> Section {
-    let following = section.len() - 3 + 4;
-    section[1..3].copy_from_slice(&length_field(flags, following));
-    let crc = crc32(&section);
-    section.extend(crc.to_be_bytes());
-    section
-}
-
-/// Twelve bits of length behind four of flags.
-const fn length_field(flags: u16, length: usize) -> [u8; 2] {
-    (flags | length as u16).to_be_bytes()
-}
-
 /// EN 300 468 annex A: a first byte of 0x15 says UTF-8, plain ASCII needs none.
-fn push_name(out: &mut ArrayVec<u8, 255>, name: &str) {
+pub(in crate::proto::mpegts) fn push_name(out: &mut ArrayVec<u8, 255>, name: &str) {
     let bytes = name.floor_char_boundary(NAME_BYTES_MAX);
     let name = &name[..bytes];
     if name.is_ascii() {
@@ -116,7 +105,7 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// `service_type` (EN 300 468 table 89).
 const DIGITAL_TELEVISION: u8 = 0x01;
 /// For private use (ETSI TS 101 162).
-const ORIGINAL_NETWORK: u16 = 0xff01;
+pub(in crate::proto::mpegts) const ORIGINAL_NETWORK: u16 = 0xff01;
 
 /// What each track takes at most: type, PID, length, its descriptors, its language.
 const TRACK_BYTES_MAX: usize = 5 + 16;
@@ -126,6 +115,7 @@ const _: () = assert!(11 + 5 + 2 + 3 + 2 * (NAME_BYTES_MAX + 1) + 4 <= SECTION_B
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::mpegts::psi::crc32;
 
     #[test]
     fn pmt_names_codecs_with_their_descriptors() {

@@ -198,6 +198,69 @@ fn a_long_pause_is_left_out_and_pcr_says_so() {
     }
 }
 
+#[test]
+fn a_source_whose_clock_is_off_is_never_dropped() {
+    for ppm in [30, -30, 100, -100] {
+        let stats = drift(ppm, None, 24 * 3_600);
+        assert_eq!((stats.late, stats.stale, stats.overflow, stats.rebased), (0, 0, 0, 0), "{ppm}: {stats:?}");
+        assert_eq!((stats.units, stats.mended, stats.undecodable), (24 * 3_600 * 5 / 2, 0, 0), "{ppm}: {stats:?}");
+    }
+    for ppm in [100, -100] {
+        let stats = drift(ppm, Some(250_000), 1_800);
+        assert_eq!((stats.late, stats.stale, stats.overflow, stats.rebased), (0, 0, 0, 0), "{ppm}: {stats:?}");
+    }
+}
+
+/// Counters after so many seconds of pictures every 400 ms of a clock that is `ppm` faster than ours; PCR keeps within
+/// 30 ppm of ours.
+fn drift(ppm: i32, rate_bps: Option<u64>, seconds: u64) -> Stats {
+    let config = Config { rate: rate_bps.map(Bitrate::from_bps), ..Config::default() };
+    let mut mux = Multiplexer::new(config, Pool::new(PoolLimits::default())).unwrap();
+    let video = mux.add_track(Format::h264(), None).unwrap();
+    let (mut data, mut first, mut last) = (Vec::new(), None, None);
+    picture(&mut data, 0, 0);
+    let mut drain = |mux: &mut Multiplexer| {
+        while let Some(packet) = mux.poll_packet() {
+            let pcr = packet.chunks(188).find_map(|bytes| TsPacket::parse(bytes).unwrap().adaptation?.pcr);
+            last = pcr.map(|pcr| (packet.meta.arrival, pcr.0)).or(last);
+            first = first.or(last);
+        }
+    };
+    for n in 0..seconds * 5 / 2 {
+        let now = Time::from_ns((n as f64 * 4e8 / (1.0 + f64::from(ppm) * 1e-6)) as u64);
+        if rate_bps.is_some() {
+            while let Some(due) = mux.poll_timeout().filter(|due| *due < now) {
+                mux.handle_timeout(due);
+                drain(&mut mux);
+            }
+        }
+        let dts = Ticks90k(n * 36_000);
+        let unit = AccessUnit { pts: dts, dts, random_access: true, data: &data };
+        mux.handle_access_unit(now, video, &unit);
+        drain(&mut mux);
+    }
+    let ((from, from_27m), (to, to_27m)) = first.zip(last).unwrap();
+    let by_ours = to.since(from).as_secs_f64();
+    let off = ((to_27m + (300 << 33) - from_27m) % (300 << 33)) as f64 / 27e6 / by_ours;
+    // The wrap after 26.5 h is the only one there can be; at a varying rate PCR is up to a call older than its packet.
+    let tolerance = 30e-6 + if rate_bps.is_none() { 1.0 / by_ours } else { 0.1 / by_ours };
+    assert!((off - 1.0).abs() < tolerance, "{ppm}: {off}");
+    mux.stats()
+}
+
+#[test]
+fn times_in_milliseconds_come_out_exact() {
+    let mut bench = Bench::new(None);
+    for n in 0..300_u64 {
+        let ms = n * 1_001 / 30;
+        bench.run_to(ms);
+        bench.unit(0, ms * 90);
+    }
+    let stamps: Vec<u64> = bench.checker.units[&VIDEO].iter().map(|unit| stamp(&unit[9..14])).collect();
+    let steps: Vec<u64> = stamps[100..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(steps.len() > 100 && steps.iter().all(|step| step % 3_003 == 0), "{steps:?}");
+}
+
 /// A multiplexer with a picture and sound, and its stream checked.
 struct Bench {
     mux: Multiplexer,

@@ -95,11 +95,15 @@ impl Timetable {
         self.tables.iter_mut().for_each(|table| table.next = table.next.max(at));
     }
 
-    /// Puts new content in the place of the table on its PID; it is due at once.
+    /// Puts new content in the place of the table on its PID; it is due at once. Where there is none it is sent once;
+    /// of more than [`TABLES_MAX`] PIDs the newest are left out.
     pub(in crate::proto::mpegts) fn replace(&mut self, at: u64, pid: Pid, section: &[u8]) {
         if let Some(table) = self.tables.iter_mut().find(|table| table.pid == pid) {
             table.set(section);
             (table.next, table.is_new) = (at, true);
+        } else {
+            let table = Table { next: at, is_new: true, ..Table::new(pid, u64::MAX, section) };
+            let _room = self.tables.try_push(table);
         }
     }
 }
@@ -173,8 +177,8 @@ pub(in crate::proto::mpegts) const fn next_cc(cc: &mut u8) -> u8 {
     present
 }
 
-/// PAT, PMT, SDT.
-const TABLES_MAX: usize = 3;
+/// PAT, PMT, SDT; NIT, EIT and TDT of the test picture.
+const TABLES_MAX: usize = 6;
 /// A section has at most 1,024 bytes and a pointer, a packet carries 184.
 const TABLE_PACKETS_MAX: usize = 6;
 const PAYLOAD_BYTES: usize = TS_PACKET_BYTES - 4;

@@ -3,6 +3,7 @@
 use super::format::{Format, Kind};
 use super::pes;
 use super::queue::{Queue, Unit};
+use super::snap::Snap;
 use super::stats::Stats;
 use crate::proto::mpegts::Pid;
 
@@ -13,6 +14,7 @@ pub(super) struct Track {
     pub(super) format: Format,
     pub(super) language: Option<[u8; 3]>,
     pub(super) queue: Queue,
+    pub(super) snap: Snap,
     /// Continuity counter of the next packet with payload.
     pub(super) cc: u8,
     /// DTS of the last access unit, unwrapped.
@@ -40,6 +42,7 @@ impl Track {
             format,
             language,
             queue: Queue::default(),
+            snap: Snap::default(),
             cc,
             last_dts_90k: None,
             full_until_27m: 0,

@@ -4,15 +4,29 @@
 //! difference of three numbers. With these quantisers a coefficient of one is a step of one, and without the deblocking
 //! filter nothing touches what was coded: decoders show exactly the cells. Cells that did not change are skipped.
 
-/// A colour as luma and two chroma samples (ITU-R BT.601, 16 to 235 and 16 to 240).
+/// A colour as luma and two chroma samples (ITU-R BT.709, 16 to 235 and 16 to 240).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Colour(pub(super) [u8; 3]);
+
+/// What pictures are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Cells from left to right.
+    pub(super) columns: usize,
+    /// Cells from top to bottom.
+    pub(super) rows: usize,
+    /// Lines of the last row that are not shown, an even number.
+    pub(super) cropped_lines: u32,
+    /// Pictures a second.
+    pub(super) rate: u32,
+    /// Ten times the level that holds so much (H.264 table A-1).
+    pub(super) level: u32,
+}
 
 /// Encodes one picture after the other.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    columns: usize,
-    rows: usize,
+    shape: Shape,
     /// What the last picture shows.
     shown: Vec<Colour>,
     /// Since the last IDR picture.
@@ -22,10 +36,9 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Pictures of `columns` by `rows` cells, 25 a second.
-    pub(super) fn new(columns: usize, rows: usize) -> Self {
-        let shown = vec![MIDDLE; columns * rows];
-        Self { columns, rows, shown, frame_num: 0, idr_id: 0, bits: Bits::default() }
+    pub(super) fn new(shape: Shape) -> Self {
+        let shown = vec![MIDDLE; shape.columns * shape.rows];
+        Self { shape, shown, frame_num: 0, idr_id: 0, bits: Bits::default() }
     }
 
     /// Appends an access unit with start codes that shows `cells`, row by row; `is_idr` for one that a decoder may start
@@ -76,10 +89,11 @@ impl Encoder {
     /// H.264 7.3.5: an `Intra_16x16` macroblock with nothing but the coefficients of its mean.
     fn macroblock(&mut self, index: usize, colour: Colour, is_idr: bool) {
         // Modes of luma and chroma have different numbers (H.264 tables 8-4 and 8-5).
-        let (mode, chroma_mode, neighbour) = if !index.is_multiple_of(self.columns) {
+        let columns = self.shape.columns;
+        let (mode, chroma_mode, neighbour) = if !index.is_multiple_of(columns) {
             (1, 1, index.checked_sub(1))
-        } else if index >= self.columns {
-            (0, 2, index.checked_sub(self.columns))
+        } else if index >= columns {
+            (0, 2, index.checked_sub(columns))
         } else {
             (2, 0, None)
         };
@@ -101,21 +115,29 @@ impl Encoder {
         }
     }
 
-    /// H.264 7.3.2.1 and 7.3.2.2: Constrained Baseline, level 3.1, 25 Hz.
+    /// H.264 7.3.2.1 and 7.3.2.2: Constrained Baseline.
     fn parameter_sets(&mut self, out: &mut Vec<u8>) {
-        let bits = &mut self.bits;
-        bits.put(66 << 16 | 0xc0 << 8 | 31, 24);
+        let (shape, bits) = (self.shape, &mut self.bits);
+        bits.put(66 << 16 | 0xc0 << 8 | shape.level, 24);
         bits.ue(0); // seq_parameter_set_id
         bits.ue(0); // frame_num has four bits
         bits.ue(2); // shown in the order of coding
         bits.ue(1); // one reference
         bits.put(0, 1);
-        bits.ue(self.columns as u32 - 1);
-        bits.ue(self.rows as u32 - 1);
-        bits.put(0b1101, 4); // frames only, direct_8x8_inference, no cropping, with VUI
-        bits.put(0b0_0001, 5); // of that only timing_info
+        bits.ue(shape.columns as u32 - 1);
+        bits.ue(shape.rows as u32 - 1);
+        bits.put(0b11, 2); // frames only, direct_8x8_inference
+        bits.put(u32::from(shape.cropped_lines > 0), 1);
+        if shape.cropped_lines > 0 {
+            bits.put(0b111, 3); // nothing at left, right and top
+            bits.ue(shape.cropped_lines / 2);
+        }
+        bits.put(1, 1); // VUI
+        bits.put(0b0011_0101, 8); // video_signal_type: unspecified format, limited range, with colours
+        bits.put(BT_709 << 16 | BT_709 << 8 | BT_709, 24);
+        bits.put(0b01, 2); // timing_info
         bits.put(1, 32);
-        bits.put(50, 32);
+        bits.put(2 * shape.rate, 32);
         bits.put(0b1_0000, 5); // fixed_frame_rate_flag
         bits.end_unit(0x67, out);
         bits.ue(0);
@@ -132,6 +154,9 @@ impl Encoder {
         bits.end_unit(0x68, out);
     }
 }
+
+/// Primaries, transfer and matrix of ITU-R BT.709 (H.264 tables E-3 to E-5).
+const BT_709: u32 = 1;
 
 /// What is predicted where there is no neighbour (H.264 8.3.3.3 and 8.3.4).
 const MIDDLE: Colour = Colour([128; 3]);

@@ -1,0 +1,235 @@
+//! `Apart`: a process of its own that decodes, and what is done when it crashes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::pool::Bench;
+use crate::adapters::clock;
+use crate::media::watch::wire::Request;
+use crate::media::watch::{Failure, Job, Outcome};
+use crate::units::Time;
+
+/// Has jobs done by a process, which is started when there is one, and again after it crashed.
+#[derive(Debug)]
+pub(in crate::adapters) struct Apart {
+    program: PathBuf,
+    process: Option<imp::Process>,
+    /// How often it failed in a row, and until when it is left alone therefore.
+    failures: u32,
+    not_before: Time,
+}
+
+impl Apart {
+    /// Processes are this program, which has to call [`run_decode_worker`](super::run_decode_worker) first.
+    pub(in crate::adapters) const fn new(program: PathBuf) -> Self {
+        Self { program, process: None, failures: 0, not_before: Time::ZERO }
+    }
+
+    fn ask(&mut self, request: &Request) -> Option<Outcome> {
+        let process = match &mut self.process {
+            Some(process) => process,
+            none => {
+                pause_until(self.not_before);
+                none.insert(imp::Process::start(&self.program).ok()?)
+            }
+        };
+        process.ask(request).ok()
+    }
+}
+
+impl Bench for Apart {
+    fn run(&mut self, stream: u64, job: Job) -> Outcome {
+        let number = job.number;
+        let started = clock::now();
+        let outcome = self.ask(&Request::Do(stream, job)).filter(|outcome| outcome.number == number);
+        if let Some(outcome) = outcome {
+            self.failures = 0;
+            return outcome;
+        }
+        // What it took is not known exactly: what passed is never less.
+        let spent = self.process.take().and_then(|process| process.end());
+        let cpu = spent.unwrap_or_else(|| clock::now().since(started));
+        self.failures += 1;
+        self.not_before = clock::now() + (PAUSE_MIN * 2_u32.pow(self.failures.min(10) - 1)).min(PAUSE_MAX);
+        Outcome { number, result: Err(Failure::Crashed), cpu }
+    }
+
+    fn forget(&mut self, stream: u64) {
+        let told = self.process.as_mut().map(|process| process.tell(&Request::Forget(stream)));
+        if told.is_some_and(|told| told.is_err()) {
+            self.process = None;
+        }
+    }
+}
+
+/// The thread has nothing else to do.
+fn pause_until(until: Time) {
+    loop {
+        let left = until.since(clock::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::park_timeout(left);
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod imp {
+    use std::io::{self, Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+    use std::time::Duration;
+
+    use super::super::pool::is_stuck;
+    use super::super::system::{process_clock, read_clock};
+    use super::super::worker::{TESTS, read_message, write_message};
+    use crate::adapters::clock;
+    use crate::adapters::watchers::WORKER_ARGUMENT;
+    use crate::media::watch::Outcome;
+    use crate::media::watch::wire::Request;
+    use crate::units::Time;
+
+    #[derive(Debug)]
+    pub(super) struct Process {
+        child: Child,
+        connection: UnixStream,
+        /// What its clock showed when the job began.
+        spent: Duration,
+        message: Vec<u8>,
+    }
+
+    impl Process {
+        pub(super) fn start(program: &Path) -> io::Result<Self> {
+            let (connection, theirs) = UnixStream::pair()?;
+            // Whoever waits has a look now and then whether the other side is stuck.
+            connection.set_read_timeout(Some(LOOK_EVERY))?;
+            connection.set_write_timeout(Some(LOOK_EVERY))?;
+            let mut command = Command::new(program);
+            // What the environment tells is none of its business.
+            command.env_clear().arg(WORKER_ARGUMENT).stdin(Stdio::from(OwnedFd::from(theirs)));
+            if let Some(value) = std::env::var_os(TESTS) {
+                command.env(TESTS, value);
+            }
+            let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+            Ok(Self { child, connection, spent: Duration::ZERO, message: Vec::new() })
+        }
+
+        pub(super) fn ask(&mut self, request: &Request) -> io::Result<Outcome> {
+            self.spent = self.cpu().unwrap_or_default();
+            let pid = self.child.id();
+            let mut patient = Patient { connection: &self.connection, pid, began: clock::now(), spent: self.spent };
+            write_message(&mut patient, &request.encode())?;
+            if !read_message(&mut patient, &mut self.message)? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Outcome::decode(&self.message).map_err(|_| io::ErrorKind::InvalidData.into())
+        }
+
+        pub(super) fn tell(&mut self, request: &Request) -> io::Result<()> {
+            write_message(&mut self.connection, &request.encode())
+        }
+
+        /// Kills it; what it took for its last job, if that is known.
+        pub(super) fn end(mut self) -> Option<Duration> {
+            let spent = self.cpu().map(|cpu| cpu.saturating_sub(self.spent));
+            self.kill();
+            spent
+        }
+
+        fn cpu(&self) -> Option<Duration> {
+            read_clock(process_clock(self.child.id())?)
+        }
+
+        fn kill(&mut self) {
+            let _it_may_be_dead = self.child.kill();
+            let _nor_is_this_needed = self.child.wait();
+        }
+    }
+
+    impl Drop for Process {
+        fn drop(&mut self) {
+            self.kill();
+        }
+    }
+
+    /// Waits for the other side until it is stuck.
+    struct Patient<'a> {
+        connection: &'a UnixStream,
+        pid: u32,
+        began: Time,
+        spent: Duration,
+    }
+
+    impl Patient<'_> {
+        fn retry<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+            loop {
+                let result = attempt();
+                let waits = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+                if !waits {
+                    return result;
+                }
+                let spent = process_clock(self.pid).and_then(read_clock).map(|cpu| cpu.saturating_sub(self.spent));
+                if is_stuck(clock::now().since(self.began), spent) {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+        }
+    }
+
+    impl Read for Patient<'_> {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let mut connection = self.connection;
+            self.retry(|| connection.read(bytes))
+        }
+    }
+
+    impl Write for Patient<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut connection = self.connection;
+            self.retry(|| connection.write(bytes))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
+}
+
+#[cfg(not(target_os = "linux"))]
+mod imp {
+    use std::io;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use crate::media::watch::Outcome;
+    use crate::media::watch::wire::Request;
+
+    #[derive(Debug)]
+    pub(super) struct Process;
+
+    impl Process {
+        pub(super) fn start(_program: &Path) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(super) fn ask(&mut self, _request: &Request) -> io::Result<Outcome> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(super) fn tell(&mut self, _request: &Request) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(super) fn end(self) -> Option<Duration> {
+            None
+        }
+    }
+}
+
+/// After a crash, and after many in a row.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);

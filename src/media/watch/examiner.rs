@@ -1,0 +1,212 @@
+//! Decodes the units of one stream, and says what they show. Runs where a crash hurts nobody.
+
+use std::borrow::Cow;
+
+use super::job::{EDGES_MAX, Failure, Findings, Job, PictureFindings, ProofFindings, SoundFindings, Work};
+use super::judge::span_90k;
+use super::report::Levels;
+use crate::media::boundary::{self, Before, ProofError};
+use crate::media::decode::{DecodeError, KeyFrames, Shown};
+use crate::media::frame::{Frame, Samples};
+use crate::media::quality::{Loudness, Silence, is_black, is_same};
+use crate::media::sound::SoundDecoder;
+use crate::media::thumbnail::Thumbnail;
+use crate::proto::mpegts::demux::{AccessUnit, Codec};
+use crate::units::Ticks90k;
+
+/// What is kept of one stream between its jobs: the picture that others are compared to, and all of sound's state.
+///
+/// Pictures are decoded alone, each by a decoder of its own: that costs no more, as measured, and neither memory nor what a
+/// decoder was led into lasts longer than a picture.
+#[derive(Debug, Default)]
+pub struct Examiner {
+    reference: Option<Frame>,
+    sound: Option<Listening>,
+}
+
+#[derive(Debug)]
+struct Listening {
+    codec: Codec,
+    decoder: SoundDecoder,
+    silence: Silence,
+    loudness: Loudness,
+    /// Where listening without a break began, and how far it came.
+    began: Ticks90k,
+    until: Ticks90k,
+}
+
+impl Examiner {
+    /// Of a stream that nothing came from.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Does what the job asks for.
+    ///
+    /// # Errors
+    /// Why there is nothing to tell.
+    pub fn examine(&mut self, job: &Job) -> Result<Findings, Failure> {
+        match job.work {
+            Work::Picture { thumbnail, quality, anew } => {
+                if anew {
+                    self.reference = None;
+                }
+                let shown = decode_picture(job)?;
+                self.look(shown, thumbnail, quality).map(Findings::Picture)
+            }
+            Work::Sound { anew } => {
+                if anew {
+                    self.sound = None;
+                }
+                self.listen(job).map(Findings::Sound)
+            }
+            Work::Proof { black, frozen } => prove(job, Before { black, frozen }).map(Findings::Proof),
+        }
+    }
+
+    /// Bytes of the picture that is kept.
+    #[must_use]
+    pub fn bytes_kept(&self) -> usize {
+        self.reference.as_ref().map_or(0, frame_bytes)
+    }
+
+    /// Gives up the picture that is kept: the next one is compared to nothing.
+    pub fn forget_picture(&mut self) {
+        self.reference = None;
+    }
+
+    fn look(&mut self, shown: Shown, thumbnail: bool, quality: bool) -> Result<PictureFindings, Failure> {
+        let thumbnail = if thumbnail {
+            Some(Thumbnail::new(&shown.frame, &shown.display).map_err(|_| Failure::Damaged)?)
+        } else {
+            None
+        };
+        if !quality {
+            return Ok(PictureFindings { black: None, same: None, thumbnail });
+        }
+        let black = is_black(&shown.frame, shown.display.colour.full_range);
+        let same = self.reference.as_ref().map(|reference| is_same(reference, &shown.frame));
+        if same != Some(true) {
+            self.reference = Some(shown.frame);
+        }
+        Ok(PictureFindings { black: Some(black), same, thumbnail })
+    }
+
+    fn listen(&mut self, job: &Job) -> Result<SoundFindings, Failure> {
+        let mut findings = SoundFindings::default();
+        let mut failure = None;
+        for unit in &job.units {
+            let listening = self.listening(unit)?;
+            match listening.listen(unit, &mut findings) {
+                Ok(()) => findings.decoded += 1,
+                Err(error) => {
+                    findings.failed += 1;
+                    failure = Some(failure_of(error));
+                }
+            }
+        }
+        if let (0, Some(failure)) = (findings.decoded, failure) {
+            self.sound = None;
+            return Err(failure);
+        }
+        if let Some(listening) = &self.sound {
+            findings.silent_since = listening.silence.since();
+            findings.until = listening.until;
+            findings.heard = span_90k(listening.until.0.saturating_sub(listening.began.0));
+            findings.levels = levels(&listening.loudness);
+        }
+        Ok(findings)
+    }
+
+    /// What goes on from before. After a break, silence begins anew; what is loud is measured over all of it.
+    fn listening(&mut self, unit: &AccessUnit) -> Result<&mut Listening, Failure> {
+        let kept = self.sound.take().filter(|kept| kept.codec == unit.codec);
+        let mut listening = match kept {
+            Some(kept) => kept,
+            None => Listening::new(unit)?,
+        };
+        if unit.pts.is_some_and(|pts| pts.0.abs_diff(listening.until.0) > BREAK_MIN_90K) {
+            let loudness = std::mem::take(&mut listening.loudness);
+            listening = Listening { loudness, ..Listening::new(unit)? };
+        }
+        Ok(self.sound.insert(listening))
+    }
+}
+
+impl Listening {
+    fn new(unit: &AccessUnit) -> Result<Self, Failure> {
+        let decoder = SoundDecoder::new(unit.codec).map_err(failure_of)?;
+        let pts = unit.pts.unwrap_or_default();
+        let (silence, loudness) = (Silence::default(), Loudness::default());
+        Ok(Self { codec: unit.codec, decoder, silence, loudness, began: pts, until: pts })
+    }
+
+    fn listen(&mut self, unit: &AccessUnit, findings: &mut SoundFindings) -> Result<(), DecodeError> {
+        let mut pts = unit.pts.unwrap_or(self.until);
+        let (silence, loudness) = (&mut self.silence, &mut self.loudness);
+        let outcome = self.decoder.decode(unit, |sound| {
+            findings.ended = silence.push(&sound, pts).or(findings.ended);
+            loudness.push(&sound);
+            let samples = sound.channels.first().map_or(0, |channel| channel.len()) as u64;
+            pts.0 = pts.0.saturating_add(samples * 90_000 / u64::from(sound.rate.max(1)));
+        });
+        self.until = pts;
+        outcome
+    }
+}
+
+fn decode_picture(job: &Job) -> Result<Shown, Failure> {
+    let codec = job.units.first().ok_or(Failure::Damaged)?.codec;
+    let mut key_frames = KeyFrames::new(codec);
+    let mut last = Err(Failure::Damaged);
+    for unit in &job.units {
+        match key_frames.push(unit, true) {
+            Some(Ok(shown)) => last = Ok(shown),
+            Some(Err(error)) => return Err(failure_of(error)),
+            None => {}
+        }
+    }
+    last
+}
+
+fn prove(job: &Job, before: Before) -> Result<ProofFindings, Failure> {
+    let units: Vec<AccessUnit> = job.units.iter().map(|unit| AccessUnit::clone(unit)).collect();
+    match boundary::prove(&units, before) {
+        Ok(proof) => {
+            let edges = proof.edges.iter().take(EDGES_MAX).map(|edge| (edge.turn, edge.at)).collect();
+            Ok(ProofFindings { edges })
+        }
+        Err(ProofError::TooMuch) => Err(Failure::Unsupported(Cow::Borrowed("too much to decode"))),
+        Err(ProofError::Decode(error)) => Err(failure_of(error)),
+    }
+}
+
+fn failure_of(error: DecodeError) -> Failure {
+    match error {
+        DecodeError::Unsupported(what) => Failure::Unsupported(Cow::Borrowed(what)),
+        DecodeError::TooLarge => Failure::Unsupported(Cow::Borrowed("larger than 8192x4352")),
+        DecodeError::Damaged(_) => Failure::Damaged,
+    }
+}
+
+fn levels(loudness: &Loudness) -> Levels {
+    let value = |value: Option<f64>| value.map(|value| value as f32);
+    Levels {
+        momentary_lufs: value(loudness.momentary()),
+        short_term_lufs: value(loudness.short_term()),
+        integrated_lufs: value(loudness.integrated()),
+        true_peak_dbtp: value(loudness.true_peak()),
+    }
+}
+
+fn frame_bytes(frame: &Frame) -> usize {
+    let bytes = |samples: &Samples| match samples {
+        Samples::Byte(samples) => samples.len(),
+        Samples::Word(samples) => samples.len() * 2,
+    };
+    frame.planes.iter().map(|plane| bytes(&plane.samples)).sum()
+}
+
+/// A hole in the sound of up to half a second is no reason to begin anew.
+const BREAK_MIN_90K: u64 = 45_000;

@@ -1,0 +1,442 @@
+//! `Governor`: shares the computing time that decoding may take, without a clock of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::units::Time;
+
+/// Says whose job is done next, and how often pictures are worth asking for.
+///
+/// What jobs cost is known only after they are done, so the budget is an account that may be overdrawn by the jobs that are
+/// being done, and is worked off before the next one begins: over any span, jobs that begin in it take no more than
+/// the budget, [`BURST`] of it saved up, and one job for each that is done at a time.
+///
+/// Streams are served by how much time they took, not by how many jobs: one with large pictures gets fewer of them, and
+/// everybody else's come as ever (start-time fair queueing, Goyal, Vin and Cheng 1996). When the budget does not reach for
+/// all that is wanted, those that want more than their equal share have their pictures taken less often, by steps of
+/// [`STEPS`]; what others leave over is shared among them.
+#[derive(Debug)]
+pub struct Governor {
+    budget_per_mille: u32,
+    /// Of computing time; below zero it is overdrawn.
+    balance_ns: i64,
+    /// What jobs that are being done are expected to cost.
+    reserved_ns: i64,
+    updated: Time,
+    streams: BTreeMap<u64, Stream>,
+    /// Virtual time: that of the job that began last.
+    virtual_ns: u64,
+    /// What everything beside jobs takes, per second.
+    overhead_ns: Averaged,
+    overhead_now_ns: u64,
+    next_plan: Time,
+}
+
+/// What a job is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A picture.
+    Picture,
+    /// Sound.
+    Sound,
+    /// Groups of pictures, to be decoded fully.
+    Proof,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    waiting: Option<Kind>,
+    /// What it was expected to cost.
+    running_ns: Option<u64>,
+    /// Virtual time at which its next job may begin.
+    used_ns: u64,
+    picture_ns: Averaged,
+    sound_job_ns: Averaged,
+    /// Of sound, per second.
+    sound_ns: Averaged,
+    sound_now_ns: u64,
+    wanted: Option<Duration>,
+    /// Longer than wanted while there is not time enough.
+    every: Duration,
+    /// Since when its pictures could be taken more often.
+    fits_since: Option<Time>,
+}
+
+/// A mean that follows slowly.
+#[derive(Clone, Copy, Debug, Default)]
+struct Averaged(Option<u64>);
+
+impl Averaged {
+    fn push(&mut self, value: u64) {
+        self.0 = Some(self.0.map_or(value, |mean| (mean / 4).saturating_mul(3).saturating_add(value / 4)));
+    }
+
+    fn value(self) -> u64 {
+        self.0.unwrap_or(0)
+    }
+}
+
+impl Governor {
+    /// With a budget in thousandths of a core.
+    #[must_use]
+    pub fn new(now: Time, budget_per_mille: u32) -> Self {
+        let mut governor = Self {
+            budget_per_mille: 1,
+            balance_ns: 0,
+            reserved_ns: 0,
+            updated: now,
+            streams: BTreeMap::new(),
+            virtual_ns: 0,
+            overhead_ns: Averaged::default(),
+            overhead_now_ns: 0,
+            next_plan: now + PLANNED_EVERY,
+        };
+        governor.set_budget(now, budget_per_mille);
+        governor.balance_ns = governor.burst_ns();
+        governor
+    }
+
+    /// Another budget from now on, in thousandths of a core; at least one.
+    pub fn set_budget(&mut self, now: Time, per_mille: u32) {
+        self.update(now);
+        self.budget_per_mille = per_mille.clamp(1, BUDGET_PER_MILLE_MAX);
+        self.balance_ns = self.balance_ns.min(self.burst_ns());
+    }
+
+    /// A stream comes in, or wants its pictures at another interval: `None` for no pictures.
+    pub fn set_stream(&mut self, id: u64, wanted: Option<Duration>) {
+        let virtual_ns = self.virtual_ns;
+        let stream = self.streams.entry(id).or_insert_with(|| Stream { used_ns: virtual_ns, ..Stream::default() });
+        stream.wanted = wanted;
+        if wanted.is_none() {
+            stream.every = Duration::ZERO;
+        }
+    }
+
+    /// A stream is gone. A job of it that is being done is charged by [`Governor::handle_cost`] as ever.
+    pub fn remove_stream(&mut self, id: u64) {
+        if let Some(stream) = self.streams.remove(&id) {
+            self.reserved_ns -= stream.running_ns.unwrap_or(0) as i64;
+        }
+    }
+
+    /// The stream has a job; `None` if it has none any more.
+    pub fn ask(&mut self, id: u64, job: Option<Kind>) {
+        let virtual_ns = self.virtual_ns;
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.waiting.is_none() && stream.running_ns.is_none() {
+                // Time that it did not use is not saved up.
+                stream.used_ns = stream.used_ns.max(virtual_ns);
+            }
+            stream.waiting = job;
+        }
+    }
+
+    /// The stream whose job may be done now, among those that `can_run` says there is somebody for.
+    pub fn poll_grant(&mut self, now: Time, can_run: impl Fn(u64) -> bool) -> Option<u64> {
+        self.update(now);
+        if self.balance_ns - self.reserved_ns <= 0 {
+            return None;
+        }
+        let ready = self
+            .streams
+            .iter_mut()
+            .filter(|(id, stream)| stream.waiting.is_some() && stream.running_ns.is_none() && can_run(**id));
+        let (id, stream) = ready.min_by_key(|(_, stream)| stream.used_ns)?;
+        let kind = stream.waiting.take()?;
+        let expected = stream.expected_ns(kind);
+        stream.running_ns = Some(expected);
+        self.virtual_ns = self.virtual_ns.max(stream.used_ns);
+        self.reserved_ns += expected as i64;
+        Some(*id)
+    }
+
+    /// What a job that was granted cost; zero if it was not done after all.
+    pub fn handle_cost(&mut self, now: Time, id: u64, kind: Kind, cost: Duration) {
+        self.update(now);
+        let cost_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX).min(COST_NS_MAX);
+        self.balance_ns -= cost_ns as i64;
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        self.reserved_ns -= stream.running_ns.take().unwrap_or(0) as i64;
+        stream.used_ns = stream.used_ns.max(self.virtual_ns).saturating_add(cost_ns);
+        match kind {
+            Kind::Picture if cost_ns > 0 => stream.picture_ns.push(cost_ns),
+            Kind::Sound if cost_ns > 0 => {
+                stream.sound_job_ns.push(cost_ns);
+                stream.sound_now_ns += cost_ns;
+            }
+            Kind::Picture | Kind::Sound | Kind::Proof => {}
+        }
+    }
+
+    /// What was spent on other things than jobs, of the same budget.
+    pub fn handle_overhead(&mut self, now: Time, cost: Duration) {
+        self.update(now);
+        let cost_ns = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX).min(COST_NS_MAX);
+        self.balance_ns -= cost_ns as i64;
+        self.overhead_now_ns += cost_ns;
+    }
+
+    /// Has to be called about once a second: finds out how often pictures can be taken.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if now < self.next_plan {
+            return;
+        }
+        self.next_plan = now + PLANNED_EVERY;
+        self.overhead_ns.push(std::mem::take(&mut self.overhead_now_ns));
+        for stream in self.streams.values_mut() {
+            stream.sound_ns.push(std::mem::take(&mut stream.sound_now_ns));
+        }
+        let share = self.equal_share();
+        for stream in self.streams.values_mut() {
+            stream.plan(now, share);
+        }
+    }
+
+    /// How often the stream's pictures are worth asking for, and whether that is less often than wanted; `None` if it wants none.
+    #[must_use]
+    pub fn every(&self, id: u64) -> Option<(Duration, bool)> {
+        let stream = self.streams.get(&id)?;
+        let wanted = stream.wanted?;
+        // What is wanted follows the distance of key frames, which varies a little.
+        Some((stream.every.max(wanted), stream.every > wanted + wanted / 10))
+    }
+
+    /// What may be spent right now; less than nothing if the budget is overdrawn.
+    #[must_use]
+    pub const fn balance_ns(&self) -> i64 {
+        self.balance_ns
+    }
+
+    /// Time per second, in nanoseconds, up to which streams get what they want for pictures.
+    fn equal_share(&self) -> f64 {
+        let sound: u64 = self.streams.values().map(|stream| stream.sound_ns.value()).sum();
+        let budget = f64::from(self.budget_per_mille) * 1e6;
+        // Sound and the looking at packets are not stretched; a little is always left for pictures.
+        let left = (budget * ROOM - (sound + self.overhead_ns.value()) as f64).max(budget * LEAST);
+        let mut demands: Vec<f64> = self.streams.values().filter_map(Stream::demand).collect();
+        demands.sort_by(f64::total_cmp);
+        let mut left = left;
+        for (at, demand) in demands.iter().enumerate() {
+            let share = left / (demands.len() - at) as f64;
+            if *demand > share {
+                return share;
+            }
+            left -= demand;
+        }
+        f64::INFINITY
+    }
+
+    fn update(&mut self, now: Time) {
+        let passed = u64::try_from(now.since(self.updated).as_nanos()).unwrap_or(u64::MAX);
+        self.updated = self.updated.max(now);
+        // A thousandth of a nanosecond is not worth keeping.
+        let earned = u128::from(passed) * u128::from(self.budget_per_mille) / 1_000;
+        let earned = i64::try_from(earned).unwrap_or(i64::MAX);
+        self.balance_ns = self.balance_ns.saturating_add(earned).min(self.burst_ns());
+    }
+
+    const fn burst_ns(&self) -> i64 {
+        BURST.as_millis() as i64 * 1_000 * self.budget_per_mille as i64
+    }
+}
+
+impl Stream {
+    fn expected_ns(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Picture => self.picture_ns.0.unwrap_or(PICTURE_NS),
+            Kind::Sound => self.sound_job_ns.0.unwrap_or(SOUND_NS),
+            Kind::Proof => self.picture_ns.0.unwrap_or(PICTURE_NS).saturating_mul(PROOF_PICTURES),
+        }
+    }
+
+    /// What its pictures would take if all wanted ones were decoded, in nanoseconds per second.
+    fn demand(&self) -> Option<f64> {
+        let wanted = self.wanted?.max(STEPS[0]);
+        Some(self.picture_ns.value() as f64 / wanted.as_secs_f64())
+    }
+
+    fn plan(&mut self, now: Time, share: f64) {
+        let Some(wanted) = self.wanted else { return };
+        let needed = |room: f64| Duration::from_secs_f64(self.picture_ns.value() as f64 * room / share.max(1.0));
+        let step = |needed: Duration| {
+            if needed <= wanted {
+                return Duration::ZERO;
+            }
+            let last = STEPS[STEPS.len() - 1];
+            STEPS.into_iter().find(|step| *step > wanted && *step >= needed).unwrap_or_else(|| last.max(wanted))
+        };
+        let now_needed = step(needed(1.0));
+        if now_needed > self.every {
+            (self.every, self.fits_since) = (now_needed, None);
+            return;
+        }
+        // Back only if it fits easily, and has for a while.
+        let easily = step(needed(1.0 / EASILY));
+        if easily >= self.every {
+            self.fits_since = None;
+            return;
+        }
+        let since = *self.fits_since.get_or_insert(now);
+        if now.since(since) >= BACK_AFTER {
+            (self.every, self.fits_since) = (easily, None);
+        }
+    }
+}
+
+/// Intervals between pictures of a stream when there is not time enough for those that are wanted.
+pub const STEPS: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)];
+/// So much of the budget is saved up while nothing is to be done.
+pub const BURST: Duration = Duration::from_millis(500);
+/// A thousand cores.
+const BUDGET_PER_MILLE_MAX: u32 = 1_000_000;
+/// No job takes longer: it would have been ended.
+const COST_NS_MAX: u64 = 60_000_000_000;
+/// Before anything was measured: a large picture, and half a second of sound.
+const PICTURE_NS: u64 = 60_000_000;
+const SOUND_NS: u64 = 3_000_000;
+/// A group of pictures, each about half of what a key frame takes.
+const PROOF_PICTURES: u64 = 12;
+const PLANNED_EVERY: Duration = Duration::from_secs(1);
+/// Shares of the budget: what is planned with, as costs vary; and what pictures have whatever else there is.
+const ROOM: f64 = 0.9;
+const LEAST: f64 = 0.1;
+/// Pictures are taken more often again if that takes less than this share of what is there, for so long.
+const EASILY: f64 = 0.8;
+const BACK_AFTER: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_stream_with_large_pictures_does_not_starve_the_others() {
+        // 15 streams of 15 ms and one of 400 ms, each once a second: 0.625 of a core wanted, 0.5 there.
+        let costs: Vec<u64> = (0..16).map(|id| if id == 0 { 400 } else { 15 }).collect();
+        let run = run(500, &costs, Duration::from_secs(120), 1);
+        assert!(run.spent <= Duration::from_secs(61), "{:?}", run.spent);
+        for id in 1..16 {
+            assert!(run.done[id] >= 115, "{id}: {:?}", run.done);
+        }
+        // What the others leave is its own: 0.275 of a core, less the room, is a picture every two seconds.
+        assert!((55..=65).contains(&run.done[0]), "{:?}", run.done);
+        assert_eq!(run.every[0], (Duration::from_secs(2), true));
+        assert!(run.every[1..].iter().all(|every| *every == (Duration::from_secs(1), false)));
+    }
+
+    #[test]
+    fn intervals_stretch_step_by_step_and_shrink_slowly() {
+        let mut governor = Governor::new(Time::ZERO, 500);
+        (0..50).for_each(|id| governor.set_stream(id, Some(Duration::from_secs(1))));
+        let mut now = Time::ZERO;
+        let mut second = |governor: &mut Governor, cost_ms| {
+            for id in 0..50 {
+                governor.ask(id, Some(Kind::Picture));
+                if governor.poll_grant(now, |other| other == id).is_some() {
+                    governor.handle_cost(now, id, Kind::Picture, Duration::from_millis(cost_ms));
+                }
+                now += Duration::from_millis(20);
+            }
+            governor.handle_timeout(now);
+        };
+        (0..20).for_each(|_| second(&mut governor, 5));
+        assert_eq!(governor.every(7), Some((Duration::from_secs(1), false)));
+        (0..40).for_each(|_| second(&mut governor, 30));
+        assert_eq!(governor.every(7), Some((Duration::from_secs(5), true)));
+        (0..5).for_each(|_| second(&mut governor, 3));
+        assert_eq!(governor.every(7), Some((Duration::from_secs(5), true)), "not so soon");
+        (0..30).for_each(|_| second(&mut governor, 3));
+        assert_eq!(governor.every(7), Some((Duration::from_secs(1), false)));
+    }
+
+    #[test]
+    fn a_stream_that_goes_while_its_job_is_done_gives_back_what_was_set_aside() {
+        let mut governor = Governor::new(Time::ZERO, 500);
+        governor.set_stream(1, Some(Duration::from_secs(1)));
+        governor.ask(1, Some(Kind::Picture));
+        assert_eq!(governor.poll_grant(Time::ZERO, |_| true), Some(1));
+        governor.remove_stream(1);
+        governor.handle_cost(Time::ZERO, 1, Kind::Picture, Duration::from_millis(10));
+        assert_eq!((governor.reserved_ns, governor.balance_ns), (0, 240_000_000));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn the_budget_holds_over_any_window_and_nobody_starves(
+            budget in 50_u32..2_000,
+            costs in proptest::collection::vec(1_u64..300, 1..24),
+            threads in 1_usize..4,
+        ) {
+            let run = run(budget, &costs, Duration::from_secs(90), threads);
+            let largest = *costs.iter().max().unwrap();
+            // All windows that begin and end with a job.
+            let burst = u64::from(budget) * BURST.as_millis() as u64 / 1_000;
+            for (at, (from, _)) in run.grants.iter().enumerate() {
+                let mut sum = 0;
+                for (to, cost) in &run.grants[at..] {
+                    sum += cost;
+                    let window = to.since(*from).as_millis() as u64;
+                    let allowed = window * u64::from(budget) / 1_000 + burst + largest * threads as u64 + 1;
+                    prop_assert!(sum <= allowed, "{sum} ms in {window} ms, {allowed} allowed");
+                }
+            }
+            // Each gets a share by time of what there is, less a job's length.
+            let total: u64 = run.grants.iter().map(|(_, cost)| cost).sum();
+            let fair = total / costs.len() as u64 / 2;
+            for (id, cost) in costs.iter().enumerate() {
+                let got = run.done[id] as u64 * cost;
+                let wanted = 80 * cost / 10;
+                prop_assert!(got + 2 * largest >= fair.min(wanted), "{id} got {got} ms of {total}");
+            }
+        }
+    }
+
+    struct Run {
+        spent: Duration,
+        done: Vec<usize>,
+        every: Vec<(Duration, bool)>,
+        grants: Vec<(Time, u64)>,
+    }
+
+    /// Streams that each offer a picture a second, or as often as they are told; jobs run on so many threads.
+    fn run(budget: u32, costs_ms: &[u64], length: Duration, threads: usize) -> Run {
+        let mut governor = Governor::new(Time::ZERO, budget);
+        let mut offered = vec![None; costs_ms.len()];
+        let mut running: Vec<(Time, u64)> = Vec::new();
+        let mut run =
+            Run { spent: Duration::ZERO, done: vec![0; costs_ms.len()], every: Vec::new(), grants: Vec::new() };
+        (0..costs_ms.len()).for_each(|id| governor.set_stream(id as u64, Some(Duration::from_secs(1))));
+        let mut now = Time::ZERO;
+        while now < Time::ZERO + length {
+            let (done, left): (Vec<_>, Vec<_>) = running.into_iter().partition(|(end, _)| *end <= now);
+            running = left;
+            for (_, id) in done {
+                governor.handle_cost(now, id, Kind::Picture, Duration::from_millis(costs_ms[id as usize]));
+                run.done[id as usize] += 1;
+            }
+            for (id, offered) in offered.iter_mut().enumerate() {
+                let every = governor.every(id as u64).unwrap().0;
+                if offered.is_none_or(|at| now.since(at) >= every) {
+                    *offered = Some(now);
+                    governor.ask(id as u64, Some(Kind::Picture));
+                }
+            }
+            while running.len() < threads {
+                let Some(id) = governor.poll_grant(now, |_| true) else { break };
+                let cost = costs_ms[id as usize];
+                running.push((now + Duration::from_millis(cost), id));
+                run.grants.push((now, cost));
+                run.spent += Duration::from_millis(cost);
+            }
+            governor.handle_timeout(now);
+            now += Duration::from_millis(5);
+        }
+        run.every = (0..costs_ms.len()).map(|id| governor.every(id as u64).unwrap()).collect();
+        run
+    }
+}

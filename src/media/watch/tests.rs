@@ -1,0 +1,334 @@
+//! Watches of streams that are made here, in virtual time.
+
+use std::time::Duration;
+
+use super::*;
+use crate::bus::{Pool, PoolLimits};
+use crate::proto::mpegts::psi::{Pat, Pmt, packet_of};
+use crate::proto::mpegts::{TS_PACKET_BYTES, TestPicture, TsPacket, picture};
+use crate::proto::{Core, Surroundings};
+use crate::units::Bitrate;
+
+#[test]
+fn a_test_picture_is_seen_and_heard() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(8));
+    let report = bed.watch.report(bed.now);
+    let metadata = &report.metadata;
+    assert_eq!(metadata.programs[0].name.as_deref(), Some("Test picture"));
+    let [video, audio] = &metadata.streams[..] else { panic!("{metadata:?}") };
+    assert_eq!((video.codec.as_deref(), audio.codec.as_deref()), (Some("h264"), Some("mp2")));
+    assert_eq!(video.video.as_ref().map(|video| (video.width, video.height)), Some((1_280, 720)));
+    assert_eq!((video.frame_rate, audio.audio.map(|audio| audio.sample_rate)), (Some((25, 1)), Some(48_000)));
+    let rate = audio.bit_rate.unwrap().as_bps();
+    assert!((185_000..200_000).contains(&rate), "{rate}");
+    let content = &report.content;
+    assert_eq!((content.black, content.frozen, content.silent), (Some(false), Some(false), Some(false)), "{content:?}");
+    assert_eq!((content.video_present, content.audio_present), (Some(true), Some(true)));
+    assert_eq!((&content.video, &content.audio), (&None, &None));
+    assert!(content.loudness.is_some_and(|levels| levels.momentary_lufs.is_some()), "{content:?}");
+    let thumbnail = report.thumbnail.unwrap();
+    assert_eq!((thumbnail.width, thumbnail.height), (480, 270));
+    assert!(thumbnail.jpeg.starts_with(&[0xff, 0xd8]) && thumbnail.jpeg.len() <= 20_000);
+    assert_eq!(report.thumbnail_reason, None);
+    assert_eq!((report.counts.pictures_failed, report.counts.sounds_failed), (0, 0));
+    assert!((6..=9).contains(&report.counts.pictures_decoded), "{:?}", report.counts);
+    assert_eq!(bed.events, []);
+}
+
+#[test]
+fn what_stops_is_missing_and_comes_back() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(4));
+    bed.pause(Duration::from_secs(4));
+    let gone = bed.take_events();
+    assert!(gone.len() == 2 && gone.contains(&Event::VideoMissing) && gone.contains(&Event::AudioMissing), "{gone:?}");
+    let content = bed.watch.content(bed.now);
+    assert_eq!((content.black, content.frozen, content.silent), (None, None, None));
+    assert_eq!((content.video, content.audio), (Some(Reason::Missing), Some(Reason::Missing)));
+    assert_eq!((content.video_present, content.audio_present), (Some(false), Some(false)));
+    bed.play(Duration::from_secs(4));
+    let back = bed.take_events();
+    assert!(
+        matches!(
+            back[..],
+            [Event::VideoBack { .. }, Event::AudioBack { .. }] | [Event::AudioBack { .. }, Event::VideoBack { .. }]
+        ),
+        "{back:?}"
+    );
+    assert_eq!(bed.watch.content(bed.now).video, None);
+}
+
+#[test]
+fn a_reader_that_was_overtaken_goes_on_with_whole_units() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(3));
+    for _ in 0..5 {
+        bed.skip(Duration::from_millis(700));
+        bed.watch.handle_missed(665);
+        bed.play(Duration::from_millis(1_300));
+    }
+    bed.play(Duration::from_secs(4));
+    let report = bed.watch.report(bed.now);
+    assert_eq!((report.counts.packets_missed, report.counts.pictures_failed), (5 * 665, 0));
+    assert_eq!((report.content.black, report.content.silent), (Some(false), Some(false)), "{report:?}");
+}
+
+#[test]
+fn decoders_that_crash_are_told_of_and_tried_again_less_and_less_often() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(4));
+    bed.crashes = true;
+    bed.play(Duration::from_secs(20));
+    let restarts = bed.take_events().iter().filter(|event| matches!(event, Event::DecoderRestarted { .. })).count();
+    assert!((6..=12).contains(&restarts), "{restarts}");
+    let content = bed.watch.content(bed.now);
+    assert_eq!(
+        (content.black, content.video, content.audio),
+        (None, Some(Reason::Restarting), Some(Reason::Restarting))
+    );
+    assert!(bed.watch.thumbnail().is_some(), "the last one stays");
+    bed.crashes = false;
+    bed.play(Duration::from_secs(40));
+    assert_eq!(bed.watch.content(bed.now).black, Some(false));
+}
+
+#[test]
+fn whoever_gets_no_computing_time_knows_nothing_and_says_so() {
+    let mut bed = Bed::new(ALL);
+    bed.grants = false;
+    bed.play(Duration::from_secs(10));
+    let report = bed.watch.report(bed.now);
+    let content = &report.content;
+    assert_eq!((content.black, content.silent), (None, None));
+    assert_eq!((&content.video, &content.audio), (&Some(Reason::Budget), &Some(Reason::Budget)));
+    assert_eq!((content.video_present, content.audio_present), (Some(true), Some(true)));
+    assert!(report.counts.pictures_passed_over > 5 && report.counts.sounds_passed_over > 100);
+    assert!(bed.watch.bytes_held() < 500_000, "{}", bed.watch.bytes_held());
+    bed.watch.set_every(Duration::from_secs(5), true);
+    bed.watch.set_every(Duration::from_secs(5), true);
+    bed.watch.set_every(Duration::from_secs(1), false);
+    bed.grants = true;
+    bed.play(Duration::from_secs(14));
+    assert_eq!(bed.take_events(), [Event::Stretched { every: Duration::from_secs(5) }, Event::Restored]);
+    assert_eq!(bed.watch.content(bed.now).silent, Some(false));
+}
+
+#[test]
+fn without_settings_nothing_is_decoded() {
+    let mut bed = Bed::new(Settings::default());
+    bed.play(Duration::from_secs(3));
+    let report = bed.watch.report(bed.now);
+    assert_eq!((bed.jobs, report.metadata.streams.len()), (0, 2));
+    assert_eq!((report.content.video, report.thumbnail_reason), (Some(Reason::Off), Some(Reason::Off)));
+    assert_eq!(report.content.video_present, Some(true));
+    bed.watch.set(Settings { thumbnail_every: Some(Duration::from_millis(1)), content_quality: false });
+    assert_eq!(bed.watch.settings().thumbnail_every, Some(THUMBNAIL_EVERY_MIN));
+    bed.play(Duration::from_secs(3));
+    assert!(bed.watch.thumbnail().is_some() && bed.jobs <= 4);
+}
+
+#[test]
+fn scrambled_streams_are_present_and_nothing_is_known_of_them() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(3));
+    bed.scrambles = true;
+    bed.play(Duration::from_secs(5));
+    let content = bed.watch.content(bed.now);
+    assert_eq!((content.black, content.frozen, content.silent), (None, None, None));
+    assert_eq!((content.video, content.audio), (Some(Reason::Scrambled), Some(Reason::Scrambled)));
+    assert_eq!((content.video_present, content.audio_present), (Some(true), Some(true)));
+    let events = bed.take_events();
+    assert!(matches!(&events[..], [Event::MetadataChanged { what, .. }] if what.contains("scrambled")), "{events:?}");
+}
+
+#[test]
+fn a_pmt_that_changes_with_every_packet_makes_few_events_and_little_memory() {
+    let mut watch = Watch::new(Time::ZERO, ALL);
+    let mut now = Time::ZERO;
+    let mut events = Vec::new();
+    let pat = Pat { stream_id: 1, version: 0, programs: &[(1, PMT)] };
+    for n in 0_u32..30_000 {
+        now += Duration::from_millis(1);
+        let pid = Pid::from_low_bits(0x100 + (n % 0x1000) as u16);
+        let pmt = Pmt { program: 1, version: (n % 32) as u8, pcr_pid: pid, streams: &[(0x1b, pid), (0x0f, pid)] };
+        let mut packets = packet_of(&pat.section(), Pid::PAT).to_vec();
+        packets[3] |= (n % 16) as u8;
+        let mut second = packet_of(&pmt.section(), PMT);
+        second[3] |= (n % 16) as u8;
+        packets.extend(second);
+        watch.handle_packet(now, &packets);
+        if now >= watch.poll_timeout() {
+            watch.handle_timeout(now);
+        }
+        events.extend(
+            std::iter::from_fn(|| watch.poll_event()).filter(|event| matches!(event, Event::MetadataChanged { .. })),
+        );
+    }
+    assert!((3..=8).contains(&events.len()), "{}", events.len());
+    assert!(watch.counts().metadata_changes > 20);
+    assert!(watch.metadata().streams.len() <= 2 && watch.bytes_held() < 10_000);
+}
+
+#[test]
+fn eight_thousand_pids_keep_the_bounds() {
+    let mut watch = Watch::new(Time::ZERO, ALL);
+    let mut cc = [0_u8; 8_192];
+    let mut now = Time::ZERO;
+    let pmt_pid = |program: u16| Pid::from_low_bits(0x1f00 + program);
+    let programs: Vec<(u16, Pid)> = (1..=200).map(|number| (number, pmt_pid(number))).collect();
+    for round in 0_u16..30 {
+        let pat = Pat { stream_id: 1, version: 0, programs: &programs[..40] };
+        watch.handle_packet(now, &with_cc(packet_of(&pat.section(), Pid::PAT), &mut cc));
+        for number in 1..=40 {
+            let streams: Vec<(u8, Pid)> = (0..30)
+                .map(|n| ([0x1b, 0x24, 0x0f, 0x02][usize::from(n) % 4], Pid::from_low_bits(0x20 + number * 30 + n)))
+                .collect();
+            let pmt = Pmt { program: number, version: 0, pcr_pid: Pid::NULL, streams: &streams };
+            watch.handle_packet(now, &with_cc(packet_of(&pmt.section(), pmt_pid(number)), &mut cc));
+        }
+        for pid in 0x20..0x1f00 {
+            // Starts of units that never end, one after the other.
+            let mut payload = vec![0, 0, 1, 0xe0, 0, 0, 0x80, 0x80, 5, 0x21, 0, 1, 0, 1, 0, 0, 1, 0x67, 0x64, 0, 0x33];
+            payload.resize(184, (pid + round) as u8);
+            let packet = TsPacket {
+                payload_unit_start: round % 4 == 0,
+                pid: Pid::from_low_bits(pid),
+                payload: Some(&payload),
+                ..TsPacket::default()
+            };
+            let mut bytes = [0; TS_PACKET_BYTES];
+            packet.write(&mut bytes);
+            watch.handle_packet(now, &with_cc(bytes, &mut cc));
+        }
+        now += Duration::from_millis(500);
+        watch.handle_timeout(now);
+        while let Some(job) = watch.poll_job(now) {
+            watch.handle_outcome(
+                now,
+                Outcome { number: job.number, result: Err(Failure::Damaged), cpu: Duration::ZERO },
+            );
+        }
+    }
+    assert!(watch.metadata().streams.len() <= crate::proto::mpegts::STREAMS_MAX);
+    assert!(watch.metadata().streams.len() > 900);
+    assert!(watch.bytes_held() < 4 << 20, "{}", watch.bytes_held());
+}
+
+#[test]
+fn any_bytes_keep_the_bounds() {
+    let mut seed = 7_u32;
+    for _ in 0..20 {
+        let bytes: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as u8
+        })
+        .take(3_000)
+        .collect();
+        check_any_bytes(&bytes);
+    }
+}
+
+fn with_cc(mut packet: [u8; TS_PACKET_BYTES], cc: &mut [u8; 8_192]) -> [u8; TS_PACKET_BYTES] {
+    let pid = usize::from(packet[1] & 0x1f) << 8 | usize::from(packet[2]);
+    packet[3] = packet[3] & 0xf0 | cc[pid];
+    cc[pid] = (cc[pid] + 1) % 16;
+    packet
+}
+
+/// A watch, its stream, and somebody who does its jobs at once.
+struct Bed {
+    watch: Watch,
+    signal: TestPicture,
+    examiners: Examiners,
+    now: Time,
+    /// By how much the stream's clock is behind.
+    behind: Duration,
+    events: Vec<Event>,
+    jobs: u32,
+    crashes: bool,
+    grants: bool,
+    scrambles: bool,
+}
+
+impl Bed {
+    fn new(settings: Settings) -> Self {
+        let surroundings = Surroundings { pool: Pool::new(PoolLimits::default()), seed: 0, unix_ns_at_zero: 0 };
+        let config = picture::Config::new(Bitrate::from_bps(1_000_000)).unwrap();
+        Self {
+            watch: Watch::new(Time::ZERO, settings),
+            signal: TestPicture::new(config, &surroundings),
+            examiners: Examiners::new(),
+            now: Time::ZERO,
+            behind: Duration::ZERO,
+            events: Vec::new(),
+            jobs: 0,
+            crashes: false,
+            grants: true,
+            scrambles: false,
+        }
+    }
+
+    fn play(&mut self, span: Duration) {
+        self.run(span, true);
+    }
+
+    /// The stream goes on, but nobody looks.
+    fn skip(&mut self, span: Duration) {
+        self.run(span, false);
+    }
+
+    /// The stream stands still.
+    fn pause(&mut self, span: Duration) {
+        self.behind += span;
+        let end = self.now + span;
+        while self.now < end {
+            self.now += Duration::from_millis(20);
+            self.work();
+        }
+    }
+
+    fn run(&mut self, span: Duration, looks: bool) {
+        let end = self.now + span;
+        while let Some(due) = self.signal.poll_timeout().map(|due| due + self.behind).filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.signal.handle_timeout(due - self.behind);
+            while let Some(packet) = self.signal.poll_packet() {
+                let mut bytes = packet.to_vec();
+                if self.scrambles {
+                    bytes
+                        .chunks_mut(TS_PACKET_BYTES)
+                        .filter(|packet| packet[1] & 0x1f == 1)
+                        .for_each(|packet| packet[3] |= 0x80);
+                }
+                if looks {
+                    self.watch.handle_packet(self.now, &bytes);
+                }
+            }
+            if looks {
+                self.work();
+            }
+        }
+        self.now = end;
+    }
+
+    fn work(&mut self) {
+        if self.now >= self.watch.poll_timeout() {
+            self.watch.handle_timeout(self.now);
+        }
+        while self.grants && self.watch.has_job(self.now) {
+            let job = self.watch.poll_job(self.now).unwrap();
+            self.jobs += 1;
+            let result = if self.crashes { Err(Failure::Crashed) } else { self.examiners.examine(1, &job) };
+            self.watch.handle_outcome(self.now, Outcome { number: job.number, result, cpu: Duration::from_millis(5) });
+        }
+        self.events.extend(std::iter::from_fn(|| self.watch.poll_event()));
+    }
+
+    fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+const ALL: Settings = Settings { thumbnail_every: Some(Duration::from_secs(2)), content_quality: true };
+const PMT: Pid = Pid::from_low_bits(0x1000);

@@ -1,0 +1,107 @@
+//! Watching a stream in real time: in threads, and with a process that decodes and is killed.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anabranch::adapters::clock;
+use anabranch::adapters::watchers::{Placement, WatchId, Watchers, WatchersConfig};
+use anabranch::bus::{Pool, PoolLimits, Publisher};
+use anabranch::media::watch::{Event, Report, Settings};
+use anabranch::proto::mpegts::{TestPicture, picture};
+use anabranch::proto::{Core, Surroundings};
+use anabranch::units::{Bitrate, Time};
+
+#[test]
+fn a_stream_is_seen_in_threads() {
+    let mut bed = Bed::new(Placement::Threads);
+    let report = bed.play_until(|report| {
+        report.thumbnail.is_some() && report.content.black == Some(false) && report.content.silent == Some(false)
+    });
+    assert_eq!(report.metadata.programs[0].name.as_deref(), Some("Test picture"));
+    let stats = bed.watchers.stats();
+    assert!(stats.jobs > 2 && stats.crashes == 0 && stats.decoding_cpu_ns > 0, "{stats:?}");
+    bed.watchers.remove(bed.id);
+    assert!(bed.watchers.report(bed.id).is_none());
+}
+
+#[test]
+fn a_decoder_that_is_killed_costs_a_picture_and_no_more() {
+    let mut bed = Bed::new(Placement::Child(env!("CARGO_BIN_EXE_anabranch").into()));
+    let first = bed.play_until(|report| report.thumbnail.is_some());
+    let before = first.thumbnail.clone().unwrap().taken;
+    for (signal, restarts) in [("KILL", 1), ("SEGV", 2)] {
+        // It is started when there is something to decode.
+        bed.play_until(|_| !workers().is_empty());
+        let children = workers();
+        assert_eq!(children.len(), 1, "{children:?}");
+        let status = Command::new("kill").args(["-s", signal, &children[0].to_string()]).status().unwrap();
+        assert!(status.success());
+        bed.play_until(|report| report.counts.decoder_restarts >= restarts);
+    }
+    assert!(bed.watchers.stats().crashes >= 2);
+    let again = bed.play_until(|report| report.thumbnail.as_ref().is_some_and(|picture| picture.taken > before));
+    assert!(again.counts.pictures_decoded > 1);
+    let events: Vec<Event> = bed.events.try_iter().map(|(_, event)| event).collect();
+    assert!(events.iter().any(|event| matches!(event, Event::DecoderRestarted { .. })), "{events:?}");
+}
+
+struct Bed {
+    publisher: Publisher,
+    signal: TestPicture,
+    start: Time,
+    watchers: Watchers,
+    id: WatchId,
+    events: Receiver<(Time, Event)>,
+}
+
+impl Bed {
+    fn new(placement: Placement) -> Self {
+        let pool = Pool::new(PoolLimits::default());
+        let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: 0 };
+        let config = picture::Config::new(Bitrate::from_bps(2_000_000)).unwrap();
+        let publisher = Publisher::new(pool, 4_096);
+        let watchers = Watchers::spawn(WatchersConfig { budget_per_mille: 2_000, placement }).unwrap();
+        let (sender, events) = sync_channel(1_000);
+        let sender = Arc::new(Mutex::new(sender));
+        let settings = Settings { thumbnail_every: Some(Duration::from_secs(1)), content_quality: true };
+        let sink = Box::new(move |now, event| drop(sender.lock().unwrap().try_send((now, event))));
+        let id = watchers.add(publisher.subscribe(), settings, sink);
+        let signal = TestPicture::new(config, &surroundings);
+        Self { publisher, signal, start: clock::now(), watchers, id, events }
+    }
+
+    /// In real time, for a minute at most: the machine may have other things to do.
+    fn play_until(&mut self, done: impl Fn(&Report) -> bool) -> Arc<Report> {
+        let begin = clock::now();
+        loop {
+            let now = clock::now();
+            assert!(now.since(begin) < Duration::from_secs(60), "{:?}", self.watchers.report(self.id));
+            self.signal.handle_timeout(Time::ZERO + now.since(self.start));
+            while let Some(packet) = self.signal.poll_packet() {
+                self.publisher.publish(packet);
+            }
+            self.publisher.flush(self.publisher.head());
+            if let Some(report) = self.watchers.report(self.id).filter(|report| done(report)) {
+                return report;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Our own processes that decode.
+fn workers() -> Vec<u32> {
+    let own = std::process::id().to_string();
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_worker = |pid: &u32| {
+        let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let parent = read("stat").rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1).map(String::from));
+        parent.as_ref() == Some(&own) && read("cmdline").contains("--decode-worker")
+    };
+    pids.filter(is_worker).collect()
+}
