@@ -158,9 +158,9 @@ fn gstreamer_publishes_to_us() {
 
 /// A file of FLV that grows, and the pictures in it.
 fn pictures(path: &Path) -> usize {
-    let frames =
-        Command::new("ffmpeg").args(["-v", "quiet", "-i"]).arg(path).args(["-map", "0:v", "-f", "framemd5", "-"]);
-    let text = { frames }.output().unwrap().stdout;
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "quiet", "-i"]).arg(path).args(["-map", "0:v", "-f", "framemd5", "-"]);
+    let text = ffmpeg.output().unwrap().stdout;
     String::from_utf8(text).unwrap().lines().filter(|line| !line.starts_with('#')).count()
 }
 
