@@ -87,6 +87,11 @@ impl<C: StreamCore> Connection<C> {
         &mut self.stream
     }
 
+    /// Without the core.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Reads what there is, hands on what the peer said, and writes what waits. True if there is more to read, which is
     /// left for others to have their turn first.
     pub(super) fn turn(&mut self, now: Time, pool: &Pool, mut each: impl FnMut(&mut C, C::Message)) -> bool {

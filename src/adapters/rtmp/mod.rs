@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use mio::net::TcpStream;
 use subtle::ConstantTimeEq;
 
@@ -257,7 +258,7 @@ fn refusal(code: &str) -> &'static str {
 
 /// Events that wait for whoever asks.
 #[derive(Debug, Default)]
-struct Events(arrayvec::ArrayVec<DriverEvent, EVENTS_MAX>);
+struct Events(ArrayVec<DriverEvent, EVENTS_MAX>);
 
 impl Events {
     fn tell(&mut self, event: proto::Event, counters: &super::Counters) {
@@ -269,12 +270,45 @@ impl Events {
     }
 }
 
+/// Connections that are over on our side, and are left open for a while: closed at once with something unread, they would
+/// be reset, and the peer lose what it was told last; others take a close before their own for an error.
+#[derive(Debug, Default)]
+struct Leaving(ArrayVec<(TcpStream, Time), LEAVING_MAX>);
+
+impl Leaving {
+    /// Tells the peer that it is over, as far as that leaves at once, and keeps the connection open for [`LEAVING_FOR`].
+    fn add<C: StreamCore>(&mut self, mut connection: Connection<C>, now: Time) {
+        connection.core.handle_close(now);
+        connection.flush(now);
+        if connection.broken().is_some() {
+            return;
+        }
+        if self.0.is_full() {
+            self.0.remove(0);
+        }
+        self.0.push((connection.into_stream(), now + LEAVING_FOR));
+    }
+
+    fn handle_timeout(&mut self, now: Time) {
+        self.0.retain(|(_, due)| *due > now);
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        self.0.first().map(|(_, due)| *due)
+    }
+}
+
 /// Tells the peer that it is over, as far as that leaves at once.
 fn say_goodbye<C: StreamCore>(connection: &mut Connection<C>, now: Time) {
     connection.core.handle_close(now);
     connection.flush(now);
     let _ = connection.stream().shutdown(std::net::Shutdown::Write);
 }
+
+/// Judgement: several round trips, after which whoever was told has read it.
+const LEAVING_FOR: Duration = Duration::from_secs(2);
+/// What is above is closed at once. Judgement: more end within two seconds only where somebody attacks.
+const LEAVING_MAX: usize = 8;
 
 /// Readiness is told once for each direction, so that both can be asked for all the time.
 const BOTH: mio::Interest = mio::Interest::READABLE.add(mio::Interest::WRITABLE);

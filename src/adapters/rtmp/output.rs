@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::door::{Seat, Visitor, WrongKey};
-use super::{BOTH, Calls, DETAILS_APART, Ends, Events, say_goodbye};
+use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
 use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, Tally};
 use crate::adapters::socket::Granted;
@@ -32,6 +32,7 @@ pub(super) struct Output {
     first: SocketKey,
     events: Events,
     ends: Ends,
+    leaving: Leaving,
     /// Of feeds that are over.
     fed: FeedStats,
     tally: Tally,
@@ -71,6 +72,7 @@ impl Output {
             first: SocketKey(0),
             events: Events::default(),
             ends: Ends::default(),
+            leaving: Leaving::default(),
             fed: FeedStats::default(),
             tally: Tally::default(),
             unsent: 0,
@@ -81,6 +83,7 @@ impl Output {
 
     /// Reads, writes, and does what is due.
     fn run(&mut self, cx: &mut Context<'_>) {
+        self.leaving.handle_timeout(cx.now);
         if matches!(self.way, Way::Call { .. }) {
             self.run_server(cx);
         } else {
@@ -148,10 +151,11 @@ impl Output {
             cx.call_again(key_of(self.first, at));
         }
         if end.is_some() || player.connection.is_done(cx.now) {
-            player.connection.flush(cx.now);
             let (peer, broken) = (player.connection.peer(), player.connection.broken());
             add(&mut self.fed, player.feed.stats());
-            players[at] = None;
+            if let Some(player) = players[at].take() {
+                self.leaving.add(player.connection, cx.now);
+            }
             let why = self.ends.count(end.as_ref(), broken);
             self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
         }
@@ -178,7 +182,7 @@ impl Output {
             Err(reason) => {
                 self.ends.refused += 1;
                 connection.core.refuse(Refusal::Denied);
-                say_goodbye(connection, cx.now);
+                self.leaving.add(visitor.connection, cx.now);
                 let why = PeerEnd { reason, refusal: None };
                 self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
             }
@@ -355,12 +359,13 @@ impl Driven for Output {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        match &self.way {
+        let peers = match &self.way {
             Way::Call { calls, .. } => calls.poll_timeout(),
             Way::Serve { players, .. } => {
                 players.iter().flatten().filter_map(|player| player.connection.poll_timeout()).min()
             }
-        }
+        };
+        [peers, self.leaving.poll_timeout()].into_iter().flatten().min()
     }
 
     fn patience(&self) -> Duration {

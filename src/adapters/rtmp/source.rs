@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::door::{Seat, Visitor, WrongKey};
-use super::{BOTH, Calls, DETAILS_APART, Ends, Events, say_goodbye};
+use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
 use crate::adapters::background::Remote;
 use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
@@ -28,6 +28,7 @@ pub(super) struct Source {
     first: SocketKey,
     events: Events,
     ends: Ends,
+    leaving: Leaving,
     details_due: Time,
     counters: Arc<Counters>,
 }
@@ -80,6 +81,7 @@ impl Source {
             first: SocketKey(0),
             events: Events::default(),
             ends: Ends::default(),
+            leaving: Leaving::default(),
             details_due: Time::ZERO,
             counters: Arc::default(),
         }
@@ -88,6 +90,7 @@ impl Source {
     /// Reads, writes, and does what is due.
     fn run(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
         let now = cx.now;
+        self.leaving.handle_timeout(now);
         self.intake.bridge.handle_timeout(now);
         self.intake.drain(now, sink);
         match self.way {
@@ -114,8 +117,9 @@ impl Source {
         }
         if intake.end.is_some() || connection.is_done(cx.now) {
             let (peer, broken) = (connection.peer(), connection.broken());
-            connection.flush(cx.now);
-            *publisher = None;
+            if let Some(connection) = publisher.take() {
+                self.leaving.add(*connection, cx.now);
+            }
             let why = self.ends.count(intake.end.take().as_ref(), broken);
             intake.bridge.end();
             self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
@@ -181,16 +185,16 @@ impl Source {
         if let Some((refusal, reason)) = refusal {
             self.ends.refused += 1;
             connection.core.refuse(refusal);
-            say_goodbye(connection, cx.now);
+            self.leaving.add(visitor.connection, cx.now);
             let why = PeerEnd { reason, refusal: None };
             self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
             return;
         }
-        if let Some(mut old) = publisher.take() {
+        if let Some(old) = publisher.take() {
             self.ends.taken_over += 1;
-            say_goodbye(&mut old, cx.now);
             let why = PeerEnd { reason: "another publisher took over", refusal: None };
             self.events.tell(proto::Event::PeerLost { peer: old.peer(), why }, &self.counters);
+            self.leaving.add(*old, cx.now);
         }
         connection.core.accept();
         *publisher = Some(Box::new(visitor.connection));
@@ -314,7 +318,7 @@ impl Driven for Source {
             Way::Listen { publisher, .. } => publisher.as_ref().and_then(|peer| peer.poll_timeout()),
             Way::Call(calls) => calls.poll_timeout(),
         };
-        [peer, self.intake.bridge.poll_timeout()].into_iter().flatten().min()
+        [peer, self.intake.bridge.poll_timeout(), self.leaving.poll_timeout()].into_iter().flatten().min()
     }
 
     fn patience(&self) -> Duration {
