@@ -1,5 +1,6 @@
 //! Sockets, clock and threads around the cores.
 
+mod accept;
 mod alarm;
 mod background;
 #[cfg(target_os = "linux")]
@@ -27,6 +28,7 @@ pub mod udp;
 pub mod watchers;
 mod worker;
 
+pub use accept::{AcceptHook, Arrival};
 pub use counters::{CoreCounters, Counters, DetailCounters};
 pub use driver::{Admission, Driven, Driver, DriverEvent, SOCKETS_MAX, SendFailure};
 pub use host::{Host, HostPort, ParseHostError};

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::accept::AcceptHook;
 use super::background::Remote;
 use super::clock;
 use super::rtmp::Doors;
@@ -60,6 +61,12 @@ struct Shared {
 }
 
 impl Ports {
+    /// None is open. `hook` is asked about those who call on RTMP ports.
+    #[must_use]
+    pub fn new(hook: Option<AcceptHook>) -> Self {
+        Self { srt: Arc::default(), rtmp: Doors::new(hook) }
+    }
+
     /// Takes a place at a port, and opens the port for the first one.
     ///
     /// # Errors

@@ -92,6 +92,11 @@ impl<C: StreamCore> Connection<C> {
         self.stream
     }
 
+    /// Bytes that left the core, and that the kernel has not taken yet.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.pending.iter().map(Piece::len).sum::<usize>() - self.begun
+    }
+
     /// Reads what there is, hands on what the peer said, and writes what waits. True if there is more to read, which is
     /// left for others to have their turn first.
     pub(super) fn turn(&mut self, now: Time, pool: &Pool, mut each: impl FnMut(&mut C, C::Message)) -> bool {

@@ -35,6 +35,7 @@ mod proxy;
 mod rist;
 mod rist_srp;
 mod rtmp;
+mod rtmp_bad;
 mod rtp;
 mod rules;
 mod srt;

@@ -1,7 +1,9 @@
 //! RTMP source and output: publishers and players that call us on a shared port, servers that we pull from and push to.
 
 mod door;
+mod lookup;
 mod output;
+mod slate;
 mod source;
 
 use std::fmt;
@@ -13,13 +15,13 @@ use mio::net::TcpStream;
 use subtle::ConstantTimeEq;
 
 use super::driver::{Admission, Driven, DriverEvent, EVENTS_MAX, note};
-use super::host::HostPort;
+use super::host::{Host, HostPort};
 use super::ports::Ports;
 use super::socket::OpenError;
 use super::stream_driver::{Broken, Connection};
 use super::worker::{Context, SocketKey};
 use crate::bus::Pool;
-use crate::proto::rtmp::{Client, Config, End, Role, Target};
+use crate::proto::rtmp::{Client, Config, End, Error, Role, Target};
 use crate::proto::{self, PeerEnd, StreamCore};
 use crate::units::Time;
 
@@ -50,6 +52,21 @@ pub enum Side {
         listen: HostPort,
         /// Of a source: another publisher takes the place of the one that is there. Otherwise he is sent away.
         takeover: bool,
+        /// Of a source: what comes while no publisher is there.
+        absent: Absent,
+    },
+}
+
+/// What a source brings while its publisher is gone. Outputs stay connected either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Absent {
+    /// Nothing, so that a backup source may step in.
+    #[default]
+    Hold,
+    /// The built-in picture in the same stream, for as long as the publisher may take to come back; then nothing.
+    Slate {
+        /// How long that is.
+        grace: Duration,
     },
 }
 
@@ -106,9 +123,9 @@ impl EndpointConfig {
             Side::Caller { .. } => {
                 Box::new(source::Source::pulling(self.calls(address, Role::Player), pool, admission))
             }
-            Side::Listener { takeover, .. } => {
+            Side::Listener { takeover, absent, .. } => {
                 let seat = ports.rtmp.join(address, Role::Publisher, (&self.app, &self.key), pool)?;
-                Box::new(source::Source::listening(seat, *takeover, pool, admission))
+                Box::new(source::Source::listening(seat, (*takeover, *absent), pool, admission))
             }
         })
     }
@@ -139,14 +156,37 @@ impl EndpointConfig {
             port => format!("rtmp://{}:{port}/{}", server.host, self.app),
         };
         let target = Target { tc_url, app: self.app.clone(), key: self.key.0.clone() };
-        Calls { address, role, target, connection: None, failures: 0, next: Some(Time::ZERO) }
+        Calls {
+            address,
+            host: server.host.clone(),
+            lookup: Lookup::Fresh,
+            role,
+            target,
+            connection: None,
+            failures: 0,
+            next: Some(Time::ZERO),
+        }
     }
+}
+
+/// What is known of the address of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lookup {
+    /// It was just looked up.
+    Fresh,
+    /// A connection to it was tried: the name may lead elsewhere by now.
+    Used,
+    /// It is being looked up.
+    UnderWay,
 }
 
 /// A connection that we make, again and again.
 #[derive(Debug)]
 struct Calls {
     address: SocketAddr,
+    /// What the address was looked up from.
+    host: Host,
+    lookup: Lookup,
     role: Role,
     target: Target,
     connection: Option<Connection<Client>>,
@@ -162,6 +202,15 @@ impl Calls {
         if self.connection.is_some() || self.next.is_none_or(|next| cx.now < next) {
             return None;
         }
+        if self.lookup == Lookup::Used
+            && let Host::Name(name) = &self.host
+            && lookup::start(name, cx.remote(key))
+        {
+            self.lookup = Lookup::UnderWay;
+            self.next = Some(cx.now + lookup::ANSWER_MAX);
+            return None;
+        }
+        self.lookup = Lookup::Used;
         let seed = fastrand::u64(..);
         let client = Client::new(cx.now, Config::default(), self.role, self.target.clone(), seed);
         let connected = TcpStream::connect(self.address).and_then(|mut stream| {
@@ -178,6 +227,17 @@ impl Calls {
                 self.wait(cx.now);
                 Some(Broken::Failed(error.kind()))
             }
+        }
+    }
+
+    /// The name was looked up once more; an address that is not known any more is tried for want of a better one.
+    fn looked_up(&mut self, now: Time, answer: lookup::Answer) {
+        if self.connection.is_none() && self.lookup == Lookup::UnderWay {
+            if let Some(ip) = answer.0 {
+                self.address.set_ip(ip);
+            }
+            self.lookup = Lookup::Fresh;
+            self.next = Some(now);
         }
     }
 
@@ -204,6 +264,7 @@ impl Calls {
 struct Ends {
     left: u64,
     broken: u64,
+    oversize: u64,
     failed: u64,
     slow: u64,
     silent: u64,
@@ -216,6 +277,8 @@ impl Ends {
     /// Counts one, and says it in words: by what the core said, else by what became of the connection.
     fn count(&mut self, end: Option<&End>, broken: Option<Broken>) -> PeerEnd {
         let (counter, reason) = match (end, broken) {
+            (Some(End::Broken(Error::MessageTooLong(_))), _) => (&mut self.oversize, "its message is too long"),
+            (Some(End::Broken(Error::ChunkSize(_))), _) => (&mut self.broken, "its chunk size is none"),
             (Some(End::Broken(_)), _) => (&mut self.broken, "it does not keep to the protocol"),
             (Some(End::Slow), _) => (&mut self.slow, "not ready in time"),
             (Some(End::Silent), _) => (&mut self.silent, "silent for too long"),
@@ -231,10 +294,11 @@ impl Ends {
         PeerEnd { reason, refusal: None }
     }
 
-    const fn details(&self) -> [proto::Detail; 8] {
+    const fn details(&self) -> [proto::Detail; 9] {
         [
             ("endsByPeer", self.left as f64),
             ("endsBrokenProtocol", self.broken as f64),
+            ("endsOversize", self.oversize as f64),
             ("endsFailedConnection", self.failed as f64),
             ("endsSlowSetup", self.slow as f64),
             ("endsSilent", self.silent as f64),

@@ -7,7 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::door::{Seat, Visitor, WrongKey};
+use super::door::{Seat, SentAway, Visitor};
+use super::lookup::Answer;
 use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
 use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, Tally};
@@ -19,7 +20,7 @@ use crate::path::limit::Verdict;
 use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
 use crate::proto::rtmp::amf::Value;
 use crate::proto::rtmp::flv::AccessUnit;
-use crate::proto::rtmp::{ClientMessage, End, Refusal, Server, ServerMessage, set_data_frame};
+use crate::proto::rtmp::{ClientMessage, End, Message, Refusal, Server, ServerMessage, Unsent, set_data_frame};
 use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
 use crate::units::Time;
 
@@ -37,6 +38,8 @@ pub(super) struct Output {
     fed: FeedStats,
     tally: Tally,
     unsent: u64,
+    /// A peer for whom more waits goes on with the next key frame; the core has a bound above that.
+    waits_bytes_max: usize,
     details_due: Time,
     counters: Arc<Counters>,
 }
@@ -76,6 +79,7 @@ impl Output {
             fed: FeedStats::default(),
             tally: Tally::default(),
             unsent: 0,
+            waits_bytes_max: usize::MAX,
             details_due: Time::ZERO,
             counters: Arc::default(),
         }
@@ -197,17 +201,25 @@ impl Output {
 
     /// One picture or sound to everybody.
     fn pass(&mut self, unit: &AccessUnit) {
-        let has_video = self.bridge.has_video();
+        let (has_video, waits_bytes_max) = (self.bridge.has_video(), self.waits_bytes_max);
         match &mut self.way {
             Way::Call { calls, feed } => {
                 if let (Some(connection), Some(feed)) = (&mut calls.connection, feed) {
-                    feed.handle_unit(unit, has_video, |message| connection.core.send(message));
+                    let waits_bytes = connection.core.waiting_bytes() + connection.pending_bytes();
+                    let has_room = waits_bytes <= waits_bytes_max;
+                    let send =
+                        |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
+                    feed.handle_unit(unit, has_video, send);
                 }
             }
             Way::Serve { players, .. } => {
                 for player in players.iter_mut().flatten() {
                     let Player { connection, feed } = &mut **player;
-                    feed.handle_unit(unit, has_video, |message| connection.core.send(message));
+                    let waits_bytes = connection.core.waiting_bytes() + connection.pending_bytes();
+                    let has_room = waits_bytes <= waits_bytes_max;
+                    let send =
+                        |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
+                    feed.handle_unit(unit, has_video, send);
                 }
             }
         }
@@ -296,6 +308,7 @@ impl Driven for Output {
 
     fn send_from(&mut self, cx: &mut Context<'_>, publisher: &Publisher, cursor: &mut LocalCursor) {
         let now = cx.now;
+        self.waits_bytes_max = if cursor.goes_on_at_key_frames() { FRESH_BYTES_MAX } else { usize::MAX };
         let is_served = self.feeds().next().is_some();
         while let Some(packet) = publisher.read(cursor) {
             let limiter = self.admission.limiter.as_ref();
@@ -313,7 +326,7 @@ impl Driven for Output {
                 self.pass(&unit);
             }
         }
-        self.counters.lagged.add(cursor.take_missed());
+        self.counters.count_missed(cursor);
         match &mut self.way {
             Way::Call { calls, .. } => calls.connection.iter_mut().for_each(|connection| connection.flush(now)),
             Way::Serve { players, .. } => {
@@ -333,12 +346,18 @@ impl Driven for Output {
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, _sink: &mut dyn FnMut(Packet)) {
         match done.result.downcast::<Visitor>() {
             Ok(visitor) => self.welcome(cx, *visitor),
-            Err(other) => {
-                if let Ok(wrong) = other.downcast::<WrongKey>() {
-                    let why = PeerEnd { reason: "there is no such stream", refusal: None };
-                    self.events.tell(proto::Event::PeerRefused { peer: wrong.peer, why }, &self.counters);
+            Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {
+                (Ok(away), _) => {
+                    let why = PeerEnd { reason: away.reason, refusal: None };
+                    self.events.tell(proto::Event::PeerRefused { peer: away.peer, why }, &self.counters);
                 }
-            }
+                (Err(other), Way::Call { calls, .. }) => {
+                    if let Ok(answer) = other.downcast::<Answer>() {
+                        calls.looked_up(cx.now, *answer);
+                    }
+                }
+                (Err(_), Way::Serve { .. }) => {}
+            },
         }
         self.run(cx);
     }
@@ -405,5 +424,8 @@ const fn add(sum: &mut FeedStats, stats: FeedStats) {
     sum.uncarried += stats.uncarried;
 }
 
+/// What may wait for a slow peer where key frames are gone on with. Judgement: a second and a half at 6 Mb/s, and more than
+/// a key frame of most streams.
+const FRESH_BYTES_MAX: usize = 1 << 20;
 /// Players that one output serves: as many as it has numbers for.
 const PLAYERS_MAX: usize = (SOCKETS_MAX - OWN_SOCKETS) as usize;

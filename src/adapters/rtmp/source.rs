@@ -4,8 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::door::{Seat, Visitor, WrongKey};
-use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
+use super::door::{Seat, SentAway, Visitor};
+use super::lookup::Answer;
+use super::slate::Slate;
+use super::{Absent, BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
 use crate::adapters::background::Remote;
 use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
@@ -35,7 +37,13 @@ pub(super) struct Source {
 
 #[derive(Debug)]
 enum Way {
-    Listen { seat: Seat, takeover: bool, publisher: Option<Box<Connection<Server>>> },
+    Listen {
+        seat: Seat,
+        takeover: bool,
+        absent: Absent,
+        publisher: Option<Box<Connection<Server>>>,
+        slate: Option<Box<Slate>>,
+    },
     Call(Box<Calls>),
 }
 
@@ -55,8 +63,8 @@ struct Intake {
 
 impl Source {
     /// Waits for publishers at `seat`.
-    pub(super) fn listening(seat: Seat, takeover: bool, pool: &Pool, admission: Admission) -> Self {
-        Self::new(Way::Listen { seat, takeover, publisher: None }, pool, admission)
+    pub(super) fn listening(seat: Seat, (takeover, absent): (bool, Absent), pool: &Pool, admission: Admission) -> Self {
+        Self::new(Way::Listen { seat, takeover, absent, publisher: None, slate: None }, pool, admission)
     }
 
     /// Plays from a server.
@@ -105,8 +113,17 @@ impl Source {
     }
 
     fn run_publisher(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
-        let Self { way: Way::Listen { publisher, .. }, intake, .. } = self else { return };
-        let Some(connection) = publisher else { return };
+        let Self { way: Way::Listen { publisher, slate, absent, .. }, intake, .. } = self else { return };
+        let Some(connection) = publisher else {
+            if let Some(shown) = slate {
+                shown.handle_timeout(cx.now, &mut intake.bridge);
+                if shown.is_over(cx.now) {
+                    *slate = None;
+                    intake.bridge.end();
+                }
+            }
+            return;
+        };
         let has_more = connection.turn(cx.now, cx.pool, |_, said| match said {
             ServerMessage::Media(message) => intake.handle(cx.now, &message, sink),
             ServerMessage::Ended(end) => intake.end = Some(end),
@@ -122,6 +139,10 @@ impl Source {
             }
             let why = self.ends.count(intake.end.take().as_ref(), broken);
             intake.bridge.end();
+            if let Absent::Slate { grace } = *absent {
+                intake.bridge.begin();
+                *slate = Slate::new(cx.now, grace, cx.pool).map(Box::new);
+            }
             self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
         }
     }
@@ -169,7 +190,7 @@ impl Source {
 
     /// Lets a publisher in, or sends him away.
     fn welcome(&mut self, cx: &mut Context<'_>, mut visitor: Visitor) {
-        let Way::Listen { takeover, publisher, .. } = &mut self.way else { return };
+        let Way::Listen { takeover, publisher, slate, .. } = &mut self.way else { return };
         let connection = &mut visitor.connection;
         let peer = connection.peer();
         let refusal = if !self.intake.admission.allow.allows(peer.ip()) {
@@ -197,6 +218,7 @@ impl Source {
             self.leaving.add(*old, cx.now);
         }
         connection.core.accept();
+        *slate = None;
         *publisher = Some(Box::new(visitor.connection));
         self.intake.bridge.begin();
         self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
@@ -294,12 +316,18 @@ impl Driven for Source {
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet)) {
         match done.result.downcast::<Visitor>() {
             Ok(visitor) => self.welcome(cx, *visitor),
-            Err(other) => {
-                if let Ok(wrong) = other.downcast::<WrongKey>() {
-                    let why = PeerEnd { reason: "its stream key is wrong", refusal: None };
-                    self.events.tell(proto::Event::PeerRefused { peer: wrong.peer, why }, &self.counters);
+            Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {
+                (Ok(away), _) => {
+                    let why = PeerEnd { reason: away.reason, refusal: None };
+                    self.events.tell(proto::Event::PeerRefused { peer: away.peer, why }, &self.counters);
                 }
-            }
+                (Err(other), Way::Call(calls)) => {
+                    if let Ok(answer) = other.downcast::<Answer>() {
+                        calls.looked_up(cx.now, *answer);
+                    }
+                }
+                (Err(_), Way::Listen { .. }) => {}
+            },
         }
         self.run(cx, sink);
     }
@@ -315,7 +343,10 @@ impl Driven for Source {
 
     fn poll_timeout(&self) -> Option<Time> {
         let peer = match &self.way {
-            Way::Listen { publisher, .. } => publisher.as_ref().and_then(|peer| peer.poll_timeout()),
+            Way::Listen { publisher, slate, .. } => {
+                let peer = publisher.as_ref().and_then(|peer| peer.poll_timeout());
+                peer.or_else(|| slate.as_ref().and_then(|slate| slate.poll_timeout()))
+            }
             Way::Call(calls) => calls.poll_timeout(),
         };
         [peer, self.intake.bridge.poll_timeout(), self.leaving.poll_timeout()].into_iter().flatten().min()

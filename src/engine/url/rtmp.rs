@@ -1,12 +1,13 @@
 //! `rtmp://HOST[:PORT]/APP/KEY`, as encoders and servers write it; `rtmp://@[ADDRESS][:PORT]/APP/KEY` to be called.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
-use super::{HIDDEN, Host, HostPort, Parts, UrlError};
-use crate::adapters::rtmp::{EndpointConfig, Key, PORT, Side};
+use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
+use crate::adapters::rtmp::{Absent, EndpointConfig, Key, PORT, Side};
 
 pub(super) fn parse_source(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
-    parse(parts, &["takeover"])
+    parse(parts, &["absent", "grace", "takeover"])
 }
 
 pub(super) fn parse_output(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
@@ -41,9 +42,26 @@ fn parse(parts: &Parts<'_>, keys: &'static [&'static str]) -> Result<EndpointCon
     if matches!(address.host, Host::Name(_)) {
         return Err(wrong("a listener has an address of this machine, or none"));
     }
-    let takeover = parts.query(keys)?.switch("takeover")?.unwrap_or(false);
-    Ok(EndpointConfig { side: Side::Listener { listen: address, takeover }, app, key: parsed(key)? })
+    let mut query = parts.query(keys)?;
+    let takeover = query.switch("takeover")?.unwrap_or(false);
+    let side = Side::Listener { listen: address, takeover, absent: absent(&mut query)? };
+    Ok(EndpointConfig { side, app, key: parsed(key)? })
 }
+
+/// `absent=slate&grace=30`: what comes while no publisher is there.
+fn absent(query: &mut Query<'_>) -> Result<Absent, UrlError> {
+    let wanted = query.take("absent");
+    let grace = query.number("grace", 1, 3_600)?;
+    match wanted.as_deref() {
+        Some("slate") => Ok(Absent::Slate { grace: Duration::from_secs(grace.unwrap_or(GRACE_SECONDS)) }),
+        Some("hold") | None if grace.is_none() => Ok(Absent::Hold),
+        Some("hold") | None => Err(query.value_error("grace", "given", "absent=slate beside it")),
+        Some(other) => Err(query.value_error("absent", other, "hold or slate")),
+    }
+}
+
+/// Judgement: an encoder that is started again, or a line that comes back.
+const GRACE_SECONDS: u64 = 30;
 
 /// The URL without its key, and without what follows it where that is for a server; `None` if it is another one's.
 pub(super) fn without_secrets(url: &str) -> Option<String> {
@@ -83,7 +101,7 @@ mod tests {
     fn called_and_calling_ends_are_told_apart() {
         let config = source("rtmp://@:1936/live/cam1?takeover=1");
         let listen = HostPort { host: Host::Ip([0, 0, 0, 0].into()), port: 1_936 };
-        assert_eq!(config.side, Side::Listener { listen, takeover: true });
+        assert_eq!(config.side, Side::Listener { listen, takeover: true, absent: Absent::Hold });
         assert_eq!((config.app.as_str(), &config.key), ("live", &Key::new("cam1").unwrap()));
         assert!(config.holds_port());
         let config = source("rtmp://cdn.example/live/eu/cam1?token=a%20b");
@@ -103,6 +121,8 @@ mod tests {
             ("rtmp://host:0/live/cam1", "port wrong"),
             ("rtmp://@name/live/cam1", "address of this machine"),
             ("rtmp://@/live/cam1?x=1", "unknown key x"),
+            ("rtmp://@/live/cam1?absent=black", "hold or slate"),
+            ("rtmp://@/live/cam1?grace=5", "absent=slate"),
             ("rtmp://a b/live/cam1", "host missing"),
         ] {
             let error = parse_source(url).unwrap_err().to_string();
