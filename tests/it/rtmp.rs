@@ -315,7 +315,7 @@ fn of_av1_and_opus_in_enhanced_rtmp_the_sound_is_carried_and_the_picture_named()
          lookahead=0 -g 25 -pix_fmt yuv420p -c:a libopus -t 3",
     );
     let named =
-        |kind: &EventKind| matches!(kind, EventKind::NotCarried { what, .. } if what.to_string().contains("AV1"));
+        |kind: &EventKind| matches!(kind, EventKind::NotCarried { what, .. } if what.to_string().contains("av01"));
     rig.wait_event("in", "what is not carried", named);
     assert_eq!(codecs(&sink), [Some("opus")]);
     assert_clean(&sink);

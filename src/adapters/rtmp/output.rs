@@ -344,6 +344,8 @@ impl Driven for Output {
     fn listen(&mut self, _cx: &mut Context<'_>) {}
 
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, _sink: &mut dyn FnMut(Packet)) {
+        // Whoever brings something may have counted.
+        self.details_due = cx.now;
         match done.result.downcast::<Visitor>() {
             Ok(visitor) => self.welcome(cx, *visitor),
             Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {
