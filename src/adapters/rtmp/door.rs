@@ -471,7 +471,7 @@ impl Keeper {
             Cause::Left => (&counts.left, "left before it said what it wants"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.recount_due.get_or_insert(now.max(self.recounted + TOLD_APART));
+        self.recount_due.get_or_insert_with(|| now.max(self.recounted + TOLD_APART));
         // Probes of load balancers and port scanners are no news.
         if cause == Cause::Left || self.told.is_some_and(|told| now.since(told) < TOLD_APART) {
             return;

@@ -189,7 +189,7 @@ impl Source {
     }
 
     /// Lets a publisher in, or sends him away.
-    fn welcome(&mut self, cx: &mut Context<'_>, mut visitor: Visitor) {
+    fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
         let Way::Listen { takeover, publisher, slate, .. } = &mut self.way else { return };
         let connection = &mut visitor.connection;
         let peer = connection.peer();
