@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::clock::{Clock, difference};
 use super::frames::Splitter;
-use super::record::{Role, Sets, VideoCodec, units};
+use super::record::{Role, Sets, VideoCodec};
 use super::uncarried::{Told, Uncarried};
 use crate::bus::Packet;
-use crate::proto::Payload;
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::demux::{AccessUnit, Codec as TsCodec, Demux, DemuxCounts};
 use crate::proto::rtmp::flv::{self, Codec, Content};
+use crate::proto::{Payload, annexb};
 use crate::units::{Ticks90k, Time};
 
 /// One program of a transport stream for any number of peers.
@@ -240,7 +240,7 @@ impl Track {
         let mut brought: Vec<(u8, &[u8])> = Vec::new();
         let mut sample = Vec::with_capacity(bytes.len() + SAMPLE_EXTRA_BYTES);
         let (mut is_key, mut has_picture) = (false, false);
-        for unit in units(bytes) {
+        for unit in annexb::Units::new(bytes).map(annexb::without_trailing_zeros) {
             match codec.role(unit) {
                 Role::Framing => continue,
                 Role::ParameterSet(kind) => {

@@ -4,6 +4,7 @@
 use super::format::{Framing, PARAMETER_SETS_MAX, START_CODE, Video, VideoCodec};
 use super::multiplexer::UNIT_BYTES_MAX;
 use super::stats::Unfit;
+use crate::proto::annexb::{find_start_code, without_trailing_zeros};
 
 impl Video {
     /// Appends the access unit `data` to `out`, and says whether a decoder may start at it, which `hint` may claim
@@ -196,19 +197,12 @@ impl<'a> Units<'a> {
         let at = find_start_code(rest).unwrap_or(rest.len());
         let (unit, behind) = rest.split_at(at);
         self.rest = behind.get(3..).unwrap_or_default();
-        // Zero bytes before a start code belong to it (annex B: trailing_zero_8bits, zero_byte).
-        let end = unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        &unit[..end]
+        without_trailing_zeros(unit)
     }
 }
 
 fn after_start_code(data: &[u8]) -> Option<&[u8]> {
     data.get(find_start_code(data)? + 3..)
-}
-
-/// Where 00 00 01 begins.
-fn find_start_code(data: &[u8]) -> Option<usize> {
-    data.windows(3).position(|window| window == [0, 0, 1])
 }
 
 /// An access unit with its delimiter, parameter sets, and start codes that are a little longer than lengths of two bytes.
