@@ -20,6 +20,8 @@ pub mod rtp;
 mod socket;
 pub mod srt;
 mod system;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod udp;
 #[cfg(feature = "media")]
 pub mod watchers;
