@@ -248,6 +248,8 @@ pub enum Event {
     },
     /// The sender said goodbye (RTCP BYE).
     Ended,
+    /// Something of the stream is not carried to the other side; told once.
+    NotCarried(bridge::Uncarried),
 }
 
 /// Why a connection ended, or did not come about.

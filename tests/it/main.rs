@@ -34,6 +34,8 @@ mod process;
 mod proxy;
 mod rist;
 mod rist_srp;
+mod rtmp;
+mod rtmp_bad;
 mod rtp;
 mod rules;
 mod srt;

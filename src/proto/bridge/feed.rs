@@ -17,6 +17,8 @@ pub struct Feed {
     is_waiting: bool,
     /// Headers are to be sent before the next unit.
     owes_headers: bool,
+    /// Time of the stream that is the peer's zero.
+    start: Option<Ticks90k>,
     told: Told,
     stats: FeedStats,
 }
@@ -68,6 +70,7 @@ impl Feed {
             headers: ArrayVec::new(),
             is_waiting: true,
             owes_headers: true,
+            start: None,
             told: Told::default(),
             stats: FeedStats::default(),
         };
@@ -94,7 +97,7 @@ impl Feed {
         }
         if unit.content == Content::Header {
             self.keep(unit);
-            if !self.is_waiting && send(&flv::write(unit)).is_err() {
+            if !self.is_waiting && send(&self.message(unit)).is_err() {
                 self.wait();
             }
             return;
@@ -111,8 +114,9 @@ impl Feed {
                 return;
             }
             self.is_waiting = false;
+            self.start.get_or_insert(unit.dts);
         }
-        let sent = self.send_headers(unit.dts, &mut send).and_then(|()| send(&flv::write(unit)));
+        let sent = self.send_headers(unit.dts, &mut send).and_then(|()| send(&self.message(unit)));
         if sent.is_err() {
             self.stats.overflow += u64::from(is_frame);
             self.wait();
@@ -165,10 +169,17 @@ impl Feed {
             return Ok(());
         }
         for header in &self.headers {
-            send(&flv::write(&AccessUnit { dts: now, pts: now, ..header.clone() }))?;
+            send(&self.message(&AccessUnit { dts: now, pts: now, ..header.clone() }))?;
         }
         self.owes_headers = false;
         Ok(())
+    }
+
+    /// With times as the peer has them, who begins at zero.
+    fn message(&self, unit: &AccessUnit) -> Message {
+        let start = self.start.map_or(0, |start| start.0);
+        let since = |at: Ticks90k| Ticks90k(at.0.saturating_sub(start));
+        flv::write(&AccessUnit { dts: since(unit.dts), pts: since(unit.pts), ..unit.clone() })
     }
 
     /// Something is missing: a decoder goes on with the next key frame.
