@@ -21,10 +21,10 @@ pub mod rtmp;
 pub mod rtp;
 mod socket;
 pub mod srt;
+mod stream;
 mod stream_driver;
 mod system;
-#[cfg(feature = "tls")]
-mod tls;
+pub mod tls;
 pub mod udp;
 #[cfg(feature = "media")]
 pub mod watchers;

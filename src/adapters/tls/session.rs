@@ -1,16 +1,4 @@
-//! TLS around a connection that does not block (RFC 8446, RFC 5246): bytes of the wire on one side, ours on the other.
-//!
-//! A [`Session`] owns no socket and no clock. It reads from one and writes to one as far as that goes without waiting, and
-//! its `read` and `write` behave like those of the socket, so that whoever drives a plain connection drives this one, too.
-//!
-//! ```text
-//!  Session::client, Session::server ─► handshake, at most HANDSHAKE_MAX ─► bytes ─► Session::close
-//!                                             │                              │
-//!                                             └─────────► Failure ◄──────────┘
-//! ```
-//!
-//! What is held is bounded: what was encrypted and not yet written by [`BUFFER_BYTES`], and nothing is taken before the
-//! handshake is over; what was read by one record, as no more is read before its content was fetched.
+//! The session itself, and who is believed: rustls without a socket or a clock.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -26,66 +14,22 @@ use rustls::{
     ServerConnection,
 };
 
+use super::{Failure, SetupError};
 use crate::units::Time;
 
 /// Who a server is: its certificate and key.
 #[derive(Clone)]
-pub(super) struct Identity(Arc<ServerConfig>);
+pub(in crate::adapters) struct Identity(Arc<ServerConfig>);
 
 /// Whom a client believes.
 #[derive(Clone)]
-pub(super) struct Trust(Arc<ClientConfig>);
-
-/// Why certificates or keys cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SetupError {
-    /// A file cannot be read, or has no such thing in PEM.
-    #[error("{path}: {problem}")]
-    File {
-        /// Which.
-        path: String,
-        /// In the system's words, or the reader's.
-        problem: String,
-    },
-    /// The key is not that of the certificate, or is of a kind that is not known.
-    #[error("{path}: key does not fit the certificate")]
-    Key {
-        /// Of the key.
-        path: String,
-    },
-    /// The server's name is none.
-    #[error("{0} is no name of a server")]
-    Name(String),
-}
+pub(in crate::adapters) struct Trust(Arc<ClientConfig>);
 
 /// One side of a connection.
-pub(super) struct Session {
+pub(in crate::adapters) struct Session {
     connection: Connection,
     deadline: Time,
     failure: Option<Failure>,
-}
-
-/// Why a session can carry nothing more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// The handshake was not over in time.
-    Slow,
-    /// What came first is no TLS.
-    NotTls,
-    /// Nobody whom we believe vouches for the certificate.
-    UnknownIssuer,
-    /// The certificate is another name's.
-    WrongName,
-    /// The certificate is no longer valid, or not yet.
-    Expired,
-    /// The certificate cannot be used for other reasons.
-    Certificate,
-    /// The peer did not want to go on: it does not believe us, mostly.
-    Refused,
-    /// No version or cipher is common to both.
-    Incompatible,
-    /// The peer broke the protocol.
-    Broken,
 }
 
 impl Identity {
@@ -93,7 +37,7 @@ impl Identity {
     ///
     /// # Errors
     /// If they cannot be read, or do not belong together.
-    pub(super) fn read(certificate: &Path, key: &Path) -> Result<Self, SetupError> {
+    pub(in crate::adapters) fn read(certificate: &Path, key: &Path) -> Result<Self, SetupError> {
         let chain = certificates(certificate)?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(|error| file_error(key, &error))?;
         let config = ServerConfig::builder_with_provider(provider())
@@ -109,7 +53,7 @@ impl Trust {
     ///
     /// # Errors
     /// None that there is a reason for.
-    pub(super) fn public() -> Result<Self, SetupError> {
+    pub(in crate::adapters) fn public() -> Result<Self, SetupError> {
         static PUBLIC: OnceLock<Option<Trust>> = OnceLock::new();
         let build = || Self::with(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
         let trust = PUBLIC.get_or_init(build).clone();
@@ -120,7 +64,7 @@ impl Trust {
     ///
     /// # Errors
     /// If it cannot be read, or one of them is none.
-    pub(super) fn read(authorities: &Path) -> Result<Self, SetupError> {
+    pub(in crate::adapters) fn read(authorities: &Path) -> Result<Self, SetupError> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(authorities)? {
             roots.add(certificate).map_err(|error| file_error(authorities, &error))?;
@@ -146,54 +90,12 @@ impl fmt::Debug for Trust {
     }
 }
 
-impl Failure {
-    /// In words.
-    pub(super) const fn reason(self) -> &'static str {
-        match self {
-            Self::Slow => "the TLS handshake took too long",
-            Self::NotTls => "it does not speak TLS",
-            Self::UnknownIssuer => "its certificate is from nobody who is trusted",
-            Self::WrongName => "its certificate is for another name",
-            Self::Expired => "its certificate is out of date",
-            Self::Certificate => "its certificate cannot be used",
-            Self::Refused => "it refused the TLS handshake, or ended TLS with an alert",
-            Self::Incompatible => "no TLS version or cipher is common to both",
-            Self::Broken => "it broke the TLS protocol",
-        }
-    }
-
-    fn of(error: &Error, is_first: bool) -> Self {
-        match error {
-            Error::InvalidMessage(
-                InvalidMessage::InvalidContentType
-                | InvalidMessage::UnknownProtocolVersion
-                | InvalidMessage::InvalidEmptyPayload
-                | InvalidMessage::MessageTooLarge,
-            ) if is_first => Self::NotTls,
-            Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::UnknownIssuer,
-            Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => Self::WrongName,
-            Error::InvalidCertificate(
-                CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. },
-            ) => Self::Expired,
-            Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Self::Certificate,
-            Error::AlertReceived(_) => Self::Refused,
-            Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Self::Incompatible,
-            _ => Self::Broken,
-        }
-    }
-}
-
 impl Session {
     /// Of who called `host`, whose certificate must be for that name or address.
     ///
     /// # Errors
     /// If `host` cannot be the name of a server.
-    pub(super) fn client(now: Time, trust: &Trust, host: &str) -> Result<Self, SetupError> {
+    pub(in crate::adapters) fn client(now: Time, trust: &Trust, host: &str) -> Result<Self, SetupError> {
         let wrong = || SetupError::Name(host.to_owned());
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| wrong())?;
@@ -205,7 +107,7 @@ impl Session {
     ///
     /// # Errors
     /// None that there is a reason for.
-    pub(super) fn server(now: Time, identity: &Identity) -> io::Result<Self> {
+    pub(in crate::adapters) fn server(now: Time, identity: &Identity) -> io::Result<Self> {
         let connection = ServerConnection::new(Arc::clone(&identity.0)).map_err(io::Error::other)?;
         Ok(Self::new(now, connection.into()))
     }
@@ -216,17 +118,22 @@ impl Session {
     }
 
     /// Why nothing more goes, if that is so.
-    pub(super) const fn failure(&self) -> Option<Failure> {
+    pub(in crate::adapters) const fn failure(&self) -> Option<Failure> {
         self.failure
     }
 
+    /// Whether nothing waits to be written.
+    pub(in crate::adapters) fn is_flushed(&self) -> bool {
+        !self.connection.wants_write()
+    }
+
     /// When the handshake must be over; `None` once it is.
-    pub(super) fn poll_timeout(&self) -> Option<Time> {
+    pub(in crate::adapters) fn poll_timeout(&self) -> Option<Time> {
         (self.connection.is_handshaking() && self.failure.is_none()).then_some(self.deadline)
     }
 
     /// The clock goes on to `now`.
-    pub(super) fn handle_timeout(&mut self, now: Time) {
+    pub(in crate::adapters) fn handle_timeout(&mut self, now: Time) {
         if self.poll_timeout().is_some_and(|at| at <= now) {
             self.failure = Some(Failure::Slow);
         }
@@ -236,7 +143,11 @@ impl Session {
     ///
     /// # Errors
     /// As the stream's, `WouldBlock` if there is nothing now; `InvalidData` with a [`Failure`].
-    pub(super) fn read(&mut self, stream: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize> {
+    pub(in crate::adapters) fn read(
+        &mut self,
+        stream: &mut (impl Read + Write),
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         for _ in 0..READS_MAX {
             if self.failure.is_some() {
                 return Err(io::ErrorKind::InvalidData.into());
@@ -256,7 +167,7 @@ impl Session {
             // Answers of the handshake, and alerts.
             let pushed = self.flush(stream);
             if let Err(error) = processed {
-                self.failure = Some(Failure::of(&error, is_first));
+                self.failure = Some(failure_of(&error, is_first));
             } else if let Err(error) = pushed
                 && error.kind() != io::ErrorKind::WouldBlock
             {
@@ -272,7 +183,7 @@ impl Session {
     ///
     /// # Errors
     /// `WouldBlock` until the handshake is over and while what was taken waits; else the stream's.
-    pub(super) fn write(&mut self, stream: &mut impl Write, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(in crate::adapters) fn write(&mut self, stream: &mut impl Write, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(stream)?;
         if self.connection.is_handshaking() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -288,7 +199,7 @@ impl Session {
     ///
     /// # Errors
     /// `WouldBlock` if the stream does not take all of it now; else the stream's.
-    pub(super) fn flush(&mut self, stream: &mut impl Write) -> io::Result<()> {
+    pub(in crate::adapters) fn flush(&mut self, stream: &mut impl Write) -> io::Result<()> {
         while self.connection.wants_write() {
             match self.connection.write_tls(stream) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -300,7 +211,7 @@ impl Session {
     }
 
     /// Says that nothing more will come, as far as that leaves at once.
-    pub(super) fn close(&mut self, stream: &mut impl Write) {
+    pub(in crate::adapters) fn close(&mut self, stream: &mut impl Write) {
         self.connection.send_close_notify();
         let _ = self.flush(stream);
     }
@@ -309,6 +220,32 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("failure", &self.failure).finish_non_exhaustive()
+    }
+}
+
+/// What went wrong; `is_first` if nothing of the peer was understood before.
+fn failure_of(error: &Error, is_first: bool) -> Failure {
+    match error {
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::InvalidEmptyPayload
+            | InvalidMessage::MessageTooLarge,
+        ) if is_first => Failure::NotTls,
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => Failure::UnknownIssuer,
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => Failure::WrongName,
+        Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => Failure::Expired,
+        Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Failure::Certificate,
+        Error::AlertReceived(_) => Failure::Refused,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Failure::Incompatible,
+        _ => Failure::Broken,
     }
 }
 
