@@ -21,8 +21,10 @@ pub mod rtmp;
 pub mod rtp;
 mod socket;
 pub mod srt;
+mod stream;
 mod stream_driver;
 mod system;
+pub mod tls;
 pub mod udp;
 #[cfg(feature = "media")]
 pub mod watchers;

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
+use super::stream::Stream;
+use super::tls::Failure;
 use crate::bus::{Meta, Packet, Pool};
 use crate::proto::{Piece, StreamCore};
 use crate::units::Time;
@@ -19,13 +21,13 @@ use crate::units::Time;
 #[derive(Debug)]
 pub(super) struct Connection<C> {
     pub(super) core: C,
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     /// Taken from the core and not yet by the kernel, at most [`PENDING_MAX`].
     pending: VecDeque<Piece>,
     /// Bytes of the first of them that the kernel has.
     begun: usize,
-    /// The last read filled its buffer.
+    /// The last read brought more than a small buffer holds: a message in one piece needs no copy.
     is_busy: bool,
     /// Since when the kernel takes nothing of what waits.
     stuck: Option<Time>,
@@ -41,6 +43,8 @@ pub(super) enum Broken {
     Closed,
     /// It was reset, or never came about.
     Failed(io::ErrorKind),
+    /// TLS came to nothing.
+    Insecure(Failure),
     /// The peer took nothing for too long.
     Stalled,
 }
@@ -55,6 +59,7 @@ impl Broken {
             Self::Failed(io::ErrorKind::TimedOut) => "the peer does not answer",
             Self::Failed(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => "cannot be reached",
             Self::Failed(_) => "the connection failed",
+            Self::Insecure(failure) => failure.reason(),
             Self::Stalled => "the peer takes no bytes",
         }
     }
@@ -62,9 +67,9 @@ impl Broken {
 
 impl<C: StreamCore> Connection<C> {
     /// On a connection that was made, or is being made.
-    pub(super) fn new(core: C, stream: TcpStream, peer: SocketAddr) -> Self {
+    pub(super) fn new(core: C, mut stream: Stream, peer: SocketAddr) -> Self {
         // What goes out is written as a whole; waiting for more would only delay it.
-        let _ = stream.set_nodelay(true);
+        let _ = stream.tcp().set_nodelay(true);
         Self {
             core,
             stream,
@@ -84,11 +89,16 @@ impl<C: StreamCore> Connection<C> {
 
     /// For registering it.
     pub(super) const fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+        self.stream.tcp()
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn shutdown(&mut self) {
+        self.stream.shutdown();
     }
 
     /// Without the core.
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> Stream {
         self.stream
     }
 
@@ -101,6 +111,7 @@ impl<C: StreamCore> Connection<C> {
     /// left for others to have their turn first.
     pub(super) fn turn(&mut self, now: Time, pool: &Pool, mut each: impl FnMut(&mut C, C::Message)) -> bool {
         let mut has_more = true;
+        self.stream.handle_timeout(now);
         for _ in 0..READS_PER_TURN {
             self.hear(&mut each);
             if self.broken.is_some() || !self.core.is_taking() {
@@ -134,12 +145,14 @@ impl<C: StreamCore> Connection<C> {
                     self.pending.push_back(piece);
                 }
             }
-            if self.pending.is_empty() {
-                self.stuck = None;
-                return;
-            }
-            match self.write() {
-                Ok(()) => self.stuck = None,
+            let is_last = self.pending.is_empty();
+            match if is_last { self.stream.flush() } else { self.write() } {
+                Ok(()) => {
+                    self.stuck = None;
+                    if is_last {
+                        return;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // Not connected yet is no error, either.
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
@@ -149,14 +162,19 @@ impl<C: StreamCore> Connection<C> {
                     }
                     return;
                 }
-                Err(error) => self.broken = Some(Broken::Failed(error.kind())),
+                Err(error) => self.broken = Some(self.broken_by(&error)),
             }
         }
     }
 
+    fn broken_by(&self, error: &io::Error) -> Broken {
+        self.stream.failure().map_or(Broken::Failed(error.kind()), Broken::Insecure)
+    }
+
     /// Whether nothing more will come or go: to be dropped.
     pub(super) fn is_done(&self, now: Time) -> bool {
-        let has_said_all = self.pending.is_empty() || self.over.is_some_and(|over| now.since(over) >= LINGER);
+        let has_said_all = (self.pending.is_empty() && self.stream.is_flushed())
+            || self.over.is_some_and(|over| now.since(over) >= LINGER);
         self.broken.is_some() || (self.over.is_some() && has_said_all)
     }
 
@@ -168,7 +186,7 @@ impl<C: StreamCore> Connection<C> {
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let stuck = self.stuck.map(|since| since + STALL_MAX);
         let over = self.over.map(|over| over + LINGER);
-        [self.core.poll_timeout(), stuck, over].into_iter().flatten().min()
+        [self.core.poll_timeout(), self.stream.poll_timeout(), stuck, over].into_iter().flatten().min()
     }
 
     fn hear(&mut self, each: &mut impl FnMut(&mut C, C::Message)) {
@@ -186,12 +204,12 @@ impl<C: StreamCore> Connection<C> {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.broken = Some(Broken::Closed),
                 Ok(len) => {
-                    self.is_busy = len == buffer.len();
+                    self.is_busy = len >= Pool::SMALL;
                     return Some(Packet::new(buffer, 0..len, Meta { arrival: now, ..Meta::default() }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
-                Err(error) => self.broken = Some(Broken::Failed(error.kind())),
+                Err(error) => self.broken = Some(self.broken_by(&error)),
             }
             return None;
         }

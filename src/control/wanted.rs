@@ -449,7 +449,7 @@ fn output_from_url(output: &Output, url: &str) -> Result<(OutputEndpoint, Option
     check_scheme(url)?;
     let parsed = match &output.stream_key {
         // As encoders ask for it: the server with the application, and the key apart.
-        Some(key) if url.starts_with("rtmp://") => {
+        Some(key) if url.starts_with("rtmp://") || url.starts_with("rtmps://") => {
             parse_output(&format!("{}/{}", url.trim_end_matches('/'), key.reveal()))
         }
         Some(_) | None => parse_output(url),
@@ -683,9 +683,9 @@ fn check_latencies(min_ms: Option<u64>, max_ms: Option<u64>) -> Result<(), Probl
 /// A scheme of the contract that this version cannot speak is no typing error.
 fn check_scheme(url: &str) -> Result<(), Problem> {
     let scheme = url.split_once(':').map_or("", |parts| parts.0);
-    if ["rtmps", "moq", "https", "file"].contains(&scheme) {
+    if ["moq", "https", "file"].contains(&scheme) {
         let message = format!(
-            "{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt://, rist://, rtmp:// or test:"
+            "{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://, rtmps:// or test:"
         );
         return Err(Problem::at("url", Code::NotAvailable, message));
     }

@@ -15,6 +15,7 @@ use arrayvec::ArrayVec;
 use crate::bus::{Packet, Pool};
 use crate::units::Time;
 
+pub(crate) mod annexb;
 pub mod bridge;
 pub mod fec;
 pub mod mpegts;

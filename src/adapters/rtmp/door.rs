@@ -18,12 +18,14 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{BOTH, Key, Leaving};
+use super::{BOTH, Key, Leaving, unusable};
 use crate::adapters::accept::{AcceptHook, Arrival};
 use crate::adapters::background::Remote;
 use crate::adapters::clock;
 use crate::adapters::socket::OpenError;
-use crate::adapters::stream_driver::Connection;
+use crate::adapters::stream::Stream;
+use crate::adapters::stream_driver::{Broken, Connection};
+use crate::adapters::tls::{Failure, FailureCounts, Identity, IdentityFiles, Session};
 use crate::bus::Pool;
 use crate::proto::rtmp::{Config, End, Error, Refusal, Request, Role, Server, ServerMessage};
 use crate::proto::{Detail, Done};
@@ -63,6 +65,7 @@ pub(super) struct SentAway {
 }
 
 struct Door {
+    tls: Option<IdentityFiles>,
     shared: Arc<Shared>,
     waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
@@ -71,6 +74,8 @@ struct Door {
 #[derive(Default)]
 struct Shared {
     places: Mutex<Vec<Place>>,
+    /// With that every connection begins with TLS.
+    identity: Mutex<Option<Identity>>,
     is_closing: AtomicBool,
     next_id: AtomicU64,
     counts: Counts,
@@ -91,6 +96,9 @@ struct Counts {
     broken: AtomicU64,
     /// Announced a message that is too long.
     oversize: AtomicU64,
+    /// Came to nothing with TLS, and why.
+    insecure: AtomicU64,
+    tls: FailureCounts,
     /// Left before that.
     left: AtomicU64,
 }
@@ -115,16 +123,25 @@ impl Doors {
     /// What the system refused, or that the stream is taken.
     pub(super) fn join(
         &self,
-        address: SocketAddr,
+        (address, tls): (SocketAddr, Option<&IdentityFiles>),
         role: Role,
         (app, key): (&str, &Key),
         pool: &Pool,
     ) -> Result<Seat, OpenError> {
         let mut open = lock(&self.open);
         open.retain(|_, door| door.strong_count() > 0);
+        // Read anew each time, as certificates are renewed.
+        let identity = tls.map(|files| Identity::read(&files.certificate, &files.key)).transpose();
+        let identity = identity.map_err(|error| unusable(&error))?;
         let door = match open.get(&address).and_then(Weak::upgrade) {
-            Some(door) => door,
-            None => Arc::new(Door::open(address, pool, self.hook.clone())?),
+            Some(door) if door.tls.as_ref() != tls => {
+                return Err(OpenError::InUse { address: format!("{address} with other TLS settings") });
+            }
+            Some(door) => {
+                *lock(&door.shared.identity) = identity;
+                door
+            }
+            None => Arc::new(Door::open(address, (tls.cloned(), identity), pool, self.hook.clone())?),
         };
         let id = door.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let mut places = lock(&door.shared.places);
@@ -148,18 +165,20 @@ impl Seat {
     }
 
     /// Those who were sent away at this port, whatever they wanted.
-    pub(super) fn details(&self) -> [Detail; 7] {
-        let Counts { crowded, unknown, denied, slow, broken, oversize, left } = &self.door.shared.counts;
-        [
+    pub(super) fn details(&self) -> Vec<Detail> {
+        let Counts { crowded, unknown, denied, slow, broken, oversize, insecure, tls, left } = &self.door.shared.counts;
+        let own = [
             ("portCrowded", crowded),
             ("portWrongKey", unknown),
             ("portDenied", denied),
             ("portSlow", slow),
             ("portBrokenProtocol", broken),
             ("portOversize", oversize),
+            ("portInsecure", insecure),
             ("portLeft", left),
         ]
-        .map(|(name, count)| (name, count.load(Ordering::Relaxed) as f64))
+        .map(|(name, count)| (name, count.load(Ordering::Relaxed) as f64));
+        own.into_iter().chain(tls.details()).collect()
     }
 }
 
@@ -170,7 +189,12 @@ impl Drop for Seat {
 }
 
 impl Door {
-    fn open(address: SocketAddr, pool: &Pool, hook: Option<AcceptHook>) -> Result<Self, OpenError> {
+    fn open(
+        address: SocketAddr,
+        (tls, identity): (Option<IdentityFiles>, Option<Identity>),
+        pool: &Pool,
+        hook: Option<AcceptHook>,
+    ) -> Result<Self, OpenError> {
         let system = |error: io::Error| {
             let address = address.to_string();
             if error.kind() == io::ErrorKind::AddrInUse {
@@ -182,7 +206,7 @@ impl Door {
         let poll = Poll::new().map_err(system)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(system)?);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(system)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { identity: Mutex::new(identity), ..Shared::default() });
         let name = format!("rtmp-{}", address.port());
         let porter = match hook {
             None => None,
@@ -203,7 +227,7 @@ impl Door {
             recounted: Time::ZERO,
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(system)?;
-        Ok(Self { shared, waker, thread: Some(thread) })
+        Ok(Self { tls, shared, waker, thread: Some(thread) })
     }
 }
 
@@ -351,8 +375,13 @@ impl Keeper {
         }
     }
 
-    fn admit(&mut self, now: Time, at: usize, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        self.poll.registry().register(&mut stream, Token(CALLERS_FROM + at), BOTH)?;
+    fn admit(&mut self, now: Time, at: usize, mut tcp: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        self.poll.registry().register(&mut tcp, Token(CALLERS_FROM + at), BOTH)?;
+        let identity = lock(&self.shared.identity).clone();
+        let stream = match identity {
+            Some(identity) => Stream::secured(tcp, Session::server(now, &identity)?),
+            None => Stream::plain(tcp),
+        };
         let server = Server::new(now, Config::default(), fastrand::u64(..));
         let caller = Some(Caller { connection: Connection::new(server, stream, peer), asked: None });
         match self.callers.get_mut(at) {
@@ -388,7 +417,12 @@ impl Keeper {
             self.callers[at] = Some(caller);
             return;
         }
+        let insecure = caller.connection.broken().and_then(|broken| match broken {
+            Broken::Insecure(failure) => Some(Cause::Insecure(failure)),
+            _ => None,
+        });
         let cause = match end {
+            _ if insecure.is_some() => insecure.unwrap_or(Cause::Left),
             Some(End::Slow) => Cause::Slow,
             Some(End::Broken(Error::MessageTooLong(_) | Error::Held)) => Cause::Oversize,
             Some(End::Broken(_)) => Cause::Broken,
@@ -468,6 +502,10 @@ impl Keeper {
             Cause::Slow => (&counts.slow, "did not say in time what it wants"),
             Cause::Broken => (&counts.broken, "it does not keep to the protocol"),
             Cause::Oversize => (&counts.oversize, "it says too much at once"),
+            Cause::Insecure(failure) => {
+                counts.tls.count(failure);
+                (&counts.insecure, failure.reason())
+            }
             Cause::Left => (&counts.left, "left before it said what it wants"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -512,6 +550,7 @@ enum Cause {
     Slow,
     Broken,
     Oversize,
+    Insecure(Failure),
     Left,
 }
 

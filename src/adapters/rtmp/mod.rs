@@ -7,6 +7,7 @@ mod slate;
 mod source;
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use super::driver::{Admission, Driven, DriverEvent, EVENTS_MAX, note};
 use super::host::{Host, HostPort};
 use super::ports::Ports;
 use super::socket::OpenError;
+use super::stream::Stream;
 use super::stream_driver::{Broken, Connection};
+use super::tls::{FailureCounts, IdentityFiles, ServerId, Session, SetupError, Trust};
 use super::worker::{Context, SocketKey};
 use crate::bus::Pool;
 use crate::proto::rtmp::{Client, Config, End, Error, Role, Target};
@@ -45,6 +48,8 @@ pub enum Side {
     Caller {
         /// Whom.
         server: HostPort,
+        /// Over TLS, if its certificate is for this.
+        tls: Option<ServerId>,
     },
     /// We wait on this address, with others who wait for other streams: for a publisher, or for players.
     Listener {
@@ -52,6 +57,8 @@ pub enum Side {
         listen: HostPort,
         /// Of a source: another publisher takes the place of the one that is there. Otherwise he is sent away.
         takeover: bool,
+        /// Over TLS, as this one.
+        tls: Option<IdentityFiles>,
         /// Of a source: what comes while no publisher is there.
         absent: Absent,
     },
@@ -104,7 +111,7 @@ impl EndpointConfig {
     #[must_use]
     pub const fn address(&self) -> &HostPort {
         match &self.side {
-            Side::Caller { server } => server,
+            Side::Caller { server, .. } => server,
             Side::Listener { listen, .. } => listen,
         }
     }
@@ -120,11 +127,12 @@ impl EndpointConfig {
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
         Ok(match &self.side {
-            Side::Caller { .. } => {
-                Box::new(source::Source::pulling(self.calls(address, Role::Player), pool, admission))
+            Side::Caller { tls, .. } => {
+                let calls = self.calls(address, tls.as_ref(), Role::Player)?;
+                Box::new(source::Source::pulling(calls, pool, admission))
             }
-            Side::Listener { takeover, absent, .. } => {
-                let seat = ports.rtmp.join(address, Role::Publisher, (&self.app, &self.key), pool)?;
+            Side::Listener { takeover, absent, tls, .. } => {
+                let seat = ports.rtmp.join((address, tls.as_ref()), Role::Publisher, (&self.app, &self.key), pool)?;
                 Box::new(source::Source::listening(seat, (*takeover, *absent), pool, admission))
             }
         })
@@ -141,23 +149,36 @@ impl EndpointConfig {
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
         Ok(match &self.side {
-            Side::Caller { .. } => Box::new(output::Output::pushing(self.calls(address, Role::Publisher), admission)),
-            Side::Listener { .. } => {
-                let seat = ports.rtmp.join(address, Role::Player, (&self.app, &self.key), pool)?;
+            Side::Caller { tls, .. } => {
+                let calls = self.calls(address, tls.as_ref(), Role::Publisher)?;
+                Box::new(output::Output::pushing(calls, admission))
+            }
+            Side::Listener { tls, .. } => {
+                let seat = ports.rtmp.join((address, tls.as_ref()), Role::Player, (&self.app, &self.key), pool)?;
                 Box::new(output::Output::serving(seat, admission))
             }
         })
     }
 
-    fn calls(&self, address: SocketAddr, role: Role) -> Calls {
+    fn calls(&self, address: SocketAddr, tls: Option<&ServerId>, role: Role) -> Result<Calls, OpenError> {
         let server = self.address();
-        let tc_url = match server.port {
-            PORT => format!("rtmp://{}/{}", server.host, self.app),
-            port => format!("rtmp://{}:{port}/{}", server.host, self.app),
+        let (scheme, usual) = if tls.is_some() { ("rtmps", TLS_PORT) } else { ("rtmp", PORT) };
+        let tc_url = if server.port == usual {
+            format!("{scheme}://{}/{}", server.host, self.app)
+        } else {
+            format!("{scheme}://{}:{}/{}", server.host, server.port, self.app)
         };
+        let trust = tls.map(|server| {
+            let trust = server.authorities.as_deref().map_or_else(Trust::public, Trust::read);
+            let trust = trust.map_err(|error| unusable(&error))?;
+            // A name that is none shows here, and not with every call.
+            Session::client(Time::ZERO, &trust, &server.name).map_err(|error| unusable(&error))?;
+            Ok((trust, server.name.clone()))
+        });
         let target = Target { tc_url, app: self.app.clone(), key: self.key.0.clone() };
-        Calls {
+        Ok(Calls {
             address,
+            trust: trust.transpose()?,
             host: server.host.clone(),
             lookup: Lookup::Fresh,
             role,
@@ -165,8 +186,13 @@ impl EndpointConfig {
             connection: None,
             failures: 0,
             next: Some(Time::ZERO),
-        }
+        })
     }
+}
+
+/// TLS cannot be had.
+fn unusable(error: &SetupError) -> OpenError {
+    OpenError::System { action: "use", address: "TLS".into(), problem: error.to_string() }
 }
 
 /// What is known of the address of a name.
@@ -184,6 +210,8 @@ enum Lookup {
 #[derive(Debug)]
 struct Calls {
     address: SocketAddr,
+    /// Over TLS: whom to believe that it is who.
+    trust: Option<(Trust, String)>,
     /// What the address was looked up from.
     host: Host,
     lookup: Lookup,
@@ -213,9 +241,11 @@ impl Calls {
         self.lookup = Lookup::Used;
         let seed = fastrand::u64(..);
         let client = Client::new(cx.now, Config::default(), self.role, self.target.clone(), seed);
-        let connected = TcpStream::connect(self.address).and_then(|mut stream| {
-            cx.register(&mut stream, key, BOTH)?;
-            Ok(stream)
+        let connected = TcpStream::connect(self.address).and_then(|mut tcp| {
+            cx.register(&mut tcp, key, BOTH)?;
+            let Some((trust, name)) = &self.trust else { return Ok(Stream::plain(tcp)) };
+            let session = Session::client(cx.now, trust, name).map_err(io::Error::other)?;
+            Ok(Stream::secured(tcp, session))
         });
         match connected {
             Ok(stream) => {
@@ -260,7 +290,7 @@ impl Calls {
 }
 
 /// Why connections ended, by cause.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Ends {
     left: u64,
     broken: u64,
@@ -271,6 +301,8 @@ struct Ends {
     stalled: u64,
     refused: u64,
     taken_over: u64,
+    /// Of those that failed.
+    tls: FailureCounts,
 }
 
 impl Ends {
@@ -290,6 +322,10 @@ impl Ends {
             (_, Some(why @ Broken::Closed)) => (&mut self.left, why.reason()),
             (_, Some(why @ Broken::Failed(_))) => (&mut self.failed, why.reason()),
             (_, Some(why @ Broken::Stalled)) => (&mut self.stalled, why.reason()),
+            (_, Some(why @ Broken::Insecure(failure))) => {
+                self.tls.count(failure);
+                (&mut self.failed, why.reason())
+            }
             (None, None) => (&mut self.left, "closed"),
         };
         *counter += 1;
@@ -339,7 +375,7 @@ impl Events {
 /// Connections that are over on our side, and are left open for a while: closed at once with something unread, they would
 /// be reset, and the peer lose what it was told last; others take a close before their own for an error.
 #[derive(Debug, Default)]
-struct Leaving(ArrayVec<(TcpStream, Time), LEAVING_MAX>);
+struct Leaving(ArrayVec<(Stream, Time), LEAVING_MAX>);
 
 impl Leaving {
     /// Tells the peer that it is over, as far as that leaves at once, and keeps the connection open for [`LEAVING_FOR`].
@@ -368,7 +404,7 @@ impl Leaving {
 fn say_goodbye<C: StreamCore>(connection: &mut Connection<C>, now: Time) {
     connection.core.handle_close(now);
     connection.flush(now);
-    let _ = connection.stream().shutdown(std::net::Shutdown::Write);
+    connection.shutdown();
 }
 
 /// Judgement: several round trips, after which whoever was told has read it.
@@ -381,6 +417,8 @@ const BOTH: mio::Interest = mio::Interest::READABLE.add(mio::Interest::WRITABLE)
 
 /// Registered for RTMP.
 pub const PORT: u16 = 1_935;
+/// Of RTMP over TLS, which has none registered: that of HTTPS, as others use it.
+pub const TLS_PORT: u16 = 443;
 /// Longest key. Judgement: those of content delivery networks, with their tokens, have a fourth of it.
 const KEY_BYTES_MAX: usize = 1_024;
 /// Judgement: a server that restarts is back within seconds, and who repairs one does not want to wait longer.

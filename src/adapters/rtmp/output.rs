@@ -271,8 +271,8 @@ impl Output {
                 ("clockJumps", bridge.jumps as f64),
             ];
             let seat = match &self.way {
-                Way::Serve { seat, .. } => seat.details().to_vec(),
-                Way::Call { .. } => Vec::new(),
+                Way::Serve { seat, .. } => seat.details(),
+                Way::Call { .. } => self.ends.tls.details().collect(),
             };
             let details: Vec<Detail> = bridged.into_iter().chain(self.ends.details()).chain(seat).collect();
             self.counters.details.set(&details);

@@ -254,8 +254,8 @@ impl Source {
                 ("timesMended", mux.mended as f64),
             ];
             let seat = match &self.way {
-                Way::Listen { seat, .. } => seat.details().to_vec(),
-                Way::Call(_) => Vec::new(),
+                Way::Listen { seat, .. } => seat.details(),
+                Way::Call(_) => self.ends.tls.details().collect(),
             };
             let details: Vec<Detail> = bridged.into_iter().chain(self.ends.details()).chain(seat).collect();
             self.counters.details.set(&details);

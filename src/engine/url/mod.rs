@@ -112,11 +112,11 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
         }
         "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse_source(&parts)?))),
         "rist" => Ok(SourceEndpoint::Rist(Box::new(rist::parse_source(&parts)?))),
-        "rtmp" => Ok(SourceEndpoint::Rtmp(Box::new(rtmp::parse_source(&parts)?))),
+        "rtmp" | "rtmps" => Ok(SourceEndpoint::Rtmp(Box::new(rtmp::parse_source(&parts)?))),
         "test" => test_signal::parse(&parts).map(|test| SourceEndpoint::Test(Box::new(test))),
         _ => Err(UrlError::Scheme {
             given: shown.clone(),
-            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://, test:",
+            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://, rtmps://, test:",
         }),
     }
 }
@@ -156,14 +156,14 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             let endpoint = OutputEndpoint::Rist(Box::new(rist::parse_output(&parts)?));
             Ok(OutputUrl { endpoint, coalesce: None })
         }
-        "rtmp" => {
+        "rtmp" | "rtmps" => {
             let endpoint = OutputEndpoint::Rtmp(Box::new(rtmp::parse_output(&parts)?));
             Ok(OutputUrl { endpoint, coalesce: None })
         }
         "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),
         _ => Err(UrlError::Scheme {
             given: shown.clone(),
-            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://",
+            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://, rtmps://",
         }),
     }
 }

@@ -1,26 +1,35 @@
-//! `rtmp://HOST[:PORT]/APP/KEY`, as encoders and servers write it; `rtmp://@[ADDRESS][:PORT]/APP/KEY` to be called.
+//! `rtmp://HOST[:PORT]/APP/KEY`, as encoders and servers write it; `rtmp://@[ADDRESS][:PORT]/APP/KEY` to be called; `rtmps://`
+//! over TLS.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
-use crate::adapters::rtmp::{Absent, EndpointConfig, Key, PORT, Side};
+use crate::adapters::rtmp::{Absent, EndpointConfig, Key, PORT, Side, TLS_PORT};
+use crate::adapters::tls::{IdentityFiles, ServerId};
 
 pub(super) fn parse_source(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
-    parse(parts, &["absent", "grace", "takeover"])
+    parse(parts, &["absent", "grace", "takeover"], &["absent", "grace", "takeover", "tls_cert", "tls_key"])
 }
 
 pub(super) fn parse_output(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
-    parse(parts, &[])
+    parse(parts, &[], &["tls_cert", "tls_key"])
 }
 
-fn parse(parts: &Parts<'_>, keys: &'static [&'static str]) -> Result<EndpointConfig, UrlError> {
+/// With the keys of one who is called, without TLS and with it.
+fn parse(
+    parts: &Parts<'_>,
+    keys: &'static [&'static str],
+    secure_keys: &'static [&'static str],
+) -> Result<EndpointConfig, UrlError> {
     let wrong = |problem| parts.address_error(problem);
     let (authority, path) = parts.rest.split_once('/').unwrap_or((parts.rest, ""));
     let (app, key) = path.trim_matches('/').rsplit_once('/').ok_or_else(|| wrong(APP_AND_KEY))?;
+    let is_secure = parts.scheme == "rtmps";
     let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("port wrong"))?),
-        None => (authority, PORT),
+        None => (authority, if is_secure { TLS_PORT } else { PORT }),
     };
     let bare = host.strip_prefix('@').unwrap_or(host);
     let host_or_any = match bare {
@@ -35,17 +44,38 @@ fn parse(parts: &Parts<'_>, keys: &'static [&'static str]) -> Result<EndpointCon
         return Err(wrong(APP_AND_KEY));
     }
     if !host.starts_with('@') && !is_any {
+        let (authorities, query) = if is_secure { take_authorities(parts.query) } else { (None, parts.query.into()) };
         // What follows the key is for the server: a token, mostly.
-        let key = if parts.query.is_empty() { parsed(key)? } else { parsed(&format!("{key}?{}", parts.query))? };
-        return Ok(EndpointConfig { side: Side::Caller { server: address }, app, key });
+        let key = if query.is_empty() { parsed(key)? } else { parsed(&format!("{key}?{query}"))? };
+        let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = is_secure.then_some(ServerId { name, authorities });
+        return Ok(EndpointConfig { side: Side::Caller { server: address, tls }, app, key });
     }
     if matches!(address.host, Host::Name(_)) {
         return Err(wrong("a listener has an address of this machine, or none"));
     }
-    let mut query = parts.query(keys)?;
+    let mut query = parts.query(if is_secure { secure_keys } else { keys })?;
+    let mut file = |key: &'static str| {
+        let path = query.take(key).filter(|path| !path.is_empty());
+        path.map(PathBuf::from).ok_or_else(|| query.value_error(key, "", "the path of a file in PEM"))
+    };
+    let tls = if is_secure { Some((file("tls_cert")?, file("tls_key")?)) } else { None };
+    let tls = tls.map(|(certificate, key)| IdentityFiles { certificate, key });
     let takeover = query.switch("takeover")?.unwrap_or(false);
-    let side = Side::Listener { listen: address, takeover, absent: absent(&mut query)? };
+    let side = Side::Listener { listen: address, takeover, tls, absent: absent(&mut query)? };
     Ok(EndpointConfig { side, app, key: parsed(key)? })
+}
+
+/// `tls_ca=FILE` is ours; the rest stays as it is written.
+fn take_authorities(query: &str) -> (Option<PathBuf>, String) {
+    let (mut authorities, mut rest) = (None, Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match form_urlencoded::parse(pair.as_bytes()).next() {
+            Some((key, path)) if key == "tls_ca" => authorities = Some(PathBuf::from(&*path)),
+            _ => rest.push(pair),
+        }
+    }
+    (authorities, rest.join("&"))
 }
 
 /// `absent=slate&grace=30`: what comes while no publisher is there.
@@ -101,7 +131,7 @@ mod tests {
     fn called_and_calling_ends_are_told_apart() {
         let config = source("rtmp://@:1936/live/cam1?takeover=1");
         let listen = HostPort { host: Host::Ip([0, 0, 0, 0].into()), port: 1_936 };
-        assert_eq!(config.side, Side::Listener { listen, takeover: true, absent: Absent::Hold });
+        assert_eq!(config.side, Side::Listener { listen, takeover: true, tls: None, absent: Absent::Hold });
         assert_eq!((config.app.as_str(), &config.key), ("live", &Key::new("cam1").unwrap()));
         assert!(config.holds_port());
         let config = source("rtmp://cdn.example/live/eu/cam1?token=a%20b");
@@ -111,6 +141,26 @@ mod tests {
         assert!(matches!(source("rtmp://[::1]/live/cam1").side, Side::Caller { .. }));
         let output = parse_output("rtmp://127.0.0.1:1935/live/cam1").unwrap();
         assert!(matches!(output.endpoint, OutputEndpoint::Rtmp(rtmp) if matches!(rtmp.side, Side::Caller { .. })));
+    }
+
+    #[test]
+    fn over_tls_there_are_files() {
+        let config = source("rtmps://@:1936/live/cam1?tls_cert=/a/cert.pem&tls_key=key%20.pem");
+        let files = IdentityFiles { certificate: "/a/cert.pem".into(), key: "key .pem".into() };
+        assert!(matches!(config.side, Side::Listener { tls: Some(tls), .. } if tls == files));
+        let config = source("rtmps://localhost/live/cam1?a=%20b&tls_ca=/ca.pem&c");
+        let server = ServerId { name: "localhost".into(), authorities: Some("/ca.pem".into()) };
+        assert!(matches!(config.side, Side::Caller { tls: Some(tls), .. } if tls == server));
+        assert_eq!(config.key, Key::new("cam1?a=%20b&c").unwrap());
+        assert_eq!(source("rtmps://[::1]/live/cam1").address().port, 443);
+        for (url, told) in [
+            ("rtmps://@/live/cam1", "tls_cert="),
+            ("rtmps://@/live/cam1?tls_cert=a", "tls_key="),
+            ("rtmp://@/live/cam1?tls_cert=a&tls_key=b", "unknown key tls_cert"),
+        ] {
+            let error = parse_source(url).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]
