@@ -435,9 +435,9 @@ mod tests {
     fn a_name_that_leads_elsewhere_is_followed_and_one_that_leads_nowhere_is_not() {
         let server = HostPort { host: "cdn.example".parse().unwrap(), port: 1_936 };
         let (app, key) = ("live".to_owned(), Key::new("key").unwrap());
-        let config = EndpointConfig { side: Side::Caller { server }, app, key };
+        let config = EndpointConfig { side: Side::Caller { server, tls: None }, app, key };
         let [first, second] = ["192.0.2.1:1936", "192.0.2.2:1936"].map(|text| text.parse::<SocketAddr>().unwrap());
-        let mut calls = config.calls(first, Role::Publisher);
+        let mut calls = config.calls(first, None, Role::Publisher).unwrap();
         let now = Time::ZERO + Duration::from_secs(9);
         // Nobody asked: an answer that comes too late changes nothing.
         calls.looked_up(now, lookup::Answer(Some(second.ip())));
@@ -453,8 +453,8 @@ mod tests {
     fn calls_are_made_at_longer_and_longer_intervals() {
         let server = HostPort { host: "192.0.2.1".parse().unwrap(), port: PORT };
         let (app, key) = ("live".to_owned(), Key::new("key").unwrap());
-        let config = EndpointConfig { side: Side::Caller { server }, app, key };
-        let mut calls = config.calls("192.0.2.1:1935".parse().unwrap(), Role::Player);
+        let config = EndpointConfig { side: Side::Caller { server, tls: None }, app, key };
+        let mut calls = config.calls("192.0.2.1:1935".parse().unwrap(), None, Role::Player).unwrap();
         for failure in 0..12 {
             calls.wait(Time::ZERO);
             let longest = Duration::from_secs(30.min(1 << failure.min(5)));
