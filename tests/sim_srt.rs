@@ -186,7 +186,11 @@ fn listener(seed: u64, sends: Sends, config: Config) -> Listener {
 fn refusals(events: &[Event]) -> Vec<(&'static str, u32)> {
     let refusal = |event: &Event| match event {
         Event::PeerRefused { why, .. } => why.refusal,
-        Event::PeerConnected { .. } | Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended => None,
+        Event::PeerConnected { .. }
+        | Event::PeerLost { .. }
+        | Event::Restarted { .. }
+        | Event::NotCarried(_)
+        | Event::Ended => None,
     };
     events.iter().filter_map(refusal).collect()
 }

@@ -476,7 +476,11 @@ fn a_listener_that_takes_no_groups_says_so() {
     let rig = Rig::new(&setup);
     let code = |event: &Event| match event {
         Event::PeerRefused { why, .. } => why.refusal.map(|refusal| refusal.1),
-        Event::PeerConnected { .. } | Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended => None,
+        Event::PeerConnected { .. }
+        | Event::PeerLost { .. }
+        | Event::Restarted { .. }
+        | Event::NotCarried(_)
+        | Event::Ended => None,
     };
     assert_eq!(rig.events.first().and_then(|(_, event)| code(event)), Some(1_015), "{:?}", rig.events);
 }

@@ -197,8 +197,8 @@ struct SendHealth {
 }
 
 /// What passed in one batch; added to the shared counters once.
-#[derive(Default)]
-struct Tally {
+#[derive(Debug, Default)]
+pub(super) struct Tally {
     packets: u64,
     bytes: u64,
 }
@@ -691,7 +691,7 @@ fn admit(
 }
 
 /// Of more than [`EVENTS_MAX`] waiting events the newest are dropped and counted.
-fn note(event: DriverEvent, events: &mut ArrayVec<DriverEvent, EVENTS_MAX>, counters: &Counters) {
+pub(super) fn note(event: DriverEvent, events: &mut ArrayVec<DriverEvent, EVENTS_MAX>, counters: &Counters) {
     if events.try_push(event).is_err() {
         counters.events_dropped.add(1);
     }
@@ -714,7 +714,7 @@ fn note_abuse(
 }
 
 impl Tally {
-    fn add(&mut self, packet: &Packet) {
+    pub(super) fn add(&mut self, packet: &Packet) {
         self.packets += 1;
         self.bytes += packet.len() as u64;
     }
@@ -724,7 +724,7 @@ impl Tally {
         self.bytes += transmit.payload.as_ref().map_or(0, |payload| payload.len() as u64);
     }
 
-    fn count(&self, counters: &Counters, now: Time) {
+    pub(super) fn count(&self, counters: &Counters, now: Time) {
         if self.packets > 0 {
             counters.packets.add(self.packets);
             counters.bytes.add(self.bytes);
@@ -778,4 +778,4 @@ const ABUSE_ENDED_AFTER: Duration = Duration::from_secs(60);
 /// Judgement: often enough for people, and nothing beside the packets.
 const DETAILS_APART: Duration = Duration::from_millis(200);
 /// Events that may wait for whoever asks, which is after every turn.
-const EVENTS_MAX: usize = 16;
+pub(super) const EVENTS_MAX: usize = 16;

@@ -1,5 +1,6 @@
 //! Sockets, clock and threads around the cores.
 
+mod accept;
 mod alarm;
 mod background;
 #[cfg(target_os = "linux")]
@@ -16,15 +17,20 @@ mod legs;
 mod portable;
 mod ports;
 pub mod rist;
+pub mod rtmp;
 pub mod rtp;
 mod socket;
 pub mod srt;
+mod stream;
+mod stream_driver;
 mod system;
+pub mod tls;
 pub mod udp;
 #[cfg(feature = "media")]
 pub mod watchers;
 mod worker;
 
+pub use accept::{AcceptHook, Arrival};
 pub use counters::{CoreCounters, Counters, DetailCounters};
 pub use driver::{Admission, Driven, Driver, DriverEvent, SOCKETS_MAX, SendFailure};
 pub use host::{Host, HostPort, ParseHostError};

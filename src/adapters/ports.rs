@@ -1,4 +1,5 @@
-//! UDP ports that several SRT sources listen on, told apart by the stream id that callers ask for.
+//! UDP ports that several SRT sources listen on, told apart by the stream id that callers ask for; beside them the TCP
+//! ports of RTMP.
 //!
 //! A thread answers those who are not connected yet. Whoever brings a cookie back is handed to the source that has the
 //! stream, which goes on with him on a socket of its own: one on the same port, connected to the caller, so that the
@@ -14,8 +15,10 @@ use std::thread::JoinHandle;
 
 use mio::{Events, Interest, Poll, Token, Waker};
 
+use super::accept::AcceptHook;
 use super::background::Remote;
 use super::clock;
+use super::rtmp::Doors;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::{Meta, Pool};
 use crate::proto::srt::access::names;
@@ -25,7 +28,10 @@ use crate::proto::{Datagram, Done, Port as CorePort, Transmit};
 
 /// The shared ports of an engine.
 #[derive(Clone, Debug, Default)]
-pub struct Ports(Arc<Mutex<BTreeMap<SocketAddr, Weak<Port>>>>);
+pub struct Ports {
+    srt: Arc<Mutex<BTreeMap<SocketAddr, Weak<Port>>>>,
+    pub(super) rtmp: Doors,
+}
 
 /// A source's place at a port; the port closes with the last one.
 #[derive(Debug)]
@@ -55,6 +61,12 @@ struct Shared {
 }
 
 impl Ports {
+    /// None is open. `hook` is asked about those who call on RTMP ports.
+    #[must_use]
+    pub fn new(hook: Option<AcceptHook>) -> Self {
+        Self { srt: Arc::default(), rtmp: Doors::new(hook) }
+    }
+
     /// Takes a place at a port, and opens the port for the first one.
     ///
     /// # Errors
@@ -66,7 +78,7 @@ impl Ports {
         pool: &Pool,
         options: &SocketOptions,
     ) -> Result<Seat, OpenError> {
-        let mut open = lock(&self.0);
+        let mut open = lock(&self.srt);
         open.retain(|_, port| port.strong_count() > 0);
         let port = match open.get(&address).and_then(Weak::upgrade) {
             Some(port) => port,

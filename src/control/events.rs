@@ -200,6 +200,7 @@ fn data(kind: &EventKind) -> Value {
         EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
             json!({ "peer": peer, "reason": why.to_string(), "code": why.refusal.map(|refusal| refusal.1) })
         }
+        EventKind::NotCarried { what, .. } => json!({ "what": what.to_string() }),
         EventKind::FlowCreated
         | EventKind::FlowStarted
         | EventKind::FlowStopped

@@ -164,6 +164,9 @@ pub struct SourceMetrics {
     /// RIST's own figures, under librist's names where it has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rist: Option<BTreeMap<&'static str, f64>>,
+    /// RTMP's own figures: what is carried, and why connections ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtmp: Option<BTreeMap<&'static str, f64>>,
     /// Its transport stream, unless `ts_analysis_enabled` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts: Option<TsMetrics>,
@@ -213,6 +216,9 @@ pub struct OutputMetrics {
     /// RIST's own figures, under librist's names where it has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rist: Option<BTreeMap<&'static str, f64>>,
+    /// RTMP's own figures: what is carried, and why connections ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtmp: Option<BTreeMap<&'static str, f64>>,
     /// The transport stream that it takes to send, where `ts_analysis_enabled` is true for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts: Option<TsMetrics>,
@@ -304,6 +310,7 @@ impl From<&SourceSnapshot> for SourceMetrics {
             srt: details_of("srt", source.protocol, &source.details),
             fec: details_of("rtp-fec", source.protocol, &source.details),
             rist: details_of("rist", source.protocol, &source.details),
+            rtmp: details_of("rtmp", source.protocol, &source.details),
             ts: source.ts.as_deref().map(TsMetrics::from),
             drops: source.drops.by_cause().into(),
             receive_buffer_bytes: source.rcvbuf_bytes,
@@ -331,6 +338,7 @@ impl From<&OutputSnapshot> for OutputMetrics {
             srt: details_of("srt", output.protocol, &output.details),
             fec: details_of("rtp-fec", output.protocol, &output.details),
             rist: details_of("rist", output.protocol, &output.details),
+            rtmp: details_of("rtmp", output.protocol, &output.details),
             ts: output.ts.as_deref().map(TsMetrics::from),
             drops: output.drops.by_cause().into(),
             keyframe_timeouts: output.key_frame_timeout_total,

@@ -145,7 +145,7 @@ pub struct Output {
     /// Milliseconds over which bursts are spread; not available in this version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smoothing_latency: Option<LatencyMs>,
-    /// RTMP stream key.
+    /// RTMP stream key, where `url` ends with the application.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_key: Option<Secret>,
     /// Networks that may connect to an output that listens.
@@ -203,7 +203,7 @@ pub enum Protocol {
     SrtCaller,
     /// SRT, both calling; not available in this version.
     SrtRendezvous,
-    /// RTMP; not available in this version.
+    /// RTMP: its url says whether it calls or is called.
     Rtmp,
     /// Media over QUIC; not available in this version.
     Moq,
@@ -512,6 +512,9 @@ impl Flow {
             let Some(old) = old.outputs.iter().find(|old| old.name == output.name) else { continue };
             restore_url(&mut output.url, old.url.as_ref());
             restore_passphrase(&mut output.encryption, old.encryption.as_ref());
+            if output.stream_key.as_ref().is_some_and(Secret::is_hidden) {
+                output.stream_key.clone_from(&old.stream_key);
+            }
         }
         self
     }

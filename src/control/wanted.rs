@@ -205,6 +205,7 @@ fn source_config(source: &mut Source) -> Result<SourceConfig, Problem> {
         SourceEndpoint::Rtp(_) => Protocol::Rtp,
         SourceEndpoint::Srt(srt) => srt_protocol(srt),
         SourceEndpoint::Rist(_) => Protocol::Rist,
+        SourceEndpoint::Rtmp(_) => Protocol::Rtmp,
         SourceEndpoint::Test(_) => Protocol::Test,
     };
     settle_protocol(&mut source.protocol, protocol)?;
@@ -284,7 +285,8 @@ fn source_from_fields(source: &Source) -> Result<SourceEndpoint, Problem> {
             let side = rist::Side::Listener { listen };
             Ok(SourceEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, login: None, socket: socket() })))
         }
-        Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
+        Protocol::Rtmp => Err(needs_url("rtmp://@:1935/APP/KEY to be called, rtmp://HOST/APP/KEY to call")),
+        Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
 }
 
@@ -397,9 +399,10 @@ fn output_config(output: &mut Output) -> Result<OutputConfig, Problem> {
         OutputEndpoint::Rtp(_) => Protocol::Rtp,
         OutputEndpoint::Srt(srt) => srt_protocol(srt),
         OutputEndpoint::Rist(_) => Protocol::Rist,
+        OutputEndpoint::Rtmp(_) => Protocol::Rtmp,
     };
     settle_protocol(&mut output.protocol, protocol)?;
-    refuse_if(output.stream_key.is_some(), "stream_key", protocol)?;
+    refuse_if(output.stream_key.is_some() && protocol != Protocol::Rtmp, "stream_key", protocol)?;
     let (is_srt, is_rtp) = (matches!(endpoint, OutputEndpoint::Srt(_)), matches!(endpoint, OutputEndpoint::Rtp(_)));
     refuse_if(output.legs.is_some() && !is_rtp, "legs", protocol)?;
     refuse_if(output.encryption.is_some() && !is_srt && protocol != Protocol::Rist, "encryption", protocol)?;
@@ -444,7 +447,14 @@ fn output_from_url(output: &Output, url: &str) -> Result<(OutputEndpoint, Option
     refuse_beside_url(output.legs.is_some(), "legs")?;
     refuse_beside_url(output.encryption.is_some(), "encryption")?;
     check_scheme(url)?;
-    parse_output(url).map(|output| (output.endpoint, output.coalesce)).map_err(|error| bad_url(&error))
+    let parsed = match &output.stream_key {
+        // As encoders ask for it: the server with the application, and the key apart.
+        Some(key) if url.starts_with("rtmp://") || url.starts_with("rtmps://") => {
+            parse_output(&format!("{}/{}", url.trim_end_matches('/'), key.reveal()))
+        }
+        Some(_) | None => parse_output(url),
+    };
+    parsed.map(|output| (output.endpoint, output.coalesce)).map_err(|error| bad_url(&error))
 }
 
 fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
@@ -495,7 +505,8 @@ fn output_from_fields(output: &Output) -> Result<OutputEndpoint, Problem> {
             let side = rist::Side::Caller { peer: destination()? };
             Ok(OutputEndpoint::Rist(Box::new(rist::EndpointConfig { side, session, login: None, socket: socket() })))
         }
-        Protocol::Rtmp | Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
+        Protocol::Rtmp => Err(needs_url("rtmp://@:1935/APP/KEY to be called, rtmp://HOST/APP/KEY to call")),
+        Protocol::Moq | Protocol::File => Err(protocol_not_available(protocol)),
     }
 }
 
@@ -672,9 +683,9 @@ fn check_latencies(min_ms: Option<u64>, max_ms: Option<u64>) -> Result<(), Probl
 /// A scheme of the contract that this version cannot speak is no typing error.
 fn check_scheme(url: &str) -> Result<(), Problem> {
     let scheme = url.split_once(':').map_or("", |parts| parts.0);
-    if ["rtmp", "rtmps", "moq", "https", "file"].contains(&scheme) {
+    if ["moq", "https", "file"].contains(&scheme) {
         let message = format!(
-            "{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt://, rist:// or test:"
+            "{scheme} is not available in this version: use udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://, rtmps:// or test:"
         );
         return Err(Problem::at("url", Code::NotAvailable, message));
     }
@@ -699,9 +710,14 @@ fn no_protocol() -> Problem {
 }
 
 fn protocol_not_available(protocol: Protocol) -> Problem {
-    let message =
-        format!("{protocol} is not available in this version: use udp, rtp, rtp-fec, rist, srt-listener or srt-caller");
+    let message = format!(
+        "{protocol} is not available in this version: use udp, rtp, rtp-fec, rist, rtmp, srt-listener or srt-caller"
+    );
     Problem::at("protocol", Code::NotAvailable, message)
+}
+
+fn needs_url(examples: &str) -> Problem {
+    Problem::at("url", Code::MissingField, format!("must be given: {examples}"))
 }
 
 fn needed_port(field: &str, port: Option<Port>, protocol: Protocol) -> Result<u16, Problem> {
@@ -852,9 +868,30 @@ mod tests {
     }
 
     #[test]
+    fn rtmp_has_its_key_in_the_url_or_beside_it_and_it_stays_hidden() {
+        let json = json!({
+            "name": "n",
+            "sources": [{ "name": "a", "url": "rtmp://@:1935/live/a-secret" }],
+            "outputs": [
+                { "name": "x", "url": "rtmp://cdn.example/app/", "stream_key": "another-secret" },
+                { "name": "y", "url": "rtmp://cdn.example/app/third-secret?token=fourth-secret" },
+            ],
+        });
+        let accepted = wanted(&json).unwrap();
+        assert_eq!(accepted.flow().sources[0].protocol, Some(Protocol::Rtmp));
+        let OutputEndpoint::Rtmp(push) = &accepted.config().outputs[0].endpoint else { unreachable!("RTMP") };
+        assert_eq!((push.app.as_str(), push.address().port), ("app", 1_935));
+        let shown = accepted.flow().clone().without_secrets();
+        let text = serde_json::to_string(&shown).unwrap();
+        assert!(text.contains("rtmp://@:1935/live/***") && !text.contains("secret"), "{text}");
+        assert!(!format!("{:?}", accepted.config()).contains("secret"));
+        assert_eq!(shown.with_secrets_of(accepted.flow()), *accepted.flow());
+    }
+
+    #[test]
     fn every_refusal_names_its_field() {
         type Change = fn(&mut Value);
-        let cases: [(Change, &str, &str); 32] = [
+        let cases: [(Change, &str, &str); 34] = [
             (|f| f["name"] = json!(""), "missing_field", "name"),
             (|f| f["name"] = json!(null), "invalid_value", "name"),
             (|f| f["nmae"] = json!("x"), "unknown_field", "nmae"),
@@ -868,7 +905,9 @@ mod tests {
             (|f| f["sources"][1]["name"] = json!("a/b"), "invalid_value", "sources[1].name"),
             (|f| f["sources"][1]["protocol"] = json!(null), "missing_field", "sources[1].protocol"),
             (|f| f["sources"][1]["protocol"] = json!("sctp"), "invalid_value", "sources[1].protocol"),
-            (|f| f["sources"][1]["protocol"] = json!("rtmp"), "not_available", "sources[1].protocol"),
+            (|f| f["sources"][1]["protocol"] = json!("moq"), "not_available", "sources[1].protocol"),
+            (|f| f["sources"][1]["protocol"] = json!("rtmp"), "missing_field", "sources[1].url"),
+            (|f| f["outputs"][0]["stream_key"] = json!("k"), "not_applicable", "outputs[0].stream_key"),
             (|f| f["sources"][1]["url"] = json!("rtp://:1"), "invalid_value", "sources[1].ingest_port"),
             (
                 |f| f["sources"][1] = json!({ "name": "b", "url": "rtp://:1", "max_latency": 9 }),

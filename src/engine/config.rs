@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::adapters::{rist, rtp, srt, udp};
+use crate::adapters::{rist, rtmp, rtp, srt, udp};
 use crate::bus::LagPolicy;
 use crate::path::{AllowList, failover, health, limit, merge};
 use crate::proto::mpegts::{faults, generator, picture};
@@ -122,6 +122,8 @@ pub enum SourceEndpoint {
     Srt(Box<srt::EndpointConfig>),
     /// `rist://`
     Rist(Box<rist::EndpointConfig>),
+    /// `rtmp://`
+    Rtmp(Box<rtmp::EndpointConfig>),
     /// `test:`, a built-in signal.
     Test(Box<TestConfig>),
 }
@@ -175,6 +177,8 @@ pub enum OutputEndpoint {
     Srt(Box<srt::EndpointConfig>),
     /// `rist://`
     Rist(Box<rist::EndpointConfig>),
+    /// `rtmp://`
+    Rtmp(Box<rtmp::EndpointConfig>),
 }
 
 impl Default for FailoverConfig {

@@ -163,9 +163,11 @@ pub fn check_sequences(sources: &[SourceConfig]) -> Result<(), Cause> {
     };
     let fix = match source.endpoint {
         SourceEndpoint::Srt(_) => "give it a url with payload=rtp if it carries RTP",
-        SourceEndpoint::Udp(_) | SourceEndpoint::Rtp(_) | SourceEndpoint::Rist(_) | SourceEndpoint::Test(_) => {
-            "use rtp or rtp-fec"
-        }
+        SourceEndpoint::Udp(_)
+        | SourceEndpoint::Rtp(_)
+        | SourceEndpoint::Rist(_)
+        | SourceEndpoint::Rtmp(_)
+        | SourceEndpoint::Test(_) => "use rtp or rtp-fec",
     };
     Err(Cause::NoSequence { name: source.name.to_string(), fix })
 }

@@ -12,6 +12,7 @@ use crate::path::failover::Cause;
 use crate::path::health::Fault;
 use crate::path::merge::Mismatch;
 use crate::proto::PeerEnd;
+use crate::proto::bridge::Uncarried;
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::analysis::{Cue, Indicator};
 use crate::units::{FlowId, OutputName, SourceName};
@@ -157,6 +158,13 @@ pub enum EventKind {
         peer: SocketAddr,
         /// Why.
         why: PeerEnd,
+    },
+    /// Something of a stream has no form on the other side of RTMP and is left out. Told once for each connection.
+    NotCarried {
+        /// Of which source or output.
+        end: EndName,
+        /// What.
+        what: Uncarried,
     },
     /// Somebody exceeds a source's rate limit and keeps doing so.
     SourceAbuse {
@@ -315,6 +323,7 @@ impl EventKind {
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerDisconnected { .. } => "peer_disconnected",
             Self::ConnectionError { .. } => "connection_error",
+            Self::NotCarried { .. } => "not_carried",
             Self::OutputError { .. } => "output_error",
             Self::OutputRecovered { .. } => "output_recovered",
             Self::OutputLegError { .. } => "output_leg_error",
@@ -357,6 +366,7 @@ impl EventKind {
             | Self::SourceEof { .. }
             | Self::SourceRestarted { .. }
             | Self::PeerDisconnected { .. }
+            | Self::NotCarried { .. }
             | Self::SourceAbuse { .. }
             | Self::OutputLegError { .. } => Severity::Warning,
             Self::FlowCrashed | Self::SourceError { .. } | Self::ConnectionError { .. } | Self::OutputError { .. } => {
@@ -390,12 +400,14 @@ impl EventKind {
             | Self::Scte35Cue { source: Some(source), .. }
             | Self::PeerConnected { end: EndName::Source(source), .. }
             | Self::PeerDisconnected { end: EndName::Source(source), .. }
-            | Self::ConnectionError { end: EndName::Source(source), .. } => Some(source),
+            | Self::ConnectionError { end: EndName::Source(source), .. }
+            | Self::NotCarried { end: EndName::Source(source), .. } => Some(source),
             #[cfg(feature = "media")]
             Self::Watched { source, .. } => source.as_ref(),
             Self::PeerConnected { .. }
             | Self::PeerDisconnected { .. }
             | Self::ConnectionError { .. }
+            | Self::NotCarried { .. }
             | Self::FlowCreated
             | Self::FlowStarted
             | Self::FlowStopped
@@ -420,7 +432,8 @@ impl EventKind {
         | Self::OutputLegRecovered { output, .. }
         | Self::PeerConnected { end: EndName::Output(output), .. }
         | Self::PeerDisconnected { end: EndName::Output(output), .. }
-        | Self::ConnectionError { end: EndName::Output(output), .. } = self
+        | Self::ConnectionError { end: EndName::Output(output), .. }
+        | Self::NotCarried { end: EndName::Output(output), .. } = self
         {
             Some(output)
         } else {
@@ -497,6 +510,7 @@ impl fmt::Display for EventKind {
             Self::PeerConnected { end, peer } => write!(f, "{end} is connected with {peer}"),
             Self::PeerDisconnected { end, peer, why } => write!(f, "{end} lost {peer}: {why}"),
             Self::ConnectionError { end, peer, why } => write!(f, "{end} and {peer} did not get together: {why}"),
+            Self::NotCarried { end, what } => write!(f, "{end}: {what}"),
             Self::SourceAbuse { source } => write!(f, "source {source} keeps exceeding its rate limit"),
             Self::TsError { source, indicator, pid, .. } => {
                 write!(f, "{}: {}", Whose(source.as_ref()), indicator.name())?;

@@ -417,6 +417,9 @@ impl RunningFlow {
                     | proto::Event::PeerRefused { .. }),
                 ) => of_peer(EndName::Source(source), event),
                 DriverEvent::Core(proto::Event::Ended) => Some(EventKind::SourceEof { source }),
+                DriverEvent::Core(proto::Event::NotCarried(what)) => {
+                    Some(EventKind::NotCarried { end: EndName::Source(source), what })
+                }
                 DriverEvent::Abuse => Some(EventKind::SourceAbuse { source }),
                 // A source sends reports only; that they do not arrive is the peer's loss.
                 DriverEvent::SendFailed(_)
@@ -550,6 +553,7 @@ fn of_peer(end: EndName, event: proto::Event) -> Option<EventKind> {
         proto::Event::PeerConnected { peer } => Some(EventKind::PeerConnected { end, peer }),
         proto::Event::PeerLost { peer, why } => Some(EventKind::PeerDisconnected { end, peer, why }),
         proto::Event::PeerRefused { peer, why } => Some(EventKind::ConnectionError { end, peer, why }),
+        proto::Event::NotCarried(what) => Some(EventKind::NotCarried { end, what }),
         proto::Event::Restarted { .. } | proto::Event::Ended => None,
     }
 }

@@ -208,9 +208,12 @@ impl ManagedFlow {
             Step::AddSource(index) | Step::ReplaceSource(index) => {
                 Some(source::open(&wanted.config.sources[index], &wanted.addresses, (&self.pool, &self.ports)))
             }
-            Step::AddOutput(index) | Step::ReplaceOutput(index) => {
-                Some(output::open(&wanted.config.outputs[index], &wanted.addresses, &self.pool, wanted.mode))
-            }
+            Step::AddOutput(index) | Step::ReplaceOutput(index) => Some(output::open(
+                &wanted.config.outputs[index],
+                &wanted.addresses,
+                (&self.pool, &self.ports),
+                wanted.mode,
+            )),
             Step::Legs(index) => output::check_legs(&wanted.config.outputs[index]).err().map(Opened::Failed),
             Step::RemoveSource(_)
             | Step::RemoveOutput(_)
@@ -246,8 +249,12 @@ impl ManagedFlow {
         }
         for index in 0..self.outputs.len() {
             if is_doomed_output(&self.outputs[index].config, steps, wanted) {
-                let opened =
-                    output::open(&self.outputs[index].config, &Addresses::default(), &self.pool, Mode::Lenient);
+                let opened = output::open(
+                    &self.outputs[index].config,
+                    &Addresses::default(),
+                    (&self.pool, &self.ports),
+                    Mode::Lenient,
+                );
                 self.place_output(index, opened, tell);
             }
         }
@@ -336,7 +343,7 @@ impl ManagedFlow {
                 }
             }
             (State::Failed { .. }, _) => {
-                let opened = output::open(wanted, &Addresses::default(), &self.pool, Mode::Lenient);
+                let opened = output::open(wanted, &Addresses::default(), (&self.pool, &self.ports), Mode::Lenient);
                 self.place_output(at, opened, tell);
             }
             (State::Open { .. } | State::LookingUp | State::Disabled, _) => {}
@@ -477,7 +484,7 @@ impl ManagedFlow {
         for at in 0..self.outputs.len() {
             let output = &self.outputs[at];
             if matches!(output.state, State::LookingUp) && output.config.endpoint.destination().host == host {
-                let opened = output::open(&output.config, &addresses, &self.pool, Mode::Lenient);
+                let opened = output::open(&output.config, &addresses, (&self.pool, &self.ports), Mode::Lenient);
                 self.place_output(at, opened, tell);
             }
         }
@@ -517,7 +524,12 @@ impl ManagedFlow {
                         self.visit(move |flow, cx| flow.remove_output(cx, slot));
                     }
                 }
-                let opened = output::open(&self.outputs[at].config, &Addresses::default(), &self.pool, Mode::Lenient);
+                let opened = output::open(
+                    &self.outputs[at].config,
+                    &Addresses::default(),
+                    (&self.pool, &self.ports),
+                    Mode::Lenient,
+                );
                 self.place_output(at, opened, tell);
             }
         }
@@ -676,7 +688,7 @@ fn replaces_multicast(step: &Step, wanted: &FlowConfig) -> bool {
     match &wanted.sources[index].endpoint {
         SourceEndpoint::Udp(udp) => udp.listen.ip().is_multicast(),
         SourceEndpoint::Rtp(rtp) => rtp.listen.ip().is_multicast(),
-        SourceEndpoint::Srt(_) | SourceEndpoint::Rist(_) | SourceEndpoint::Test(_) => false,
+        SourceEndpoint::Srt(_) | SourceEndpoint::Rist(_) | SourceEndpoint::Rtmp(_) | SourceEndpoint::Test(_) => false,
     }
 }
 

@@ -8,7 +8,7 @@ use super::monitor::Tap;
 use super::resolver::{Addresses, Opened};
 use super::supervisor::Mode;
 use crate::adapters::srt::EndpointConfig;
-use crate::adapters::{Admission, Context, Driven, OpenError, clock};
+use crate::adapters::{Admission, Context, Driven, OpenError, Ports, clock};
 use crate::bus::{LagPolicy, LocalCursor, Pool, Publisher};
 use crate::path::Limiter;
 use crate::proto::Tuning;
@@ -16,7 +16,7 @@ use crate::units::{OutputName, Time};
 
 /// Opens what the configuration asks for, at the address that its name was looked up to. Of several legs those will do that
 /// can be opened, unless `mode` is strict.
-pub(super) fn open(config: &OutputConfig, addresses: &Addresses, pool: &Pool, mode: Mode) -> Opened {
+pub(super) fn open(config: &OutputConfig, addresses: &Addresses, (pool, ports): (&Pool, &Ports), mode: Mode) -> Opened {
     if !config.enabled {
         return Opened::Disabled;
     }
@@ -24,7 +24,7 @@ pub(super) fn open(config: &OutputConfig, addresses: &Addresses, pool: &Pool, mo
     match addresses.find(destination) {
         None => Opened::Nameless(destination.host.to_string()),
         Some(Err(error)) => Opened::Failed(error),
-        Some(Ok(address)) => open_at(config, address, pool, mode).map_or_else(Opened::Failed, Opened::Ready),
+        Some(Ok(address)) => open_at(config, address, (pool, ports), mode).map_or_else(Opened::Failed, Opened::Ready),
     }
 }
 
@@ -32,11 +32,20 @@ pub(super) fn open(config: &OutputConfig, addresses: &Addresses, pool: &Pool, mo
 pub(super) fn check_legs(config: &OutputConfig) -> Result<(), OpenError> {
     match &config.endpoint {
         OutputEndpoint::Rtp(rtp) if config.enabled => rtp.check_legs(),
-        OutputEndpoint::Rtp(_) | OutputEndpoint::Udp(_) | OutputEndpoint::Srt(_) | OutputEndpoint::Rist(_) => Ok(()),
+        OutputEndpoint::Rtp(_)
+        | OutputEndpoint::Udp(_)
+        | OutputEndpoint::Srt(_)
+        | OutputEndpoint::Rist(_)
+        | OutputEndpoint::Rtmp(_) => Ok(()),
     }
 }
 
-fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool, mode: Mode) -> Result<Box<dyn Driven>, OpenError> {
+fn open_at(
+    config: &OutputConfig,
+    address: SocketAddr,
+    (pool, ports): (&Pool, &Ports),
+    mode: Mode,
+) -> Result<Box<dyn Driven>, OpenError> {
     let limiter = config.limit.map(|limit| Limiter::new(limit, clock::now()));
     Ok(match &config.endpoint {
         OutputEndpoint::Udp(udp) => Box::new(udp.open(address, limiter)?),
@@ -46,6 +55,9 @@ fn open_at(config: &OutputConfig, address: SocketAddr, pool: &Pool, mode: Mode) 
         }
         OutputEndpoint::Rist(rist) => {
             rist.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
+        }
+        OutputEndpoint::Rtmp(rtmp) => {
+            rtmp.open_output(address, (pool, ports), Admission { allow: config.allow.clone(), limiter })?
         }
     })
 }
@@ -60,6 +72,7 @@ impl OutputEndpoint {
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
             Self::Rist(_) => "rist",
+            Self::Rtmp(_) => "rtmp",
         }
     }
 
@@ -68,7 +81,7 @@ impl OutputEndpoint {
     pub fn differs_in_legs_only(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Rtp(old), Self::Rtp(new)) => old.differs_in_legs_only(new),
-            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_), _) => false,
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) | Self::Rtmp(_), _) => false,
         }
     }
 
@@ -77,7 +90,7 @@ impl OutputEndpoint {
     pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {
         match (self, other) {
             (Self::Srt(new), Self::Srt(old)) => srt_tuning(new, old),
-            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_), _) => None,
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) | Self::Rtmp(_), _) => None,
         }
     }
 }

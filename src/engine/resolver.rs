@@ -113,6 +113,7 @@ impl SourceEndpoint {
         match self {
             Self::Srt(srt) => Some(srt.address()),
             Self::Rist(rist) => Some(rist.address()),
+            Self::Rtmp(rtmp) => Some(rtmp.address()),
             Self::Udp(_) | Self::Rtp(_) | Self::Test(_) => None,
         }
     }
@@ -127,6 +128,7 @@ impl OutputEndpoint {
             Self::Rtp(rtp) => &rtp.destination,
             Self::Srt(srt) => srt.address(),
             Self::Rist(rist) => rist.address(),
+            Self::Rtmp(rtmp) => rtmp.address(),
         }
     }
 
@@ -137,6 +139,7 @@ impl OutputEndpoint {
             Self::Udp(_) | Self::Rtp(_) => false,
             Self::Srt(srt) => srt.holds_port(),
             Self::Rist(rist) => rist.holds_port(),
+            Self::Rtmp(rtmp) => rtmp.holds_port(),
         }
     }
 }

@@ -27,6 +27,10 @@ pub(super) fn open(config: &SourceConfig, addresses: &Addresses, (pool, ports): 
             None => return Opened::Nameless(rist.address().host.to_string()),
             Some(address) => address.and_then(|address| rist.open_source(address, pool, admission)),
         },
+        SourceEndpoint::Rtmp(rtmp) => match addresses.find(rtmp.address()) {
+            None => return Opened::Nameless(rtmp.address().host.to_string()),
+            Some(address) => address.and_then(|address| rtmp.open_source(address, (pool, ports), admission)),
+        },
         SourceEndpoint::Test(test) => Ok(open_test(test, pool)),
     };
     opened.map_or_else(Opened::Failed, Opened::Ready)
@@ -65,6 +69,7 @@ impl SourceEndpoint {
             Self::Rtp(_) => "rtp",
             Self::Srt(_) => "srt",
             Self::Rist(_) => "rist",
+            Self::Rtmp(_) => "rtmp",
             Self::Test(_) => "test",
         }
     }
@@ -75,7 +80,7 @@ impl SourceEndpoint {
         match self {
             Self::Rtp(_) | Self::Rist(_) => true,
             Self::Srt(srt) => matches!(srt.payload, srt::Payload::Rtp(_)),
-            Self::Udp(_) | Self::Test(_) => false,
+            Self::Udp(_) | Self::Rtmp(_) | Self::Test(_) => false,
         }
     }
 
@@ -84,7 +89,8 @@ impl SourceEndpoint {
     pub const fn counts_losses(&self) -> bool {
         match self {
             Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) => true,
-            Self::Udp(_) | Self::Test(_) => false,
+            // What TCP loses nobody sees.
+            Self::Udp(_) | Self::Rtmp(_) | Self::Test(_) => false,
         }
     }
 
@@ -93,7 +99,7 @@ impl SourceEndpoint {
     pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {
         match (self, other) {
             (Self::Srt(new), Self::Srt(old)) => srt_tuning(new, old),
-            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) | Self::Test(_), _) => None,
+            (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) | Self::Rtmp(_) | Self::Test(_), _) => None,
         }
     }
 }

@@ -28,7 +28,7 @@ use super::stats::FlowSnapshot;
 use super::stats::WatchSnapshot;
 #[cfg(feature = "media")]
 use crate::adapters::watchers::WatchersConfig;
-use crate::adapters::{Commands, IoKind, OpenError, Ports, Worker, clock, raise_descriptor_limit};
+use crate::adapters::{AcceptHook, Commands, IoKind, OpenError, Ports, Worker, clock, raise_descriptor_limit};
 use crate::bus::{Pool, PoolLimits, PoolUse, Subscribe};
 use crate::units::{FlowId, OutputName, Time};
 
@@ -46,6 +46,8 @@ pub struct EngineConfig {
     pub pool: PoolLimits,
     /// Which way datagrams take.
     pub io: IoKind,
+    /// Who is asked about everybody who calls on an RTMP port and knows the name of a stream.
+    pub accept: Option<AcceptHook>,
     /// How pictures and sound of all flows are watched.
     #[cfg(feature = "media")]
     pub watchers: WatchersConfig,
@@ -60,6 +62,7 @@ impl Default for EngineConfig {
             ring_packets: 1_024,
             pool: PoolLimits::default(),
             io: IoKind::Best,
+            accept: None,
             #[cfg(feature = "media")]
             watchers: WatchersConfig::default(),
         }
@@ -159,7 +162,7 @@ impl Engine {
             flows: Arc::clone(&flows),
             config: config.clone(),
             pool: pool.clone(),
-            ports: Ports::default(),
+            ports: Ports::new(config.accept.clone()),
             resolver: Resolver::start(inbox.clone())?,
             watching: Watching::new(config, inbox.clone()),
             inbox: inbox.clone(),

@@ -1,97 +1,13 @@
-//! NAL units in a byte stream (14496-10 and 23008-2, annex B), and start codes of MPEG video.
+//! NAL units of a byte stream, as far as what is read of them goes.
 
-/// What stands between start codes `00 00 01`, without them. Zero bytes before a start code stay with the unit: headers of
-/// MPEG video may end with such.
-#[derive(Clone, Debug)]
-pub(super) struct Units<'a> {
-    /// Behind a start code, or empty.
-    rest: &'a [u8],
-}
+use crate::proto::annexb;
 
-impl<'a> Units<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        let start = find_start_code(bytes).map_or(bytes.len(), |at| at + START_CODE.len());
-        Self { rest: bytes.get(start..).unwrap_or_default() }
-    }
-}
-
-impl<'a> Iterator for Units<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        while !self.rest.is_empty() {
-            let end = find_start_code(self.rest);
-            let (unit, rest) = match end {
-                Some(end) => (&self.rest[..end], &self.rest[end + START_CODE.len()..]),
-                None => (self.rest, &[][..]),
-            };
-            self.rest = rest;
-            if !unit.is_empty() {
-                return Some(unit);
-            }
-        }
-        None
-    }
-}
+pub(super) use crate::proto::annexb::Units;
 
 /// The payload of a NAL unit without the bytes that keep start codes out of it, cut off at [`HEADER_BYTES_MAX`].
 pub(super) fn unescape(unit: &[u8]) -> Vec<u8> {
-    let unit = &unit[..unit.len().min(HEADER_BYTES_MAX)];
-    let mut out = Vec::with_capacity(unit.len());
-    let mut zeros = 0;
-    for &byte in unit {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        out.push(byte);
-    }
-    out
+    annexb::unescape(&unit[..unit.len().min(HEADER_BYTES_MAX)])
 }
-
-/// Where `00 00 01` begins.
-fn find_start_code(bytes: &[u8]) -> Option<usize> {
-    // Every third byte is enough to see a start code, as its last byte cannot stand elsewhere in it.
-    let mut at = 2;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            0 => at += 1,
-            1 if bytes[at - 2..at] == [0, 0] => return Some(at - 2),
-            _ => at += 3,
-        }
-    }
-    None
-}
-
-const START_CODE: [u8; 3] = [0, 0, 1];
 
 /// No parameter set or SEI message that matters here is longer; the longest are HEVC parameter sets with scaling lists.
 pub(super) const HEADER_BYTES_MAX: usize = 4_096;
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn units_lie_between_start_codes_of_three_or_four_bytes() {
-        let bytes = [9, 0, 0, 0, 1, 7, 8, 0, 0, 1, 5, 0, 0, 3, 0, 0, 1, 0, 0, 1, 4];
-        let units: Vec<&[u8]> = Units::new(&bytes).collect();
-        assert_eq!(units, [&[7, 8][..], &[5, 0, 0, 3], &[4]]);
-        assert_eq!(Units::new(&[0, 0, 1, 7, 0, 0, 0, 1, 8]).next(), Some(&[7, 0][..]));
-    }
-
-    #[test]
-    fn emulation_prevention_is_taken_out() {
-        assert_eq!(unescape(&[1, 0, 0, 3, 1, 0, 0, 3, 0, 0, 3]), [1, 0, 0, 1, 0, 0, 0, 0]);
-    }
-
-    proptest! {
-        #[test]
-        fn the_search_finds_what_a_plain_one_finds(bytes in proptest::collection::vec(0_u8..3, 0..64)) {
-            prop_assert_eq!(find_start_code(&bytes), bytes.windows(3).position(|window| window == START_CODE));
-        }
-    }
-}

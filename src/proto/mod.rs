@@ -15,6 +15,7 @@ use arrayvec::ArrayVec;
 use crate::bus::{Packet, Pool};
 use crate::units::Time;
 
+pub(crate) mod annexb;
 pub mod bridge;
 pub mod fec;
 pub mod mpegts;
@@ -247,6 +248,8 @@ pub enum Event {
     },
     /// The sender said goodbye (RTCP BYE).
     Ended,
+    /// Something of the stream is not carried to the other side; told once.
+    NotCarried(bridge::Uncarried),
 }
 
 /// Why a connection ended, or did not come about.

@@ -41,6 +41,7 @@ pub(super) enum Command {
   anabranch route udp://:5000 -- 'srt://:9000?latency=200'              any number of callers pull it
   anabranch route 'srt://10.0.0.9:9000?passphrase=file:key.txt' -- udp://10.0.0.2:6000
   anabranch route rist://@:5000 -- 'rist://10.0.0.9:5000?profile=simple&buffer=300'
+  anabranch route rtmp://@:1935/live/KEY -- udp://10.0.0.2:6000 rtmp://cdn.example/app/KEY
   anabranch route --coalesce 2ms udp://:5000 -- udp://10.0.0.2:6000    less CPU for 2 ms of latency
   anabranch route --analyse udp://:5000 -- udp://10.0.0.2:6000          and what is wrong with it, by TR 101 290
   anabranch route --json --stats 1 test:bars?rate=20M -- udp://127.0.0.1:6000
@@ -50,12 +51,13 @@ Keys of udp:// and rtp:// outputs: coalesce, dscp, iface, pkt_size, sndbuf, ttl;
 ssrc.
 Keys of srt://: libsrt's, as latency (ms), passphrase, pbkeylen, streamid, mode, maxbw; dscp, iface, rcvbuf, sndbuf.
 Keys of rist://: librist's, as buffer (ms), profile, secret, username, password; npd, nack; dscp, iface, rcvbuf.
+Keys of rtmp:// sources that are called: takeover.
 Ctrl-C ends cleanly and prints totals.")]
 pub(super) struct Route {
-    /// Where packets come from: udp://, rtp://, srt://, rist:// or test:. One to eight.
+    /// Where packets come from: udp://, rtp://, srt://, rist://, rtmp:// or test:. One to eight.
     #[arg(required = true, value_name = "SOURCE")]
     pub(super) sources: Vec<String>,
-    /// Where packets go to: udp://, rtp://, srt:// or rist://. Up to 256.
+    /// Where packets go to: udp://, rtp://, srt://, rist:// or rtmp://. Up to 256.
     #[arg(last = true, required = true, value_name = "OUTPUT")]
     pub(super) outputs: Vec<String>,
     /// Hold packets back for this long, so that several leave with one system call: 2ms, 500us. A URL's own coalesce

@@ -34,6 +34,10 @@ mod process;
 mod proxy;
 mod rist;
 mod rist_srp;
+mod rtmp;
+mod rtmp_bad;
+#[cfg(feature = "tls")]
+mod rtmps;
 mod rtp;
 mod rules;
 mod srt;

@@ -1,6 +1,7 @@
-//! Source and output URLs: `udp://`, `rtp://`, `rtp-fec://`, `srt://`, `rist://`, `test:`.
+//! Source and output URLs: `udp://`, `rtp://`, `rtp-fec://`, `srt://`, `rist://`, `rtmp://`, `test:`.
 
 mod rist;
+mod rtmp;
 mod srt;
 mod test_signal;
 
@@ -111,10 +112,11 @@ pub fn parse_source(url: &str) -> Result<SourceEndpoint, UrlError> {
         }
         "srt" => Ok(SourceEndpoint::Srt(Box::new(srt::parse_source(&parts)?))),
         "rist" => Ok(SourceEndpoint::Rist(Box::new(rist::parse_source(&parts)?))),
+        "rtmp" | "rtmps" => Ok(SourceEndpoint::Rtmp(Box::new(rtmp::parse_source(&parts)?))),
         "test" => test_signal::parse(&parts).map(|test| SourceEndpoint::Test(Box::new(test))),
         _ => Err(UrlError::Scheme {
             given: shown.clone(),
-            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, test:",
+            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://, rtmps://, test:",
         }),
     }
 }
@@ -154,14 +156,24 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
             let endpoint = OutputEndpoint::Rist(Box::new(rist::parse_output(&parts)?));
             Ok(OutputUrl { endpoint, coalesce: None })
         }
+        "rtmp" | "rtmps" => {
+            let endpoint = OutputEndpoint::Rtmp(Box::new(rtmp::parse_output(&parts)?));
+            Ok(OutputUrl { endpoint, coalesce: None })
+        }
         "test" => Err(UrlError::SourceOnly { given: shown.clone(), scheme: "test:" }),
-        _ => Err(UrlError::Scheme { given: shown.clone(), allowed: "udp://, rtp://, rtp-fec://, srt://, rist://" }),
+        _ => Err(UrlError::Scheme {
+            given: shown.clone(),
+            allowed: "udp://, rtp://, rtp-fec://, srt://, rist://, rtmp://, rtmps://",
+        }),
     }
 }
 
 /// The URL as it may be shown: secrets replaced by `***`.
 #[must_use]
 pub fn without_secrets(url: &str) -> String {
+    if let Some(shown) = rtmp::without_secrets(url) {
+        return shown;
+    }
     let Some((before, query)) = url.split_once('?') else { return url.into() };
     let shown = query.split('&').map(|pair| match pair.split_once('=') {
         Some((key, value)) if SECRET_KEYS.contains(&key) && !value.is_empty() => format!("{key}={HIDDEN}"),

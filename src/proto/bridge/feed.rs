@@ -17,6 +17,8 @@ pub struct Feed {
     is_waiting: bool,
     /// Headers are to be sent before the next unit.
     owes_headers: bool,
+    /// Time of the stream that is the peer's zero.
+    start: Option<Ticks90k>,
     told: Told,
     stats: FeedStats,
 }
@@ -68,6 +70,7 @@ impl Feed {
             headers: ArrayVec::new(),
             is_waiting: true,
             owes_headers: true,
+            start: None,
             told: Told::default(),
             stats: FeedStats::default(),
         };
@@ -86,11 +89,15 @@ impl Feed {
         let is_frame = matches!(unit.content, Content::KeyFrame | Content::Frame);
         if !self.takes(unit) {
             self.stats.uncarried += u64::from(is_frame);
+            if unit.content == Content::Header {
+                // What its track had before is over.
+                self.headers.retain(|known| !is_same_track(known, unit));
+            }
             return;
         }
         if unit.content == Content::Header {
             self.keep(unit);
-            if !self.is_waiting && send(&flv::write(unit)).is_err() {
+            if !self.is_waiting && send(&self.message(unit)).is_err() {
                 self.wait();
             }
             return;
@@ -98,14 +105,18 @@ impl Feed {
         // Pictures of a codec that this peer does not take are none to start with.
         let waits_for_video = has_video && self.headers.iter().any(|header| header.codec.is_video());
         if self.is_waiting {
+            if !has_video {
+                self.headers.retain(|header| !header.codec.is_video());
+            }
             let may_start = unit.content == Content::KeyFrame && unit.codec.is_video() == waits_for_video;
             if !may_start {
                 self.stats.before_key += u64::from(is_frame);
                 return;
             }
             self.is_waiting = false;
+            self.start.get_or_insert(unit.dts);
         }
-        let sent = self.send_headers(unit.dts, &mut send).and_then(|()| send(&flv::write(unit)));
+        let sent = self.send_headers(unit.dts, &mut send).and_then(|()| send(&self.message(unit)));
         if sent.is_err() {
             self.stats.overflow += u64::from(is_frame);
             self.wait();
@@ -142,9 +153,7 @@ impl Feed {
         if !self.takes(header) {
             return;
         }
-        let is_same =
-            |known: &AccessUnit| (known.track, known.codec.is_video()) == (header.track, header.codec.is_video());
-        if let Some(known) = self.headers.iter_mut().find(|known| is_same(known)) {
+        if let Some(known) = self.headers.iter_mut().find(|known| is_same_track(known, header)) {
             known.clone_from(header);
         } else if self.headers.try_push(header.clone()).is_err() {
             self.told.tell(Uncarried::Tracks);
@@ -160,16 +169,27 @@ impl Feed {
             return Ok(());
         }
         for header in &self.headers {
-            send(&flv::write(&AccessUnit { dts: now, pts: now, ..header.clone() }))?;
+            send(&self.message(&AccessUnit { dts: now, pts: now, ..header.clone() }))?;
         }
         self.owes_headers = false;
         Ok(())
+    }
+
+    /// With times as the peer has them, who begins at zero.
+    fn message(&self, unit: &AccessUnit) -> Message {
+        let start = self.start.map_or(0, |start| start.0);
+        let since = |at: Ticks90k| Ticks90k(at.0.saturating_sub(start));
+        flv::write(&AccessUnit { dts: since(unit.dts), pts: since(unit.pts), ..unit.clone() })
     }
 
     /// Something is missing: a decoder goes on with the next key frame.
     const fn wait(&mut self) {
         (self.is_waiting, self.owes_headers) = (true, true);
     }
+}
+
+fn is_same_track(one: &AccessUnit, other: &AccessUnit) -> bool {
+    (one.track, one.codec.is_video()) == (other.track, other.codec.is_video())
 }
 
 const BEYOND: [Codec; 3] = [Codec::Hevc, Codec::Ac3, Codec::Eac3];
@@ -206,6 +226,24 @@ mod tests {
         assert_eq!(pass(&mut feed, &frame, &mut room), 0, "builds on what is missing");
         assert_eq!(pass(&mut feed, &key, &mut room), 3);
         assert_eq!(feed.stats(), FeedStats { sent: 3, before_key: 3, overflow: 1, uncarried: 0 });
+    }
+
+    #[test]
+    fn sound_does_not_wait_for_pictures_that_are_gone() {
+        let headers = || [unit(Codec::H264, Content::Header, 0), unit(Codec::Aac, Content::Header, 0)].into_iter();
+        let sound = unit(Codec::Aac, Content::KeyFrame, 15);
+        // To a codec that the peer does not take; from the stream altogether.
+        for (change, has_video) in [(Some(unit(Codec::Hevc, Content::Header, 5)), true), (None, false)] {
+            let mut feed = Feed::new(Takes::new(&Capabilities::default()), headers());
+            let mut sent = Vec::new();
+            for unit in change.iter().chain([&sound, &sound]) {
+                feed.handle_unit(unit, has_video, |message| {
+                    sent.push(message.kind);
+                    Ok(())
+                });
+            }
+            assert_eq!(sent, [crate::proto::rtmp::kind::AUDIO; 3], "its header and both, {has_video}");
+        }
     }
 
     #[test]

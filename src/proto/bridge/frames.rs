@@ -36,28 +36,28 @@ enum Missing {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Splitter {
     rest: Vec<u8>,
-    /// When the frame in `rest` sounds.
-    rest_90k: u64,
+    /// When the frame in `rest` sounds, or the one that comes next.
+    rest_90k: Option<u64>,
 }
 
 impl Splitter {
-    /// The frames of the bytes of a PES packet, whose time is that of the first frame that begins in it. Gives how many
-    /// times something was not a frame.
+    /// The frames of the bytes of a PES packet, whose time is that of the first frame that begins in it; without one they
+    /// follow the last. Gives how many times something was not a frame.
     pub(super) fn split(
         &mut self,
         codec: Codec,
         bytes: &[u8],
-        pts_90k: u64,
+        pts_90k: Option<u64>,
         mut each: impl FnMut(u64, Frame<'_>),
     ) -> u64 {
         let before = self.rest.len();
         self.rest.extend_from_slice(bytes);
         let (mut at, mut wrong, mut is_lost) = (0, 0, false);
-        let mut time_90k = if before > 0 { self.rest_90k } else { pts_90k };
-        let mut has_time = before == 0;
+        let mut own_90k = pts_90k;
+        let mut time_90k = self.rest_90k.unwrap_or_default();
         loop {
-            if !has_time && at >= before {
-                (has_time, time_90k) = (true, pts_90k);
+            if at >= before {
+                time_90k = own_90k.take().unwrap_or(time_90k);
             }
             let left = self.rest.get(at..).unwrap_or_default();
             match find(codec, left) {
@@ -76,13 +76,19 @@ impl Splitter {
             }
         }
         self.rest.drain(..at.min(self.rest.len()));
-        self.rest_90k = time_90k;
+        self.rest_90k = Some(time_90k);
         wrong
+    }
+
+    /// When a frame sounds that follows the last one; `None` if there was none.
+    pub(super) fn next_90k(&self) -> Option<u64> {
+        self.rest_90k
     }
 
     /// What comes next does not continue what came.
     pub(super) fn clear(&mut self) {
         self.rest.clear();
+        self.rest_90k = None;
     }
 }
 
@@ -186,13 +192,14 @@ mod tests {
     fn frames_lie_across_pes_packets_with_their_times() {
         let frame = [&[0xff, 0xf1, 0x4c, 0x80, 0x01, 0x7f, 0xfc][..], &[7; 4]].concat();
         let stream = frame.repeat(4);
-        for cut in 0..stream.len() {
+        for (cut, is_untimed) in (0..stream.len()).flat_map(|cut| [(cut, false), (cut, true)]) {
             let mut splitter = Splitter::default();
             let mut seen = Vec::new();
             let mut note = |at: u64, frame: Frame<'_>| seen.push((at, frame.config, frame.bytes.to_vec()));
             // The second packet's time is that of the first frame that begins in it.
             let second = 1_000 + (cut as u64).div_ceil(11) * 1_920;
-            let wrong = splitter.split(Codec::Aac, &stream[..cut], 1_000, &mut note)
+            let second = Some(second).filter(|_| !is_untimed);
+            let wrong = splitter.split(Codec::Aac, &stream[..cut], Some(1_000), &mut note)
                 + splitter.split(Codec::Aac, &stream[cut..], second, &mut note);
             assert_eq!((wrong, seen.len()), (0, 4), "{cut}");
             for (n, (at, config, bytes)) in seen.into_iter().enumerate() {
@@ -206,7 +213,7 @@ mod tests {
         let frame = [&[0xff, 0xf1, 0x4c, 0x80, 0x01, 0x7f, 0xfc][..], &[7; 4]].concat();
         let stream = [&frame[..], &[1, 2, 3], &frame].concat();
         let (mut splitter, mut count) = (Splitter::default(), 0);
-        let wrong = splitter.split(Codec::Aac, &stream, 0, |_, _| count += 1);
+        let wrong = splitter.split(Codec::Aac, &stream, Some(0), |_, _| count += 1);
         assert_eq!((wrong, count), (1, 2));
     }
 
@@ -232,7 +239,7 @@ mod tests {
             for part in parts {
                 let head = [&[0xff, 0xf1, 0x4c, 0x80][..], &[0x0b, 0x77], &[0x0b, 0x77]][first];
                 let part = if sync { [head, &part].concat() } else { part };
-                splitter.split(codec, &part, 0, |_, _| {});
+                splitter.split(codec, &part, Some(0), |_, _| {});
                 prop_assert!(splitter.rest.len() <= 9 * 4_096);
             }
         }

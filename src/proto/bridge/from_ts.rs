@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::clock::{Clock, difference};
 use super::frames::Splitter;
-use super::record::{Role, Sets, VideoCodec, units};
+use super::record::{Role, Sets, VideoCodec};
 use super::uncarried::{Told, Uncarried};
 use crate::bus::Packet;
-use crate::proto::Payload;
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::demux::{AccessUnit, Codec as TsCodec, Demux, DemuxCounts};
 use crate::proto::rtmp::flv::{self, Codec, Content};
+use crate::proto::{Payload, annexb};
 use crate::units::{Ticks90k, Time};
 
 /// One program of a transport stream for any number of peers.
@@ -25,6 +25,8 @@ pub struct FromTs {
     /// By PID; as many as a program has at most.
     tracks: BTreeMap<Pid, Track>,
     clock: Clock,
+    /// When a packet came last.
+    heard: Time,
     ready: VecDeque<flv::AccessUnit>,
     /// Changes of the tables up to which streams were looked at.
     changes: u64,
@@ -39,8 +41,10 @@ pub struct FromTsStats {
     pub units: u64,
     /// Pictures that came before one that a decoder can start at, or before parameter sets.
     pub undecodable: u64,
-    /// Access units without times, or without anything inside.
+    /// Access units without times where none follow from those before, or without anything inside.
     pub malformed: u64,
+    /// Access units without times of their own, which got those that follow from the ones before.
+    pub untimed: u64,
     /// Times that something between frames of sound was none.
     pub between_frames: u64,
     /// Units that nobody fetched.
@@ -59,7 +63,10 @@ struct Track {
     sets: Sets,
     splitter: Splitter,
     has_key: bool,
-    last_dts_90k: u64,
+    last_dts_90k: Option<u64>,
+    /// From the last picture but one to the last one, and from the last one's DTS to its PTS.
+    step_90k: Option<u64>,
+    shown_after_90k: u64,
 }
 
 impl FromTs {
@@ -72,10 +79,12 @@ impl FromTs {
     /// TS packets from the bus.
     pub fn handle_packet(&mut self, now: Time, packet: &Packet) {
         if packet.meta.discontinuity {
-            // What comes is no part of what is open.
-            self.finish();
+            // What comes is no part of what is open, and nothing tells whether that is complete.
+            self.demux.disturb();
+            self.clock.disturb(Ticks90k::from_span(now.since(self.heard)).0);
             self.tracks.values_mut().for_each(Track::restart);
         }
+        self.heard = now;
         self.demux.push(now, packet);
         self.look_at_streams();
         while let Some(unit) = self.demux.poll_unit() {
@@ -104,7 +113,7 @@ impl FromTs {
     /// The headers in force: what whoever comes later must have first.
     pub fn headers(&self) -> impl Iterator<Item = flv::AccessUnit> {
         let known = self.tracks.values().filter(|track| !track.header.is_empty());
-        known.map(|track| track.unit(Content::Header, track.last_dts_90k, 0, track.header.clone()))
+        known.map(|track| track.unit(Content::Header, track.last_dts_90k.unwrap_or(0), 0, track.header.clone()))
     }
 
     /// Whether the stream has pictures that are carried, as far as its tables say.
@@ -171,19 +180,24 @@ impl FromTs {
             self.tracks.insert(unit.pid, Track::new(number, codec));
         }
         let Self { tracks, clock, ready, stats, told, .. } = self;
-        let (Some(track), Some(pts)) = (tracks.get_mut(&unit.pid), unit.pts) else {
+        let Some(track) = tracks.get_mut(&unit.pid) else { return };
+        let times = unit.pts.map(|pts| {
+            let dts = unit.dts.unwrap_or(pts);
+            let shown_after_90k = difference(dts.0, pts.0).clamp(0, SHOWN_AFTER_MAX_90K) as u64;
+            (clock.place(track.last_dts_90k, dts.0), shown_after_90k)
+        });
+        // 13818-1 2.7.4: not every PES packet has times, only one in 0.7 s must.
+        let Some(times) = times.or_else(|| track.following()) else {
             stats.malformed += 1;
             return;
         };
-        let dts = unit.dts.unwrap_or(pts);
-        let dts_90k = clock.place(dts.0);
-        let shown_after_90k = difference(dts.0, pts.0).clamp(0, SHOWN_AFTER_MAX_90K) as u64;
+        stats.untimed += u64::from(unit.pts.is_none());
         let mut out = Out { ready, stats };
         match codec {
-            Codec::H264 => track.handle_picture(VideoCodec::H264, (dts_90k, shown_after_90k), &unit.bytes, &mut out),
-            Codec::Hevc => track.handle_picture(VideoCodec::Hevc, (dts_90k, shown_after_90k), &unit.bytes, &mut out),
+            Codec::H264 => track.handle_picture(VideoCodec::H264, times, &unit.bytes, &mut out),
+            Codec::Hevc => track.handle_picture(VideoCodec::Hevc, times, &unit.bytes, &mut out),
             Codec::Aac | Codec::Ac3 | Codec::Eac3 | Codec::Opus | Codec::Av1 | Codec::Vp9 => {
-                if !track.handle_sound(dts_90k, &unit.bytes, &mut out) {
+                if !track.handle_sound(unit.pts.map(|_| times.0), &unit.bytes, &mut out) {
                     told.tell(Uncarried::Configuration(codec));
                 }
             }
@@ -200,7 +214,9 @@ impl Track {
             sets: Sets::default(),
             splitter: Splitter::default(),
             has_key: false,
-            last_dts_90k: 0,
+            last_dts_90k: None,
+            step_90k: None,
+            shown_after_90k: 0,
         }
     }
 
@@ -210,12 +226,21 @@ impl Track {
         self.splitter.clear();
     }
 
+    /// The times of a unit that has none of its own: of pictures as far from the last one as that from the one before, of
+    /// sound where the last frame ends.
+    fn following(&self) -> Option<(u64, u64)> {
+        if !self.codec.is_video() {
+            return self.splitter.next_90k().map(|at_90k| (at_90k, 0));
+        }
+        self.last_dts_90k.zip(self.step_90k).map(|(last, step)| (last + step, self.shown_after_90k))
+    }
+
     /// One access unit of a byte stream. Without parameter sets, which the header has, and what is about framing only.
     fn handle_picture(&mut self, codec: VideoCodec, times: (u64, u64), bytes: &[u8], out: &mut Out<'_>) {
         let mut brought: Vec<(u8, &[u8])> = Vec::new();
         let mut sample = Vec::with_capacity(bytes.len() + SAMPLE_EXTRA_BYTES);
         let (mut is_key, mut has_picture) = (false, false);
-        for unit in units(bytes) {
+        for unit in annexb::Units::new(bytes).map(annexb::without_trailing_zeros) {
             match codec.role(unit) {
                 Role::Framing => continue,
                 Role::ParameterSet(kind) => {
@@ -241,7 +266,11 @@ impl Track {
             out.stats.malformed += 1;
             return;
         }
+        let before_90k = self.last_dts_90k;
         let (dts_90k, shown_after_90k) = self.after_last(times);
+        self.step_90k =
+            before_90k.map(|before| dts_90k - before).filter(|step| *step <= STEP_MAX_90K).or(self.step_90k);
+        self.shown_after_90k = shown_after_90k;
         if !brought.is_empty()
             && let Some(record) = self.sets.record(codec)
             && *record != *self.header
@@ -259,8 +288,8 @@ impl Track {
         out.push(self.unit(content, dts_90k, shown_after_90k, sample.into()));
     }
 
-    /// The frames of a PES packet; false if one of them cannot be carried.
-    fn handle_sound(&mut self, pts_90k: u64, bytes: &[u8], out: &mut Out<'_>) -> bool {
+    /// The frames of a PES packet, which follow the last one if it has no time; false if one of them cannot be carried.
+    fn handle_sound(&mut self, pts_90k: Option<u64>, bytes: &[u8], out: &mut Out<'_>) -> bool {
         let (mut splitter, mut is_carried) = (std::mem::take(&mut self.splitter), true);
         let wrong = splitter.split(self.codec, bytes, pts_90k, |at_90k, frame| {
             let (dts_90k, _) = self.after_last((at_90k, 0));
@@ -285,8 +314,8 @@ impl Track {
 
     /// Times of one track do not run back.
     fn after_last(&mut self, (dts_90k, shown_after_90k): (u64, u64)) -> (u64, u64) {
-        let late = self.last_dts_90k.saturating_sub(dts_90k);
-        self.last_dts_90k = dts_90k + late;
+        let late = self.last_dts_90k.unwrap_or(0).saturating_sub(dts_90k);
+        self.last_dts_90k = Some(dts_90k + late);
         (dts_90k + late, shown_after_90k.saturating_sub(late))
     }
 
@@ -330,5 +359,7 @@ const READY_MAX: usize = 4_096;
 const BROUGHT_MAX: usize = 64;
 /// Lengths are one byte longer than most start codes. Judgement: pictures of that many slices.
 const SAMPLE_EXTRA_BYTES: usize = 64;
+/// Between two pictures; more is a gap. Judgement: one picture in a second.
+const STEP_MAX_90K: u64 = 90_000;
 /// Judgement: four times the longest reordering there is, 16 pictures at 6 Hz.
 const SHOWN_AFTER_MAX_90K: i64 = 10 * 90_000;

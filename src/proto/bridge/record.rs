@@ -1,5 +1,7 @@
 //! Parameter sets as they come in a byte stream, and the decoder configuration records that FLV has of them.
 
+use crate::proto::annexb::unescape;
+
 /// H.264 or HEVC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VideoCodec {
@@ -237,49 +239,6 @@ impl Bits<'_> {
     }
 }
 
-/// A NAL unit without the bytes that keep start codes out of it.
-fn unescape(unit: &[u8]) -> Vec<u8> {
-    let (mut out, mut zeros) = (Vec::with_capacity(unit.len()), 0);
-    for &byte in unit {
-        if zeros >= 2 && byte == 3 {
-            zeros = 0;
-            continue;
-        }
-        zeros = if byte == 0 { zeros + 1 } else { 0 };
-        out.push(byte);
-    }
-    out
-}
-
-/// The NAL units of a byte stream (ITU-T H.264 and H.265 annex B), without zero bytes behind them.
-pub(super) fn units(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = find_start_code(bytes).map(|at| &bytes[at + 3..]);
-    std::iter::from_fn(move || {
-        let here = rest?;
-        let (unit, next) = match find_start_code(here) {
-            Some(at) => (&here[..at], Some(&here[at + 3..])),
-            None => (here, None),
-        };
-        rest = next;
-        let end = unit.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        Some(&unit[..end])
-    })
-    .filter(|unit| !unit.is_empty())
-}
-
-/// Where `00 00 01` begins.
-fn find_start_code(bytes: &[u8]) -> Option<usize> {
-    let mut at = 2;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            0 => at += 1,
-            1 if bytes[at - 2..at] == [0, 0] => return Some(at - 2),
-            _ => at += 3,
-        }
-    }
-    None
-}
-
 /// Parameter sets of one track. What five bits of a record can say (ISO/IEC 14496-15 5.3.3.1).
 const SETS_MAX: usize = 31;
 /// Their bytes together. Judgement: real ones have a tenth of it, and our multiplexer takes no more back.
@@ -323,12 +282,6 @@ mod tests {
         let before = sets.clone();
         assert!(!sets.update(VideoCodec::H264, &[(0, &SPS), (1, &[0xff; SETS_BYTES_MAX])]));
         assert_eq!(sets, before);
-    }
-
-    #[test]
-    fn units_end_where_zeros_begin() {
-        let found: Vec<&[u8]> = units(&[9, 0, 0, 0, 1, 7, 8, 0, 0, 0, 1, 5, 0, 0, 1, 0, 0, 1, 4]).collect();
-        assert_eq!(found, [&[7, 8][..], &[5], &[4]]);
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use crate::proto::mpegts::analysis::{Analyser, Indicator};
 use crate::proto::mpegts::mux::Config;
 use crate::proto::rtmp::flv::{self, AccessUnit, Codec, Content};
 use crate::proto::rtmp::{Message, Server, ServerMessage};
-use crate::units::Time;
+use crate::units::{Ticks90k, Time};
 
 #[test]
 fn recorded_publishers_go_there_and_back_unchanged() {
@@ -106,7 +106,10 @@ fn the_clock_goes_on_where_milliseconds_wrap_and_jump() {
 
 #[test]
 fn a_codec_may_change_midway_and_a_publisher_may_come_back() {
-    let (first, second) = (recorded("ffmpeg51-publish"), recorded("ffmpeg9-hevc-ac3"));
+    let (first, mut second) = (recorded("ffmpeg51-publish"), recorded("ffmpeg9-hevc-ac3"));
+    // It has one picture, which is known to be complete as another begins.
+    let picture = second.iter().rfind(|message| message.kind == crate::proto::rtmp::kind::VIDEO).cloned();
+    second.extend(picture.map(|picture| later(&picture, 40)));
     let mut bench = Bench::new();
     first.iter().for_each(|message| bench.message(message));
     // On the same connection, then on another after a pause.
@@ -199,6 +202,172 @@ fn streams_that_rtmp_has_no_form_for_are_told_once() {
     assert!(from_ts.has_video());
 }
 
+#[test]
+fn a_source_whose_clock_steps_does_not_stop_the_times() {
+    // Told or not; what steps forward untold is a gap.
+    for (from_s, to_s, is_told) in [(100, 95, true), (100, 95, false), (95, 100, true), (100, 9, true)] {
+        let mut from_ts = FromTs::new();
+        let mut back = Vec::new();
+        for (start_s, is_first) in [(from_s, false), (to_s, is_told)] {
+            for (n, mut packet) in stream(start_s * 90_000, 50).into_iter().enumerate() {
+                packet.meta.discontinuity = is_first && n == 0;
+                from_ts.handle_packet(Time::ZERO, &packet);
+                back.extend(std::iter::from_fn(|| from_ts.poll_unit()));
+            }
+        }
+        assert_eq!(from_ts.stats().jumps, 1, "{from_s} {to_s} {is_told}");
+        for codec in [Codec::H264, Codec::Aac] {
+            let times = frame_times(&back, codec);
+            // The last picture of each is known to be complete only as another begins.
+            assert!(times.len() >= 98, "{from_s} {to_s} {is_told} {codec:?} {}", times.len());
+            let steps: Vec<u64> = times.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+            assert!(
+                steps.iter().all(|step| (1..9_000).contains(step)),
+                "{from_s} {to_s} {is_told} {codec:?} {steps:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn half_a_picture_before_a_discontinuity_is_not_passed_on() {
+    let mut from_ts = FromTs::new();
+    let (first, second) = (stream(900_000, 10), stream(900_000, 10));
+    // The first packet of a picture has its start, the second one is missing.
+    let starts = |packet: &Packet| packet.chunks(188).any(|ts| ts[1] & 0x40 != 0 && ts[1] & 0x1f == 1 && ts[2] == 0);
+    let cut = (0..first.len()).filter(|at| starts(&first[*at])).nth(8).unwrap();
+    let mut back = Vec::new();
+    for (n, mut packet) in first.into_iter().take(cut + 1).chain(second).enumerate() {
+        packet.meta.discontinuity = n == cut + 1;
+        from_ts.handle_packet(Time::ZERO, &packet);
+        back.extend(std::iter::from_fn(|| from_ts.poll_unit()));
+    }
+    let frames = back.iter().filter(|unit| unit.codec == Codec::H264 && is_frame(unit));
+    let lengths: Vec<usize> = frames.map(|unit| unit.bytes.len()).collect();
+    assert!(lengths.len() >= 16 && lengths.iter().all(|length| *length == PICTURE_BYTES + 4), "{lengths:?}");
+}
+
+#[test]
+fn pes_packets_without_times_get_those_that_follow_from_the_ones_before() {
+    let mut from_ts = FromTs::new();
+    let (mut back, mut count) = (Vec::new(), 0);
+    for packet in stream(900_000, 50) {
+        let mut bytes = packet.to_vec();
+        for ts in bytes.chunks_mut(188).filter(|ts| ts[1] & 0x40 != 0 && ts[1] & 0x1f == 1) {
+            let at = ts.windows(4).position(|head| head[..3] == [0, 0, 1] && matches!(head[3], 0xe0 | 0xc0)).unwrap();
+            count += 1;
+            if count > 4 && count % 5 != 0 {
+                // PTS_DTS_flags; the bytes become stuffing.
+                ts[at + 7] &= 0x3f;
+                ts[at + 9..at + 14].fill(0xff);
+            }
+        }
+        from_ts.handle_packet(Time::ZERO, &pool().copy(&bytes, packet.meta).unwrap());
+        back.extend(std::iter::from_fn(|| from_ts.poll_unit()));
+    }
+    for codec in [Codec::H264, Codec::Aac] {
+        let times = frame_times(&back, codec);
+        assert!(times.len() >= 49, "{codec:?} {}", times.len());
+        // Frames of sound are shorter than what they are apart here.
+        let follow = |pair: &[u64]| if codec == Codec::H264 { pair[1] - pair[0] == 3_600 } else { pair[1] > pair[0] };
+        assert!(times.windows(2).all(follow), "{codec:?} {times:?}");
+        let span = times[times.len() - 1] - times[0];
+        assert!(span.abs_diff(3_600 * (times.len() as u64 - 1)) <= 9_000, "{codec:?} {times:?}");
+    }
+    assert_eq!(from_ts.stats().malformed, 0);
+}
+
+#[test]
+fn another_publisher_begins_where_the_stream_is() {
+    for clock_ms in [8_000_i64, -2_000, 0] {
+        let mut bench = Bench::new();
+        let sent = recorded("ffmpeg51-publish");
+        sent.iter().for_each(|message| bench.message_at(message.timestamp_ms, &later(message, 100_000)));
+        let (end_ms, before) = (bench.now_ms, bench.back.len());
+        bench.to_ts.begin();
+        for message in &sent {
+            let moved = later(message, (100_000 + i64::from(end_ms) + clock_ms) as u32);
+            bench.message_at(message.timestamp_ms + end_ms, &moved);
+        }
+        bench.finish();
+        let first = bench.back[..before].iter().filter(|unit| is_frame(unit)).map(|unit| unit.dts.0).max().unwrap();
+        let then = bench.back[before..].iter().filter(|unit| is_frame(unit)).map(|unit| unit.dts.0).max().unwrap();
+        let took_90k = u64::from(end_ms) * 90;
+        assert!((then - first).abs_diff(took_90k) < 45_000, "{clock_ms}: {first} {then} {took_90k}");
+        let mux = bench.to_ts.mux_stats();
+        assert_eq!((mux.mended, mux.late, mux.rebased), (0, 0, 0), "{clock_ms} {mux:?}");
+    }
+}
+
+#[test]
+fn what_waits_at_a_constant_rate_goes_out_after_the_end() {
+    for is_followed in [false, true] {
+        let config = Config { rate: Some(crate::units::Bitrate::from_bps(5_000_000)), ..Config::default() };
+        let mut bench = Bench::with(config);
+        let sent = recorded("ffmpeg51-publish");
+        sent.iter().for_each(|message| bench.message(message));
+        let end_ms = bench.now_ms;
+        bench.to_ts.end();
+        let mut expected = units(&sent).iter().filter(|unit| is_frame(unit)).count();
+        if is_followed {
+            bench.to_ts.begin();
+            sent.iter().for_each(|message| bench.message_at(message.timestamp_ms + end_ms, message));
+            bench.to_ts.end();
+            expected *= 2;
+        }
+        while let Some(due) = bench.to_ts.poll_timeout() {
+            assert!(due < Time::from_ns(u64::from(bench.now_ms + 2_000) * 1_000_000), "silent at last");
+            bench.to_ts.handle_timeout(due);
+            bench.drain();
+        }
+        bench.finish();
+        let back = bench.back.iter().filter(|unit| is_frame(unit)).count();
+        assert_eq!(back, expected, "{is_followed} {:?}", bench.to_ts.mux_stats());
+        assert_eq!(bench.discontinuities, 1, "the stream goes on without a break");
+    }
+}
+
+/// Pictures of 25 Hz, every 25th a key frame, and a frame of sound with each, whose first DTS is `start_90k`.
+fn stream(start_90k: u64, count: u64) -> Vec<Packet> {
+    use crate::proto::mpegts::mux::{AccessUnit, Format, Multiplexer};
+    const SETS: &[u8] = &[
+        0, 0, 0, 1, 0x67, 0x64, 0, 0x0b, 0xac, 0xd9, 0x42, 0x84, 0xfb, 1, 0x10, 0, 0, 3, 0, 0x10, 0, 0, 3, 3, 0x28,
+        0xf1, 0x42, 0x99, 0, 0, 0, 1, 0x68, 0xee, 0x3c, 0x80,
+    ];
+    let mut mux = Multiplexer::new(Config::default(), pool()).unwrap();
+    let video = mux.add_track(Format::h264(), None).unwrap();
+    let audio = mux.add_track(Format::aac_adts(), None).unwrap();
+    let mut out = Vec::new();
+    for n in 0..count {
+        let dts = Ticks90k(start_90k + n * 3_600);
+        let mut picture = if n % 25 == 0 { SETS.to_vec() } else { Vec::new() };
+        picture.extend([0, 0, 0, 1, if n % 25 == 0 { 0x65 } else { 0x41 }]);
+        picture.resize(picture.len() + PICTURE_BYTES - 1, 0x55);
+        let sound = [&[0xff, 0xf1, 0x4c, 0x80, 0x01, 0x7f, 0xfc][..], &[7; 4]].concat();
+        for (track, data) in [(video, &picture), (audio, &sound)] {
+            let now = Time::from_ns(n * 40_000_000);
+            mux.handle_access_unit(now, track, &AccessUnit { pts: dts, dts, random_access: false, data });
+            out.extend(std::iter::from_fn(|| mux.poll_packet()));
+        }
+    }
+    out
+}
+
+fn frame_times(units: &[AccessUnit], codec: Codec) -> Vec<u64> {
+    units.iter().filter(|unit| unit.codec == codec && is_frame(unit)).map(|unit| unit.dts.0).collect()
+}
+
+fn later(message: &Message, ms: u32) -> Message {
+    Message { timestamp_ms: message.timestamp_ms + ms, ..message.clone() }
+}
+
+fn pool() -> Pool {
+    Pool::new(PoolLimits { small_max: 4_096, large_max: 0 })
+}
+
+/// Of a slice.
+const PICTURE_BYTES: usize = 3_000;
+
 /// Messages in, a transport stream between, units out.
 struct Bench {
     to_ts: ToTs,
@@ -214,9 +383,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let pool = Pool::new(PoolLimits { small_max: 4_096, large_max: 0 });
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
         Self {
-            to_ts: ToTs::new(Config::default(), pool).unwrap(),
+            to_ts: ToTs::new(config, pool()).unwrap(),
             from_ts: FromTs::new(),
             analyser: Analyser::new(Time::ZERO),
             back: Vec::new(),

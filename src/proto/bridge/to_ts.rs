@@ -14,17 +14,20 @@ use crate::units::Time;
 /// One stream over the lives of several publishers, one at a time.
 ///
 /// Feed it with [`ToTs::handle_message`], and with [`ToTs::handle_timeout`] when [`ToTs::poll_timeout`] says so, and
-/// fetch packets after each call. It begins with the first picture or sound of a publisher, and is silent after its end,
-/// so that whoever listens can tell; tables and counters go on with the next one.
+/// fetch packets after each call. It begins with the first picture or sound of a publisher, and is silent when the last one
+/// after its end has gone out, so that whoever listens can tell; tables and counters go on with the next one. Where that
+/// comes before the silence, the stream goes on without a break.
 #[derive(Debug)]
 pub struct ToTs {
     mux: Multiplexer,
     reader: flv::Reader,
     /// At most [`TRACKS_MAX`], as the multiplexer gives out no more.
     tracks: ArrayVec<Track, TRACKS_MAX>,
-    /// Something of this publisher went into the multiplexer.
+    /// Packets come out.
     is_running: bool,
-    /// No packet came out since it did.
+    /// Nobody publishes: what waits still goes out.
+    is_ended: bool,
+    /// No packet came out since the silence.
     is_first: bool,
     told: Told,
     stats: ToTsStats,
@@ -36,6 +39,8 @@ struct Track {
     number: u8,
     codec: Codec,
     id: TrackId,
+    /// Of the publisher before; goes on with a header of this one, or goes when nothing of it waits.
+    is_old: bool,
 }
 
 /// Counters since the start; those of the multiplexer are its own.
@@ -62,6 +67,7 @@ impl ToTs {
             reader: flv::Reader::default(),
             tracks: ArrayVec::new(),
             is_running: false,
+            is_ended: true,
             is_first: false,
             told: Told::default(),
             stats: ToTsStats::default(),
@@ -73,14 +79,14 @@ impl ToTs {
         self.end();
         self.told.clear();
         self.reader = flv::Reader::default();
-        for track in self.tracks.drain(..) {
-            self.mux.remove_track(track.id);
-        }
+        self.mux.rebase();
+        self.tracks.iter_mut().for_each(|track| track.is_old = true);
     }
 
-    /// The publisher is gone: nothing comes out any more.
+    /// The publisher is gone: what waits goes out, and then nothing any more.
     pub const fn end(&mut self) {
-        self.is_running = false;
+        self.is_ended = true;
+        self.is_running &= self.mux.waiting_bytes() > 0;
     }
 
     /// Audio or video came; other messages have nothing for a transport stream.
@@ -108,7 +114,11 @@ impl ToTs {
         if !self.is_running {
             return None;
         }
-        let mut packet = self.mux.poll_packet()?;
+        let packet = self.mux.poll_packet();
+        if self.is_ended {
+            self.end();
+        }
+        let mut packet = packet?;
         packet.meta.discontinuity = std::mem::take(&mut self.is_first);
         Some(packet)
     }
@@ -147,6 +157,8 @@ impl ToTs {
                 if !self.is_running {
                     (self.is_running, self.is_first) = (true, true);
                 }
+                self.is_ended = false;
+                self.drop_old();
                 self.stats.units += 1;
                 let random_access = unit.codec.is_video() && unit.content == Content::KeyFrame;
                 let &flv::AccessUnit { pts, dts, ref bytes, .. } = unit;
@@ -173,12 +185,12 @@ impl ToTs {
         let (is_video, number, codec) = (unit.codec.is_video(), unit.track, unit.codec);
         let known = self.tracks.iter_mut().find(|track| (track.is_video, track.number) == (is_video, number));
         if let Some(track) = known {
-            track.codec = codec;
+            (track.codec, track.is_old) = (codec, false);
             self.mux.set_format(track.id, format);
             return;
         }
         let id = self.mux.add_track(format, None).ok();
-        let added = id.map(|id| self.tracks.try_push(Track { is_video, number, codec, id }));
+        let added = id.map(|id| self.tracks.try_push(Track { is_video, number, codec, id, is_old: false }));
         if !matches!(added, Some(Ok(()))) {
             self.told.tell(Uncarried::Tracks);
         }
@@ -187,7 +199,7 @@ impl ToTs {
     /// The track that a picture or sound belongs to, if that goes on with the codec that its header named.
     fn track(&mut self, unit: &flv::AccessUnit) -> Option<TrackId> {
         let find = |tracks: &[Track]| {
-            let is = |track: &&Track| track.number == unit.track && track.codec == unit.codec;
+            let is = |track: &&Track| !track.is_old && (track.number, track.codec) == (unit.track, unit.codec);
             tracks.iter().find(is).map(|track| track.id)
         };
         let found = find(&self.tracks);
@@ -197,6 +209,18 @@ impl ToTs {
             return find(&self.tracks);
         }
         found
+    }
+
+    /// Drops tracks that the publisher before had and this one has not, when all of them went out.
+    fn drop_old(&mut self) {
+        let mux = &mut self.mux;
+        self.tracks.retain(|track| {
+            let is_over = track.is_old && !mux.has_waiting(track.id);
+            if is_over {
+                mux.remove_track(track.id);
+            }
+            !is_over
+        });
     }
 
     fn refuse(&mut self, kind: u8, error: ParseError) {

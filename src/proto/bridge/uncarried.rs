@@ -67,9 +67,9 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Tells it if it is new. More than [`UNCARRIED_MAX`] are not told.
+    /// Tells it if it is new. More than [`UNCARRIED_MAX`] are not told, nor kept for whoever does not ask.
     pub(super) fn tell(&mut self, what: Uncarried) {
-        if !self.known.contains(&what) && self.known.try_push(what).is_ok() {
+        if self.waiting.len() < UNCARRIED_MAX && !self.known.contains(&what) && self.known.try_push(what).is_ok() {
             self.waiting.push_back(what);
         }
     }

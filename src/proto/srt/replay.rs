@@ -551,7 +551,9 @@ fn refusal(event: Option<Event>) -> Option<(&'static str, u32)> {
     match event.unwrap() {
         Event::PeerConnected { .. } => None,
         Event::PeerRefused { why, .. } => why.refusal,
-        event @ (Event::PeerLost { .. } | Event::Restarted { .. } | Event::Ended) => panic!("{event:?}"),
+        event @ (Event::PeerLost { .. } | Event::Restarted { .. } | Event::NotCarried(_) | Event::Ended) => {
+            panic!("{event:?}")
+        }
     }
 }
 

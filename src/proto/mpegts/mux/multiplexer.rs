@@ -9,6 +9,7 @@ use super::format::Format;
 use super::pace::Pace;
 use super::pes;
 use super::slew::Slew;
+use super::snap::Snap;
 use super::stats::Stats;
 use super::tables::{Names, PMT_PID, SDT_PID};
 use super::timetable::{Due, Table, Timetable, next_cc};
@@ -178,6 +179,17 @@ impl Multiplexer {
         }
     }
 
+    /// What comes from now on is of another source, with a clock of its own: the next access unit is decoded after the delay,
+    /// or behind those that wait, and pictures begin with one that a decoder can start at.
+    pub fn rebase(&mut self) {
+        self.offsets = Offsets::default();
+        self.slew.restart();
+        for track in self.tracks.iter_mut().flatten() {
+            track.snap = Snap::default();
+            track.needs_random_access = track.format.is_video();
+        }
+    }
+
     /// An access unit came. Those of one track come in the order of their DTS.
     pub fn handle_access_unit(&mut self, now: Time, track: TrackId, unit: &AccessUnit<'_>) {
         self.clock.get_or_insert_with(|| Clock::new(now, unit.dts.0 % TICKS_90K_MODULUS * 300));
@@ -201,7 +213,8 @@ impl Multiplexer {
         };
         if let Some(Some(track)) = self.tracks.get_mut(usize::from(track.0)) {
             let before = track.queue.waiting_bytes();
-            track.push(unit.data, unit.random_access, times, &mut self.stats);
+            let room = WAITING_BYTES_MAX - self.waiting_bytes;
+            track.push((unit.data, unit.random_access), times, room, &mut self.stats);
             self.waiting_bytes += track.queue.waiting_bytes() - before;
         }
     }
@@ -246,6 +259,19 @@ impl Multiplexer {
         };
         // With packets that are due already there was no buffer for them; a pause lets some come back.
         Some(due.max(self.now + REST))
+    }
+
+    /// Bytes that have not gone out, of all tracks: at most [`WAITING_BYTES_MAX`].
+    #[must_use]
+    pub const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Whether something of a track has not gone out.
+    #[must_use]
+    pub fn has_waiting(&self, track: TrackId) -> bool {
+        let track = self.tracks.get(usize::from(track.0)).and_then(Option::as_ref);
+        track.is_some_and(|track| track.queue.waiting() > 0)
     }
 
     /// Counters since the start.
@@ -475,7 +501,8 @@ impl Multiplexer {
 
     /// Puts the tracks into the PMT, which is sent at once.
     fn announce(&mut self) {
-        if self.clock.is_some() {
+        // Each version that was sent has another one behind it, however many nobody saw.
+        if self.clock.is_some() && !self.timetable.is_unsent(PMT_PID) {
             self.pmt_version = (self.pmt_version + 1) & 0x1f;
         }
         let pcr_track = self.pcr_track().and_then(|index| self.tracks.get(index)).and_then(Option::as_ref);

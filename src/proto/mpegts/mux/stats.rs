@@ -32,6 +32,13 @@ pub struct Stats {
     pub left_out: u64,
 }
 
-/// An access unit is none of its format.
+/// Why an access unit is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) enum Unfit {
+    /// It is none of its format.
+    Malformed,
+    /// There is no picture inside, so that nothing builds on it.
+    NoPicture,
+    /// It would be longer than any may be.
+    TooLong,
+}

@@ -139,6 +139,54 @@ fn another_codec_makes_a_new_version_of_the_map_at_once() {
 }
 
 #[test]
+fn the_version_of_the_map_never_comes_back_to_that_which_was_sent() {
+    let mut bench = Bench::new(None);
+    bench.unit(0, 0);
+    for n in 1..=31 {
+        bench.mux.set_format(bench.video, if n % 2 == 1 { Format::hevc() } else { Format::h264() });
+    }
+    bench.mux.set_format(bench.audio, Format::ac3());
+    bench.run_to(1);
+    let sections = &bench.checker.sections[&Pid::from_low_bits(0x1000)];
+    assert_eq!(sections.iter().map(|section| section[5] >> 1 & 0x1f).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn what_builds_on_a_picture_that_was_malformed_is_not_sent() {
+    let record = [1, 0x64, 0, 31, 0xff, 0xe1, 0, 1, 0x67, 1, 0, 1, 0x68];
+    let mut mux = Multiplexer::new(Config::default(), Pool::new(PoolLimits::default())).unwrap();
+    let track = mux.add_track(Format::h264_with_record(&record).unwrap(), None).unwrap();
+    let (idr, p): (&[u8], &[u8]) = (&[0, 0, 0, 2, 0x65, 1], &[0, 0, 0, 2, 0x41, 1]);
+    // Cut; of a delimiter alone, which nothing builds on; with an empty NAL unit, which is left out.
+    for (n, data) in (0..).zip([idr, p, &p[..5], p, idr, p, &[0, 0, 0, 2, 9, 0xf0], p, &[&[0; 4], p].concat()]) {
+        let unit = AccessUnit { pts: Ticks90k(n * 3_600), dts: Ticks90k(n * 3_600), random_access: false, data };
+        mux.handle_access_unit(ms(n * 40), track, &unit);
+    }
+    let stats = mux.stats();
+    assert_eq!((stats.units, stats.malformed, stats.undecodable), (6, 2, 1), "{stats:?}");
+    let mut checker = Checker::default();
+    while let Some(packet) = mux.poll_packet() {
+        checker.packet(&packet);
+    }
+    let last = &checker.units[&VIDEO][5];
+    assert_eq!(last[14..], [0, 0, 0, 1, 9, 0xf0, 0, 0, 0, 1, 0x41, 1]);
+}
+
+#[test]
+fn what_start_codes_make_of_many_short_units_is_bounded() {
+    let record = [1, 0x64, 0, 31, 0xfc, 0xe1, 0, 1, 0x67, 1, 0, 1, 0x68];
+    let mut mux = Multiplexer::new(Config::default(), Pool::new(PoolLimits::default())).unwrap();
+    let track = mux.add_track(Format::h264_with_record(&record).unwrap(), None).unwrap();
+    for (n, count) in (0..).zip([UNIT_BYTES_MAX / 6, UNIT_BYTES_MAX / 2, UNIT_BYTES_MAX / 6]) {
+        let data = [1, 0x65].repeat(count);
+        let unit = AccessUnit { pts: Ticks90k(n), dts: Ticks90k(n), random_access: false, data: &data };
+        mux.handle_access_unit(ms(0), track, &unit);
+    }
+    // The second one would have 10 MB.
+    assert_eq!((mux.stats().units, mux.stats().too_long), (2, 1));
+}
+
+#[test]
 fn a_rate_too_low_drops_whole_pictures_and_stays_in_time() {
     let mut bench = Bench::new(Some(250_000));
     for n in 0..1_000 {

@@ -95,6 +95,11 @@ impl Timetable {
         self.tables.iter_mut().for_each(|table| table.next = table.next.max(at));
     }
 
+    /// Whether the table on a PID took another's place and was not sent since.
+    pub(in crate::proto::mpegts) fn is_unsent(&self, pid: Pid) -> bool {
+        self.tables.iter().any(|table| table.pid == pid && table.is_new)
+    }
+
     /// Puts new content in the place of the table on its PID; it is due at once. Where there is none it is sent once;
     /// of more than [`TABLES_MAX`] PIDs the newest are left out.
     pub(in crate::proto::mpegts) fn replace(&mut self, at: u64, pid: Pid, section: &[u8]) {

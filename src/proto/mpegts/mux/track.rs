@@ -4,7 +4,7 @@ use super::format::{Format, Kind};
 use super::pes;
 use super::queue::{Queue, Unit};
 use super::snap::Snap;
-use super::stats::Stats;
+use super::stats::{Stats, Unfit};
 use crate::proto::mpegts::Pid;
 
 /// A stream of the program.
@@ -49,26 +49,24 @@ impl Track {
         }
     }
 
-    /// Queues the access unit `data` as a PES packet, unless it is none or cannot be decoded.
-    pub(super) fn push(&mut self, data: &[u8], hint: bool, times: Times, stats: &mut Stats) {
+    /// Queues the access unit `data` as a PES packet, unless it is none, cannot be decoded, or has more than `room` bytes.
+    pub(super) fn push(&mut self, (data, hint): (&[u8], bool), times: Times, room: usize, stats: &mut Stats) {
         let start = self.queue.begin();
         let out = self.queue.writer();
         pes::append_header(&self.format.0, times.pts_90k, times.dts_90k, out);
-        let Some(random_access) = self.format.append(data, hint, out) else {
-            stats.malformed += 1;
-            self.queue.take_back(start);
-            return;
-        };
         let is_video = self.format.is_video();
-        let refused = if is_video && self.needs_random_access && !random_access {
-            Some(&mut stats.undecodable)
-        } else if !is_video && !pes::set_length(&mut out[start..]) {
-            Some(&mut stats.too_long)
-        } else {
-            None
+        let appended = self.format.append(data, hint, out);
+        let refused = match appended {
+            Err(Unfit::Malformed | Unfit::NoPicture) => Some(&mut stats.malformed),
+            Err(Unfit::TooLong) => Some(&mut stats.too_long),
+            Ok(false) if is_video && self.needs_random_access => Some(&mut stats.undecodable),
+            Ok(_) if out.len() - start > room => Some(&mut stats.overflow),
+            Ok(_) if !is_video && !pes::set_length(&mut out[start..]) => Some(&mut stats.too_long),
+            Ok(_) => None,
         };
         if let Some(counter) = refused {
             *counter += 1;
+            self.needs_random_access |= is_video && appended != Err(Unfit::NoPicture);
             self.queue.take_back(start);
             return;
         }
@@ -82,7 +80,7 @@ impl Track {
             dts_27m: times.dts_90k.saturating_mul(300),
             not_before_27m: times.not_before_27m,
             not_after_27m: times.not_after_27m,
-            random_access,
+            random_access: appended == Ok(true),
         });
     }
 
@@ -111,22 +109,25 @@ impl Track {
 }
 
 impl Format {
-    /// Appends the access unit `data` as a transport stream has it; `None` if it is none. Else whether a decoder may
-    /// start at it.
-    fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Option<bool> {
+    /// Appends the access unit `data` as a transport stream has it, and says whether a decoder may start at it.
+    fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Result<bool, Unfit> {
         let starts_with = |sync: u16, mask: u16| {
             data.first_chunk().is_some_and(|first| u16::from_be_bytes(*first) & mask == sync).then_some(())
         };
-        match &mut self.0 {
-            Kind::Video(video) => return video.append(data, hint, out).ok(),
-            Kind::AacAdts => starts_with(0xfff0, 0xfff6)?,
-            Kind::AacRaw(header) => out.extend_from_slice(&header.bytes(data.len()).filter(|_| !data.is_empty())?),
-            Kind::MpegAudio => starts_with(0xfff8, 0xfff8)?,
-            Kind::Ac3 | Kind::Eac3 => starts_with(0x0b77, 0xffff)?,
-            Kind::Opus { .. } => append_opus_header(data.len(), out)?,
-        }
+        let known = match &mut self.0 {
+            Kind::Video(video) => return video.append(data, hint, out),
+            Kind::AacAdts => starts_with(0xfff0, 0xfff6),
+            Kind::AacRaw(header) => {
+                let header = header.bytes(data.len()).filter(|_| !data.is_empty());
+                header.map(|header| out.extend_from_slice(&header))
+            }
+            Kind::MpegAudio => starts_with(0xfff8, 0xfff8),
+            Kind::Ac3 | Kind::Eac3 => starts_with(0x0b77, 0xffff),
+            Kind::Opus { .. } => append_opus_header(data.len(), out),
+        };
+        known.ok_or(Unfit::Malformed)?;
         out.extend_from_slice(data);
-        Some(true)
+        Ok(true)
     }
 }
 

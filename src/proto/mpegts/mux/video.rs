@@ -2,22 +2,26 @@
 //! first, parameter sets before every picture that a decoder may start at, start codes before all NAL units.
 
 use super::format::{Framing, PARAMETER_SETS_MAX, START_CODE, Video, VideoCodec};
-use super::stats::Malformed;
+use super::multiplexer::UNIT_BYTES_MAX;
+use super::stats::Unfit;
+use crate::proto::annexb::{find_start_code, without_trailing_zeros};
 
 impl Video {
     /// Appends the access unit `data` to `out`, and says whether a decoder may start at it, which `hint` may claim
     /// beside what the unit shows. Parameter sets that come with it are kept for later pictures.
     ///
     /// # Errors
-    /// If the framing is broken or there is no picture inside; `out` may then hold a part of it.
-    pub(super) fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Result<bool, Malformed> {
+    /// If the framing is broken, there is no picture inside, or start codes make it longer than [`APPENDED_MAX`]; `out` may
+    /// then hold a part of it.
+    pub(super) fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Result<bool, Unfit> {
         let head = self.look(data)?;
         if head.has_parameter_sets {
             self.learn(data);
         }
         let Some(picture) = head.picture else {
-            return Err(Malformed);
+            return Err(Unfit::NoPicture);
         };
+        let bytes_max = out.len() + APPENDED_MAX;
         let random_access = hint || self.codec.is_random_access(picture);
         out.extend_from_slice(self.codec.delimiter());
         if random_access && !head.has_parameter_sets {
@@ -27,6 +31,9 @@ impl Video {
         for part in self.framing.units(self.codec, data) {
             let unit = part?;
             if codec.role(unit) != Role::Delimiter {
+                if out.len() + START_CODE.len() + unit.len() > bytes_max {
+                    return Err(Unfit::TooLong);
+                }
                 out.extend_from_slice(&START_CODE);
                 out.extend_from_slice(unit);
             }
@@ -35,7 +42,7 @@ impl Video {
     }
 
     /// Looks at the NAL units up to the first of a picture.
-    fn look(&self, data: &[u8]) -> Result<Head, Malformed> {
+    fn look(&self, data: &[u8]) -> Result<Head, Unfit> {
         let mut head = Head::default();
         let mut sets = 0;
         for unit in self.framing.units(self.codec, data) {
@@ -138,7 +145,7 @@ impl VideoCodec {
 }
 
 impl Framing {
-    /// The NAL units of an access unit. With start codes, the first slice and all that follows it come as one
+    /// The NAL units of an access unit, without empty ones. With start codes, the first slice and all that follows it come as one
     /// piece, as what is asked about stands before it, and slices are what is long.
     fn units(self, codec: VideoCodec, data: &[u8]) -> Units<'_> {
         let rest = match self {
@@ -156,25 +163,28 @@ struct Units<'a> {
 }
 
 impl<'a> Iterator for Units<'a> {
-    type Item = Result<&'a [u8], Malformed>;
+    type Item = Result<&'a [u8], Unfit>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
+        while !self.rest.is_empty() {
+            let unit = match self.framing {
+                Framing::StartCodes => Ok(self.next_by_start_code()),
+                Framing::Lengths(width) => self.next_by_length(width),
+            };
+            if unit != Ok(&[]) {
+                return Some(unit);
+            }
         }
-        match self.framing {
-            Framing::StartCodes => Some(Ok(self.next_by_start_code())),
-            Framing::Lengths(width) => Some(self.next_by_length(width)),
-        }
+        None
     }
 }
 
 impl<'a> Units<'a> {
-    fn next_by_length(&mut self, width: usize) -> Result<&'a [u8], Malformed> {
+    fn next_by_length(&mut self, width: usize) -> Result<&'a [u8], Unfit> {
         let rest = std::mem::take(&mut self.rest);
-        let (length, rest) = rest.split_at_checked(width).ok_or(Malformed)?;
+        let (length, rest) = rest.split_at_checked(width).ok_or(Unfit::Malformed)?;
         let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-        let (unit, rest) = rest.split_at_checked(length).ok_or(Malformed)?;
+        let (unit, rest) = rest.split_at_checked(length).ok_or(Unfit::Malformed)?;
         self.rest = rest;
         Ok(unit)
     }
@@ -187,9 +197,7 @@ impl<'a> Units<'a> {
         let at = find_start_code(rest).unwrap_or(rest.len());
         let (unit, behind) = rest.split_at(at);
         self.rest = behind.get(3..).unwrap_or_default();
-        // Zero bytes before a start code belong to it (annex B: trailing_zero_8bits, zero_byte).
-        let end = unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        &unit[..end]
+        without_trailing_zeros(unit)
     }
 }
 
@@ -197,10 +205,8 @@ fn after_start_code(data: &[u8]) -> Option<&[u8]> {
     data.get(find_start_code(data)? + 3..)
 }
 
-/// Where 00 00 01 begins.
-fn find_start_code(data: &[u8]) -> Option<usize> {
-    data.windows(3).position(|window| window == [0, 0, 1])
-}
+/// An access unit with its delimiter, parameter sets, and start codes that are a little longer than lengths of two bytes.
+const APPENDED_MAX: usize = UNIT_BYTES_MAX + PARAMETER_SETS_MAX + 1_024;
 
 #[cfg(test)]
 mod tests {
@@ -245,20 +251,20 @@ mod tests {
         assert_eq!(video.append(&data, false, &mut out), Ok(true));
         assert_eq!(out, stream(&[DELIMITER, SPS, PPS, IDR, IDR]));
         for cut in [1, 2, 7] {
-            assert_eq!(video.append(&data[..cut], false, &mut Vec::new()), Err(Malformed), "{cut}");
+            assert_eq!(video.append(&data[..cut], false, &mut Vec::new()), Err(Unfit::Malformed), "{cut}");
         }
     }
 
     #[test]
     fn a_cut_access_unit_is_refused_beyond_its_first_slice_too() {
         let mut video = Video { framing: Framing::Lengths(1), ..h264() };
-        assert_eq!(video.append(&[3, 0x41, 1, 2, 9, 0x41], false, &mut Vec::new()), Err(Malformed));
+        assert_eq!(video.append(&[3, 0x41, 1, 2, 9, 0x41], false, &mut Vec::new()), Err(Unfit::Malformed));
     }
 
     #[test]
     fn without_a_picture_parameter_sets_are_kept_and_nothing_is_sent() {
         let mut video = h264();
-        assert_eq!(video.append(&stream(&[SPS, PPS]), false, &mut Vec::new()), Err(Malformed));
+        assert_eq!(video.append(&stream(&[SPS, PPS]), false, &mut Vec::new()), Err(Unfit::NoPicture));
         assert_eq!(video.parameter_sets, stream(&[SPS, PPS]));
     }
 

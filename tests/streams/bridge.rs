@@ -1,19 +1,17 @@
-//! Between RTMP and transport streams, judged by ffmpeg: what real publishers sent and what ffmpeg writes goes to a
-//! transport stream and back, and every decoded frame is the same. Without ffmpeg these tests say so and pass.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
-#![allow(clippy::print_stderr, reason = "a test without its tools must say so")]
+//! Between RTMP and transport streams: what real publishers sent and what ffmpeg writes goes to a transport stream and
+//! back.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anabranch::bus::{Meta, Pool, PoolLimits};
 use anabranch::proto::StreamCore;
 use anabranch::proto::bridge::{Feed, FromTs, Takes, ToTs};
 use anabranch::proto::mpegts::mux::Config;
-use anabranch::proto::rtmp::flv::{AccessUnit, Reader, write};
-use anabranch::proto::rtmp::{self, Capabilities, Message, Server, ServerMessage, kind};
+use anabranch::proto::rtmp::flv::{AccessUnit, Reader};
+use anabranch::proto::rtmp::{self, Capabilities, Message, Server, ServerMessage, flv, kind};
 use anabranch::units::Time;
+
+use super::tools::{PICTURE, SOUND, frames, make, pcrs, tools, warnings, write};
 
 #[test]
 fn frames_of_recorded_publishers_stay_the_same() {
@@ -22,13 +20,11 @@ fn frames_of_recorded_publishers_stay_the_same() {
         [("ffmpeg51-publish", 1), ("gst-rtmp2sink", 1), ("gst-rtmpsink", 1), ("ffmpeg9-multitrack", 2)]
     {
         let sent = recorded(name);
-        let stream = folder.path().join("out.ts");
-        std::fs::write(&stream, to_ts(&sent)).unwrap();
-        assert_eq!(warnings(&stream), "", "{name}");
+        let stream = write(&folder, "out.ts", &to_ts(&sent));
+        assert_eq!(warnings(&stream), NONE, "{name}");
         for track in 0..tracks {
             // ffmpeg 5.1 reads one track of a kind from FLV.
-            let flv = folder.path().join("source.flv");
-            std::fs::write(&flv, flv_file(&of_track(&sent, track))).unwrap();
+            let flv = write(&folder, "source.flv", &flv_file(&of_track(&sent, track)));
             for (from, to) in [("0:v", format!("0:v:{track}")), ("0:a", format!("0:a:{track}"))] {
                 let (before, after) = (frames(&flv, from), frames(&stream, &to));
                 assert!(before.len() >= 25, "{name} {track} {} frames", before.len());
@@ -44,13 +40,11 @@ fn ten_seconds_with_reordering_go_there_and_back() {
     let source = folder.path().join("source.flv");
     make(&[PICTURE, SOUND, "-c:v libx264 -preset veryfast -g 25 -bf 3 -b:v 2M -c:a aac -ar 48000 -ac 2"], &source);
     let sent = messages(&std::fs::read(&source).unwrap());
-    let stream = folder.path().join("out.ts");
-    std::fs::write(&stream, to_ts(&sent)).unwrap();
-    assert_eq!(warnings(&stream), "");
-    judge(&stream);
-    let back = folder.path().join("back.flv");
-    std::fs::write(&back, flv_file(&from_ts(&std::fs::read(&stream).unwrap()))).unwrap();
-    assert_eq!(warnings(&back), "");
+    let stream = write(&folder, "out.ts", &to_ts(&sent));
+    assert_eq!(warnings(&stream), NONE);
+    pcrs(&stream);
+    let back = write(&folder, "back.flv", &flv_file(&from_ts(&std::fs::read(&stream).unwrap())));
+    assert_eq!(warnings(&back), NONE);
     for track in ["0:v", "0:a"] {
         let before = frames(&source, track);
         assert!(before.len() >= 250);
@@ -64,9 +58,8 @@ fn streams_that_ffmpeg_multiplexed_become_flv() {
     let Some(folder) = tools(&["ffmpeg"]) else { return };
     let source = folder.path().join("source.ts");
     make(&[PICTURE, SOUND, "-c:v libx264 -preset veryfast -g 25 -bf 3 -b:v 2M -c:a aac -ar 44100 -ac 1"], &source);
-    let back = folder.path().join("back.flv");
-    std::fs::write(&back, flv_file(&from_ts(&std::fs::read(&source).unwrap()))).unwrap();
-    assert_eq!(warnings(&back), "");
+    let back = write(&folder, "back.flv", &flv_file(&from_ts(&std::fs::read(&source).unwrap())));
+    assert_eq!(warnings(&back), NONE);
     for track in ["0:v", "0:a"] {
         let before = frames(&source, track);
         assert!(before.len() >= 250);
@@ -131,7 +124,7 @@ fn of_track(sent: &[Message], track: u8) -> Vec<Message> {
     let mut reader = Reader::default();
     let media = sent.iter().filter(|message| message.kind != kind::DATA);
     let units = media.flat_map(|message| reader.read(message).map(Result::unwrap).collect::<Vec<AccessUnit>>());
-    units.filter(|unit| unit.track == track).map(|unit| write(&AccessUnit { track: 0, ..unit })).collect()
+    units.filter(|unit| unit.track == track).map(|unit| flv::write(&AccessUnit { track: 0, ..unit })).collect()
 }
 
 /// A file of FLV (FLV annex E.2 and E.4.1).
@@ -151,7 +144,7 @@ fn flv_file(messages: &[Message]) -> Vec<u8> {
 }
 
 /// Audio and video of a file of FLV.
-fn messages(file: &[u8]) -> Vec<Message> {
+pub(crate) fn messages(file: &[u8]) -> Vec<Message> {
     let (mut rest, mut messages) = (&file[13..], Vec::new());
     while rest.len() >= 11 {
         let size = u32::from_be_bytes([0, rest[1], rest[2], rest[3]]) as usize;
@@ -189,54 +182,4 @@ fn recorded(name: &str) -> Vec<Message> {
     media
 }
 
-/// What ffmpeg says about a file: nothing, if it is good.
-fn warnings(path: &Path) -> String {
-    let output = Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(path).args(["-f", "null", "-"]).output();
-    let output = output.unwrap();
-    assert!(output.status.success());
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// From PCR to PCR at most 40 ms.
-fn judge(path: &Path) {
-    let output = Command::new("tsreport").args(["-timing", "-err", "stdout"]).arg(path).output().unwrap();
-    let report = String::from_utf8(output.stdout).unwrap();
-    let pcrs = report.lines().filter_map(|line| line.trim_start_matches([' ', '.']).strip_prefix("PCR"));
-    let pcrs: Vec<u64> = pcrs.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
-    assert!(pcrs.len() > 400, "{report}");
-    let longest = pcrs.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-    assert!(longest <= 40 * 27_000, "{longest} ticks from PCR to PCR");
-}
-
-/// What each decoded frame of a track is, by its MD5.
-fn frames(path: &Path, track: &str) -> Vec<String> {
-    let mut ffmpeg = Command::new("ffmpeg");
-    ffmpeg.args(["-v", "error", "-i"]).arg(path);
-    let output = ffmpeg.args(["-map", track, "-fps_mode", "passthrough", "-f", "framemd5", "-"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.rsplit(',').next().unwrap().trim().to_string()).collect()
-}
-
-fn make(options: &[&str], to: &PathBuf) {
-    let mut ffmpeg = Command::new("ffmpeg");
-    ffmpeg.args(["-v", "error", "-y", "-nostdin"]);
-    ffmpeg.args(options.iter().flat_map(|options| options.split(' '))).args(["-t", "10"]).arg(to);
-    assert!(ffmpeg.status().unwrap().success(), "{options:?}");
-}
-
-/// A folder to work in; `None`, and says so, if a tool is missing.
-fn tools(names: &[&str]) -> Option<tempfile::TempDir> {
-    for name in names {
-        let run = Command::new(name).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if run.is_err() {
-            assert!(std::env::var_os("ANABRANCH_REQUIRE_PEERS").is_none(), "{name} is not installed");
-            eprintln!("SKIPPED: {name} is not installed");
-            return None;
-        }
-    }
-    Some(tempfile::tempdir().unwrap())
-}
-
-const PICTURE: &str = "-f lavfi -i testsrc2=s=640x360:r=25,format=yuv420p";
-const SOUND: &str = "-f lavfi -i sine=1000:r=48000";
+const NONE: [&str; 0] = [];

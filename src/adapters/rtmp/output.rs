@@ -1,0 +1,440 @@
+//! An output as one RTMP stream: to a server that we call, or to players who call us.
+//!
+//! Nobody who is slow holds anything up: what there is no room for is left out up to the next key frame, for that peer
+//! alone.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::door::{Seat, SentAway, Visitor};
+use super::lookup::Answer;
+use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
+use crate::adapters::counters::Counters;
+use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, Tally};
+use crate::adapters::socket::Granted;
+use crate::adapters::stream_driver::Connection;
+use crate::adapters::worker::{Context, SocketKey};
+use crate::bus::{LocalCursor, Packet, Publisher};
+use crate::path::limit::Verdict;
+use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
+use crate::proto::rtmp::amf::Value;
+use crate::proto::rtmp::flv::AccessUnit;
+use crate::proto::rtmp::{ClientMessage, End, Message, Refusal, Server, ServerMessage, Unsent, set_data_frame};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats, StreamCore, Tuning};
+use crate::units::Time;
+
+/// Sends one program of the flow.
+#[derive(Debug)]
+pub(super) struct Output {
+    way: Way,
+    bridge: FromTs,
+    admission: Admission,
+    first: SocketKey,
+    events: Events,
+    ends: Ends,
+    leaving: Leaving,
+    /// Of feeds that are over.
+    fed: FeedStats,
+    tally: Tally,
+    unsent: u64,
+    /// A peer for whom more waits goes on with the next key frame; the core has a bound above that.
+    waits_bytes_max: usize,
+    details_due: Time,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+enum Way {
+    Call { calls: Box<Calls>, feed: Option<Box<Feed>> },
+    Serve { seat: Seat, players: Box<[Option<Player>]> },
+}
+
+#[derive(Debug)]
+struct Player {
+    connection: Connection<Server>,
+    feed: Feed,
+}
+
+impl Output {
+    /// Publishes to a server.
+    pub(super) fn pushing(calls: Calls, admission: Admission) -> Self {
+        Self::new(Way::Call { calls: Box::new(calls), feed: None }, admission)
+    }
+
+    /// Serves players who come to `seat`.
+    pub(super) fn serving(seat: Seat, admission: Admission) -> Self {
+        Self::new(Way::Serve { seat, players: (0..PLAYERS_MAX).map(|_| None).collect() }, admission)
+    }
+
+    fn new(way: Way, admission: Admission) -> Self {
+        Self {
+            way,
+            bridge: FromTs::new(),
+            admission,
+            first: SocketKey(0),
+            events: Events::default(),
+            ends: Ends::default(),
+            leaving: Leaving::default(),
+            fed: FeedStats::default(),
+            tally: Tally::default(),
+            unsent: 0,
+            waits_bytes_max: usize::MAX,
+            details_due: Time::ZERO,
+            counters: Arc::default(),
+        }
+    }
+
+    /// Reads, writes, and does what is due.
+    fn run(&mut self, cx: &mut Context<'_>) {
+        self.leaving.handle_timeout(cx.now);
+        if matches!(self.way, Way::Call { .. }) {
+            self.run_server(cx);
+        } else {
+            (0..PLAYERS_MAX).for_each(|at| self.run_player(cx, at));
+        }
+        self.count(cx.now);
+    }
+
+    fn run_server(&mut self, cx: &mut Context<'_>) {
+        let Self { way: Way::Call { calls, feed }, bridge, events, counters, ends, .. } = self else { return };
+        let peer = calls.address;
+        if let Some(broken) = calls.call(cx, self.first) {
+            let why = ends.count(None, Some(broken));
+            events.tell(proto::Event::PeerRefused { peer, why }, counters);
+        }
+        let Some(connection) = &mut calls.connection else { return };
+        let (mut end, mut is_ready, mut moved) = (None, false, None);
+        let has_more = connection.turn(cx.now, cx.pool, |client, said| match said {
+            ClientMessage::Ready => {
+                is_ready = true;
+                *feed = Some(Box::new(Feed::new(Takes::new(client.capabilities()), bridge.headers())));
+                let encoder = vec![("encoder".to_owned(), Value::text("anabranch"))];
+                // Nothing waits yet that it could be too much for.
+                let _ = client.send(&set_data_frame(0, encoder));
+            }
+            ClientMessage::Ended(why) => end = Some(why),
+            ClientMessage::Reconnect { tc_url } => moved = Some(tc_url),
+            ClientMessage::Media(_) => {}
+        });
+        if has_more {
+            cx.call_again(self.first);
+        }
+        if is_ready {
+            connection.flush(cx.now);
+            calls.succeeded();
+            events.tell(proto::Event::PeerConnected { peer }, counters);
+        }
+        if let Some(tc_url) = moved
+            && calls.follow(tc_url.as_deref())
+        {
+            end.get_or_insert(End::Closed);
+            calls.connection.iter_mut().for_each(|connection| connection.core.handle_close(cx.now));
+        }
+        let Some(connection) = &mut calls.connection else { return };
+        if end.is_some() || connection.is_done(cx.now) {
+            connection.flush(cx.now);
+            let why = ends.count(end.as_ref(), connection.broken());
+            calls.connection = None;
+            calls.wait(cx.now);
+            counters.disconnections.add(1);
+            let event = match feed.take() {
+                Some(feed) => {
+                    add(&mut self.fed, feed.stats());
+                    proto::Event::PeerLost { peer, why }
+                }
+                None => proto::Event::PeerRefused { peer, why },
+            };
+            events.tell(event, counters);
+        }
+    }
+
+    fn run_player(&mut self, cx: &mut Context<'_>, at: usize) {
+        let Way::Serve { players, .. } = &mut self.way else { return };
+        let Some(player) = &mut players[at] else { return };
+        let mut end: Option<End> = None;
+        let has_more = player.connection.turn(cx.now, cx.pool, |_, said| {
+            if let ServerMessage::Ended(why) = said {
+                end = Some(why);
+            }
+        });
+        if has_more {
+            cx.call_again(key_of(self.first, at));
+        }
+        if end.is_some() || player.connection.is_done(cx.now) {
+            let (peer, broken) = (player.connection.peer(), player.connection.broken());
+            add(&mut self.fed, player.feed.stats());
+            if let Some(player) = players[at].take() {
+                self.leaving.add(player.connection, cx.now);
+            }
+            let why = self.ends.count(end.as_ref(), broken);
+            self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
+        }
+    }
+
+    /// Lets a player in, or sends him away.
+    fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
+        let Way::Serve { players, .. } = &mut self.way else { return };
+        let connection = &mut visitor.connection;
+        let peer = connection.peer();
+        let free = players.iter().position(Option::is_none);
+        let refusal = match free {
+            _ if !self.admission.allow.allows(peer.ip()) => {
+                self.counters.not_allowed.add(1);
+                Err("its address is not allowed")
+            }
+            None => Err("there are too many players"),
+            Some(at) => match cx.register(connection.stream(), key_of(self.first, at), BOTH) {
+                Ok(()) => Ok(at),
+                Err(_) => Err("the system has no room for another connection"),
+            },
+        };
+        match refusal {
+            Err(reason) => {
+                self.ends.refused += 1;
+                connection.core.refuse(Refusal::Denied);
+                self.leaving.add(visitor.connection, cx.now);
+                let why = PeerEnd { reason, refusal: None };
+                self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
+            }
+            Ok(at) => {
+                connection.core.accept();
+                let feed = Feed::new(Takes::new(&visitor.request.capabilities), self.bridge.headers());
+                players[at] = Some(Player { connection: visitor.connection, feed });
+                self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
+            }
+        }
+    }
+
+    /// One picture or sound to everybody.
+    fn pass(&mut self, unit: &AccessUnit) {
+        let (has_video, waits_bytes_max) = (self.bridge.has_video(), self.waits_bytes_max);
+        match &mut self.way {
+            Way::Call { calls, feed } => {
+                if let (Some(connection), Some(feed)) = (&mut calls.connection, feed) {
+                    let waits_bytes = connection.core.waiting_bytes() + connection.pending_bytes();
+                    let has_room = waits_bytes <= waits_bytes_max;
+                    let send =
+                        |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
+                    feed.handle_unit(unit, has_video, send);
+                }
+            }
+            Way::Serve { players, .. } => {
+                for player in players.iter_mut().flatten() {
+                    let Player { connection, feed } = player;
+                    let waits_bytes = connection.core.waiting_bytes() + connection.pending_bytes();
+                    let has_room = waits_bytes <= waits_bytes_max;
+                    let send =
+                        |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
+                    feed.handle_unit(unit, has_video, send);
+                }
+            }
+        }
+    }
+
+    fn feeds(&self) -> impl Iterator<Item = &Feed> {
+        let (one, many) = match &self.way {
+            Way::Call { feed, .. } => (feed.as_deref(), &[][..]),
+            Way::Serve { players, .. } => (None, &players[..]),
+        };
+        one.into_iter().chain(many.iter().flatten().map(|player| &player.feed))
+    }
+
+    fn tell_uncarried(&mut self) {
+        while let Some(what) = self.bridge.poll_uncarried() {
+            self.events.tell(proto::Event::NotCarried(what), &self.counters);
+        }
+        let (one, many) = match &mut self.way {
+            Way::Call { feed, .. } => (feed.as_deref_mut(), &mut [][..]),
+            Way::Serve { players, .. } => (None, &mut players[..]),
+        };
+        for feed in one.into_iter().chain(many.iter_mut().flatten().map(|player| &mut player.feed)) {
+            while let Some(what) = feed.poll_uncarried() {
+                self.events.tell(proto::Event::NotCarried(what), &self.counters);
+            }
+        }
+    }
+
+    fn count(&mut self, now: Time) {
+        std::mem::take(&mut self.tally).count(&self.counters, now);
+        let mut fed = self.fed;
+        self.feeds().for_each(|feed| add(&mut fed, feed.stats()));
+        let (bridge, demux) = (self.bridge.stats(), self.bridge.demux_counts());
+        self.counters.core.set(&Stats {
+            malformed: bridge.malformed + demux.bad_header,
+            lost: demux.damaged,
+            overflow: fed.overflow + fed.before_key,
+            not_connected: self.unsent,
+            peers: Some(self.feeds().count() as u32),
+            ..Stats::default()
+        });
+        if self.details_due <= now {
+            self.details_due = now + DETAILS_APART;
+            let bridged = [
+                ("unitsSent", fed.sent as f64),
+                ("unitsOverflow", fed.overflow as f64),
+                ("unitsBeforeKeyFrame", fed.before_key as f64),
+                ("unitsNotCarried", fed.uncarried as f64),
+                ("clockJumps", bridge.jumps as f64),
+            ];
+            let seat = match &self.way {
+                Way::Serve { seat, .. } => seat.details(),
+                Way::Call { .. } => self.ends.tls.details().collect(),
+            };
+            let details: Vec<Detail> = bridged.into_iter().chain(self.ends.details()).chain(seat).collect();
+            self.counters.details.set(&details);
+        }
+    }
+}
+
+impl Driven for Output {
+    fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()> {
+        self.first = first;
+        if let Way::Serve { seat, .. } = &self.way {
+            seat.attach(cx.remote(first));
+        }
+        self.run(cx);
+        Ok(())
+    }
+
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, _sink: &mut dyn FnMut(Packet)) {
+        if matches!(self.way, Way::Call { .. }) {
+            self.run(cx);
+        } else {
+            let at = socket.0.saturating_sub(key_of(self.first, 0).0);
+            if usize::from(at) < PLAYERS_MAX {
+                self.run_player(cx, usize::from(at));
+            }
+            self.count(cx.now);
+        }
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, _sink: &mut dyn FnMut(Packet)) {
+        self.run(cx);
+    }
+
+    fn send_from(&mut self, cx: &mut Context<'_>, publisher: &Publisher, cursor: &mut LocalCursor) {
+        let now = cx.now;
+        self.waits_bytes_max = if cursor.goes_on_at_key_frames() { FRESH_BYTES_MAX } else { usize::MAX };
+        let is_served = self.feeds().next().is_some();
+        while let Some(packet) = publisher.read(cursor) {
+            let limiter = self.admission.limiter.as_ref();
+            if limiter.is_some_and(|limiter| limiter.check(now, packet.len()) != Verdict::Pass) {
+                self.counters.over_limit.add(1);
+                continue;
+            }
+            self.bridge.handle_packet(now, &packet);
+            if is_served {
+                self.tally.add(&packet);
+            } else {
+                self.unsent += 1;
+            }
+            while let Some(unit) = self.bridge.poll_unit() {
+                self.pass(&unit);
+            }
+        }
+        self.counters.count_missed(cursor);
+        match &mut self.way {
+            Way::Call { calls, .. } => calls.connection.iter_mut().for_each(|connection| connection.flush(now)),
+            Way::Serve { players, .. } => {
+                players.iter_mut().flatten().for_each(|player| player.connection.flush(now));
+            }
+        }
+        self.tell_uncarried();
+        self.count(now);
+    }
+
+    fn rest(&mut self, _cx: &mut Context<'_>) {}
+
+    fn collect(&mut self, _cx: &mut Context<'_>, _sink: &mut dyn FnMut(Packet)) {}
+
+    fn listen(&mut self, _cx: &mut Context<'_>) {}
+
+    fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, _sink: &mut dyn FnMut(Packet)) {
+        // Whoever brings something may have counted.
+        self.details_due = cx.now;
+        match done.result.downcast::<Visitor>() {
+            Ok(visitor) => self.welcome(cx, *visitor),
+            Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {
+                (Ok(away), _) => {
+                    let why = PeerEnd { reason: away.reason, refusal: None };
+                    self.events.tell(proto::Event::PeerRefused { peer: away.peer, why }, &self.counters);
+                }
+                (Err(other), Way::Call { calls, .. }) => {
+                    if let Ok(answer) = other.downcast::<Answer>() {
+                        calls.looked_up(cx.now, *answer);
+                    }
+                }
+                (Err(_), Way::Serve { .. }) => {}
+            },
+        }
+        self.run(cx);
+    }
+
+    fn tune(&mut self, _cx: &mut Context<'_>, _tuning: &Tuning, _sink: &mut dyn FnMut(Packet)) {}
+
+    fn close(&mut self, cx: &mut Context<'_>) {
+        self.bridge.finish();
+        while let Some(unit) = self.bridge.poll_unit() {
+            self.pass(&unit);
+        }
+        match &mut self.way {
+            Way::Call { calls, .. } => calls.connection.iter_mut().for_each(|peer| say_goodbye(peer, cx.now)),
+            Way::Serve { players, .. } => {
+                players.iter_mut().flatten().for_each(|player| say_goodbye(&mut player.connection, cx.now));
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let peers = match &self.way {
+            Way::Call { calls, .. } => calls.poll_timeout(),
+            Way::Serve { players, .. } => {
+                players.iter().flatten().filter_map(|player| player.connection.poll_timeout()).min()
+            }
+        };
+        [peers, self.leaving.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Slow peers are left behind one by one.
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
+    fn poll_event(&mut self) -> Option<DriverEvent> {
+        self.events.poll()
+    }
+
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn adopt(&mut self, counters: Arc<Counters>) {
+        self.counters = counters;
+    }
+
+    fn buffers(&self) -> Option<(Granted, Granted)> {
+        None
+    }
+}
+
+const fn key_of(first: SocketKey, at: usize) -> SocketKey {
+    SocketKey(first.0 + OWN_SOCKETS + at as u16)
+}
+
+const fn add(sum: &mut FeedStats, stats: FeedStats) {
+    sum.sent += stats.sent;
+    sum.before_key += stats.before_key;
+    sum.overflow += stats.overflow;
+    sum.uncarried += stats.uncarried;
+}
+
+/// What may wait for a slow peer where key frames are gone on with. Judgement: a second and a half at 6 Mb/s, and more than
+/// a key frame of most streams.
+const FRESH_BYTES_MAX: usize = 1 << 20;
+/// Players that one output serves: as many as it has numbers for.
+const PLAYERS_MAX: usize = (SOCKETS_MAX - OWN_SOCKETS) as usize;

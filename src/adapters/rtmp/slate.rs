@@ -1,0 +1,62 @@
+//! A picture in place of a publisher who is gone: the built-in one, through the same multiplexer, so that whoever listens
+//! goes on with the same stream.
+
+use std::time::Duration;
+
+use crate::adapters::clock;
+use crate::bus::Pool;
+use crate::proto::bridge::{Feed, FromTs, Takes, ToTs};
+use crate::proto::mpegts::{TestPicture, picture};
+use crate::proto::rtmp::Capabilities;
+use crate::proto::{Core, Surroundings};
+use crate::units::{Bitrate, Time};
+
+/// Publishes a picture without sound until somebody comes, or for a while.
+#[derive(Debug)]
+pub(super) struct Slate {
+    signal: TestPicture,
+    from_ts: FromTs,
+    feed: Feed,
+    until: Time,
+}
+
+impl Slate {
+    /// From now on, for `grace`.
+    pub(super) fn new(now: Time, grace: Duration, pool: &Pool) -> Option<Self> {
+        let config = picture::Config::new(Bitrate::from_bps(RATE_BPS)).ok()?;
+        let surroundings = Surroundings { pool: pool.clone(), seed: 0, unix_ns_at_zero: clock::unix_ns_at_zero() };
+        Some(Self {
+            signal: TestPicture::new(config, &surroundings),
+            from_ts: FromTs::new(),
+            feed: Feed::new(Takes::new(&Capabilities::default()), std::iter::empty()),
+            until: now + grace,
+        })
+    }
+
+    /// Whether the time is over in which somebody may come back.
+    pub(super) fn is_over(&self, now: Time) -> bool {
+        now >= self.until
+    }
+
+    /// What is due goes to `bridge`.
+    pub(super) fn handle_timeout(&mut self, now: Time, bridge: &mut ToTs) {
+        let Self { signal, from_ts, feed, .. } = self;
+        signal.handle_timeout(now);
+        while let Some(packet) = signal.poll_packet() {
+            from_ts.handle_packet(now, &packet);
+            while let Some(unit) = from_ts.poll_unit() {
+                feed.handle_unit(&unit, true, |message| {
+                    bridge.handle_message(now, message);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        Some(self.signal.poll_timeout().map_or(self.until, |due| due.min(self.until)))
+    }
+}
+
+/// Of the signal with its null packets, which do not leave: the picture has half of it.
+const RATE_BPS: u64 = 2_000_000;

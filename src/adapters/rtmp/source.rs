@@ -1,0 +1,385 @@
+//! A source of one RTMP stream: of a publisher who calls us, or from a server that we call.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::door::{Seat, SentAway, Visitor};
+use super::lookup::Answer;
+use super::slate::Slate;
+use super::{Absent, BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
+use crate::adapters::background::Remote;
+use crate::adapters::counters::Counters;
+use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
+use crate::adapters::socket::Granted;
+use crate::adapters::stream_driver::Connection;
+use crate::adapters::worker::{Context, SocketKey};
+use crate::bus::{LocalCursor, Packet, Pool, Publisher};
+use crate::path::limit::Verdict;
+use crate::proto::bridge::ToTs;
+use crate::proto::mpegts::mux;
+use crate::proto::rtmp::{Client, ClientMessage, End, Message, Refusal, Server, ServerMessage};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats, StreamCore, Tuning};
+use crate::units::Time;
+
+/// Takes in one stream, one sender at a time. Between two of them nothing comes out.
+#[derive(Debug)]
+pub(super) struct Source {
+    way: Way,
+    intake: Intake,
+    first: SocketKey,
+    events: Events,
+    ends: Ends,
+    leaving: Leaving,
+    details_due: Time,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+enum Way {
+    Listen {
+        seat: Seat,
+        takeover: bool,
+        absent: Absent,
+        publisher: Option<Box<Connection<Server>>>,
+        slate: Option<Box<Slate>>,
+    },
+    Call(Box<Calls>),
+}
+
+/// What becomes of media.
+#[derive(Debug)]
+struct Intake {
+    bridge: ToTs,
+    admission: Admission,
+    messages: u64,
+    tally: Tally,
+    over_limit: u64,
+    /// What the sender said last.
+    end: Option<End>,
+    /// A server that we called agrees.
+    is_ready: bool,
+}
+
+impl Source {
+    /// Waits for publishers at `seat`.
+    pub(super) fn listening(seat: Seat, (takeover, absent): (bool, Absent), pool: &Pool, admission: Admission) -> Self {
+        Self::new(Way::Listen { seat, takeover, absent, publisher: None, slate: None }, pool, admission)
+    }
+
+    /// Plays from a server.
+    pub(super) fn pulling(calls: Calls, pool: &Pool, admission: Admission) -> Self {
+        Self::new(Way::Call(Box::new(calls)), pool, admission)
+    }
+
+    fn new(way: Way, pool: &Pool, admission: Admission) -> Self {
+        let bridge = ToTs::new(mux::Config::default(), pool.clone());
+        let intake = Intake {
+            bridge: bridge.unwrap_or_else(|error| unreachable!("the default is one: {error}")),
+            admission,
+            messages: 0,
+            tally: Tally::default(),
+            over_limit: 0,
+            end: None,
+            is_ready: false,
+        };
+        Self {
+            way,
+            intake,
+            first: SocketKey(0),
+            events: Events::default(),
+            ends: Ends::default(),
+            leaving: Leaving::default(),
+            details_due: Time::ZERO,
+            counters: Arc::default(),
+        }
+    }
+
+    /// Reads, writes, and does what is due.
+    fn run(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        let now = cx.now;
+        self.leaving.handle_timeout(now);
+        self.intake.bridge.handle_timeout(now);
+        self.intake.drain(now, sink);
+        match self.way {
+            Way::Listen { .. } => self.run_publisher(cx, sink),
+            Way::Call(_) => self.run_server(cx, sink),
+        }
+        self.intake.drain(now, sink);
+        while let Some(what) = self.intake.bridge.poll_uncarried() {
+            self.events.tell(proto::Event::NotCarried(what), &self.counters);
+        }
+        self.count(now);
+    }
+
+    fn run_publisher(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        let Self { way: Way::Listen { publisher, slate, absent, .. }, intake, .. } = self else { return };
+        let Some(connection) = publisher else {
+            if let Some(shown) = slate {
+                shown.handle_timeout(cx.now, &mut intake.bridge);
+                if shown.is_over(cx.now) {
+                    *slate = None;
+                    intake.bridge.end();
+                }
+            }
+            return;
+        };
+        let has_more = connection.turn(cx.now, cx.pool, |_, said| match said {
+            ServerMessage::Media(message) => intake.handle(cx.now, &message, sink),
+            ServerMessage::Ended(end) => intake.end = Some(end),
+            ServerMessage::Publish(_) | ServerMessage::Play(_) => {}
+        });
+        if has_more {
+            cx.call_again(self.first);
+        }
+        if intake.end.is_some() || connection.is_done(cx.now) {
+            let (peer, broken) = (connection.peer(), connection.broken());
+            if let Some(connection) = publisher.take() {
+                self.leaving.add(*connection, cx.now);
+            }
+            let why = self.ends.count(intake.end.take().as_ref(), broken);
+            intake.bridge.end();
+            if let Absent::Slate { grace } = *absent {
+                intake.bridge.begin();
+                *slate = Slate::new(cx.now, grace, cx.pool).map(Box::new);
+            }
+            self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
+        }
+    }
+
+    fn run_server(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        let Self { way: Way::Call(calls), intake, .. } = self else { return };
+        let peer = calls.address;
+        if let Some(broken) = calls.call(cx, self.first) {
+            let why = self.ends.count(None, Some(broken));
+            self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
+        }
+        let Some(connection) = &mut calls.connection else { return };
+        let (was_ready, mut moved) = (intake.is_ready, None);
+        let has_more = connection.turn(cx.now, cx.pool, |_: &mut Client, said| match said {
+            ClientMessage::Ready => {
+                intake.is_ready = true;
+                intake.bridge.begin();
+            }
+            ClientMessage::Media(message) => intake.handle(cx.now, &message, sink),
+            ClientMessage::Ended(end) => intake.end = Some(end),
+            ClientMessage::Reconnect { tc_url } => moved = Some(tc_url),
+        });
+        if has_more {
+            cx.call_again(self.first);
+        }
+        if intake.is_ready && !was_ready {
+            calls.succeeded();
+            self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
+        }
+        if let Some(tc_url) = moved
+            && calls.follow(tc_url.as_deref())
+        {
+            intake.end.get_or_insert(End::Closed);
+            calls.connection.iter_mut().for_each(|connection| connection.core.handle_close(cx.now));
+        }
+        let Some(connection) = &mut calls.connection else { return };
+        if intake.end.is_some() || connection.is_done(cx.now) {
+            connection.flush(cx.now);
+            let why = self.ends.count(intake.end.take().as_ref(), connection.broken());
+            intake.bridge.end();
+            calls.connection = None;
+            calls.wait(cx.now);
+            let event = match std::mem::take(&mut intake.is_ready) {
+                true => proto::Event::PeerLost { peer, why },
+                false => proto::Event::PeerRefused { peer, why },
+            };
+            self.events.tell(event, &self.counters);
+        }
+    }
+
+    /// Lets a publisher in, or sends him away.
+    fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
+        let Way::Listen { takeover, publisher, slate, .. } = &mut self.way else { return };
+        let connection = &mut visitor.connection;
+        let peer = connection.peer();
+        let refusal = if !self.intake.admission.allow.allows(peer.ip()) {
+            self.counters.not_allowed.add(1);
+            Some((Refusal::Denied, "its address is not allowed"))
+        } else if publisher.is_some() && !*takeover {
+            Some((Refusal::InUse, "another publisher is there"))
+        } else if cx.register(connection.stream(), self.first, BOTH).is_err() {
+            Some((Refusal::InUse, "the system has no room for another connection"))
+        } else {
+            None
+        };
+        if let Some((refusal, reason)) = refusal {
+            self.ends.refused += 1;
+            connection.core.refuse(refusal);
+            self.leaving.add(visitor.connection, cx.now);
+            let why = PeerEnd { reason, refusal: None };
+            self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
+            return;
+        }
+        if let Some(old) = publisher.take() {
+            self.ends.taken_over += 1;
+            let why = PeerEnd { reason: "another publisher took over", refusal: None };
+            self.events.tell(proto::Event::PeerLost { peer: old.peer(), why }, &self.counters);
+            self.leaving.add(*old, cx.now);
+        }
+        connection.core.accept();
+        *slate = None;
+        *publisher = Some(Box::new(visitor.connection));
+        self.intake.bridge.begin();
+        self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
+    }
+
+    fn is_connected(&self) -> bool {
+        match &self.way {
+            Way::Listen { publisher, .. } => publisher.is_some(),
+            Way::Call(_) => self.intake.is_ready,
+        }
+    }
+
+    fn count(&mut self, now: Time) {
+        let (bridge, mux) = (self.intake.bridge.stats(), self.intake.bridge.mux_stats());
+        std::mem::take(&mut self.intake.tally).count(&self.counters, now);
+        self.counters.over_limit.add(std::mem::take(&mut self.intake.over_limit));
+        self.counters.core.set(&Stats {
+            received: self.intake.messages,
+            malformed: bridge.malformed + bridge.bad_headers + mux.malformed,
+            unexpected: bridge.headerless,
+            late: mux.late,
+            overflow: mux.overflow + mux.too_long,
+            no_buffer: mux.no_buffer,
+            peers: Some(u32::from(self.is_connected())),
+            ..Stats::default()
+        });
+        if self.details_due <= now {
+            self.details_due = now + DETAILS_APART;
+            let bridged = [
+                ("unitsCarried", bridge.units as f64),
+                ("unitsUndecodable", mux.undecodable as f64),
+                ("clockJumps", mux.rebased as f64),
+                ("timesMended", mux.mended as f64),
+            ];
+            let seat = match &self.way {
+                Way::Listen { seat, .. } => seat.details(),
+                Way::Call(_) => self.ends.tls.details().collect(),
+            };
+            let details: Vec<Detail> = bridged.into_iter().chain(self.ends.details()).chain(seat).collect();
+            self.counters.details.set(&details);
+        }
+    }
+}
+
+impl Intake {
+    fn handle(&mut self, now: Time, message: &Message, sink: &mut dyn FnMut(Packet)) {
+        self.messages += 1;
+        self.bridge.handle_message(now, message);
+        self.drain(now, sink);
+    }
+
+    fn drain(&mut self, now: Time, sink: &mut dyn FnMut(Packet)) {
+        while let Some(packet) = self.bridge.poll_packet() {
+            let limiter = self.admission.limiter.as_ref();
+            if limiter.is_some_and(|limiter| limiter.check(now, packet.len()) != Verdict::Pass) {
+                self.over_limit += 1;
+                continue;
+            }
+            self.tally.add(&packet);
+            sink(packet);
+        }
+    }
+}
+
+impl Driven for Source {
+    fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()> {
+        self.first = first;
+        self.count(cx.now);
+        if let Way::Listen { seat, .. } = &self.way {
+            let remote: Remote = cx.remote(first);
+            seat.attach(remote);
+        }
+        Ok(())
+    }
+
+    fn handle_ready(&mut self, cx: &mut Context<'_>, _socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
+        self.run(cx, sink);
+    }
+
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        self.run(cx, sink);
+    }
+
+    fn send_from(&mut self, _cx: &mut Context<'_>, _publisher: &Publisher, _cursor: &mut LocalCursor) {}
+
+    /// Bytes gather in the socket by themselves; readiness that is told meanwhile is used.
+    fn rest(&mut self, _cx: &mut Context<'_>) {}
+
+    fn collect(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        self.run(cx, sink);
+    }
+
+    fn listen(&mut self, _cx: &mut Context<'_>) {}
+
+    fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet)) {
+        // Whoever brings something may have counted.
+        self.details_due = cx.now;
+        match done.result.downcast::<Visitor>() {
+            Ok(visitor) => self.welcome(cx, *visitor),
+            Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {
+                (Ok(away), _) => {
+                    let why = PeerEnd { reason: away.reason, refusal: None };
+                    self.events.tell(proto::Event::PeerRefused { peer: away.peer, why }, &self.counters);
+                }
+                (Err(other), Way::Call(calls)) => {
+                    if let Ok(answer) = other.downcast::<Answer>() {
+                        calls.looked_up(cx.now, *answer);
+                    }
+                }
+                (Err(_), Way::Listen { .. }) => {}
+            },
+        }
+        self.run(cx, sink);
+    }
+
+    fn tune(&mut self, _cx: &mut Context<'_>, _tuning: &Tuning, _sink: &mut dyn FnMut(Packet)) {}
+
+    fn close(&mut self, cx: &mut Context<'_>) {
+        match &mut self.way {
+            Way::Listen { publisher, .. } => publisher.iter_mut().for_each(|peer| say_goodbye(peer, cx.now)),
+            Way::Call(calls) => calls.connection.iter_mut().for_each(|peer| say_goodbye(peer, cx.now)),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let peer = match &self.way {
+            Way::Listen { publisher, slate, .. } => {
+                let peer = publisher.as_ref().and_then(|peer| peer.poll_timeout());
+                peer.or_else(|| slate.as_ref().and_then(|slate| slate.poll_timeout()))
+            }
+            Way::Call(calls) => calls.poll_timeout(),
+        };
+        [peer, self.intake.bridge.poll_timeout(), self.leaving.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
+    fn poll_event(&mut self) -> Option<DriverEvent> {
+        self.events.poll()
+    }
+
+    fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn adopt(&mut self, counters: Arc<Counters>) {
+        self.counters = counters;
+    }
+
+    fn buffers(&self) -> Option<(Granted, Granted)> {
+        None
+    }
+}

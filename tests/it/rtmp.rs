@@ -1,0 +1,393 @@
+//! RTMP in and out: our own ends against each other, then with real encoders, servers and players.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anabranch::adapters::{AcceptHook, Arrival, clock};
+use anabranch::engine::{EngineConfig, EventKind};
+use anabranch::proto::mpegts::analysis::{Analyser, Indicator};
+
+use crate::peers::{Peer, installed};
+use crate::support::{Rig, Sink, V4, flow, free_port, let_pass, wait_for, wait_until};
+
+/// A port that no TCP listener has, either.
+pub(crate) fn port() -> u16 {
+    wait_for("a free port", || Some(free_port()).filter(|port| TcpListener::bind((V4, *port)).is_ok()))
+}
+
+pub(crate) fn is_connected(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::PeerConnected { .. })
+}
+
+pub(crate) fn is_refused(kind: &EventKind, reason: &str) -> bool {
+    matches!(kind, EventKind::ConnectionError { why, .. } if why.reason.contains(reason))
+}
+
+/// How many pictures ffmpeg decodes of what came, and what it says about them.
+pub(crate) fn decoded(sink: &Sink, directory: &Path) -> (usize, String) {
+    let path = directory.join("came.ts");
+    fs::write(&path, sink.kept().concat()).unwrap();
+    let ffmpeg = |arguments: &[&str]| Command::new("ffmpeg").arg("-i").arg(&path).args(arguments).output().unwrap();
+    let frames = ffmpeg(&["-v", "error", "-map", "0:v", "-f", "framemd5", "-"]);
+    let count = String::from_utf8(frames.stdout).unwrap().lines().filter(|line| !line.starts_with('#')).count();
+    let said = ffmpeg(&["-v", "warning", "-f", "null", "-"]);
+    (count, String::from_utf8_lossy(&said.stderr).into_owned())
+}
+
+/// No packet of it is missing, and clock and tables are there.
+pub(crate) fn assert_clean(sink: &Sink) {
+    let mut analyser = Analyser::new(clock::now());
+    for (n, datagram) in (0_u64..).zip(sink.kept()) {
+        analyser.handle_packet(clock::now() + Duration::from_micros(n), &datagram, None);
+    }
+    let snapshot = analyser.snapshot();
+    for indicator in [Indicator::ContinuityCountError, Indicator::SyncByteError, Indicator::CrcError] {
+        assert_eq!(snapshot.indicator(indicator).errors, 0, "{indicator:?}");
+    }
+    assert_eq!(snapshot.programs.len(), 1);
+}
+
+#[test]
+fn pushed_and_taken_in_it_is_a_clean_stream_and_what_is_left_out_is_named() {
+    let (rig, sink, port) = (Rig::new(), Sink::keeping(V4), port());
+    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://127.0.0.1:{port}/live/cam1")]));
+    rig.wait_event("in", "the publisher", is_connected);
+    rig.wait_event("out", "the server", is_connected);
+    // RTMP has no form for MPEG audio of layer II here.
+    rig.wait_event("out", "what is not carried", |kind| matches!(kind, EventKind::NotCarried { .. }));
+    sink.wait(200);
+    assert_clean(&sink);
+    let source = rig.source("in", "s1");
+    let figure = |name: &str| source.details.iter().find(|detail| detail.0 == name).map(|detail| detail.1);
+    assert!(figure("unitsCarried").is_some_and(|units| units > 0.0), "{source:?}");
+    rig.stop("out");
+    rig.wait_event("in", "the end", |kind| matches!(kind, EventKind::PeerDisconnected { .. }));
+}
+
+#[test]
+fn served_and_pulled_it_is_a_clean_stream() {
+    let (rig, sink, port) = (Rig::new(), Sink::keeping(V4), port());
+    // Who calls before there is anybody tries again.
+    rig.apply("in", flow([format!("rtmp://127.0.0.1:{port}/live/cam1")], [sink.url()]));
+    rig.wait_event("in", "nobody there", |kind| is_refused(kind, "nobody listens"));
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://@127.0.0.1:{port}/live/cam1")]));
+    rig.wait_event("out", "the player", is_connected);
+    sink.wait(200);
+    assert_clean(&sink);
+}
+
+#[test]
+fn flows_share_a_port_and_keys_keep_strangers_out() {
+    let (rig, first, second, port) = (Rig::new(), Sink::keeping(V4), Sink::keeping(V4), port());
+    let listen = |key: &str, query: &str| format!("rtmp://@127.0.0.1:{port}/live/{key}{query}");
+    rig.apply("one", flow([listen("one", "")], [first.url()]));
+    rig.apply("two", flow([listen("two", "?takeover=1")], [second.url()]));
+    assert!(rig.try_apply("three", flow([listen("one", "")], [first.url()])).is_err(), "the stream is taken");
+    let call = |key: &str| format!("rtmp://127.0.0.1:{port}/live/{key}");
+    rig.apply("a", flow(["test:picture?rate=2M".to_owned()], [call("one"), call("two")]));
+    first.wait(50);
+    second.wait(50);
+    // A wrong key, a second publisher, and one who takes over.
+    rig.apply("b", flow(["test:picture?rate=2M".to_owned()], [call("wrong"), call("one"), call("two")]));
+    rig.wait_event("one", "the wrong key", |kind| is_refused(kind, "key is wrong"));
+    rig.wait_event("one", "the second publisher", |kind| is_refused(kind, "another publisher"));
+    rig.wait_event(
+        "two",
+        "the takeover",
+        |kind| matches!(kind, EventKind::PeerDisconnected { why, .. } if why.reason.contains("took over")),
+    );
+    rig.wait_event("b", "the refusal", |kind| is_refused(kind, "not authorized"));
+    assert!(!rig.events("one").iter().any(|kind| matches!(kind, EventKind::PeerDisconnected { .. })));
+}
+
+#[test]
+fn a_publisher_that_comes_back_finds_its_outputs_and_goes_on_cleanly() {
+    let (rig, sink, port) = (Rig::new(), Sink::keeping(V4), port());
+    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
+    let publisher = || flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://127.0.0.1:{port}/live/cam1")]);
+    for _ in 0..2 {
+        let before = sink.count();
+        rig.apply("out", publisher());
+        sink.wait(before + 100);
+        rig.stop("out");
+    }
+    assert_clean(&sink);
+    assert_eq!(rig.events("in").iter().filter(|kind| is_connected(kind)).count(), 2);
+}
+
+#[test]
+fn while_a_publisher_is_gone_there_is_a_picture_in_the_same_stream_for_a_while() {
+    let (rig, sink, port) = (Rig::new(), Sink::keeping(V4), port());
+    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1?absent=slate&grace=3")], [sink.url()]));
+    let publish = || {
+        rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://127.0.0.1:{port}/live/cam1")]));
+    };
+    publish();
+    sink.wait(100);
+    rig.stop("out");
+    rig.wait_event("in", "the end", |kind| matches!(kind, EventKind::PeerDisconnected { .. }));
+    let at_end = sink.count();
+    sink.wait(at_end + 50);
+    assert!(sink.take_longest_pause() < Duration::from_secs(3), "the picture came late");
+    publish();
+    let came_back = || rig.events("in").iter().filter(|kind| is_connected(kind)).count() == 2;
+    wait_until("the publisher", came_back);
+    let back = sink.count();
+    sink.wait(back + 100);
+    rig.stop("out");
+    // Nobody comes: it ends.
+    wait_until("silence", || {
+        let before = sink.count();
+        let_pass(Duration::from_millis(500));
+        sink.count() == before
+    });
+    assert_clean(&sink);
+}
+
+#[test]
+fn a_backup_steps_in_for_a_publisher_and_goes_when_he_is_back() {
+    let (rig, sink, port) = (Rig::new(), Sink::keeping(V4), port());
+    let listen = |key: &str| format!("rtmp://@127.0.0.1:{port}/live/{key}");
+    let publish = |id: &str, key: &str| {
+        rig.apply(id, flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://127.0.0.1:{port}/live/{key}")]));
+    };
+    let mut config = flow([listen("main"), listen("backup")], [sink.url()]);
+    config.failover.health_timeout = Duration::from_millis(500);
+    config.failover.hold_off = Duration::from_secs(1);
+    rig.apply("in", config);
+    let wait_active = |name: &str| {
+        wait_until(name, || rig.snapshot("in").active_source.is_some_and(|active| active.as_str() == name));
+    };
+    publish("a", "main");
+    publish("b", "backup");
+    wait_active("s1");
+    rig.stop("a");
+    wait_active("s2");
+    let on_backup = sink.count();
+    sink.wait(on_backup + 50);
+    publish("a", "main");
+    wait_active("s1");
+}
+
+#[test]
+fn whoever_embeds_the_engine_is_asked_who_may_come() {
+    let hook = AcceptHook::new(|arrival: &Arrival| {
+        assert!(!arrival.publishes || arrival.key == "cam1");
+        if arrival.query == "slow" {
+            let_pass(Duration::from_millis(200));
+        }
+        arrival.query != "token=wrong"
+    });
+    let rig = Rig::with(&EngineConfig { workers: 1, accept: Some(hook), ..EngineConfig::default() });
+    let (sink, port) = (Sink::keeping(V4), port());
+    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
+    let call = |query: &str| format!("rtmp://127.0.0.1:{port}/live/cam1?{query}");
+    rig.apply("a", flow(["test:picture?rate=2M".to_owned()], [call("token=wrong")]));
+    rig.wait_event("in", "the refusal", |kind| is_refused(kind, "accept hook"));
+    rig.wait_event("a", "the refusal", |kind| is_refused(kind, "not authorized"));
+    rig.stop("a");
+    rig.apply("a", flow(["test:picture?rate=2M".to_owned()], [call("slow")]));
+    rig.wait_event("in", "the publisher", is_connected);
+    sink.wait(50);
+}
+
+#[test]
+fn a_server_with_a_name_is_found_whenever_it_comes() {
+    let (rig, sink, port) = (Rig::new(), Sink::keeping(V4), port());
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://localhost:{port}/live/cam1")]));
+    rig.wait_event("out", "nobody there", |kind| is_refused(kind, "nobody listens"));
+    // Wherever the name leads here.
+    rig.apply("in", flow([format!("rtmp://@[::]:{port}/live/cam1")], [sink.url()]));
+    rig.wait_event("out", "the server", is_connected);
+    sink.wait(50);
+}
+
+pub(crate) const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
+                       ultrafast -g 25 -bf 2 -pix_fmt yuv420p -c:a aac";
+
+#[test]
+fn ffmpeg_publishes_to_us() {
+    if !installed("ffmpeg") {
+        return;
+    }
+    let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
+    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
+    let arguments = format!("-v error -nostdin -re {PICTURE} -t 4 -f flv rtmp://127.0.0.1:{port}/live/cam1");
+    Peer::run("ffmpeg", &arguments, directory.path());
+    rig.wait_event("in", "the end", |kind| matches!(kind, EventKind::PeerDisconnected { .. }));
+    wait_until("all pictures", || decoded(&sink, directory.path()).0 == 100);
+    assert_clean(&sink);
+    assert_eq!(decoded(&sink, directory.path()).1, "");
+}
+
+#[test]
+fn gstreamer_publishes_to_us() {
+    if !installed("gst-launch-1.0") || !installed("ffmpeg") {
+        return;
+    }
+    let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
+    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
+    let make = format!("-v error -nostdin -y {PICTURE} -t 4 source.flv");
+    Peer::run("ffmpeg", &make, directory.path());
+    let arguments = format!(
+        "-q filesrc location=source.flv ! flvdemux name=d d.video ! queue ! h264parse ! flvmux name=m streamable=true \
+         ! rtmp2sink location=rtmp://127.0.0.1:{port}/live/cam1 d.audio ! queue ! aacparse ! m."
+    );
+    Peer::run("gst-launch-1.0", &arguments, directory.path());
+    rig.wait_event("in", "the end", |kind| matches!(kind, EventKind::PeerDisconnected { .. }));
+    wait_until("all pictures", || decoded(&sink, directory.path()).0 == 100);
+    assert_clean(&sink);
+}
+
+/// A newer ffmpeg than the system's, which knows enhanced RTMP: named by `ANABRANCH_NEW_FFMPEG`, or that of Python's package
+/// `imageio-ffmpeg`.
+fn new_ffmpeg() -> Option<String> {
+    let python = || {
+        let script = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())";
+        let output =
+            Command::new("python3").args(["-c", script]).output().ok().filter(|output| output.status.success());
+        Some(String::from_utf8(output?.stdout).unwrap().trim().to_owned())
+    };
+    let found = std::env::var("ANABRANCH_NEW_FFMPEG").ok().or_else(python);
+    if found.is_none() {
+        let is_required = std::env::var_os("ANABRANCH_REQUIRE_PEERS").is_some_and(|value| value == "1");
+        assert!(!is_required, "a newer ffmpeg is required");
+        crate::support::skipped("no newer ffmpeg: ANABRANCH_NEW_FFMPEG does not name one");
+    }
+    found
+}
+
+/// What a newer ffmpeg publishes with these arguments, once the publisher is gone.
+fn published_by(ffmpeg: &str, arguments: &str) -> (Rig, Sink) {
+    let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
+    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
+    let publish = format!("-v error -nostdin -re {arguments} -f flv rtmp://127.0.0.1:{port}/live/cam1");
+    let output = Command::new(ffmpeg).args(publish.split_whitespace()).current_dir(directory.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    rig.wait_event("in", "the end", |kind| matches!(kind, EventKind::PeerDisconnected { .. }));
+    (rig, sink)
+}
+
+/// Codecs of what came, as our analyser names them.
+fn codecs(sink: &Sink) -> Vec<Option<&'static str>> {
+    let mut analyser = Analyser::new(clock::now());
+    for (n, datagram) in (0_u64..).zip(sink.kept()) {
+        analyser.handle_packet(clock::now() + Duration::from_micros(n), &datagram, None);
+    }
+    let pmt = analyser.snapshot().programs[0].pmt.clone().unwrap();
+    pmt.streams.iter().map(|stream| stream.codec).collect()
+}
+
+#[test]
+fn a_newer_ffmpeg_publishes_h264_to_us() {
+    let Some(ffmpeg) = new_ffmpeg() else { return };
+    let (_rig, sink) = published_by(&ffmpeg, &format!("{PICTURE} -t 4"));
+    let directory = tempfile::tempdir().unwrap();
+    wait_until("all pictures", || decoded(&sink, directory.path()).0 == 100);
+    assert_clean(&sink);
+}
+
+#[test]
+fn hevc_in_enhanced_rtmp_is_taken_in() {
+    let Some(ffmpeg) = new_ffmpeg() else { return };
+    let (_rig, sink) = published_by(
+        &ffmpeg,
+        "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx265 -preset ultrafast -x265-params \
+         log-level=none:keyint=25 -pix_fmt yuv420p -c:a aac -t 4",
+    );
+    let directory = tempfile::tempdir().unwrap();
+    wait_until("all pictures", || decoded(&sink, directory.path()).0 == 100);
+    assert_eq!(decoded(&sink, directory.path()).1, "");
+    assert_eq!(codecs(&sink), [Some("hevc"), Some("aac")]);
+    assert_clean(&sink);
+}
+
+#[test]
+fn of_av1_and_opus_in_enhanced_rtmp_the_sound_is_carried_and_the_picture_named() {
+    let Some(ffmpeg) = new_ffmpeg() else { return };
+    let (rig, sink) = published_by(
+        &ffmpeg,
+        "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libsvtav1 -preset 12 -svtav1-params \
+         lookahead=0 -g 25 -pix_fmt yuv420p -c:a libopus -t 3",
+    );
+    let named =
+        |kind: &EventKind| matches!(kind, EventKind::NotCarried { what, .. } if what.to_string().contains("av01"));
+    rig.wait_event("in", "what is not carried", named);
+    assert_eq!(codecs(&sink), [Some("opus")]);
+    assert_clean(&sink);
+}
+
+#[test]
+fn several_tracks_of_sound_in_enhanced_rtmp_are_taken_in() {
+    let Some(ffmpeg) = new_ffmpeg() else { return };
+    let second = "-f lavfi -i sine=500:r=48000 -map 0:v -map 1:a -map 2:a -c:v libx264";
+    let (_rig, sink) = published_by(&ffmpeg, &format!("{} -t 3", PICTURE.replace("-c:v libx264", second)));
+    assert_eq!(codecs(&sink), [Some("h264"), Some("aac"), Some("aac")]);
+    assert_clean(&sink);
+}
+
+/// A file of FLV that grows, and the pictures in it.
+pub(crate) fn pictures(path: &Path) -> usize {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "quiet", "-i"]).arg(path).args(["-map", "0:v", "-f", "framemd5", "-"]);
+    let text = ffmpeg.output().unwrap().stdout;
+    String::from_utf8(text).unwrap().lines().filter(|line| !line.starts_with('#')).count()
+}
+
+#[test]
+fn rtmpdump_plays_from_us() {
+    if !installed("rtmpdump") || !installed("ffmpeg") {
+        return;
+    }
+    let (directory, rig, port) = (tempfile::tempdir().unwrap(), Rig::new(), port());
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://@127.0.0.1:{port}/live/cam1")]));
+    let arguments = format!("-q -v -r rtmp://127.0.0.1:{port}/live -y cam1 -o out.flv");
+    let _peer = Peer::start("rtmpdump", &arguments, directory.path());
+    wait_until("pictures", || pictures(&directory.path().join("out.flv")) >= 50);
+}
+
+#[test]
+fn we_push_to_ffmpeg() {
+    if !installed("ffmpeg") {
+        return;
+    }
+    let (directory, rig, port) = (tempfile::tempdir().unwrap(), Rig::new(), port());
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://127.0.0.1:{port}/live/cam1")]));
+    let arguments = format!("-v error -nostdin -y -listen 1 -i rtmp://127.0.0.1:{port}/live/cam1 -c copy out.flv");
+    let _peer = Peer::start("ffmpeg", &arguments, directory.path());
+    rig.wait_event("out", "the server", is_connected);
+    wait_until("pictures", || pictures(&directory.path().join("out.flv")) >= 50);
+}
+
+#[test]
+fn we_push_to_nginx_and_pull_from_it() {
+    let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+    if !installed("nginx") {
+        return;
+    }
+    if !Path::new(module).exists() {
+        crate::support::skipped("nginx's RTMP module is not installed");
+        return;
+    }
+    let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
+    let home = directory.path().display();
+    let config = format!(
+        "load_module {module}; daemon off; pid {home}/pid; error_log {home}/error.log; events {{}} \
+         rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}"
+    );
+    fs::write(directory.path().join("nginx.conf"), config).unwrap();
+    let _peer = Peer::start("nginx", &format!("-c {home}/nginx.conf -e {home}/error.log"), directory.path());
+    let url = format!("rtmp://127.0.0.1:{port}/live/cam1");
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [url.clone()]));
+    rig.wait_event("out", "nginx", is_connected);
+    rig.apply("in", flow([url], [sink.url()]));
+    sink.wait(200);
+    assert_clean(&sink);
+    // Nothing is lost while nothing happens.
+    let_pass(Duration::from_secs(1));
+    assert!(!rig.events("out").iter().any(|kind| matches!(kind, EventKind::PeerDisconnected { .. })));
+}
