@@ -380,7 +380,7 @@ impl Watch {
             content.video = if is_off { Some(Reason::Off) } else { sight.reason(now, &self.settings, self.every) };
             let is_unknown = content.video.is_none() && (content.black.is_none() || content.frozen.is_none());
             content.video = content.video.or_else(|| is_unknown.then_some(Reason::Listening));
-            content.sampled_every = (!is_off).then_some(self.every);
+            content.sampled_every = (!is_off).then(|| sight.sampled_every(self.every, self.is_stretched));
         } else if self.is_known() {
             content.video_present = Some(false);
         }
