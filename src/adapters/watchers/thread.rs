@@ -155,7 +155,7 @@ impl Watching<'_> {
         let Some(stream) = stream else { return };
         stream.is_news = true;
         stream.guarded(now, |stream| stream.watch.handle_outcome(now, outcome));
-        self.governor.ask(id.0, stream.watch.waiting_job(now));
+        stream.ask(now, id, &mut self.governor);
     }
 
     fn look(&mut self, now: Time) {
@@ -179,7 +179,7 @@ impl Watching<'_> {
                     (stream.sink)(now, event);
                 }
             });
-            self.governor.ask(id.0, stream.watch.waiting_job(now));
+            stream.ask(now, *id, &mut self.governor);
             stream.report(*id, now, self.shared);
         }
     }
@@ -210,7 +210,7 @@ impl Watching<'_> {
                 continue;
             };
             stream.kind = Some(kind);
-            if let Err(outcome) = submit(pool, id, job) {
+            if let Some(outcome) = submit(pool, id, job) {
                 stream.kind = None;
                 self.governor.handle_cost(now, id, kind, Duration::ZERO);
                 stream.watch.handle_outcome(now, outcome);
@@ -220,11 +220,6 @@ impl Watching<'_> {
 
     fn hand_out_proof(&mut self, now: Time) {
         let Some(pool) = &self.pool else { return };
-        for (id, stream) in &mut self.streams {
-            while !self.governor.ask_proof(id.0, stream.watch.waiting_proof()) {
-                stream.watch.refuse_proof();
-            }
-        }
         if !pool.has_room_for_proof() {
             return;
         }
@@ -236,7 +231,7 @@ impl Watching<'_> {
             return;
         };
         self.proving = Some((id, job.number));
-        if let Err(outcome) = submit(pool, id.0, job) {
+        if let Some(outcome) = submit(pool, id.0, job) {
             self.proving = None;
             self.governor.handle_proof_cost(now, Duration::ZERO);
             stream.watch.handle_outcome(now, outcome);
@@ -254,11 +249,11 @@ impl Watching<'_> {
     }
 }
 
-/// What there is instead of an outcome if nobody can do it.
-fn submit(pool: &Pool, stream: u64, job: Job) -> Result<(), Outcome> {
+/// Has a job done. What there is instead of an outcome if nobody can do it.
+fn submit(pool: &Pool, stream: u64, job: Job) -> Option<Outcome> {
     let number = job.number;
     let is_taken = pool.submit(stream, job);
-    if is_taken { Ok(()) } else { Err(Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO }) }
+    (!is_taken).then_some(Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO })
 }
 
 impl Stream {
@@ -284,6 +279,14 @@ impl Stream {
     fn every_max(&self) -> Duration {
         let Settings { thumbnail_every, content_quality } = *self.watch.settings();
         if content_quality || thumbnail_every.is_some() { CONTENT_EVERY } else { METADATA_EVERY }
+    }
+
+    /// Asks for computing time for what the watch has.
+    fn ask(&mut self, now: Time, id: WatchId, governor: &mut Governor) {
+        governor.ask(id.0, self.watch.waiting_job(now));
+        while !governor.ask_proof(id.0, self.watch.waiting_proof()) {
+            self.watch.refuse_proof();
+        }
     }
 
     /// Whatever a stream makes its watch do, others are watched on: one that fails begins anew after a while.
