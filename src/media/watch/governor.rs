@@ -184,10 +184,10 @@ impl Governor {
     }
 
     /// The stream has an edge to be proven, of so many pictures; `None` if it has none any more. False if that is more than
-    /// can ever be saved up: it will not be granted.
+    /// can be saved up, ever or in time: it will not be granted.
     pub fn ask_proof(&mut self, id: u64, pictures: Option<usize>) -> bool {
         let picture_ns = self.streams.get(&id).map_or(PICTURE_NS, |stream| stream.expected_ns(Kind::Picture));
-        self.proofs.ask(id, pictures, picture_ns)
+        self.proofs.ask(self.updated, id, pictures, picture_ns)
     }
 
     /// The stream that may have its edge proven now. There is one at a time, and none before what it will cost was saved
@@ -223,6 +223,8 @@ impl Governor {
             return;
         }
         self.next_plan = now + PLANNED_EVERY;
+        self.update(now);
+        self.proofs.close_second();
         self.overhead_ns.push(std::mem::take(&mut self.overhead_now_ns));
         for stream in self.streams.values_mut() {
             stream.sound_ns.push(std::mem::take(&mut stream.sound_now_ns));
