@@ -235,9 +235,8 @@ fn a_black_primary_is_told_and_left() {
     assert_eq!(metrics["active_source"], "s2");
     assert_eq!(metrics["switch_causes"][cause], 1, "{metrics}");
     let id = path.rsplit('/').next().unwrap();
-    let lines = [("s1", 1), ("s2", 0)].map(|(source, is_black)| {
-        format!("anabranch_video_black{{flow=\"{id}\",source=\"{source}\"}} {is_black}\n")
-    });
+    let lines = [("s1", 1), ("s2", 0)]
+        .map(|(source, is_black)| format!("anabranch_video_black{{flow=\"{id}\",source=\"{source}\"}} {is_black}\n"));
     // On a busy machine it may not be known for a moment.
     wait_until("what is seen of both", || {
         let text = server.get("/metrics").body;

@@ -199,8 +199,8 @@ impl Edges {
             }
             return;
         };
-        let turns = proof.edges.iter().filter(|found| found.0 == ends).map(|found| found.1);
-        if let Some(exact) = turns.into_iter().find(|at| *at <= edge.seen && *at > finished.last) {
+        let mut turns = proof.edges.iter().filter(|found| found.0 == ends).map(|found| found.1);
+        if let Some(exact) = turns.find(|at| *at <= edge.seen && *at > finished.last) {
             finished.set_end(exact);
         }
         out.ended(edge.defect, &finished);
@@ -286,8 +286,8 @@ impl Edges {
 /// The run began with the last beginning before the picture that was seen, if nothing ended since; or else with that very
 /// picture: that others are like it is told only by those after it.
 fn begin_of(edge: &Edge, proof: &ProofFindings, [begins, ends]: [Turn; 2]) -> Option<Ticks90k> {
-    let turns = proof.edges.iter().filter(|(turn, at)| *at <= edge.seen && (*turn == begins || *turn == ends));
-    match turns.last() {
+    let mut turns = proof.edges.iter().filter(|(turn, at)| *at <= edge.seen && (*turn == begins || *turn == ends));
+    match turns.next_back() {
         Some((turn, at)) if *turn == begins => Some(*at),
         _ if edge.defect == Defect::Frozen || proof.edges.is_empty() => Some(edge.seen),
         _ => None,
