@@ -210,6 +210,9 @@ impl Client {
                 };
                 if self.role == Role::Player && stream == message.stream {
                     self.link.stats.media += 1;
+                    if matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+                        self.link.expect_media();
+                    }
                     if message.kind == kind::DATA_AMF3 {
                         to_amf0(&mut message);
                     }
@@ -248,6 +251,7 @@ impl Client {
             _ if command.info(1, "level") == Some("error") => Err(refusal(command)),
             ("NetStream.Publish.Start" | "NetStream.Play.Start", State::Starting(stream)) => {
                 self.state = State::Active(stream);
+                self.link.expect_media();
                 Ok(Some(ClientMessage::Ready))
             }
             (
@@ -337,7 +341,7 @@ impl StreamCore for Client {
     fn poll_timeout(&self) -> Option<Time> {
         match (self.state, self.role) {
             (State::Over, _) => None,
-            (State::Active(_), Role::Player) => Some(self.link.heard + self.config.idle_timeout),
+            (State::Active(_), Role::Player) => Some(self.link.media_heard + self.config.idle_timeout),
             // A server that is pushed to may be silent; it shows by not reading that it is gone.
             (State::Active(_), Role::Publisher) => None,
             _ => Some(self.began + self.config.setup_timeout),

@@ -27,7 +27,9 @@ pub(super) struct Link {
     /// Why nothing that came since is looked at.
     broken: Option<Error>,
     /// When bytes last came.
-    pub(super) heard: Time,
+    heard: Time,
+    /// When audio or video last came, or became possible.
+    pub(super) media_heard: Time,
     pub(super) stats: Stats,
 }
 
@@ -84,6 +86,7 @@ impl Link {
             acknowledged: 0,
             broken: None,
             heard: now,
+            media_heard: now,
             stats: Stats::default(),
         };
         link.push_bytes(opening);
@@ -124,6 +127,11 @@ impl Link {
             }
         }
         Ok(None)
+    }
+
+    /// Audio or video came, or may come from now on. Other data and pings also come of an encoder that hangs.
+    pub(super) const fn expect_media(&mut self) {
+        self.media_heard = self.heard;
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -125,6 +125,7 @@ impl Server {
             return;
         };
         self.state = State::Active(role, stream);
+        self.link.expect_media();
         self.link.send_user_control(STREAM_BEGIN, &[stream]);
         if role == Role::Publisher {
             self.send_status(stream, "status", "NetStream.Publish.Start", "publishing");
@@ -185,6 +186,9 @@ impl Server {
             kind::AUDIO | kind::VIDEO | kind::DATA | kind::DATA_AMF3 => {
                 if self.state == State::Active(Role::Publisher, message.stream) {
                     self.link.stats.media += 1;
+                    if matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+                        self.link.expect_media();
+                    }
                     if message.kind == kind::DATA_AMF3 {
                         to_amf0(&mut message);
                     }
@@ -358,7 +362,7 @@ impl StreamCore for Server {
     fn poll_timeout(&self) -> Option<Time> {
         match self.state {
             State::Connecting | State::Connected => Some(self.began + self.config.setup_timeout),
-            State::Active(Role::Publisher, _) => Some(self.link.heard + self.config.idle_timeout),
+            State::Active(Role::Publisher, _) => Some(self.link.media_heard + self.config.idle_timeout),
             // The caller takes its time; players have nothing to say, and show by not reading that they are gone.
             State::Asking(..) | State::Active(Role::Player, _) | State::Over => None,
         }

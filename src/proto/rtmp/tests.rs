@@ -76,6 +76,29 @@ fn the_slow_and_the_silent_are_sent_away() {
 }
 
 #[test]
+fn who_sends_only_what_is_no_media_is_silent() {
+    for role in [Role::Publisher, Role::Player] {
+        let config = Config::default();
+        let mut pair = Pair::new(role, config);
+        pair.settle();
+        let until = pair.now + config.idle_timeout;
+        while pair.now < until {
+            pair.now += Duration::from_secs(1);
+            let data = Message { kind: kind::DATA, payload: vec![2, 0, 0].into(), ..Message::default() };
+            match role {
+                Role::Publisher => pair.client.send(&data).unwrap(),
+                Role::Player => pair.server.send(&data).unwrap(),
+            }
+            pair.settle();
+            pair.server.handle_timeout(pair.now);
+            pair.client.handle_timeout(pair.now);
+        }
+        pair.settle();
+        assert!(pair.ends.contains(&End::Silent), "{role:?} {:?}", pair.ends);
+    }
+}
+
+#[test]
 fn a_server_that_waits_for_a_verdict_listens_no_more() {
     let mut pair = Pair::new(Role::Publisher, Config::default());
     pair.settle();
