@@ -224,7 +224,8 @@ impl Multiplexer {
     }
 
     /// The clock goes on to `now`: what is due until then can be fetched. After a pause of more than [`LATE_MAX`]
-    /// without calls what was due in it is left out, and the next PCR says so; after [`Multiplexer::pause`] always.
+    /// without calls what was due in it is left out, and the next PCR says so. After [`Multiplexer::pause`]
+    /// it is left out always, and not said: the clock went on, and nobody shall take what is open for damaged.
     pub fn handle_timeout(&mut self, now: Time) {
         let now = now.max(self.now);
         let is_paused = mem::take(&mut self.is_paused);
@@ -236,10 +237,10 @@ impl Multiplexer {
                 let position = pace.position_at(Time::ZERO, Time::ZERO + clock.elapsed(now)).max(self.position);
                 self.stats.left_out += position - self.position;
                 self.position = position;
-                self.timetable.jump(pace.first_slot(position));
+                self.timetable.jump(pace.first_slot(position), !is_paused);
             }
             None if is_paused || now.since(self.called_at.unwrap_or(now)) > LATE_MAX => {
-                self.timetable.jump(clock.elapsed_27m(now));
+                self.timetable.jump(clock.elapsed_27m(now), !is_paused);
             }
             Some(_) | None => {}
         }
