@@ -29,6 +29,12 @@ pub(super) struct Connection<C> {
     begun: usize,
     /// The last read filled its buffer.
     is_busy: bool,
+    /// There was no buffer to read into: tried again then, as no readiness tells of one.
+    retry: Option<Time>,
+    /// How often that was so, and nobody asked yet.
+    no_buffer: u64,
+    /// The core took nothing at the end of the last turn. Readiness that was told meanwhile is used up.
+    is_held: bool,
     /// Since when the kernel takes nothing of what waits.
     stuck: Option<Time>,
     /// The core was found to be over.
@@ -47,6 +53,14 @@ pub(super) enum Broken {
     Insecure(Failure),
     /// The peer took nothing for too long.
     Stalled,
+}
+
+/// What a read brought.
+enum Came {
+    Bytes(Packet),
+    /// There is nothing now, or never will be.
+    Nothing,
+    NoBuffer,
 }
 
 impl Broken {
@@ -77,6 +91,9 @@ impl<C: StreamCore> Connection<C> {
             pending: VecDeque::new(),
             begun: 0,
             is_busy: false,
+            retry: None,
+            no_buffer: 0,
+            is_held: false,
             stuck: None,
             over: None,
             broken: None,
@@ -107,32 +124,60 @@ impl<C: StreamCore> Connection<C> {
         self.pending.iter().map(Piece::len).sum::<usize>() - self.begun
     }
 
-    /// Reads what there is, hands on what the peer said, and writes what waits. True if there is more to read, which is
-    /// left for others to have their turn first.
+    /// Reads what there is, hands on what the peer said, and writes what waits. True if there is more to read or to hand
+    /// on, which is left for others to have their turn first.
     pub(super) fn turn(&mut self, now: Time, pool: &Pool, mut each: impl FnMut(&mut C, C::Message)) -> bool {
-        let mut has_more = true;
+        (self.retry, self.is_held) = (None, false);
         self.stream.handle_timeout(now);
-        for _ in 0..READS_PER_TURN {
-            self.hear(&mut each);
-            if self.broken.is_some() || !self.core.is_taking() {
-                has_more = false;
-                break;
-            }
-            let Some(bytes) = self.read(now, pool) else {
-                has_more = false;
-                break;
-            };
-            self.core.handle_bytes(now, bytes);
-        }
+        let mut messages = MESSAGES_PER_TURN;
+        let mut has_more = self.take_in(now, pool, &mut messages, &mut each);
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now);
         }
-        self.hear(&mut each);
+        // The end is one message, and is not left for later.
+        has_more |= !self.hear(&mut messages.max(1), &mut each);
         self.flush(now);
         if self.core.is_over() {
             self.over.get_or_insert(now);
         }
         has_more
+    }
+
+    /// True if there may be more.
+    fn take_in(
+        &mut self,
+        now: Time,
+        pool: &Pool,
+        messages: &mut usize,
+        each: &mut impl FnMut(&mut C, C::Message),
+    ) -> bool {
+        for _ in 0..READS_PER_TURN {
+            if !self.hear(messages, each) {
+                return true;
+            }
+            if self.broken.is_some() {
+                return false;
+            }
+            self.is_held = !self.core.is_taking();
+            if self.is_held {
+                return false;
+            }
+            match self.read(now, pool) {
+                Came::Bytes(bytes) => self.core.handle_bytes(now, bytes),
+                Came::Nothing => return false,
+                Came::NoBuffer => {
+                    self.no_buffer += 1;
+                    self.retry = Some(now + RETRY_AFTER);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// How often bytes were left where they are, as there was no buffer, since the last call.
+    pub(super) const fn take_no_buffer(&mut self) -> u64 {
+        std::mem::replace(&mut self.no_buffer, 0)
     }
 
     /// Writes what waits.
@@ -184,34 +229,44 @@ impl<C: StreamCore> Connection<C> {
 
     /// When another turn is due, whatever the socket says.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
+        if self.broken.is_some() || (self.is_held && self.core.is_taking()) {
+            return Some(Time::ZERO);
+        }
         let stuck = self.stuck.map(|since| since + STALL_MAX);
         let over = self.over.map(|over| over + LINGER);
-        [self.core.poll_timeout(), self.stream.poll_timeout(), stuck, over].into_iter().flatten().min()
+        [self.core.poll_timeout(), self.stream.poll_timeout(), self.retry, stuck, over].into_iter().flatten().min()
     }
 
-    fn hear(&mut self, each: &mut impl FnMut(&mut C, C::Message)) {
-        while let Some(said) = self.core.poll_message() {
+    /// At most so many messages; false if there may be more.
+    fn hear(&mut self, messages: &mut usize, each: &mut impl FnMut(&mut C, C::Message)) -> bool {
+        while *messages > 0 {
+            let Some(said) = self.core.poll_message() else {
+                return !self.core.is_behind();
+            };
             each(&mut self.core, said);
+            *messages -= 1;
         }
+        false
     }
 
-    /// The next bytes; `None` if there are none now, or ever.
-    fn read(&mut self, now: Time, pool: &Pool) -> Option<Packet> {
+    fn read(&mut self, now: Time, pool: &Pool) -> Came {
         let size = if self.is_busy { Pool::LARGE } else { Pool::SMALL };
-        // Without a buffer the bytes stay where they are: TCP holds the peer back, and the next turn tries again.
-        let mut buffer = pool.take(size).or_else(|| pool.take(Pool::SMALL))?;
+        // Without a buffer the bytes stay where they are, and TCP holds the peer back.
+        let Some(mut buffer) = pool.take(size).or_else(|| pool.take(Pool::SMALL)) else {
+            return Came::NoBuffer;
+        };
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.broken = Some(Broken::Closed),
                 Ok(len) => {
                     self.is_busy = len == buffer.len();
-                    return Some(Packet::new(buffer, 0..len, Meta { arrival: now, ..Meta::default() }));
+                    return Came::Bytes(Packet::new(buffer, 0..len, Meta { arrival: now, ..Meta::default() }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
                 Err(error) => self.broken = Some(self.broken_by(&error)),
             }
-            return None;
+            return Came::Nothing;
         }
     }
 
@@ -242,5 +297,9 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(2);
 /// Pieces that go out with one call. Judgement: a key frame of 1 MB in chunks of 60 kB.
 const PENDING_MAX: usize = 32;
-/// Reads before others have their turn: of 64 KiB each where much comes.
-const READS_PER_TURN: usize = 16;
+/// Reads before others have their turn: of 64 KiB each where much comes. Judgement: a key frame of 2 Mbit.
+const READS_PER_TURN: usize = 4;
+/// Messages before others have their turn. Judgement: half of the packets that a turn of UDP brings, as messages are dearer.
+const MESSAGES_PER_TURN: usize = 256;
+/// Judgement: buffers come back as outputs send, every millisecond or so.
+const RETRY_AFTER: Duration = Duration::from_millis(1);

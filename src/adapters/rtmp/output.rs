@@ -250,6 +250,13 @@ impl Output {
 
     fn count(&mut self, now: Time) {
         std::mem::take(&mut self.tally).count(&self.counters, now);
+        let short = match &mut self.way {
+            Way::Call { calls, .. } => calls.connection.as_mut().map_or(0, Connection::take_no_buffer),
+            Way::Serve { players, .. } => {
+                players.iter_mut().flatten().map(|player| player.connection.take_no_buffer()).sum()
+            }
+        };
+        self.counters.no_buffer.add(short);
         let mut fed = self.fed;
         self.feeds().for_each(|feed| add(&mut fed, feed.stats()));
         let (bridge, demux) = (self.bridge.stats(), self.bridge.demux_counts());

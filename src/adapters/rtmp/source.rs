@@ -58,6 +58,8 @@ struct Intake {
     messages: u64,
     tally: Tally,
     over_limit: u64,
+    /// Of the multiplexer, as it was counted.
+    no_buffer: u64,
     /// When audio or video came last, or its sender.
     heard: Time,
     /// What the sender said last.
@@ -89,6 +91,7 @@ impl Source {
             messages: 0,
             tally: Tally::default(),
             over_limit: 0,
+            no_buffer: 0,
             heard: Time::ZERO,
             end: None,
             is_ready: false,
@@ -260,13 +263,19 @@ impl Source {
         let (bridge, mux) = (self.intake.bridge.stats(), self.intake.bridge.mux_stats());
         std::mem::take(&mut self.intake.tally).count(&self.counters, now);
         self.counters.over_limit.add(std::mem::take(&mut self.intake.over_limit));
+        // Not with those of the core: the flow gives buffers back when these grow.
+        let connection_short = match &mut self.way {
+            Way::Listen { publisher, .. } => publisher.as_mut().map_or(0, |peer| peer.take_no_buffer()),
+            Way::Call(calls) => calls.connection.as_mut().map_or(0, Connection::take_no_buffer),
+        };
+        let before = std::mem::replace(&mut self.intake.no_buffer, mux.no_buffer);
+        self.counters.no_buffer.add(connection_short + mux.no_buffer - before);
         self.counters.core.set(&Stats {
             received: self.intake.messages,
             malformed: bridge.malformed + bridge.bad_headers + mux.malformed,
             unexpected: bridge.headerless,
             late: mux.late,
             overflow: mux.overflow + mux.too_long,
-            no_buffer: mux.no_buffer,
             peers: Some(u32::from(self.is_connected())),
             ..Stats::default()
         });
@@ -301,7 +310,10 @@ impl Intake {
             self.heard = now;
         }
         self.bridge.handle_message(now, message);
-        self.drain(now, sink);
+        // Small sounds that come at once leave in common packets, at the end of the turn.
+        if self.bridge.waiting_bytes() >= DRAINED_BYTES {
+            self.drain(now, sink);
+        }
     }
 
     fn drain(&mut self, now: Time, sink: &mut dyn FnMut(Packet)) {
@@ -417,6 +429,9 @@ fn is_media(message: &Message) -> bool {
     matches!(message.kind, kind::AUDIO | kind::VIDEO)
 }
 
+/// What waits in the multiplexer before packets are made of it within a turn: several full ones, and fewer sounds than it
+/// has room for.
+const DRAINED_BYTES: usize = 8 << 10;
 /// A publisher who is there and brings nothing is as good as gone. Judgement: longer than the retransmissions of a lossy
 /// path, and soon enough for whoever watches.
 const STALLED_AFTER: Duration = Duration::from_millis(1_500);

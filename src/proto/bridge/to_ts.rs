@@ -179,6 +179,12 @@ impl ToTs {
         self.told.poll()
     }
 
+    /// Bytes of pictures and sounds that have not gone out.
+    #[must_use]
+    pub const fn waiting_bytes(&self) -> usize {
+        self.mux.waiting_bytes()
+    }
+
     /// Counters since the start.
     #[must_use]
     pub const fn stats(&self) -> ToTsStats {

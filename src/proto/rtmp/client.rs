@@ -331,11 +331,18 @@ impl StreamCore for Client {
             };
             match handled {
                 Ok(None) => {}
-                Ok(said) => return said,
+                Ok(said) => {
+                    self.link.told();
+                    return said;
+                }
                 Err(end) => self.finish(end),
             }
         }
         self.end.take().map(ClientMessage::Ended)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.state != State::Over && self.link.is_behind()
     }
 
     fn poll_timeout(&self) -> Option<Time> {

@@ -24,6 +24,9 @@ pub(super) struct Link {
     /// What the peer sends between two acknowledgements (RTMP 5.4.4); zero for none.
     window_bytes: u64,
     acknowledged: u64,
+    /// Messages that were looked at since the caller last got one, or was told to come again.
+    skipped: usize,
+    is_behind: bool,
     /// Why nothing that came since is looked at.
     broken: Option<Error>,
     /// When bytes last came.
@@ -84,6 +87,8 @@ impl Link {
             out_bytes_max,
             window_bytes: 0,
             acknowledged: 0,
+            skipped: 0,
+            is_behind: false,
             broken: None,
             heard: now,
             media_heard: now,
@@ -111,11 +116,18 @@ impl Link {
         if let Some(error) = self.broken {
             return Err(error);
         }
+        self.is_behind = false;
         // Whoever does not take answers is not listened to.
         while self.out_bytes <= self.out_bytes_max {
+            if self.skipped >= SKIPPED_MAX {
+                (self.skipped, self.is_behind) = (0, true);
+                return Ok(None);
+            }
+            self.skipped += 1;
             let polled = self.reader.poll();
             self.stats.aborted = self.reader.aborted();
             let Some(message) = polled? else {
+                self.skipped = 0;
                 return Ok(None);
             };
             match message.kind {
@@ -132,6 +144,16 @@ impl Link {
     /// Audio or video came, or may come from now on. Other data and pings also come of an encoder that hangs.
     pub(super) const fn expect_media(&mut self) {
         self.media_heard = self.heard;
+    }
+
+    /// As [`StreamCore::is_behind`](crate::proto::StreamCore::is_behind).
+    pub(super) const fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// The caller gets something.
+    pub(super) const fn told(&mut self) {
+        self.skipped = 0;
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -240,6 +262,10 @@ pub(super) const STREAM_END: u16 = 1;
 pub(super) const BUFFER_LENGTH: u16 = 3;
 const PING_REQUEST: u16 = 6;
 const PING_RESPONSE: u16 = 7;
+
+/// Messages that nobody gets to see, before others have their turn: pings, or none at all, in a byte or seven each.
+/// Judgement: far more than in a row from anybody honest.
+pub(super) const SKIPPED_MAX: usize = 256;
 
 /// What is asked to be acknowledged. Judgement: what Adobe's and most other servers say.
 pub(super) const WINDOW_BYTES: u32 = 2_500_000;
