@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::stream::Stream;
 use super::tls::Failure;
@@ -84,6 +85,12 @@ impl<C: StreamCore> Connection<C> {
     pub(super) fn new(core: C, mut stream: Stream, peer: SocketAddr) -> Self {
         // What goes out is written as a whole; waiting for more would only delay it.
         let _ = stream.tcp().set_nodelay(true);
+        // Best effort, as some systems have less of it: a peer whose power fails says nothing, and may have nothing to say.
+        let socket = SockRef::from(&*stream.tcp());
+        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBES_APART);
+        let _ = socket.set_tcp_keepalive(&probes);
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
         Self {
             core,
             stream,
@@ -293,6 +300,14 @@ impl<C: StreamCore> Connection<C> {
 
 /// How long a peer may take nothing of what waits for it. Judgement: as long as others' servers.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// A connection that nothing comes on is probed after that, and every so long until there is an answer. Judgement: encoders
+/// and servers fall silent for less.
+const PROBE_AFTER: Duration = Duration::from_secs(10);
+const PROBES_APART: Duration = Duration::from_secs(2);
+/// After that a connection is over whose bytes or probes nobody acknowledged (RFC 5482). Judgement: longer than a path takes
+/// to be found anew, and half of what a kernel's buffer holds at 1 Mb/s.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
 /// How long what is said last may take to leave. Judgement: a round trip and some retransmissions.
 const LINGER: Duration = Duration::from_secs(2);
 /// Pieces that go out with one call. Judgement: a key frame of 1 MB in chunks of 60 kB.
@@ -303,3 +318,149 @@ const READS_PER_TURN: usize = 4;
 const MESSAGES_PER_TURN: usize = 256;
 /// Judgement: buffers come back as outputs send, every millisecond or so.
 const RETRY_AFTER: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream as Peer};
+
+    use super::*;
+    use crate::bus::PoolLimits;
+    use crate::proto::Payload;
+
+    /// Each byte is a message; those that wait are looked at one by one.
+    #[derive(Default)]
+    struct Bytes {
+        waiting: VecDeque<Packet>,
+        at: usize,
+        out: VecDeque<Piece>,
+        refuses: bool,
+    }
+
+    impl StreamCore for Bytes {
+        type Message = u8;
+
+        fn handle_bytes(&mut self, _now: Time, bytes: Packet) {
+            self.waiting.push_back(bytes);
+        }
+
+        fn handle_timeout(&mut self, _now: Time) {}
+
+        fn handle_close(&mut self, _now: Time) {}
+
+        fn poll_transmit(&mut self) -> Option<Piece> {
+            self.out.pop_front()
+        }
+
+        fn poll_message(&mut self) -> Option<u8> {
+            let front = self.waiting.front()?;
+            let byte = front[self.at];
+            self.at += 1;
+            if self.at == front.len() {
+                self.waiting.pop_front();
+                self.at = 0;
+            }
+            Some(byte)
+        }
+
+        fn poll_timeout(&self) -> Option<Time> {
+            None
+        }
+
+        fn is_taking(&self) -> bool {
+            self.waiting.len() < 4 && !self.refuses
+        }
+
+        fn is_over(&self) -> bool {
+            false
+        }
+    }
+
+    fn connection() -> (Connection<Bytes>, Peer) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let (tcp, address) = listener.accept().unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        (Connection::new(Bytes::default(), Stream::plain(TcpStream::from_std(tcp)), address), peer)
+    }
+
+    /// Bytes on loopback are there when they were written.
+    fn pool(small_max: u32) -> Pool {
+        Pool::new(PoolLimits { small_max, large_max: 0 })
+    }
+
+    #[test]
+    fn a_turn_ends_after_so_many_messages_and_the_next_goes_on() {
+        let (mut connection, mut peer) = connection();
+        let sent: Vec<u8> = (0..2_000).map(|n| n as u8).collect();
+        peer.write_all(&sent).unwrap();
+        let (pool, mut came) = (pool(16), Vec::new());
+        let mut has_more = true;
+        while has_more || came.len() < sent.len() {
+            let before = came.len();
+            has_more = connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+            assert!(came.len() - before <= MESSAGES_PER_TURN + 1);
+        }
+        assert_eq!(came, sent);
+    }
+
+    #[test]
+    fn without_a_buffer_it_tries_again_by_itself_and_counts() {
+        let (mut connection, mut peer) = connection();
+        peer.write_all(&[7]).unwrap();
+        let pool = pool(1);
+        let taken: Vec<_> = std::iter::from_fn(|| pool.take(1)).collect();
+        let now = Time::from_ns(1_000);
+        let mut came = Vec::new();
+        // Nothing came as long as there was no room; readiness is told once.
+        assert!(!connection.turn(now, &pool, |_, said| came.push(said)));
+        let due = connection.poll_timeout().unwrap();
+        assert!(due > now && due <= now + Duration::from_millis(10));
+        assert_eq!((connection.take_no_buffer(), connection.take_no_buffer()), (1, 0));
+        drop(taken);
+        while came.is_empty() {
+            connection.turn(due, &pool, |_, said| came.push(said));
+        }
+        assert_eq!((came, connection.poll_timeout()), (vec![7], None));
+    }
+
+    #[test]
+    fn who_was_held_back_is_heard_as_soon_as_there_is_room() {
+        let (mut connection, mut peer) = connection();
+        connection.core.refuses = true;
+        peer.write_all(&[7]).unwrap();
+        let pool = pool(4);
+        assert!(!connection.turn(Time::ZERO, &pool, |_, _| {}));
+        assert_eq!(connection.poll_timeout(), None);
+        connection.core.refuses = false;
+        assert_eq!(connection.poll_timeout(), Some(Time::ZERO), "no readiness will tell");
+        let mut came = Vec::new();
+        while came.is_empty() {
+            connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+        }
+        assert_eq!(connection.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_connection_that_broke_while_writing_wants_its_owner() {
+        let (mut connection, peer) = connection();
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        while connection.broken().is_none() {
+            connection.core.out.push_back(Piece { payload: Payload::from(vec![0; 100]), ..Piece::default() });
+            connection.flush(Time::ZERO);
+        }
+        assert_eq!(connection.poll_timeout(), Some(Time::ZERO));
+    }
+
+    #[test]
+    fn a_peer_without_power_is_found_out_although_nothing_is_written() {
+        let (mut connection, _peer) = connection();
+        let socket = SockRef::from(&*connection.stream());
+        assert!(socket.keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        }
+    }
+}

@@ -121,7 +121,7 @@ impl Output {
         }
         if is_ready {
             connection.flush(cx.now);
-            calls.succeeded();
+            calls.retries.agreed(cx.now);
             events.tell(proto::Event::PeerConnected { peer }, counters);
         }
         let Some(connection) = &mut calls.connection else { return };
@@ -129,7 +129,7 @@ impl Output {
             connection.flush(cx.now);
             let why = ends.count(end.as_ref(), connection.broken());
             calls.connection = None;
-            calls.wait(cx.now);
+            calls.wait(cx.now, feed.is_some());
             counters.disconnections.add(1);
             let event = match feed.take() {
                 Some(feed) => {
@@ -201,7 +201,7 @@ impl Output {
 
     /// One picture or sound to everybody.
     fn pass(&mut self, unit: &AccessUnit) {
-        let (has_video, waits_bytes_max) = (self.bridge.has_video(), self.waits_bytes_max);
+        let (pictures, waits_bytes_max) = (self.bridge.pictures(), self.waits_bytes_max);
         match &mut self.way {
             Way::Call { calls, feed } => {
                 if let (Some(connection), Some(feed)) = (&mut calls.connection, feed) {
@@ -209,7 +209,7 @@ impl Output {
                     let has_room = waits_bytes <= waits_bytes_max;
                     let send =
                         |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
-                    feed.handle_unit(unit, has_video, send);
+                    feed.handle_unit(unit, pictures, send);
                 }
             }
             Way::Serve { players, .. } => {
@@ -219,7 +219,7 @@ impl Output {
                     let has_room = waits_bytes <= waits_bytes_max;
                     let send =
                         |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
-                    feed.handle_unit(unit, has_video, send);
+                    feed.handle_unit(unit, pictures, send);
                 }
             }
         }

@@ -60,6 +60,8 @@ struct Intake {
     over_limit: u64,
     /// Of the multiplexer, as it was counted.
     no_buffer: u64,
+    /// Some came over this connection.
+    has_media: bool,
     /// When audio or video came last, or its sender.
     heard: Time,
     /// What the sender said last.
@@ -92,6 +94,7 @@ impl Source {
             tally: Tally::default(),
             over_limit: 0,
             no_buffer: 0,
+            has_media: false,
             heard: Time::ZERO,
             end: None,
             is_ready: false,
@@ -198,7 +201,7 @@ impl Source {
             cx.call_again(self.first);
         }
         if intake.is_ready && !was_ready {
-            calls.succeeded();
+            calls.retries.agreed(cx.now);
             self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
         }
         let Some(connection) = &mut calls.connection else { return };
@@ -207,7 +210,7 @@ impl Source {
             let why = self.ends.count(intake.end.take().as_ref(), connection.broken());
             intake.bridge.end();
             calls.connection = None;
-            calls.wait(cx.now);
+            calls.wait(cx.now, std::mem::take(&mut intake.has_media));
             let event = match std::mem::take(&mut intake.is_ready) {
                 true => proto::Event::PeerLost { peer, why },
                 false => proto::Event::PeerRefused { peer, why },
@@ -307,7 +310,7 @@ impl Intake {
     fn handle(&mut self, now: Time, message: &Message, sink: &mut dyn FnMut(Packet)) {
         self.messages += 1;
         if is_media(message) {
-            self.heard = now;
+            (self.heard, self.has_media) = (now, true);
         }
         self.bridge.handle_message(now, message);
         // Small sounds that come at once leave in common packets, at the end of the turn.

@@ -146,7 +146,7 @@ fn one_of_picture_and_sound_is_enough() {
         let frames = |units: &[AccessUnit]| units.iter().filter(|unit| is_frame(unit)).count();
         assert!(frames(&bench.back) > 20);
         assert_eq!(frames(&bench.back), frames(&units(&sent)));
-        assert_eq!(bench.from_ts.has_video(), kind == crate::proto::rtmp::kind::VIDEO);
+        assert_eq!(bench.from_ts.pictures().h264, kind == crate::proto::rtmp::kind::VIDEO);
         assert_eq!(bench.from_ts.headers().count(), 1);
     }
 }
@@ -201,7 +201,7 @@ fn streams_that_rtmp_has_no_form_for_are_told_once() {
     let told: Vec<_> = std::iter::from_fn(|| from_ts.poll_uncarried()).collect();
     let mp2 = Uncarried::Stream { stream_type: 3, codec: Some(crate::proto::mpegts::demux::Codec::MpegAudio) };
     assert_eq!(told, [mp2, Uncarried::Stream { stream_type: 6, codec: None }]);
-    assert!(from_ts.has_video());
+    assert_ne!(from_ts.pictures(), Pictures::default());
 }
 
 #[test]
@@ -364,7 +364,9 @@ fn a_publisher_who_brings_nothing_is_silent_until_he_goes_on() {
             bench.message(&Message { timestamp_ms: again_ms + n * step_ms, ..(*picture).clone() });
         }
         bench.finish();
-        assert_eq!(bench.back.iter().filter(|unit| is_frame(unit)).count(), 40, "none is lost");
+        // At a constant rate the end of the last one waits for its time.
+        let expected = 40 - usize::from(rate.is_some());
+        assert_eq!(bench.back.iter().filter(|unit| is_frame(unit)).count(), expected, "none is lost at {rate:?}");
         assert_eq!(bench.discontinuities, 1, "the same publisher");
         let snapshot = bench.analyser.snapshot();
         assert_eq!(snapshot.indicator(Indicator::ContinuityCountError).errors, 0);

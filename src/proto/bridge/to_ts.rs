@@ -163,7 +163,7 @@ impl ToTs {
             self.end();
         }
         let mut packet = packet?;
-        packet.meta.discontinuity = std::mem::take(&mut self.is_first);
+        packet.meta.discontinuity = mem::take(&mut self.is_first);
         Some(packet)
     }
 

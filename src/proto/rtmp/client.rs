@@ -37,6 +37,8 @@ pub struct Client {
     target: Target,
     /// What the server said of itself.
     capabilities: Capabilities,
+    /// Came before the server's word, and is told behind it.
+    early: Option<Message>,
     /// What is still to be told.
     end: Option<End>,
 }
@@ -99,6 +101,7 @@ impl Client {
             role,
             target,
             capabilities: Capabilities::default(),
+            early: None,
             end: None,
         }
     }
@@ -154,7 +157,8 @@ impl Client {
                 ("videoFunction".to_owned(), Value::Number(1.0)),
             ]);
         }
-        let extended = enhanced::RECONNECT | enhanced::MULTITRACK | enhanced::MODEX | enhanced::NANOSECONDS;
+        // Not RECONNECT: whoever asks for that is left when he closes, and not before.
+        let extended = enhanced::MULTITRACK | enhanced::MODEX | enhanced::NANOSECONDS;
         object.extend(Capabilities::ours(extended));
         self.link.send_command(0, "connect", CONNECT, &[Value::Object(object)]);
         self.state = State::Connecting;
@@ -215,6 +219,12 @@ impl Client {
                     }
                     if message.kind == kind::DATA_AMF3 {
                         to_amf0(&mut message);
+                    }
+                    // Some servers send at once, and say nothing.
+                    if self.state == State::Starting(stream) && matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+                        self.state = State::Active(stream);
+                        self.early = Some(message);
+                        return Ok(Some(ClientMessage::Ready));
                     }
                     return Ok(Some(ClientMessage::Media(message)));
                 }
@@ -323,6 +333,9 @@ impl StreamCore for Client {
     }
 
     fn poll_message(&mut self) -> Option<ClientMessage> {
+        if let Some(message) = self.early.take() {
+            return Some(ClientMessage::Media(message));
+        }
         while self.state != State::Over {
             let handled = match self.link.poll() {
                 Ok(None) => return None,
