@@ -128,7 +128,7 @@ impl Path {
             self.from_ts.handle_packet(now, &packet);
             while let Some(unit) = self.from_ts.poll_unit() {
                 if let Some(feed) = &mut self.feed {
-                    feed.handle_unit(&unit, self.from_ts.has_video(), |message| self.client.send(message));
+                    feed.handle_unit(&unit, self.from_ts.pictures(), |message| self.client.send(message));
                 }
             }
         }

@@ -419,7 +419,7 @@ impl Keeper {
         }
         let insecure = caller.connection.broken().and_then(|broken| match broken {
             Broken::Insecure(failure) => Some(Cause::Insecure(failure)),
-            _ => None,
+            Broken::Closed | Broken::Failed(_) | Broken::Stalled => None,
         });
         let cause = match end {
             _ if insecure.is_some() => insecure.unwrap_or(Cause::Left),

@@ -157,8 +157,7 @@ impl Client {
                 ("videoFunction".to_owned(), Value::Number(1.0)),
             ]);
         }
-        // Not RECONNECT: whoever asks for that is left when he closes, and not before.
-        let extended = enhanced::MULTITRACK | enhanced::MODEX | enhanced::NANOSECONDS;
+        let extended = enhanced::RECONNECT | enhanced::MULTITRACK | enhanced::MODEX | enhanced::NANOSECONDS;
         object.extend(Capabilities::ours(extended));
         self.link.send_command(0, "connect", CONNECT, &[Value::Object(object)]);
         self.state = State::Connecting;
@@ -254,7 +253,7 @@ impl Client {
     fn handle_status(&mut self, command: &Command) -> Result<Option<ClientMessage>, End> {
         let code = command.info(1, "code").unwrap_or_default();
         match (code, self.state) {
-            ("NetConnection.Connect.ReconnectRequest", _) => {
+            (enhanced::RECONNECT_CODE, _) => {
                 let tc_url = command.info(1, "tcUrl").filter(|url| url.len() <= WORDS_BYTES_MAX).map(str::to_owned);
                 Ok(Some(ClientMessage::Reconnect { tc_url }))
             }

@@ -20,7 +20,6 @@ fn a_publisher_is_let_in_and_what_it_sends_comes_unchanged() {
     assert_eq!((request.app.as_str(), request.key.as_str(), request.query.as_str()), ("live", "key", "token=t"));
     assert!(request.capabilities.fourccs.iter().any(|fourcc| fourcc == "hvc1"));
     assert!(pair.client.capabilities().is_enhanced());
-    assert_eq!(request.capabilities.extended & enhanced::RECONNECT, 0, "not promised, as it is not done");
     [0, 10, 200_000, 60_000].into_iter().for_each(|len| pair.send(len));
     pair.settle();
     assert_eq!(pair.came.iter().map(|message| message.payload.len()).collect::<Vec<_>>(), [0, 10, 200_000, 60_000]);
@@ -195,6 +194,26 @@ fn more_than_may_wait_is_refused_and_counted() {
     assert_eq!((pair.server.stats().sent, pair.server.stats().overflow), (2, 1));
     assert!(pair.server.waiting_bytes() >= 8_000);
     assert_eq!(pair.client.send(&message), Err(Unsent::NotReady));
+}
+
+#[test]
+fn a_peer_is_asked_to_connect_anew_if_it_knows_how() {
+    let long = "x".repeat(error::WORDS_BYTES_MAX + 1);
+    for role in [Role::Publisher, Role::Player] {
+        let mut pair = Pair::new(role, Config::default());
+        assert!(!pair.server.request_reconnect(None), "nobody is there");
+        pair.settle();
+        assert!(!pair.server.request_reconnect(Some(&long)));
+        assert!(
+            pair.server.request_reconnect(Some("rtmp://other.example/live")) && pair.server.request_reconnect(None)
+        );
+        pair.settle();
+        assert_eq!(pair.reconnects, [Some("rtmp://other.example/live".to_owned()), None]);
+        // Until the peer leaves, everything goes on.
+        pair.send(10);
+        pair.settle();
+        assert_eq!((pair.came.len(), pair.ends.len()), (1, 0));
+    }
 }
 
 #[test]
