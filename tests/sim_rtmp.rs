@@ -24,7 +24,7 @@ fn whatever_the_cuts_everything_comes_in_time() {
         // What is under way at the end may be missing.
         assert!(outcome.fed.sent - outcome.carried.units <= 2, "{outcome:?}");
         assert_eq!((outcome.mux.mended, outcome.mux.rebased, outcome.mux.late, outcome.mux.undecodable), (0, 0, 0, 0));
-        outcome.assert_clean();
+        outcome.assert_clean(0);
     }
 }
 
@@ -39,7 +39,8 @@ fn stalls_cost_pictures_up_to_a_key_frame_and_nothing_else() {
         assert!(outcome.fed.overflow > 0 && outcome.fed.before_key > 0, "{outcome:?}");
         assert!(outcome.fed.sent > 200, "{outcome:?}");
         assert_eq!((outcome.carried.headerless, outcome.carried.malformed), (0, 0), "{outcome:?}");
-        outcome.assert_clean();
+        // A publisher who brings nothing is silent, so that a backup can step in.
+        outcome.assert_clean(4);
     }
 }
 
@@ -52,18 +53,19 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn assert_clean(&self) {
-        for indicator in [
-            Indicator::SyncByteError,
-            Indicator::ContinuityCountError,
-            Indicator::PatError,
-            Indicator::PmtError,
-            Indicator::CrcError,
-            Indicator::PcrRepetitionError,
-            Indicator::PcrDiscontinuityIndicatorError,
+    /// But for the time that tables and clock took to come again after so many silences.
+    fn assert_clean(&self, silences: u64) {
+        for (indicator, errors_max) in [
+            (Indicator::SyncByteError, 0),
+            (Indicator::ContinuityCountError, 0),
+            (Indicator::CrcError, 0),
+            (Indicator::PatError, silences),
+            (Indicator::PmtError, silences),
+            (Indicator::PcrRepetitionError, silences),
+            (Indicator::PcrDiscontinuityIndicatorError, silences),
         ] {
             let seen = self.stream.indicator(indicator);
-            assert_eq!((seen.errors, seen.warnings), (0, 0), "{indicator:?}");
+            assert!(seen.errors + seen.warnings <= errors_max, "{indicator:?} {seen:?}");
         }
     }
 }
@@ -128,7 +130,7 @@ impl Path {
             self.from_ts.handle_packet(now, &packet);
             while let Some(unit) = self.from_ts.poll_unit() {
                 if let Some(feed) = &mut self.feed {
-                    feed.handle_unit(&unit, self.from_ts.has_video(), |message| self.client.send(message));
+                    feed.handle_unit(&unit, self.from_ts.pictures(), |message| self.client.send(message));
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::stream::Stream;
 use super::tls::Failure;
@@ -29,6 +30,12 @@ pub(super) struct Connection<C> {
     begun: usize,
     /// The last read brought more than a small buffer holds: a message in one piece needs no copy.
     is_busy: bool,
+    /// There was no buffer to read into: tried again then, as no readiness tells of one.
+    retry: Option<Time>,
+    /// How often that was so, and nobody asked yet.
+    no_buffer: u64,
+    /// The core took nothing at the end of the last turn. Readiness that was told meanwhile is used up.
+    is_held: bool,
     /// Since when the kernel takes nothing of what waits.
     stuck: Option<Time>,
     /// The core was found to be over.
@@ -47,6 +54,14 @@ pub(super) enum Broken {
     Insecure(Failure),
     /// The peer took nothing for too long.
     Stalled,
+}
+
+/// What a read brought.
+enum Came {
+    Bytes(Packet),
+    /// There is nothing now, or never will be.
+    Nothing,
+    NoBuffer,
 }
 
 impl Broken {
@@ -70,6 +85,12 @@ impl<C: StreamCore> Connection<C> {
     pub(super) fn new(core: C, mut stream: Stream, peer: SocketAddr) -> Self {
         // What goes out is written as a whole; waiting for more would only delay it.
         let _ = stream.tcp().set_nodelay(true);
+        // Best effort, as some systems have less of it: a peer whose power fails says nothing, and may have nothing to say.
+        let socket = SockRef::from(&*stream.tcp());
+        let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBES_APART);
+        let _ = socket.set_tcp_keepalive(&probes);
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
         Self {
             core,
             stream,
@@ -77,6 +98,9 @@ impl<C: StreamCore> Connection<C> {
             pending: VecDeque::new(),
             begun: 0,
             is_busy: false,
+            retry: None,
+            no_buffer: 0,
+            is_held: false,
             stuck: None,
             over: None,
             broken: None,
@@ -107,32 +131,60 @@ impl<C: StreamCore> Connection<C> {
         self.pending.iter().map(Piece::len).sum::<usize>() - self.begun
     }
 
-    /// Reads what there is, hands on what the peer said, and writes what waits. True if there is more to read, which is
-    /// left for others to have their turn first.
+    /// Reads what there is, hands on what the peer said, and writes what waits. True if there is more to read or to hand
+    /// on, which is left for others to have their turn first.
     pub(super) fn turn(&mut self, now: Time, pool: &Pool, mut each: impl FnMut(&mut C, C::Message)) -> bool {
-        let mut has_more = true;
+        (self.retry, self.is_held) = (None, false);
         self.stream.handle_timeout(now);
-        for _ in 0..READS_PER_TURN {
-            self.hear(&mut each);
-            if self.broken.is_some() || !self.core.is_taking() {
-                has_more = false;
-                break;
-            }
-            let Some(bytes) = self.read(now, pool) else {
-                has_more = false;
-                break;
-            };
-            self.core.handle_bytes(now, bytes);
-        }
+        let mut messages = MESSAGES_PER_TURN;
+        let mut has_more = self.take_in(now, pool, &mut messages, &mut each);
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now);
         }
-        self.hear(&mut each);
+        // The end is one message, and is not left for later.
+        has_more |= !self.hear(&mut messages.max(1), &mut each);
         self.flush(now);
         if self.core.is_over() {
             self.over.get_or_insert(now);
         }
         has_more
+    }
+
+    /// True if there may be more.
+    fn take_in(
+        &mut self,
+        now: Time,
+        pool: &Pool,
+        messages: &mut usize,
+        each: &mut impl FnMut(&mut C, C::Message),
+    ) -> bool {
+        for _ in 0..READS_PER_TURN {
+            if !self.hear(messages, each) {
+                return true;
+            }
+            if self.broken.is_some() {
+                return false;
+            }
+            self.is_held = !self.core.is_taking();
+            if self.is_held {
+                return false;
+            }
+            match self.read(now, pool) {
+                Came::Bytes(bytes) => self.core.handle_bytes(now, bytes),
+                Came::Nothing => return false,
+                Came::NoBuffer => {
+                    self.no_buffer += 1;
+                    self.retry = Some(now + RETRY_AFTER);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// How often bytes were left where they are, as there was no buffer, since the last call.
+    pub(super) const fn take_no_buffer(&mut self) -> u64 {
+        std::mem::replace(&mut self.no_buffer, 0)
     }
 
     /// Writes what waits.
@@ -184,34 +236,44 @@ impl<C: StreamCore> Connection<C> {
 
     /// When another turn is due, whatever the socket says.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
+        if self.broken.is_some() || (self.is_held && self.core.is_taking()) {
+            return Some(Time::ZERO);
+        }
         let stuck = self.stuck.map(|since| since + STALL_MAX);
         let over = self.over.map(|over| over + LINGER);
-        [self.core.poll_timeout(), self.stream.poll_timeout(), stuck, over].into_iter().flatten().min()
+        [self.core.poll_timeout(), self.stream.poll_timeout(), self.retry, stuck, over].into_iter().flatten().min()
     }
 
-    fn hear(&mut self, each: &mut impl FnMut(&mut C, C::Message)) {
-        while let Some(said) = self.core.poll_message() {
+    /// At most so many messages; false if there may be more.
+    fn hear(&mut self, messages: &mut usize, each: &mut impl FnMut(&mut C, C::Message)) -> bool {
+        while *messages > 0 {
+            let Some(said) = self.core.poll_message() else {
+                return !self.core.is_behind();
+            };
             each(&mut self.core, said);
+            *messages -= 1;
         }
+        false
     }
 
-    /// The next bytes; `None` if there are none now, or ever.
-    fn read(&mut self, now: Time, pool: &Pool) -> Option<Packet> {
+    fn read(&mut self, now: Time, pool: &Pool) -> Came {
         let size = if self.is_busy { Pool::LARGE } else { Pool::SMALL };
-        // Without a buffer the bytes stay where they are: TCP holds the peer back, and the next turn tries again.
-        let mut buffer = pool.take(size).or_else(|| pool.take(Pool::SMALL))?;
+        // Without a buffer the bytes stay where they are, and TCP holds the peer back.
+        let Some(mut buffer) = pool.take(size).or_else(|| pool.take(Pool::SMALL)) else {
+            return Came::NoBuffer;
+        };
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.broken = Some(Broken::Closed),
                 Ok(len) => {
                     self.is_busy = len >= Pool::SMALL;
-                    return Some(Packet::new(buffer, 0..len, Meta { arrival: now, ..Meta::default() }));
+                    return Came::Bytes(Packet::new(buffer, 0..len, Meta { arrival: now, ..Meta::default() }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
                 Err(error) => self.broken = Some(self.broken_by(&error)),
             }
-            return None;
+            return Came::Nothing;
         }
     }
 
@@ -238,9 +300,167 @@ impl<C: StreamCore> Connection<C> {
 
 /// How long a peer may take nothing of what waits for it. Judgement: as long as others' servers.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// A connection that nothing comes on is probed after that, and every so long until there is an answer. Judgement: encoders
+/// and servers fall silent for less.
+const PROBE_AFTER: Duration = Duration::from_secs(10);
+const PROBES_APART: Duration = Duration::from_secs(2);
+/// After that a connection is over whose bytes or probes nobody acknowledged (RFC 5482). Judgement: longer than a path takes
+/// to be found anew, and half of what a kernel's buffer holds at 1 Mb/s.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
 /// How long what is said last may take to leave. Judgement: a round trip and some retransmissions.
 const LINGER: Duration = Duration::from_secs(2);
 /// Pieces that go out with one call. Judgement: a key frame of 1 MB in chunks of 60 kB.
 const PENDING_MAX: usize = 32;
-/// Reads before others have their turn: of 64 KiB each where much comes.
-const READS_PER_TURN: usize = 16;
+/// Reads before others have their turn: of 64 KiB each where much comes. Judgement: a key frame of 2 Mbit.
+const READS_PER_TURN: usize = 4;
+/// Messages before others have their turn. Judgement: half of the packets that a turn of UDP brings, as messages are dearer.
+const MESSAGES_PER_TURN: usize = 256;
+/// Judgement: buffers come back as outputs send, every millisecond or so.
+const RETRY_AFTER: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream as Peer};
+
+    use super::*;
+    use crate::bus::PoolLimits;
+    use crate::proto::Payload;
+
+    /// Each byte is a message; those that wait are looked at one by one.
+    #[derive(Default)]
+    struct Bytes {
+        waiting: VecDeque<Packet>,
+        at: usize,
+        out: VecDeque<Piece>,
+        refuses: bool,
+    }
+
+    impl StreamCore for Bytes {
+        type Message = u8;
+
+        fn handle_bytes(&mut self, _now: Time, bytes: Packet) {
+            self.waiting.push_back(bytes);
+        }
+
+        fn handle_timeout(&mut self, _now: Time) {}
+
+        fn handle_close(&mut self, _now: Time) {}
+
+        fn poll_transmit(&mut self) -> Option<Piece> {
+            self.out.pop_front()
+        }
+
+        fn poll_message(&mut self) -> Option<u8> {
+            let front = self.waiting.front()?;
+            let byte = front[self.at];
+            self.at += 1;
+            if self.at == front.len() {
+                self.waiting.pop_front();
+                self.at = 0;
+            }
+            Some(byte)
+        }
+
+        fn poll_timeout(&self) -> Option<Time> {
+            None
+        }
+
+        fn is_taking(&self) -> bool {
+            self.waiting.len() < 4 && !self.refuses
+        }
+
+        fn is_over(&self) -> bool {
+            false
+        }
+    }
+
+    fn connection() -> (Connection<Bytes>, Peer) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let (tcp, address) = listener.accept().unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        (Connection::new(Bytes::default(), Stream::plain(TcpStream::from_std(tcp)), address), peer)
+    }
+
+    /// Bytes on loopback are there when they were written.
+    fn pool(small_max: u32) -> Pool {
+        Pool::new(PoolLimits { small_max, large_max: 0 })
+    }
+
+    #[test]
+    fn a_turn_ends_after_so_many_messages_and_the_next_goes_on() {
+        let (mut connection, mut peer) = connection();
+        let sent: Vec<u8> = (0..2_000).map(|n| n as u8).collect();
+        peer.write_all(&sent).unwrap();
+        let (pool, mut came) = (pool(16), Vec::new());
+        let mut has_more = true;
+        while has_more || came.len() < sent.len() {
+            let before = came.len();
+            has_more = connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+            assert!(came.len() - before < 300);
+        }
+        assert_eq!(came, sent);
+    }
+
+    #[test]
+    fn without_a_buffer_it_tries_again_by_itself_and_counts() {
+        let (mut connection, mut peer) = connection();
+        peer.write_all(&[7]).unwrap();
+        let pool = pool(1);
+        let taken: Vec<_> = std::iter::from_fn(|| pool.take(1)).collect();
+        let now = Time::from_ns(1_000);
+        let mut came = Vec::new();
+        // Nothing came as long as there was no room; readiness is told once.
+        assert!(!connection.turn(now, &pool, |_, said| came.push(said)));
+        let due = connection.poll_timeout().unwrap();
+        assert!(due > now && due <= now + Duration::from_millis(10));
+        assert_eq!((connection.take_no_buffer(), connection.take_no_buffer()), (1, 0));
+        drop(taken);
+        while came.is_empty() {
+            connection.turn(due, &pool, |_, said| came.push(said));
+        }
+        assert_eq!((came, connection.poll_timeout()), (vec![7], None));
+    }
+
+    #[test]
+    fn who_was_held_back_is_heard_as_soon_as_there_is_room() {
+        let (mut connection, mut peer) = connection();
+        connection.core.refuses = true;
+        peer.write_all(&[7]).unwrap();
+        let pool = pool(4);
+        assert!(!connection.turn(Time::ZERO, &pool, |_, _| {}));
+        assert_eq!(connection.poll_timeout(), None);
+        connection.core.refuses = false;
+        assert_eq!(connection.poll_timeout(), Some(Time::ZERO), "no readiness will tell");
+        let mut came = Vec::new();
+        while came.is_empty() {
+            connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+        }
+        assert_eq!(connection.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_connection_that_broke_while_writing_wants_its_owner() {
+        let (mut connection, peer) = connection();
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        while connection.broken().is_none() {
+            connection.core.out.push_back(Piece { payload: Payload::from(vec![0; 100]), ..Piece::default() });
+            connection.flush(Time::ZERO);
+        }
+        assert_eq!(connection.poll_timeout(), Some(Time::ZERO));
+    }
+
+    #[test]
+    fn a_peer_without_power_is_found_out_although_nothing_is_written() {
+        let (mut connection, _peer) = connection();
+        let socket = SockRef::from(&*connection.stream());
+        assert!(socket.keepalive().unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+        }
+    }
+}

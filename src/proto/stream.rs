@@ -29,8 +29,13 @@ pub trait StreamCore {
     /// The next bytes to send; `None` when there are none left.
     fn poll_transmit(&mut self) -> Option<Piece>;
 
-    /// The next thing that the peer said, in order; `None` when there is none left.
+    /// The next thing that the peer said, in order; `None` when there is none left, or [`StreamCore::is_behind`].
     fn poll_message(&mut self) -> Option<Self::Message>;
+
+    /// Whether there is more to be looked at, after so much that was nobody's business that others should have their turn.
+    fn is_behind(&self) -> bool {
+        false
+    }
 
     /// When [`StreamCore::handle_timeout`] wants to be called; `None` for never.
     fn poll_timeout(&self) -> Option<Time>;

@@ -36,6 +36,7 @@ mod rist;
 mod rist_srp;
 mod rtmp;
 mod rtmp_bad;
+mod rtmp_line;
 #[cfg(feature = "tls")]
 mod rtmps;
 mod rtp;

@@ -8,7 +8,7 @@ use anabranch::adapters::clock;
 use anabranch::bus::{Meta, Pool, PoolLimits};
 use anabranch::engine::EventKind;
 use anabranch::proto::StreamCore;
-use anabranch::proto::rtmp::{Client, ClientMessage, Config, Role, Target};
+use anabranch::proto::rtmp::{Client, ClientMessage, Config, Message, Role, Target, kind};
 use anabranch::units::Time;
 use socket2::SockRef;
 
@@ -82,6 +82,20 @@ impl Raw {
                     self.core.handle_bytes(Time::ZERO, self.pool.copy(&buffer[..len], Meta::default()).unwrap());
                 }
             }
+        }
+    }
+
+    /// Sends a frame of AAC, and its header before the first.
+    pub(crate) fn send_sound(&mut self, ms: u32) {
+        let header = (ms == 0).then(|| vec![0xaf, 0, 0x12, 0x10]);
+        for payload in header.into_iter().chain([vec![0xaf, 1, 0x21, 0x10, 4, 0x60, 0x8c, 0x1c]]) {
+            let message =
+                Message { kind: kind::AUDIO, timestamp_ms: ms, payload: payload.into(), ..Message::default() };
+            self.core.send(&message).unwrap();
+        }
+        while let Some(piece) = self.core.poll_transmit() {
+            self.stream.write_all(&piece.header).unwrap();
+            self.stream.write_all(&piece.payload).unwrap();
         }
     }
 

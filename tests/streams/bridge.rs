@@ -101,7 +101,7 @@ fn from_ts(stream: &[u8]) -> Vec<Message> {
     let mut feed = Feed::new(Takes::new(&Capabilities::default()), std::iter::empty());
     let pass = |bridge: &mut FromTs, feed: &mut Feed, messages: &mut Vec<Message>| {
         while let Some(unit) = bridge.poll_unit() {
-            feed.handle_unit(&unit, bridge.has_video(), |message| {
+            feed.handle_unit(&unit, bridge.pictures(), |message| {
                 messages.push(message.clone());
                 Ok(())
             });

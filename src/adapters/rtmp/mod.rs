@@ -184,7 +184,7 @@ impl EndpointConfig {
             role,
             target,
             connection: None,
-            failures: 0,
+            retries: Retries::default(),
             next: Some(Time::ZERO),
             home: None,
             follows: 0,
@@ -234,8 +234,7 @@ struct Calls {
     role: Role,
     target: Target,
     connection: Option<Connection<Client>>,
-    /// In a row.
-    failures: u32,
+    retries: Retries,
     /// When it is made next; `None` while there is one.
     next: Option<Time>,
     /// Where we were told to call, while a server asked us to call another place.
@@ -287,7 +286,7 @@ impl Calls {
                 None
             }
             Err(error) => {
-                self.wait(cx.now);
+                self.wait(cx.now, false);
                 Some(Broken::Failed(error.kind()))
             }
         }
@@ -340,13 +339,9 @@ impl Calls {
         }
     }
 
-    /// The server is there, and agrees.
-    const fn succeeded(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Another call is made after a while that grows with every failure, by chance a little shorter or longer.
-    fn wait(&mut self, now: Time) {
+    /// Another call is made after a while, by chance a little shorter or longer. `has_worked` says whether media went over
+    /// the last connection.
+    fn wait(&mut self, now: Time, has_worked: bool) {
         if std::mem::take(&mut self.is_following) {
             self.next = Some(now);
             return;
@@ -355,14 +350,40 @@ impl Calls {
         if let Some(home) = self.home.take() {
             self.move_to(*home);
         }
-        let longest = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_LONGEST);
-        self.failures = self.failures.saturating_add(1);
+        let longest = self.retries.next(now, has_worked);
         self.next = Some(now + longest.mul_f64(0.5 + fastrand::f64() / 2.0));
     }
 
     fn poll_timeout(&self) -> Option<Time> {
         let connection = self.connection.as_ref().and_then(Connection::poll_timeout);
         [connection, self.next].into_iter().flatten().min()
+    }
+}
+
+/// How often a server is called in vain.
+#[derive(Debug, Default)]
+struct Retries {
+    /// In a row.
+    failures: u32,
+    /// Since when the server agrees.
+    agreed: Option<Time>,
+}
+
+impl Retries {
+    /// The server is there, and agrees: which says little, as many look at keys and quotas only after that.
+    const fn agreed(&mut self, now: Time) {
+        self.agreed = Some(now);
+    }
+
+    /// The longest wait until the next call, which grows with every failure.
+    fn next(&mut self, now: Time, has_worked: bool) -> Duration {
+        let agreed = self.agreed.take();
+        if has_worked && agreed.is_some_and(|at| now.since(at) >= LASTED_MIN) {
+            self.failures = 0;
+        }
+        let longest = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        longest
     }
 }
 
@@ -501,6 +522,8 @@ const KEY_BYTES_MAX: usize = 1_024;
 /// Judgement: a server that restarts is back within seconds, and who repairs one does not want to wait longer.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// A connection that worked for so long is no failure. Judgement: servers that look at a key late do so within that.
+const LASTED_MIN: Duration = Duration::from_secs(10);
 /// Requests to call anew that are followed without a pause. Judgement: a server that moves its callers does so once.
 const FOLLOWS_MAX: u32 = 4;
 /// As the other drivers.
@@ -529,17 +552,17 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_made_at_longer_and_longer_intervals() {
-        let server = HostPort { host: "192.0.2.1".parse().unwrap(), port: PORT };
-        let (app, key) = ("live".to_owned(), Key::new("key").unwrap());
-        let config = EndpointConfig { side: Side::Caller { server, tls: None }, app, key };
-        let mut calls = config.calls("192.0.2.1:1935".parse().unwrap(), None, Role::Player).unwrap();
-        for failure in 0..12 {
-            calls.wait(Time::ZERO);
-            let longest = Duration::from_secs(30.min(1 << failure.min(5)));
-            let wait = calls.next.unwrap().since(Time::ZERO);
-            assert!(wait <= longest && wait >= longest / 2, "{failure}: {wait:?}");
-        }
+    fn servers_that_agree_and_hang_up_are_called_less_and_less() {
+        let (mut retries, mut now) = (Retries::default(), Time::ZERO);
+        let mut lasting = |span: Duration, has_worked: bool| {
+            retries.agreed(now);
+            now += span;
+            retries.next(now, has_worked).as_secs()
+        };
+        let short = Duration::from_millis(100);
+        assert_eq!([(); 6].map(|()| lasting(short, true)), [1, 2, 4, 8, 16, 30]);
+        assert_eq!(lasting(LASTED_MIN * 3, false), 30, "nothing came of it");
+        assert_eq!(lasting(LASTED_MIN, true), 1);
     }
 
     #[test]
@@ -563,15 +586,15 @@ mod tests {
             ("rtmp://[2001:db8::1]/live/eu/", "[2001:db8::1]:1935", "live/eu"),
         ] {
             assert!(calls.follow(Some(url)));
-            calls.wait(now);
+            calls.wait(now, false);
             assert_eq!((calls.address.to_string().as_str(), calls.target.app.as_str()), (address, app));
             assert_eq!((calls.target.tc_url.as_str(), calls.next), (url, Some(now)));
         }
         assert!(calls.follow(None) && calls.follow(Some("rtmp://third.example/live")) && !calls.follow(None));
         assert_eq!((&calls.host, calls.lookup), (&Host::Name("third.example".into()), Lookup::Used));
-        calls.wait(now);
+        calls.wait(now, false);
         assert_eq!(calls.next, Some(now));
-        calls.wait(now);
+        calls.wait(now, false);
         assert_eq!((calls.address, calls.target.tc_url.as_str()), (first, "rtmp://first.example/live"));
         assert!(calls.next > Some(now) && calls.follow(None));
     }

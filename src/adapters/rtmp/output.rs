@@ -122,7 +122,7 @@ impl Output {
         }
         if is_ready {
             connection.flush(cx.now);
-            calls.succeeded();
+            calls.retries.agreed(cx.now);
             events.tell(proto::Event::PeerConnected { peer }, counters);
         }
         if let Some(tc_url) = moved
@@ -136,7 +136,7 @@ impl Output {
             connection.flush(cx.now);
             let why = ends.count(end.as_ref(), connection.broken());
             calls.connection = None;
-            calls.wait(cx.now);
+            calls.wait(cx.now, feed.is_some());
             counters.disconnections.add(1);
             let event = match feed.take() {
                 Some(feed) => {
@@ -208,7 +208,7 @@ impl Output {
 
     /// One picture or sound to everybody.
     fn pass(&mut self, unit: &AccessUnit) {
-        let (has_video, waits_bytes_max) = (self.bridge.has_video(), self.waits_bytes_max);
+        let (pictures, waits_bytes_max) = (self.bridge.pictures(), self.waits_bytes_max);
         match &mut self.way {
             Way::Call { calls, feed } => {
                 if let (Some(connection), Some(feed)) = (&mut calls.connection, feed) {
@@ -216,7 +216,7 @@ impl Output {
                     let has_room = waits_bytes <= waits_bytes_max;
                     let send =
                         |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
-                    feed.handle_unit(unit, has_video, send);
+                    feed.handle_unit(unit, pictures, send);
                 }
             }
             Way::Serve { players, .. } => {
@@ -226,7 +226,7 @@ impl Output {
                     let has_room = waits_bytes <= waits_bytes_max;
                     let send =
                         |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
-                    feed.handle_unit(unit, has_video, send);
+                    feed.handle_unit(unit, pictures, send);
                 }
             }
         }
@@ -257,6 +257,13 @@ impl Output {
 
     fn count(&mut self, now: Time) {
         std::mem::take(&mut self.tally).count(&self.counters, now);
+        let short = match &mut self.way {
+            Way::Call { calls, .. } => calls.connection.as_mut().map_or(0, Connection::take_no_buffer),
+            Way::Serve { players, .. } => {
+                players.iter_mut().flatten().map(|player| player.connection.take_no_buffer()).sum()
+            }
+        };
+        self.counters.no_buffer.add(short);
         let mut fed = self.fed;
         self.feeds().for_each(|feed| add(&mut fed, feed.stats()));
         let (bridge, demux) = (self.bridge.stats(), self.bridge.demux_counts());

@@ -45,7 +45,7 @@ impl Slate {
         while let Some(packet) = signal.poll_packet() {
             from_ts.handle_packet(now, &packet);
             while let Some(unit) = from_ts.poll_unit() {
-                feed.handle_unit(&unit, true, |message| {
+                feed.handle_unit(&unit, from_ts.pictures(), |message| {
                     bridge.handle_message(now, message);
                     Ok(())
                 });

@@ -1,6 +1,7 @@
 //! A source of one RTMP stream: of a publisher who calls us, or from a server that we call.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Pool, Publisher};
 use crate::path::limit::Verdict;
-use crate::proto::bridge::ToTs;
+use crate::proto::bridge::{Interrupted, ToTs};
 use crate::proto::mpegts::mux;
-use crate::proto::rtmp::{Client, ClientMessage, End, Message, Refusal, Server, ServerMessage};
+use crate::proto::rtmp::{Client, ClientMessage, End, Message, Refusal, Server, ServerMessage, kind};
 use crate::proto::{self, Detail, Done, PeerEnd, Stats, StreamCore, Tuning};
 use crate::units::Time;
 
@@ -43,6 +44,8 @@ enum Way {
         absent: Absent,
         publisher: Option<Box<Connection<Server>>>,
         slate: Option<Box<Slate>>,
+        /// What the publisher said who is there and brings nothing, while a picture is in its place.
+        interrupted: Option<Box<Interrupted>>,
     },
     Call(Box<Calls>),
 }
@@ -55,6 +58,12 @@ struct Intake {
     messages: u64,
     tally: Tally,
     over_limit: u64,
+    /// Of the multiplexer, as it was counted.
+    no_buffer: u64,
+    /// Some came over this connection.
+    has_media: bool,
+    /// When audio or video came last, or its sender.
+    heard: Time,
     /// What the sender said last.
     end: Option<End>,
     /// A server that we called agrees.
@@ -64,7 +73,11 @@ struct Intake {
 impl Source {
     /// Waits for publishers at `seat`.
     pub(super) fn listening(seat: Seat, (takeover, absent): (bool, Absent), pool: &Pool, admission: Admission) -> Self {
-        Self::new(Way::Listen { seat, takeover, absent, publisher: None, slate: None }, pool, admission)
+        Self::new(
+            Way::Listen { seat, takeover, absent, publisher: None, slate: None, interrupted: None },
+            pool,
+            admission,
+        )
     }
 
     /// Plays from a server.
@@ -80,6 +93,9 @@ impl Source {
             messages: 0,
             tally: Tally::default(),
             over_limit: 0,
+            no_buffer: 0,
+            has_media: false,
+            heard: Time::ZERO,
             end: None,
             is_ready: false,
         };
@@ -113,19 +129,25 @@ impl Source {
     }
 
     fn run_publisher(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
-        let Self { way: Way::Listen { publisher, slate, absent, .. }, intake, .. } = self else { return };
-        let Some(connection) = publisher else {
-            if let Some(shown) = slate {
-                shown.handle_timeout(cx.now, &mut intake.bridge);
-                if shown.is_over(cx.now) {
-                    *slate = None;
-                    intake.bridge.end();
-                }
+        let Self { way: Way::Listen { publisher, slate, absent, interrupted, .. }, intake, .. } = self else { return };
+        if let Some(shown) = slate {
+            shown.handle_timeout(cx.now, &mut intake.bridge);
+            if shown.is_over(cx.now) {
+                *slate = None;
+                intake.bridge.end();
             }
-            return;
-        };
+        }
+        let Some(connection) = publisher else { return };
         let has_more = connection.turn(cx.now, cx.pool, |_, said| match said {
-            ServerMessage::Media(message) => intake.handle(cx.now, &message, sink),
+            ServerMessage::Media(message) => {
+                if is_media(&message)
+                    && let Some(interrupted) = interrupted.take()
+                {
+                    *slate = None;
+                    intake.bridge.resume(*interrupted);
+                }
+                intake.handle(cx.now, &message, sink);
+            }
             ServerMessage::Ended(end) => intake.end = Some(end),
             ServerMessage::Publish(_) | ServerMessage::Play(_) => {}
         });
@@ -138,12 +160,21 @@ impl Source {
                 self.leaving.add(*connection, cx.now);
             }
             let why = self.ends.count(intake.end.take().as_ref(), broken);
-            intake.bridge.end();
-            if let Absent::Slate { grace } = *absent {
+            if slate.is_none() {
+                intake.bridge.end();
+            }
+            // Who was interrupted has his slate, or is beyond it.
+            if let (Absent::Slate { grace }, None) = (*absent, interrupted.take()) {
                 intake.bridge.begin();
                 *slate = Slate::new(cx.now, grace, cx.pool).map(Box::new);
             }
             self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
+        } else if let Absent::Slate { grace } = *absent
+            && interrupted.is_none()
+            && cx.now >= intake.heard + STALLED_AFTER
+        {
+            *interrupted = Some(Box::new(intake.bridge.interrupt()));
+            *slate = Slate::new(cx.now, grace, cx.pool).map(Box::new);
         }
     }
 
@@ -169,7 +200,7 @@ impl Source {
             cx.call_again(self.first);
         }
         if intake.is_ready && !was_ready {
-            calls.succeeded();
+            calls.retries.agreed(cx.now);
             self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
         }
         if let Some(tc_url) = moved
@@ -184,7 +215,7 @@ impl Source {
             let why = self.ends.count(intake.end.take().as_ref(), connection.broken());
             intake.bridge.end();
             calls.connection = None;
-            calls.wait(cx.now);
+            calls.wait(cx.now, std::mem::take(&mut intake.has_media));
             let event = match std::mem::take(&mut intake.is_ready) {
                 true => proto::Event::PeerLost { peer, why },
                 false => proto::Event::PeerRefused { peer, why },
@@ -195,13 +226,13 @@ impl Source {
 
     /// Lets a publisher in, or sends him away.
     fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
-        let Way::Listen { takeover, publisher, slate, .. } = &mut self.way else { return };
+        let Way::Listen { takeover, publisher, slate, interrupted, .. } = &mut self.way else { return };
         let connection = &mut visitor.connection;
         let peer = connection.peer();
         let refusal = if !self.intake.admission.allow.allows(peer.ip()) {
             self.counters.not_allowed.add(1);
             Some((Refusal::Denied, "its address is not allowed"))
-        } else if publisher.is_some() && !*takeover {
+        } else if !*takeover && publisher.as_ref().is_some_and(|old| self.intake.defends(cx.now, old.peer(), peer)) {
             Some((Refusal::InUse, "another publisher is there"))
         } else if cx.register(connection.stream(), self.first, BOTH).is_err() {
             Some((Refusal::InUse, "the system has no room for another connection"))
@@ -223,7 +254,7 @@ impl Source {
             self.leaving.add(*old, cx.now);
         }
         connection.core.accept();
-        *slate = None;
+        (*slate, *interrupted, self.intake.heard) = (None, None, cx.now);
         *publisher = Some(Box::new(visitor.connection));
         self.intake.bridge.begin();
         self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
@@ -240,13 +271,19 @@ impl Source {
         let (bridge, mux) = (self.intake.bridge.stats(), self.intake.bridge.mux_stats());
         std::mem::take(&mut self.intake.tally).count(&self.counters, now);
         self.counters.over_limit.add(std::mem::take(&mut self.intake.over_limit));
+        // Not with those of the core: the flow gives buffers back when these grow.
+        let connection_short = match &mut self.way {
+            Way::Listen { publisher, .. } => publisher.as_mut().map_or(0, |peer| peer.take_no_buffer()),
+            Way::Call(calls) => calls.connection.as_mut().map_or(0, Connection::take_no_buffer),
+        };
+        let before = std::mem::replace(&mut self.intake.no_buffer, mux.no_buffer);
+        self.counters.no_buffer.add(connection_short + mux.no_buffer - before);
         self.counters.core.set(&Stats {
             received: self.intake.messages,
             malformed: bridge.malformed + bridge.bad_headers + mux.malformed,
             unexpected: bridge.headerless,
             late: mux.late,
             overflow: mux.overflow + mux.too_long,
-            no_buffer: mux.no_buffer,
             peers: Some(u32::from(self.is_connected())),
             ..Stats::default()
         });
@@ -269,10 +306,22 @@ impl Source {
 }
 
 impl Intake {
+    /// Whether a publisher keeps his place when another wants it. A connection whose other end is gone can stand for long.
+    fn defends(&self, now: Time, present: SocketAddr, newcomer: SocketAddr) -> bool {
+        let may_be_silent = if present.ip() == newcomer.ip() { SAME_SILENT_MAX } else { OTHER_SILENT_MAX };
+        now < self.heard + may_be_silent
+    }
+
     fn handle(&mut self, now: Time, message: &Message, sink: &mut dyn FnMut(Packet)) {
         self.messages += 1;
+        if is_media(message) {
+            (self.heard, self.has_media) = (now, true);
+        }
         self.bridge.handle_message(now, message);
-        self.drain(now, sink);
+        // Small sounds that come at once leave in common packets, at the end of the turn.
+        if self.bridge.waiting_bytes() >= DRAINED_BYTES {
+            self.drain(now, sink);
+        }
     }
 
     fn drain(&mut self, now: Time, sink: &mut dyn FnMut(Packet)) {
@@ -350,9 +399,11 @@ impl Driven for Source {
 
     fn poll_timeout(&self) -> Option<Time> {
         let peer = match &self.way {
-            Way::Listen { publisher, slate, .. } => {
+            Way::Listen { publisher, slate, absent, interrupted, .. } => {
                 let peer = publisher.as_ref().and_then(|peer| peer.poll_timeout());
-                peer.or_else(|| slate.as_ref().and_then(|slate| slate.poll_timeout()))
+                let may_stall = publisher.is_some() && interrupted.is_none() && *absent != Absent::Hold;
+                let stalled = may_stall.then(|| self.intake.heard + STALLED_AFTER);
+                [peer, slate.as_ref().and_then(|slate| slate.poll_timeout()), stalled].into_iter().flatten().min()
             }
             Way::Call(calls) => calls.poll_timeout(),
         };
@@ -383,3 +434,18 @@ impl Driven for Source {
         None
     }
 }
+
+fn is_media(message: &Message) -> bool {
+    matches!(message.kind, kind::AUDIO | kind::VIDEO)
+}
+
+/// What waits in the multiplexer before packets are made of it within a turn: several full ones, and fewer sounds than it
+/// has room for.
+const DRAINED_BYTES: usize = 8 << 10;
+/// A publisher who is there and brings nothing is as good as gone. Judgement: longer than the retransmissions of a lossy
+/// path, and soon enough for whoever watches.
+const STALLED_AFTER: Duration = Duration::from_millis(1_500);
+/// How long a publisher may bring nothing and keep his place against somebody who knows the same key, from the same address
+/// or another. Judgement: encoders come back after two seconds or more, and send sound all the time.
+const SAME_SILENT_MAX: Duration = Duration::from_secs(1);
+const OTHER_SILENT_MAX: Duration = Duration::from_secs(3);

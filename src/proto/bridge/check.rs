@@ -26,8 +26,13 @@ pub fn check_any_bridge(bytes: &[u8]) {
         let step_ms = u32::from(*later) * 8;
         now += std::time::Duration::from_millis(step_ms.into());
         ms = ms.wrapping_add(if what & 0x40 == 0 { step_ms } else { step_ms << 24 });
-        if what & 0x3f == 0x3f {
-            to_ts.begin();
+        match what & 0x3f {
+            0x3f => to_ts.begin(),
+            0x3e => {
+                let interrupted = to_ts.interrupt();
+                to_ts.resume(interrupted);
+            }
+            _ => {}
         }
         to_ts.handle_timeout(now);
         pass(&mut to_ts, &mut from_ts);

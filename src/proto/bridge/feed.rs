@@ -15,6 +15,8 @@ pub struct Feed {
     headers: ArrayVec<AccessUnit, HEADERS_MAX>,
     /// Waits for a key frame, or for any sound where there is no picture.
     is_waiting: bool,
+    /// Time of the first unit that it waited at.
+    waiting_since: Option<Ticks90k>,
     /// Headers are to be sent before the next unit.
     owes_headers: bool,
     /// Time of the stream that is the peer's zero.
@@ -30,6 +32,15 @@ pub struct Takes {
     codecs: [bool; 3],
     /// More than one track of a kind.
     tracks: bool,
+}
+
+/// What pictures a stream has, as far as its tables say, whether they came or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pictures {
+    /// H.264.
+    pub h264: bool,
+    /// HEVC.
+    pub hevc: bool,
 }
 
 /// Counters of one peer.
@@ -56,6 +67,10 @@ impl Takes {
         Self { codecs: BEYOND.map(knows), tracks: peer.extended & enhanced::MULTITRACK != 0 }
     }
 
+    fn any_of(self, pictures: Pictures) -> bool {
+        (pictures.h264 && self.codec(Codec::H264)) || (pictures.hevc && self.codec(Codec::Hevc))
+    }
+
     fn codec(self, codec: Codec) -> bool {
         let beyond = BEYOND.into_iter().zip(self.codecs).find(|(known, _)| *known == codec);
         beyond.map_or(matches!(codec, Codec::H264 | Codec::Aac), |(_, takes)| takes)
@@ -69,6 +84,7 @@ impl Feed {
             takes,
             headers: ArrayVec::new(),
             is_waiting: true,
+            waiting_since: None,
             owes_headers: true,
             start: None,
             told: Told::default(),
@@ -78,12 +94,13 @@ impl Feed {
         feed
     }
 
-    /// The next unit of the stream. `has_video` says whether there are pictures to start with; `send` puts a message in
-    /// line. Where `send` refuses for there being too much, the feed goes on with the next key frame.
+    /// The next unit of the stream. With `pictures` that the peer takes it starts with one of them, for which it waits
+    /// [`PICTURE_WAIT_90K`] at most, as players and servers settle what a stream has by its beginning; `send` puts a message
+    /// in line. Where `send` refuses for there being too much, the feed goes on with the next key frame.
     pub fn handle_unit(
         &mut self,
         unit: &AccessUnit,
-        has_video: bool,
+        pictures: Pictures,
         mut send: impl FnMut(&Message) -> Result<(), Unsent>,
     ) {
         let is_frame = matches!(unit.content, Content::KeyFrame | Content::Frame);
@@ -102,18 +119,20 @@ impl Feed {
             }
             return;
         }
-        // Pictures of a codec that this peer does not take are none to start with.
-        let waits_for_video = has_video && self.headers.iter().any(|header| header.codec.is_video());
         if self.is_waiting {
+            // Pictures of a codec that this peer does not take are none to start with.
+            let has_video = self.takes.any_of(pictures);
             if !has_video {
                 self.headers.retain(|header| !header.codec.is_video());
             }
-            let may_start = unit.content == Content::KeyFrame && unit.codec.is_video() == waits_for_video;
+            let since = self.waiting_since.get_or_insert(unit.dts);
+            let waits_for_video = has_video && unit.dts.0.saturating_sub(since.0) < PICTURE_WAIT_90K;
+            let may_start = unit.content == Content::KeyFrame && (unit.codec.is_video() || !waits_for_video);
             if !may_start {
                 self.stats.before_key += u64::from(is_frame);
                 return;
             }
-            self.is_waiting = false;
+            (self.is_waiting, self.waiting_since) = (false, None);
             self.start.get_or_insert(unit.dts);
         }
         let sent = self.send_headers(unit.dts, &mut send).and_then(|()| send(&self.message(unit)));
@@ -194,12 +213,19 @@ fn is_same_track(one: &AccessUnit, other: &AccessUnit) -> bool {
 
 const BEYOND: [Codec; 3] = [Codec::Hevc, Codec::Ac3, Codec::Eac3];
 
+/// How long sound waits for a picture that is announced. Judgement: the longest distance of key frames that encoders of live
+/// streams are set to, where it is not a mistake.
+const PICTURE_WAIT_90K: u64 = 5 * 90_000;
+
 /// Tracks of a peer. Judgement: as many as our multiplexer has.
 const HEADERS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::rtmp::kind;
+
+    const H264: Pictures = Pictures { h264: true, hevc: false };
 
     #[test]
     fn a_feed_starts_with_headers_and_a_key_frame_and_goes_on_with_one_after_a_gap() {
@@ -207,7 +233,7 @@ mod tests {
         let mut feed = Feed::new(Takes::new(&Capabilities::default()), headers.into_iter());
         let (mut sent, mut room) = (Vec::new(), 8);
         let mut pass = |feed: &mut Feed, unit: &AccessUnit, room: &mut usize| {
-            feed.handle_unit(unit, true, |message| {
+            feed.handle_unit(unit, H264, |message| {
                 *room = room.checked_sub(1).ok_or(Unsent::Full)?;
                 sent.push((message.kind, message.payload.len()));
                 Ok(())
@@ -229,32 +255,63 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_begins_with_its_picture_if_that_comes_in_time() {
+        // Headers first, that of the sound before that of the picture.
+        for (picture_ms, expected) in [(2_000, [kind::AUDIO, kind::VIDEO, kind::VIDEO]), (6_000, [kind::AUDIO; 3])] {
+            // Sound is there at once; of the picture only the tables know.
+            let mut feed = Feed::new(Takes::new(&Capabilities::default()), std::iter::empty());
+            let mut sent = Vec::new();
+            for ms in (0..8_000).step_by(20) {
+                let at = ms * 90;
+                let mut units = vec![unit(Codec::Aac, Content::KeyFrame, at)];
+                if ms == 0 {
+                    units.insert(0, unit(Codec::Aac, Content::Header, at));
+                }
+                if ms == picture_ms {
+                    units.extend([Content::Header, Content::KeyFrame].map(|content| unit(Codec::H264, content, at)));
+                }
+                for unit in &units {
+                    feed.handle_unit(unit, H264, |message| {
+                        sent.push((message.kind, message.timestamp_ms));
+                        Ok(())
+                    });
+                }
+            }
+            let kinds: Vec<u8> = sent.iter().map(|(kind, _)| *kind).take(3).collect();
+            assert_eq!((kinds, sent[0].1), (expected.to_vec(), 0), "{picture_ms}");
+            assert!(sent.iter().any(|(kind, _)| *kind == kind::VIDEO), "late is better than never");
+        }
+    }
+
+    #[test]
     fn sound_does_not_wait_for_pictures_that_are_gone() {
         let headers = || [unit(Codec::H264, Content::Header, 0), unit(Codec::Aac, Content::Header, 0)].into_iter();
         let sound = unit(Codec::Aac, Content::KeyFrame, 15);
         // To a codec that the peer does not take; from the stream altogether.
-        for (change, has_video) in [(Some(unit(Codec::Hevc, Content::Header, 5)), true), (None, false)] {
+        let hevc = Pictures { hevc: true, ..Pictures::default() };
+        for (change, pictures) in [(Some(unit(Codec::Hevc, Content::Header, 5)), hevc), (None, Pictures::default())] {
             let mut feed = Feed::new(Takes::new(&Capabilities::default()), headers());
             let mut sent = Vec::new();
             for unit in change.iter().chain([&sound, &sound]) {
-                feed.handle_unit(unit, has_video, |message| {
+                feed.handle_unit(unit, pictures, |message| {
                     sent.push(message.kind);
                     Ok(())
                 });
             }
-            assert_eq!(sent, [crate::proto::rtmp::kind::AUDIO; 3], "its header and both, {has_video}");
+            assert_eq!(sent, [kind::AUDIO; 3], "its header and both, {pictures:?}");
         }
     }
 
     #[test]
     fn what_a_peer_does_not_know_is_told_once_and_not_waited_for() {
         let mut feed = Feed::new(Takes::new(&Capabilities::default()), std::iter::empty());
+        let hevc = Pictures { hevc: true, ..Pictures::default() };
         let mut count = 0;
         for _ in 0..3 {
-            feed.handle_unit(&unit(Codec::Hevc, Content::KeyFrame, 0), true, |_| unreachable!("not carried"));
-            feed.handle_unit(&AccessUnit { track: 1, ..unit(Codec::Aac, Content::KeyFrame, 0) }, true, |_| Ok(()));
-            feed.handle_unit(&unit(Codec::Aac, Content::Header, 0), true, |_| Ok(()));
-            feed.handle_unit(&unit(Codec::Aac, Content::KeyFrame, 0), true, |_| {
+            feed.handle_unit(&unit(Codec::Hevc, Content::KeyFrame, 0), hevc, |_| unreachable!("not carried"));
+            feed.handle_unit(&AccessUnit { track: 1, ..unit(Codec::Aac, Content::KeyFrame, 0) }, hevc, |_| Ok(()));
+            feed.handle_unit(&unit(Codec::Aac, Content::Header, 0), hevc, |_| Ok(()));
+            feed.handle_unit(&unit(Codec::Aac, Content::KeyFrame, 0), hevc, |_| {
                 count += 1;
                 Ok(())
             });

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::clock::{Clock, difference};
+use super::feed::Pictures;
 use super::frames::Splitter;
 use super::record::{Role, Sets, VideoCodec};
 use super::uncarried::{Told, Uncarried};
@@ -116,12 +117,14 @@ impl FromTs {
         known.map(|track| track.unit(Content::Header, track.last_dts_90k.unwrap_or(0), 0, track.header.clone()))
     }
 
-    /// Whether the stream has pictures that are carried, as far as its tables say.
+    /// What pictures the stream has that are carried, as far as its tables say.
     #[must_use]
-    pub fn has_video(&self) -> bool {
-        let mut streams = self.demux.streams();
-        streams.any(|stream| {
-            Some(stream.program) == self.program && stream.codec.and_then(carried).is_some_and(Codec::is_video)
+    pub fn pictures(&self) -> Pictures {
+        let streams = self.demux.streams().filter(|stream| Some(stream.program) == self.program);
+        streams.fold(Pictures::default(), |pictures, stream| match stream.codec.and_then(carried) {
+            Some(Codec::H264) => Pictures { h264: true, ..pictures },
+            Some(Codec::Hevc) => Pictures { hevc: true, ..pictures },
+            _ => pictures,
         })
     }
 

@@ -28,7 +28,7 @@ mod uncarried;
 
 #[cfg(any(test, fuzzing))]
 pub use check::check_any_bridge;
-pub use feed::{Feed, FeedStats, Takes};
+pub use feed::{Feed, FeedStats, Pictures, Takes};
 pub use from_ts::{FromTs, FromTsStats};
-pub use to_ts::{ToTs, ToTsStats};
+pub use to_ts::{Interrupted, QUIET_MIN, ToTs, ToTsStats};
 pub use uncarried::{UNCARRIED_MAX, Uncarried};

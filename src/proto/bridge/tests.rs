@@ -1,5 +1,7 @@
 //! There and back: what was recorded of publishers, clocks that wrap and jump, codecs that change.
 
+use std::time::Duration;
+
 use super::*;
 use crate::bus::{Meta, Packet, Pool, PoolLimits};
 use crate::proto::StreamCore;
@@ -144,7 +146,7 @@ fn one_of_picture_and_sound_is_enough() {
         let frames = |units: &[AccessUnit]| units.iter().filter(|unit| is_frame(unit)).count();
         assert!(frames(&bench.back) > 20);
         assert_eq!(frames(&bench.back), frames(&units(&sent)));
-        assert_eq!(bench.from_ts.has_video(), kind == crate::proto::rtmp::kind::VIDEO);
+        assert_eq!(bench.from_ts.pictures().h264, kind == crate::proto::rtmp::kind::VIDEO);
         assert_eq!(bench.from_ts.headers().count(), 1);
     }
 }
@@ -199,7 +201,7 @@ fn streams_that_rtmp_has_no_form_for_are_told_once() {
     let told: Vec<_> = std::iter::from_fn(|| from_ts.poll_uncarried()).collect();
     let mp2 = Uncarried::Stream { stream_type: 3, codec: Some(crate::proto::mpegts::demux::Codec::MpegAudio) };
     assert_eq!(told, [mp2, Uncarried::Stream { stream_type: 6, codec: None }]);
-    assert!(from_ts.has_video());
+    assert_ne!(from_ts.pictures(), Pictures::default());
 }
 
 #[test]
@@ -325,6 +327,71 @@ fn what_waits_at_a_constant_rate_goes_out_after_the_end() {
         assert_eq!(back, expected, "{is_followed} {:?}", bench.to_ts.mux_stats());
         assert_eq!(bench.discontinuities, 1, "the stream goes on without a break");
     }
+}
+
+#[test]
+fn a_publisher_who_brings_nothing_is_silent_until_he_goes_on() {
+    for (rate, step_ms) in [(None, 40), (Some(crate::units::Bitrate::from_bps(5_000_000)), 40), (None, 1_000)] {
+        let mut bench = Bench::with(Config { rate, ..Config::default() });
+        let sent = recorded("ffmpeg51-publish");
+        // Pictures alone, as slow as that.
+        let is_video = |message: &&Message| message.kind == crate::proto::rtmp::kind::VIDEO;
+        let pictures: Vec<_> = sent.iter().filter(is_video).collect();
+        let (header, pictures) = pictures.split_first().unwrap();
+        bench.message(header);
+        for (n, picture) in (0..).zip(pictures.iter().take(20)) {
+            bench.message(&Message { timestamp_ms: n * step_ms, ..(*picture).clone() });
+        }
+        let end = Time::from_ns(u64::from(bench.now_ms) * 1_000_000);
+        let mut last = end;
+        while let Some(due) = bench.to_ts.poll_timeout() {
+            assert!(due < end + Duration::from_secs(4), "never silent");
+            bench.to_ts.handle_timeout(due);
+            last = if bench.to_ts.poll_timeout().is_some() { due } else { last };
+            bench.drain();
+        }
+        // What waits at a constant rate goes out before.
+        let waited = if rate.is_some() { Duration::from_millis(700) } else { Duration::ZERO };
+        let silent_after = last.since(end);
+        assert!(
+            silent_after <= QUIET_MIN.max(waited).max(Duration::from_millis(2 * u64::from(step_ms))),
+            "{silent_after:?}"
+        );
+        assert_eq!(silent_after >= Duration::from_millis(1_500), step_ms == 1_000, "steps are no silence");
+        bench.to_ts.handle_timeout(last + Duration::from_secs(3));
+        let again_ms = bench.now_ms + 5_000;
+        for (n, picture) in (0..).zip(pictures.iter().take(20)) {
+            bench.message(&Message { timestamp_ms: again_ms + n * step_ms, ..(*picture).clone() });
+        }
+        bench.finish();
+        // At a constant rate the end of the last one waits for its time.
+        let expected = 40 - usize::from(rate.is_some());
+        assert_eq!(bench.back.iter().filter(|unit| is_frame(unit)).count(), expected, "none is lost at {rate:?}");
+        assert_eq!(bench.discontinuities, 1, "the same publisher");
+        let snapshot = bench.analyser.snapshot();
+        assert_eq!(snapshot.indicator(Indicator::ContinuityCountError).errors, 0);
+    }
+}
+
+#[test]
+fn who_was_interrupted_goes_on_without_saying_his_headers_again() {
+    let mut bench = Bench::new();
+    let sent = recorded("ffmpeg51-publish");
+    sent.iter().for_each(|message| bench.message(message));
+    let interrupted = bench.to_ts.interrupt();
+    let start_ms = bench.now_ms;
+    sent.iter().for_each(|message| bench.message_at(message.timestamp_ms + start_ms, message));
+    bench.to_ts.resume(interrupted);
+    let (start_ms, before) = (bench.now_ms, bench.back.len());
+    let is_header =
+        |message: &&Message| units(&[(*message).clone()]).iter().any(|unit| unit.content == Content::Header);
+    let media = sent.iter().filter(|message| message.kind != crate::proto::rtmp::kind::DATA);
+    let frames: Vec<_> = media.filter(|message| !is_header(message)).collect();
+    frames.iter().for_each(|message| bench.message(&later(message, start_ms)));
+    bench.finish();
+    assert_eq!(bench.to_ts.stats().headerless, 0);
+    let back = bench.back[before..].iter().filter(|unit| is_frame(unit)).count();
+    assert!(back >= frames.len() - 1, "{back} of {}", frames.len());
 }
 
 /// Pictures of 25 Hz, every 25th a key frame, and a frame of sound with each, whose first DTS is `start_90k`.

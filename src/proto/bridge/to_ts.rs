@@ -1,5 +1,8 @@
 //! Messages of a publisher in, a transport stream out.
 
+use std::mem;
+use std::time::Duration;
+
 use arrayvec::ArrayVec;
 
 use super::uncarried::{Told, Uncarried};
@@ -16,7 +19,8 @@ use crate::units::Time;
 /// Feed it with [`ToTs::handle_message`], and with [`ToTs::handle_timeout`] when [`ToTs::poll_timeout`] says so, and
 /// fetch packets after each call. It begins with the first picture or sound of a publisher, and is silent when the last one
 /// after its end has gone out, so that whoever listens can tell; tables and counters go on with the next one. Where that
-/// comes before the silence, the stream goes on without a break.
+/// comes before the silence, the stream goes on without a break. A publisher who brings nothing for [`QUIET_MIN`], or two of his
+/// steps where they are longer, is silent as well: his last picture held by empty packets would look like a programme.
 #[derive(Debug)]
 pub struct ToTs {
     mux: Multiplexer,
@@ -29,6 +33,13 @@ pub struct ToTs {
     is_ended: bool,
     /// No packet came out since the silence.
     is_first: bool,
+    /// Nothing came for so long that nothing goes out.
+    is_quiet: bool,
+    /// When a picture or sound came last, and how long it took to come after the one before, and that one.
+    heard: Time,
+    steps: [Duration; 2],
+    /// Headers of this publisher, for [`ToTs::interrupt`]; those of a track take one another's place.
+    headers: ArrayVec<flv::AccessUnit, TRACKS_MAX>,
     told: Told,
     stats: ToTsStats,
 }
@@ -41,6 +52,13 @@ struct Track {
     id: TrackId,
     /// Of the publisher before; goes on with a header of this one, or goes when nothing of it waits.
     is_old: bool,
+}
+
+/// What a publisher said once that still holds.
+#[derive(Debug)]
+pub struct Interrupted {
+    reader: flv::Reader,
+    headers: ArrayVec<flv::AccessUnit, TRACKS_MAX>,
 }
 
 /// Counters since the start; those of the multiplexer are its own.
@@ -69,6 +87,10 @@ impl ToTs {
             is_running: false,
             is_ended: true,
             is_first: false,
+            is_quiet: false,
+            heard: Time::ZERO,
+            steps: [Duration::ZERO; 2],
+            headers: ArrayVec::new(),
             told: Told::default(),
             stats: ToTsStats::default(),
         })
@@ -79,8 +101,24 @@ impl ToTs {
         self.end();
         self.told.clear();
         self.reader = flv::Reader::default();
+        self.headers.clear();
         self.mux.rebase();
         self.tracks.iter_mut().for_each(|track| track.is_old = true);
+    }
+
+    /// Somebody else steps in for a publisher who is still there: keeps what that one may not say again.
+    pub fn interrupt(&mut self) -> Interrupted {
+        let Self { reader, headers, .. } = self;
+        let interrupted = Interrupted { reader: mem::take(reader), headers: mem::take(headers) };
+        self.begin();
+        interrupted
+    }
+
+    /// He goes on.
+    pub fn resume(&mut self, interrupted: Interrupted) {
+        self.begin();
+        self.reader = interrupted.reader;
+        interrupted.headers.iter().for_each(|header| self.handle_header(header));
     }
 
     /// The publisher is gone: what waits goes out, and then nothing any more.
@@ -104,14 +142,20 @@ impl ToTs {
 
     /// The clock goes on to `now`.
     pub fn handle_timeout(&mut self, now: Time) {
-        if self.is_running {
-            self.mux.handle_timeout(now);
+        if !self.is_running || self.is_quiet {
+            return;
         }
+        if self.mux.waiting_bytes() == 0 && now.since(self.heard) >= self.quiet_after() {
+            self.is_quiet = true;
+            self.mux.pause();
+            return;
+        }
+        self.mux.handle_timeout(now);
     }
 
     /// The next packet of TS packets; the first one of each publisher is marked as a discontinuity.
     pub fn poll_packet(&mut self) -> Option<Packet> {
-        if !self.is_running {
+        if !self.is_running || self.is_quiet {
             return None;
         }
         let packet = self.mux.poll_packet();
@@ -119,19 +163,26 @@ impl ToTs {
             self.end();
         }
         let mut packet = packet?;
-        packet.meta.discontinuity = std::mem::take(&mut self.is_first);
+        packet.meta.discontinuity = mem::take(&mut self.is_first);
         Some(packet)
     }
 
-    /// When [`ToTs::handle_timeout`] wants to be called; `None` while nobody publishes.
+    /// When [`ToTs::handle_timeout`] wants to be called; `None` while nobody publishes, or
+    /// nothing comes.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.mux.poll_timeout().filter(|_| self.is_running)
+        self.mux.poll_timeout().filter(|_| self.is_running && !self.is_quiet)
     }
 
     /// What of this publisher is not carried, each once.
     pub fn poll_uncarried(&mut self) -> Option<Uncarried> {
         self.told.poll()
+    }
+
+    /// Bytes of pictures and sounds that have not gone out.
+    #[must_use]
+    pub const fn waiting_bytes(&self) -> usize {
+        self.mux.waiting_bytes()
     }
 
     /// Counters since the start.
@@ -157,7 +208,8 @@ impl ToTs {
                 if !self.is_running {
                     (self.is_running, self.is_first) = (true, true);
                 }
-                self.is_ended = false;
+                (self.is_ended, self.is_quiet) = (false, false);
+                self.step(now);
                 self.drop_old();
                 self.stats.units += 1;
                 let random_access = unit.codec.is_video() && unit.content == Content::KeyFrame;
@@ -167,6 +219,19 @@ impl ToTs {
             // Another may follow on the same track, and tables that change for it would be for nothing.
             Content::End => {}
         }
+    }
+
+    /// Another picture or sound came. What comes at once, as pictures of several tracks, is one step.
+    fn step(&mut self, now: Time) {
+        let step = now.since(mem::replace(&mut self.heard, now));
+        if step >= STEP_MIN {
+            self.steps = [step, self.steps[0]];
+        }
+    }
+
+    /// By the shorter of two steps, so that one pause alone does not make the next one longer.
+    fn quiet_after(&self) -> Duration {
+        (self.steps[0].min(self.steps[1]) * 2).clamp(QUIET_MIN, QUIET_MAX)
     }
 
     /// A track begins, or goes on with another codec or configuration.
@@ -183,6 +248,9 @@ impl ToTs {
             }
         };
         let (is_video, number, codec) = (unit.codec.is_video(), unit.track, unit.codec);
+        self.headers.retain(|header| (header.codec.is_video(), header.track) != (is_video, number));
+        // Where there are too many, the multiplexer has no track for it, either.
+        let _ = self.headers.try_push(unit.clone());
         let known = self.tracks.iter_mut().find(|track| (track.is_video, track.number) == (is_video, number));
         if let Some(track) = known {
             (track.codec, track.is_old) = (codec, false);
@@ -233,6 +301,14 @@ impl ToTs {
         }
     }
 }
+
+/// After that nothing goes out. Judgement: less than others wait before they step in, and more than an encoder of pictures
+/// and sound, or of five pictures a second, leaves between two.
+pub const QUIET_MIN: Duration = Duration::from_millis(200);
+/// The same for whoever sends few pictures. Judgement: one a second.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+/// Judgement: less than between pictures of 120 Hz, and more than the parts of one take to come.
+const STEP_MIN: Duration = Duration::from_millis(5);
 
 /// What a header says of its track; `None` for a codec that is not carried.
 fn format(header: &flv::AccessUnit) -> Result<Option<Format>, FormatError> {

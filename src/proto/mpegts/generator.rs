@@ -72,7 +72,7 @@ impl Core for Generator {
             let position = self.pace.position_at(start, now);
             self.stats.overflow += position - self.position;
             self.position = position;
-            self.multiplex.timetable.jump(self.pace.first_slot(position));
+            self.multiplex.timetable.jump(self.pace.first_slot(position), true);
         }
         self.now = now;
     }

@@ -425,7 +425,8 @@ fn grow(partial: &mut Vec<u8>, more: usize, length: usize) -> usize {
     let before = partial.capacity();
     let needed = partial.len() + more;
     if needed > before {
-        let wanted = length.min((2 * before).max(needed).max(RESERVE_BYTES));
+        let reserve = if needed > PROVED_BYTES { RESERVE_BYTES } else { PROVED_BYTES };
+        let wanted = length.min((2 * before).max(needed).max(reserve));
         partial.reserve_exact(wanted - partial.len());
     }
     partial.capacity() - before
@@ -572,6 +573,8 @@ const EXTENDED: u32 = 0x00ff_ffff;
 
 /// Memory for a message that does not fit one chunk, from its first byte on. Measurement: a picture of 8 Mb/s has 33 KB.
 const RESERVE_BYTES: usize = 65_536;
+/// Reserved before so much came. Judgement: beginnings of messages on all chunk streams of a stranger are 256 kB then.
+const PROVED_BYTES: usize = 4_096;
 
 /// Longest frame whose duration a first timestamp may be. Judgement: 4 pictures a second.
 const DELTA_LIKELY_MS: u32 = 250;
@@ -793,7 +796,7 @@ mod tests {
             reader.push(pool().copy(&head, Meta::default()).unwrap()).unwrap();
             assert_eq!(reader.poll(), Ok(None));
         }
-        assert!(reader.held_bytes <= 64 * RESERVE_BYTES);
+        assert!(reader.held_bytes <= 64 * PROVED_BYTES);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Client {
     target: Target,
     /// What the server said of itself.
     capabilities: Capabilities,
+    /// Came before the server's word, and is told behind it.
+    early: Option<Message>,
     /// What is still to be told.
     end: Option<End>,
 }
@@ -99,6 +101,7 @@ impl Client {
             role,
             target,
             capabilities: Capabilities::default(),
+            early: None,
             end: None,
         }
     }
@@ -210,8 +213,17 @@ impl Client {
                 };
                 if self.role == Role::Player && stream == message.stream {
                     self.link.stats.media += 1;
+                    if matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+                        self.link.expect_media();
+                    }
                     if message.kind == kind::DATA_AMF3 {
                         to_amf0(&mut message);
+                    }
+                    // Some servers send at once, and say nothing.
+                    if self.state == State::Starting(stream) && matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+                        self.state = State::Active(stream);
+                        self.early = Some(message);
+                        return Ok(Some(ClientMessage::Ready));
                     }
                     return Ok(Some(ClientMessage::Media(message)));
                 }
@@ -248,6 +260,7 @@ impl Client {
             _ if command.info(1, "level") == Some("error") => Err(refusal(command)),
             ("NetStream.Publish.Start" | "NetStream.Play.Start", State::Starting(stream)) => {
                 self.state = State::Active(stream);
+                self.link.expect_media();
                 Ok(Some(ClientMessage::Ready))
             }
             (
@@ -319,6 +332,9 @@ impl StreamCore for Client {
     }
 
     fn poll_message(&mut self) -> Option<ClientMessage> {
+        if let Some(message) = self.early.take() {
+            return Some(ClientMessage::Media(message));
+        }
         while self.state != State::Over {
             let handled = match self.link.poll() {
                 Ok(None) => return None,
@@ -327,17 +343,24 @@ impl StreamCore for Client {
             };
             match handled {
                 Ok(None) => {}
-                Ok(said) => return said,
+                Ok(said) => {
+                    self.link.told();
+                    return said;
+                }
                 Err(end) => self.finish(end),
             }
         }
         self.end.take().map(ClientMessage::Ended)
     }
 
+    fn is_behind(&self) -> bool {
+        self.state != State::Over && self.link.is_behind()
+    }
+
     fn poll_timeout(&self) -> Option<Time> {
         match (self.state, self.role) {
             (State::Over, _) => None,
-            (State::Active(_), Role::Player) => Some(self.link.heard + self.config.idle_timeout),
+            (State::Active(_), Role::Player) => Some(self.link.media_heard + self.config.idle_timeout),
             // A server that is pushed to may be silent; it shows by not reading that it is gone.
             (State::Active(_), Role::Publisher) => None,
             _ => Some(self.began + self.config.setup_timeout),

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Config {
     /// How long a peer may take from the first byte to being ready: handshake, connecting, asking to publish or to play.
     pub setup_timeout: Duration,
-    /// How long a publisher may be silent; also a server that is played from.
+    /// How long a publisher may bring neither audio nor video; also a server that is played from.
     pub idle_timeout: Duration,
     /// Size of the chunks sent, once the peer was told of it.
     pub chunk_bytes: u32,

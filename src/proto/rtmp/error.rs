@@ -43,7 +43,7 @@ pub enum End {
     /// The peer was not ready in time.
     #[error("not ready in time")]
     Slow,
-    /// Nothing came for too long.
+    /// Neither audio nor video came for too long.
     #[error("silent for too long")]
     Silent,
     /// The peer said that it is done.

@@ -24,10 +24,21 @@ pub(super) struct Link {
     /// What the peer sends between two acknowledgements (RTMP 5.4.4); zero for none.
     window_bytes: u64,
     acknowledged: u64,
+    /// Pieces that were put in line and that left it, since the beginning.
+    pushed: u64,
+    popped: u64,
+    /// Answers that were put in line since all that was before them left it, and where that ends.
+    answers: usize,
+    answers_end: u64,
+    /// Messages that were looked at since the caller last got one, or was told to come again.
+    skipped: usize,
+    is_behind: bool,
     /// Why nothing that came since is looked at.
     broken: Option<Error>,
     /// When bytes last came.
-    pub(super) heard: Time,
+    heard: Time,
+    /// When audio or video last came, or became possible.
+    pub(super) media_heard: Time,
     pub(super) stats: Stats,
 }
 
@@ -82,8 +93,15 @@ impl Link {
             out_bytes_max,
             window_bytes: 0,
             acknowledged: 0,
+            pushed: 0,
+            popped: 0,
+            answers: 0,
+            answers_end: 0,
+            skipped: 0,
+            is_behind: false,
             broken: None,
             heard: now,
+            media_heard: now,
             stats: Stats::default(),
         };
         link.push_bytes(opening);
@@ -108,11 +126,18 @@ impl Link {
         if let Some(error) = self.broken {
             return Err(error);
         }
+        self.is_behind = false;
         // Whoever does not take answers is not listened to.
-        while self.out_bytes <= self.out_bytes_max {
+        while self.has_room() {
+            if self.skipped >= SKIPPED_MAX {
+                (self.skipped, self.is_behind) = (0, true);
+                return Ok(None);
+            }
+            self.skipped += 1;
             let polled = self.reader.poll();
             self.stats.aborted = self.reader.aborted();
             let Some(message) = polled? else {
+                self.skipped = 0;
                 return Ok(None);
             };
             match message.kind {
@@ -126,19 +151,39 @@ impl Link {
         Ok(None)
     }
 
+    /// Audio or video came, or may come from now on. Other data and pings also come of an encoder that hangs.
+    pub(super) const fn expect_media(&mut self) {
+        self.media_heard = self.heard;
+    }
+
+    /// As [`StreamCore::is_behind`](crate::proto::StreamCore::is_behind).
+    pub(super) const fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// The caller gets something.
+    pub(super) const fn told(&mut self) {
+        self.skipped = 0;
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.handshake.is_done()
     }
 
     pub(super) fn is_taking(&self) -> bool {
         // Nothing of a peer who does not take what it caused.
-        let room = self.reader.waiting() < INPUT_PACKETS_MAX / 2 && self.out_bytes <= self.out_bytes_max;
-        self.broken.is_none() && room
+        self.broken.is_none() && self.reader.waiting() < INPUT_PACKETS_MAX / 2 && self.has_room()
+    }
+
+    /// Whether more may be caused. Answers are bounded by number, as the shortest take more memory than bytes.
+    const fn has_room(&self) -> bool {
+        self.out_bytes <= self.out_bytes_max && (self.answers < ANSWERS_MAX || self.popped >= self.answers_end)
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Piece> {
         let piece = self.out.pop_front()?;
         self.out_bytes -= piece.len();
+        self.popped += 1;
         Some(piece)
     }
 
@@ -153,11 +198,20 @@ impl Link {
             return Err(Unsent::Full);
         }
         self.stats.sent += 1;
-        self.send(message);
+        self.put(message);
         Ok(())
     }
 
+    /// What is no media.
     pub(super) fn send(&mut self, message: &Message) {
+        if self.popped >= self.answers_end {
+            (self.answers, self.answers_end) = (0, self.pushed + 1);
+        }
+        self.answers += 1;
+        self.put(message);
+    }
+
+    fn put(&mut self, message: &Message) {
         let before = self.out.len();
         self.writer.write(message, &mut self.out);
         self.count_from(before);
@@ -216,6 +270,7 @@ impl Link {
 
     fn count_from(&mut self, before: usize) {
         self.out_bytes += self.out.range(before..).map(Piece::len).sum::<usize>();
+        self.pushed += (self.out.len() - before) as u64;
     }
 }
 
@@ -232,6 +287,13 @@ pub(super) const STREAM_END: u16 = 1;
 pub(super) const BUFFER_LENGTH: u16 = 3;
 const PING_REQUEST: u16 = 6;
 const PING_RESPONSE: u16 = 7;
+
+/// Answers that wait for a peer who takes none. Judgement: far more than anybody honest asks for at once; 20 kB.
+pub(super) const ANSWERS_MAX: usize = 128;
+
+/// Messages that nobody gets to see, before others have their turn: pings, or none at all, in a byte or seven each.
+/// Judgement: far more than in a row from anybody honest.
+pub(super) const SKIPPED_MAX: usize = 256;
 
 /// What is asked to be acknowledged. Judgement: what Adobe's and most other servers say.
 pub(super) const WINDOW_BYTES: u32 = 2_500_000;

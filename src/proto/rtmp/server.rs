@@ -125,6 +125,7 @@ impl Server {
             return;
         };
         self.state = State::Active(role, stream);
+        self.link.expect_media();
         self.link.send_user_control(STREAM_BEGIN, &[stream]);
         if role == Role::Publisher {
             self.send_status(stream, "status", "NetStream.Publish.Start", "publishing");
@@ -205,6 +206,9 @@ impl Server {
             kind::AUDIO | kind::VIDEO | kind::DATA | kind::DATA_AMF3 => {
                 if self.state == State::Active(Role::Publisher, message.stream) {
                     self.link.stats.media += 1;
+                    if matches!(message.kind, kind::AUDIO | kind::VIDEO) {
+                        self.link.expect_media();
+                    }
                     if message.kind == kind::DATA_AMF3 {
                         to_amf0(&mut message);
                     }
@@ -368,17 +372,24 @@ impl StreamCore for Server {
             };
             match handled {
                 Ok(None) => {}
-                Ok(said) => return said,
+                Ok(said) => {
+                    self.link.told();
+                    return said;
+                }
                 Err(end) => self.finish(end),
             }
         }
         self.end.take().map(ServerMessage::Ended)
     }
 
+    fn is_behind(&self) -> bool {
+        self.state != State::Over && self.link.is_behind()
+    }
+
     fn poll_timeout(&self) -> Option<Time> {
         match self.state {
             State::Connecting | State::Connected => Some(self.began + self.config.setup_timeout),
-            State::Active(Role::Publisher, _) => Some(self.link.heard + self.config.idle_timeout),
+            State::Active(Role::Publisher, _) => Some(self.link.media_heard + self.config.idle_timeout),
             // The caller takes its time; players have nothing to say, and show by not reading that they are gone.
             State::Asking(..) | State::Active(Role::Player, _) | State::Over => None,
         }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::amf::Value;
 use super::check::Pair;
 use super::*;
+use crate::bus::{Meta, Pool, PoolLimits};
 use crate::proto::StreamCore;
 use crate::units::Time;
 
@@ -73,6 +74,102 @@ fn the_slow_and_the_silent_are_sent_away() {
     assert!(at > Time::ZERO + config.idle_timeout);
     pair.server.handle_timeout(at);
     assert_eq!(pair.server.poll_message(), Some(ServerMessage::Ended(End::Silent)));
+}
+
+#[test]
+fn who_takes_no_answers_is_not_listened_to() {
+    let mut pair = Pair::new(Role::Player, Config::default());
+    pair.settle();
+    let (mut writer, mut pieces) = (chunk::Writer::default(), std::collections::VecDeque::new());
+    // Pings (RTMP 7.1.7), as many as fit into a packet.
+    let ping = Message { kind: kind::USER_CONTROL, payload: vec![0, 6, 0, 0, 0, 0].into(), ..Message::default() };
+    (0..50).for_each(|_| writer.write(&ping, &mut pieces));
+    let bytes: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
+    let pool = Pool::new(PoolLimits { small_max: 64, large_max: 0 });
+    let pings = |server: &mut Server| {
+        let mut fed = 0;
+        while server.is_taking() && fed < 1_000 {
+            server.handle_bytes(Time::ZERO, pool.copy(&bytes, Meta::default()).unwrap());
+            assert_eq!(server.poll_message(), None);
+            fed += 1;
+        }
+        fed
+    };
+    // Some more wait unread.
+    assert!(pings(&mut pair.server) < 20);
+    let answers = std::iter::from_fn(|| pair.server.poll_transmit()).count();
+    assert!((100..=150).contains(&answers), "{answers}");
+    assert!(pings(&mut pair.server) > 0, "answered as there is room");
+    assert!(!pair.server.is_over());
+}
+
+#[test]
+fn what_nobody_gets_to_see_leaves_others_their_turn() {
+    let mut pair = Pair::new(Role::Player, Config::default());
+    pair.settle();
+    // Empty messages of a type that is not known, each a byte after the first.
+    let mut bytes = vec![4, 0, 0, 0, 0, 0, 0, 99, 1, 0, 0, 0];
+    bytes.resize(2_000, 0xc4);
+    let pool = Pool::new(PoolLimits { small_max: 64, large_max: 0 });
+    pair.server.handle_bytes(Time::ZERO, pool.copy(&bytes, Meta::default()).unwrap());
+    let (mut turns, before) = (0, pair.server.stats().unexpected);
+    loop {
+        let seen = pair.server.stats().unexpected;
+        assert_eq!(pair.server.poll_message(), None);
+        assert!(pair.server.stats().unexpected - seen <= link::SKIPPED_MAX as u64);
+        turns += 1;
+        if !pair.server.is_behind() {
+            break;
+        }
+    }
+    assert!(turns > 5, "{turns}");
+    assert_eq!(pair.server.stats().unexpected - before, 1_989);
+}
+
+#[test]
+fn media_before_the_servers_word_counts_as_it() {
+    let target = Target { tc_url: "rtmp://there/live".into(), app: "live".into(), key: "key".into() };
+    let mut client = Client::new(Time::ZERO, Config::default(), Role::Player, target, 1);
+    let (mut writer, mut pieces) = (chunk::Writer::default(), std::collections::VecDeque::new());
+    let empty = || Value::Object(Vec::new());
+    for values in [[Value::Number(1.0), empty(), empty()], [Value::Number(2.0), Value::Null, Value::Number(1.0)]] {
+        let payload = amf::encode(&[&[Value::text("_result")][..], &values].concat()).into();
+        writer.write(&Message { kind: kind::COMMAND, payload, ..Message::default() }, &mut pieces);
+    }
+    let picture = Message { kind: kind::VIDEO, stream: 1, timestamp_ms: 5, payload: vec![7; 20].into() };
+    writer.write(&picture, &mut pieces);
+    let said = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat());
+    let bytes: Vec<u8> = [vec![3], vec![0; 2 * 1_536]].concat().into_iter().chain(said).collect();
+    let pool = Pool::new(PoolLimits { small_max: 64, large_max: 0 });
+    let mut told = Vec::new();
+    for part in bytes.chunks(1_000) {
+        client.handle_bytes(Time::ZERO, pool.copy(part, Meta::default()).unwrap());
+        told.extend(std::iter::from_fn(|| client.poll_message()));
+    }
+    assert_eq!(told, [ClientMessage::Ready, ClientMessage::Media(picture)]);
+}
+
+#[test]
+fn who_sends_only_what_is_no_media_is_silent() {
+    for role in [Role::Publisher, Role::Player] {
+        let config = Config::default();
+        let mut pair = Pair::new(role, config);
+        pair.settle();
+        let until = pair.now + config.idle_timeout;
+        while pair.now < until {
+            pair.now += Duration::from_secs(1);
+            let data = Message { kind: kind::DATA, payload: vec![2, 0, 0].into(), ..Message::default() };
+            match role {
+                Role::Publisher => pair.client.send(&data).unwrap(),
+                Role::Player => pair.server.send(&data).unwrap(),
+            }
+            pair.settle();
+            pair.server.handle_timeout(pair.now);
+            pair.client.handle_timeout(pair.now);
+        }
+        pair.settle();
+        assert!(pair.ends.contains(&End::Silent), "{role:?} {:?}", pair.ends);
+    }
 }
 
 #[test]

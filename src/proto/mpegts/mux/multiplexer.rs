@@ -1,5 +1,6 @@
 //! The multiplexer itself: its clock, what is due, and which track goes next.
 
+use std::mem;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -82,6 +83,8 @@ pub struct Multiplexer {
     clock: Option<Clock>,
     now: Time,
     called_at: Option<Time>,
+    /// What is due up to the next call is left out.
+    is_paused: bool,
     /// Index of the next packet, with a constant rate.
     position: u64,
     timetable: Timetable,
@@ -123,6 +126,7 @@ impl Multiplexer {
             clock: None,
             now: Time::ZERO,
             called_at: None,
+            is_paused: false,
             position: 0,
             pmt_version: 0,
             tracks: ArrayVec::new(),
@@ -220,24 +224,33 @@ impl Multiplexer {
     }
 
     /// The clock goes on to `now`: what is due until then can be fetched. After a pause of more than [`LATE_MAX`]
-    /// without calls what was due in it is left out, and the next PCR says so.
+    /// without calls what was due in it is left out, and the next PCR says so. After [`Multiplexer::pause`]
+    /// it is left out always, and not said: the clock went on, and nobody shall take what is open for damaged.
     pub fn handle_timeout(&mut self, now: Time) {
         let now = now.max(self.now);
+        let is_paused = mem::take(&mut self.is_paused);
         let clock = self.clock.get_or_insert_with(|| Clock::new(now, 0));
         clock.set_rate(now, self.slew.rate_ppb(now));
         let clock = *clock;
         match self.pace {
-            Some(pace) if now.since(due(pace, clock, self.position)) > LATE_MAX => {
-                let position = pace.position_at(Time::ZERO, Time::ZERO + clock.elapsed(now));
+            Some(pace) if is_paused || now.since(due(pace, clock, self.position)) > LATE_MAX => {
+                let position = pace.position_at(Time::ZERO, Time::ZERO + clock.elapsed(now)).max(self.position);
                 self.stats.left_out += position - self.position;
                 self.position = position;
-                self.timetable.jump(pace.first_slot(position));
+                self.timetable.jump(pace.first_slot(position), !is_paused);
             }
-            None if now.since(self.called_at.unwrap_or(now)) > LATE_MAX => self.timetable.jump(clock.elapsed_27m(now)),
+            None if is_paused || now.since(self.called_at.unwrap_or(now)) > LATE_MAX => {
+                self.timetable.jump(clock.elapsed_27m(now), !is_paused);
+            }
             Some(_) | None => {}
         }
         self.now = now;
         self.called_at = Some(now);
+    }
+
+    /// Nobody calls for a while, as there is nothing to send.
+    pub const fn pause(&mut self) {
+        self.is_paused = true;
     }
 
     /// The next packet: of 7 TS packets with a constant rate, of 1 to 7 otherwise. Its arrival is the moment it was due.

@@ -88,10 +88,10 @@ impl Timetable {
         at.saturating_add(self.pcr_interval / 2) >= self.next_pcr
     }
 
-    /// Everything up to `at` was left out: PCR is due at once, and tells.
-    pub(in crate::proto::mpegts) fn jump(&mut self, at: u64) {
+    /// Everything up to `at` was left out: PCR is due at once, and tells if it `says` so.
+    pub(in crate::proto::mpegts) fn jump(&mut self, at: u64, says: bool) {
         self.next_pcr = at;
-        self.discontinuity = true;
+        self.discontinuity |= says;
         self.tables.iter_mut().for_each(|table| table.next = table.next.max(at));
     }
 
@@ -221,7 +221,7 @@ mod tests {
         let mut timetable = timetable();
         let start: String = (0..4).map(|at| step(&mut timetable, at)).collect();
         assert_eq!(start, "amp.");
-        timetable.jump(100);
+        timetable.jump(100, true);
         let mut out = [0; TS_PACKET_BYTES];
         assert_eq!(timetable.next(100, &mut out), Some(Due::Pcr { since: 100, discontinuity: true }));
         assert_eq!(timetable.next(101, &mut out), Some(Due::Table));
@@ -233,7 +233,7 @@ mod tests {
         let start: String = (0..4).map(|at| step(&mut timetable, at)).collect();
         assert_eq!(start, "amp.");
         timetable.replace(50, Pid::from_low_bits(0x1000), &[3; 16]);
-        timetable.jump(100);
+        timetable.jump(100, true);
         let after: String = (100..104).map(|at| step(&mut timetable, at)).collect();
         assert_eq!(after, "amp.");
     }
