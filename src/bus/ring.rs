@@ -148,6 +148,19 @@ impl Publisher {
         None
     }
 
+    /// The next packet that `ahead` has read since `behind` was cloned from it. Nothing may have been published meanwhile, and
+    /// `ahead` told at most once to go on at a key frame.
+    pub fn read_again<'ring>(
+        &'ring self,
+        behind: &mut LocalCursor,
+        ahead: &LocalCursor,
+    ) -> Option<BorrowedPacket<'ring>> {
+        if ahead.resumed_at == Some(behind.next) {
+            behind.resume_at_key_frame();
+        }
+        if behind.next < ahead.next { self.read(behind) } else { None }
+    }
+
     /// Takes packets before `end` from readers that may not have read them yet.
     fn overwrite_until(&mut self, end: u64) {
         let doomed = self.tail..end;
@@ -203,6 +216,8 @@ pub struct LocalCursor {
     missed: u64,
     /// Whether it goes on at key frames.
     at_key_frames: bool,
+    /// Where it was told last to go on at a key frame.
+    resumed_at: Option<u64>,
     skip: Skip,
 }
 
@@ -210,8 +225,7 @@ impl LocalCursor {
     /// Starts with the next packet that will be published.
     #[must_use]
     pub const fn at_head(publisher: &Publisher) -> Self {
-        let (at_key_frames, skip) = (false, Skip::NONE);
-        Self { next: publisher.head, missed: 0, at_key_frames, skip }
+        Self { next: publisher.head, missed: 0, at_key_frames: false, resumed_at: None, skip: Skip::NONE }
     }
 
     /// What it does when it falls behind, from now on. With [`LagPolicy::ToNextKeyFrame`] whoever publishes marks key frames;
@@ -219,6 +233,7 @@ impl LocalCursor {
     pub const fn set_policy(&mut self, policy: LagPolicy) {
         self.at_key_frames = matches!(policy, LagPolicy::ToNextKeyFrame);
         if !self.at_key_frames {
+            self.resumed_at = None;
             self.skip.end();
         }
     }
@@ -232,6 +247,7 @@ impl LocalCursor {
     /// What it read did not all arrive: goes on with the next key frame, if that is its policy.
     pub const fn resume_at_key_frame(&mut self) {
         if self.at_key_frames {
+            self.resumed_at = Some(self.next);
             self.skip.begin();
         }
     }

@@ -54,8 +54,8 @@ impl Watched {
     }
 }
 
-/// Looks at what an output takes from the ring to send, when it does: not at what it was too slow for. What its rate limit or
-/// the system drops behind that is among its counters only.
+/// Looks at what an output takes from the ring to send, when it does: not at what it was too slow for, nor at what it leaves out
+/// up to a key frame. What its rate limit or the system drops behind that is among its counters only.
 #[derive(Debug)]
 pub(super) struct Tap {
     analyser: Box<Analyser>,
@@ -68,9 +68,7 @@ impl Tap {
 
     /// The output has read on, `from` there `to` here. Nothing was published meanwhile.
     pub(super) fn handle_taken(&mut self, now: Time, publisher: &Publisher, mut from: LocalCursor, to: &LocalCursor) {
-        while from.next() < to.next()
-            && let Some(packet) = publisher.read(&mut from)
-        {
+        while let Some(packet) = publisher.read_again(&mut from, to) {
             if packet.meta.discontinuity {
                 // Another source has numbers of its own.
                 self.analyser.restart_sequence();
@@ -230,7 +228,7 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::{Meta, Pool, PoolLimits};
+    use crate::bus::{LagPolicy, Meta, Pool, PoolLimits};
 
     #[test]
     fn a_torn_stream_has_errors_and_noise_goes_on_having_them() {
@@ -282,6 +280,35 @@ mod tests {
         assert_eq!(found.stats.sync.packets, (24 - 6) * 7);
         assert_eq!(found.stats.continuity_errors, 1);
         assert_eq!(found.span.as_millis(), 23, "by when it was sent");
+    }
+
+    #[test]
+    fn a_tap_does_not_see_what_an_output_leaves_out_up_to_a_key_frame() {
+        let pool = Pool::new(PoolLimits::default());
+        let mut publisher = Publisher::new(pool.clone(), 64);
+        let mut output = LocalCursor::at_head(&publisher);
+        output.set_policy(LagPolicy::ToNextKeyFrame);
+        let mut tap = Tap::new(Time::ZERO);
+        let mut taken = 0;
+        // Of ten packets each, in which the seventh begins with a key frame, behind losses of what was sent before.
+        for turn in 0..6 {
+            for n in 10 * turn..10 * turn + 10 {
+                let meta = Meta { random_access: n % 10 == 6, ..Meta::default() };
+                publisher.publish(pool.copy(&seven(n), meta).unwrap());
+            }
+            publisher.flush(output.next());
+            let from = output.clone();
+            if turn % 2 == 1 {
+                output.resume_at_key_frame();
+            }
+            while publisher.read(&mut output).is_some() {
+                taken += 1;
+            }
+            tap.handle_taken(Time::from_ns(turn as u64), &publisher, from, &output);
+        }
+        assert_eq!((taken, output.take_skipped().packets), (3 * 10 + 3 * 4, 3 * 6));
+        let found = tap.snapshot();
+        assert_eq!((found.stats.sync.packets, found.stats.continuity_errors), (taken * 7, 3));
     }
 
     /// The `n`-th seven TS packets of a stream.

@@ -1086,6 +1086,27 @@ mod tests {
         assert_eq!(run.failover.active(), Some(1), "loss is known of both");
     }
 
+    /// Rules for what is seen, and nothing that could be seen: scrambled, or no time to look.
+    #[test]
+    fn a_primary_that_cannot_be_looked_at_is_returned_to_by_rules_of_content_alone() {
+        let seen = Seen { black: true, ..Seen::NONE };
+        let mut run = Judged::new(Config { switch_on: Rules { seen, ..CONFIG.switch_on }, ..CONFIG }, 2);
+        run.pass(30, &[Some(0), Some(0)]);
+        run.pass(10, &[None, Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.pass(49, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1), "it has to prove itself first");
+        run.pass(5, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(0));
+        // One that was seen to be black is not.
+        run.show(&[Some(true), Some(false)]);
+        run.pass(30, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+        run.show(&[None, Some(false)]);
+        run.pass(200, &[Some(0), Some(0)]);
+        assert_eq!(run.failover.active(), Some(1));
+    }
+
     #[test]
     fn a_poor_picture_is_better_than_none() {
         let mut run = Judged::new(looking(), 2);

@@ -12,6 +12,7 @@
 //! ```
 //!
 //! A second without packets says nothing: it ends either wait, and so does what is seen of a source while it is not known.
+//! Whether a source that never was faulty may be returned to is another question: what is not known keeps nobody away.
 
 use std::time::Duration;
 
@@ -149,7 +150,7 @@ pub(super) struct Health {
     gauges: [Gauge; Fault::ALL.len()],
     /// Of each fault, in thousandths of its threshold; `None` while it is not known, and where there is no rule.
     levels: [Option<u32>; Fault::ALL.len()],
-    /// Since when that is known and at most 1,000.
+    /// Since when packets come and no level is known to be above 1,000.
     clean_since: Option<Time>,
 }
 
@@ -164,10 +165,8 @@ impl Health {
         self.sample(now, counts);
         let levels = self.levels(now, rules);
         self.levels = levels;
-        match self.level() {
-            Some(0..=AT_THRESHOLD) => _ = self.clean_since.get_or_insert(now),
-            Some(_) | None => self.clean_since = None,
-        }
+        let is_clean = self.delivers() && self.level().is_none_or(|level| level <= AT_THRESHOLD);
+        self.clean_since = is_clean.then(|| self.clean_since.unwrap_or(now));
         let gauges = self.gauges.iter_mut().zip(levels).zip(Fault::ALL);
         gauges.filter_map(|((gauge, level), fault)| Some((fault, gauge.update(now, level, rules)?))).collect()
     }
@@ -205,9 +204,15 @@ impl Health {
         self.levels[fault as usize].is_some()
     }
 
-    /// Since when it is known to be at or below all thresholds; `None` if it is not, or faulty still.
+    /// Since when it delivers and nothing is known to be above its threshold; `None` if something is, or it is faulty still. What
+    /// is not known does not count: pictures that cannot be looked at would keep a source away for ever.
     pub(super) fn clean_since(&self) -> Option<Time> {
         self.clean_since.filter(|_| self.fault().is_none())
+    }
+
+    /// Whether a packet came in the window.
+    fn delivers(&self) -> bool {
+        self.samples.iter().any(|sample| sample.packets > 0)
     }
 
     fn sample(&mut self, now: Time, counts: Counts) {
@@ -230,7 +235,7 @@ impl Health {
     fn levels(&self, now: Time, rules: &Rules) -> [Option<u32>; Fault::ALL.len()] {
         let sum = |count: fn(&Sample) -> u64| self.samples.iter().map(count).sum::<u64>();
         let (packets, lost, ts_errors) = (sum(|c| c.packets), sum(|c| c.lost), sum(|c| c.ts_errors));
-        if packets == 0 {
+        if !self.delivers() {
             return Default::default();
         }
         let span = self.samples.first().map_or(WINDOW, |sample| now.since(sample.from)).max(WINDOW);
@@ -388,7 +393,7 @@ mod tests {
     fn without_rules_nothing_is_known() {
         let mut rig = Rig { rules: Rules::default(), ..Rig::default() };
         assert_eq!(rig.run(100, (100, 100, 100)), []);
-        assert_eq!((rig.health.severity(), rig.health.clean_since()), (0, None));
+        assert_eq!((rig.health.severity(), rig.health.level()), (0, None));
     }
 
     #[test]
@@ -411,6 +416,21 @@ mod tests {
         assert!(rig.health.clean_since().is_some());
         rig.counts.seen.no_audio = Some(true);
         assert_eq!(rig.run(100, (0, 0, 0)), [], "a source that delivers nothing is silent, and not without sound");
+    }
+
+    #[test]
+    fn what_delivers_and_is_not_known_to_be_bad_is_clean() {
+        let seen = Seen { black: true, ..Seen::NONE };
+        let mut rig = Rig { rules: Rules { seen, ..Rules::default() }, ..Rig::default() };
+        rig.run(10, (100, 0, 0));
+        assert!(rig.health.clean_since().is_some() && rig.health.level().is_none());
+        rig.run(11, (0, 0, 0));
+        assert_eq!(rig.health.clean_since(), None, "nothing comes");
+        rig.run(1, (100, 0, 0));
+        assert!(rig.health.clean_since().is_some());
+        rig.counts.seen.black = Some(true);
+        rig.run(1, (100, 0, 0));
+        assert_eq!(rig.health.clean_since(), None, "black, if only for a moment");
     }
 
     #[test]

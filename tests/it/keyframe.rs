@@ -118,6 +118,46 @@ fn complaints(stream: &[u8]) -> String {
     fs::read_to_string(directory.path().join("ffmpeg.log")).unwrap()
 }
 
+/// Of streams by several encoders, with and without `random_access_indicator`.
+#[test]
+fn key_frames_are_found_where_ffprobe_finds_them() {
+    if !installed("ffmpeg") || !installed("ffprobe") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for encoder in [
+        "mpeg2video -g 12 -bf 2",
+        "libx264 -preset veryfast -x264-params open-gop=1:bframes=2:keyint=25:min-keyint=25",
+        "libx264 -preset veryfast -x264-params intra-refresh=1:keyint=25",
+        "libx265 -preset ultrafast -x265-params keyint=25:log-level=none",
+    ] {
+        let inputs = "-f lavfi -i testsrc2=size=320x240:rate=25 -f lavfi -i sine";
+        let arguments = format!("-nostdin -v error -y {inputs} -t 4 -c:v {encoder} -c:a mp2 made.ts");
+        Peer::run("ffmpeg", &arguments, directory.path());
+        let arguments = "-v quiet -select_streams v:0 -show_entries packet=flags,pos -of csv=p=0 made.ts";
+        Peer::run("ffprobe", arguments, directory.path());
+        let told = fs::read_to_string(directory.path().join("ffprobe.log")).unwrap();
+        let packets = told.lines().filter_map(|line| line.split_once(','));
+        let keys =
+            packets.filter(|(_, flags)| flags.contains('K')).map(|(position, _)| position.parse::<usize>().unwrap());
+        let expected: Vec<usize> = keys.map(|position| position / 1_316).collect();
+        assert!((4..12).contains(&expected.len()), "{encoder}: {told}");
+        let mut stream = fs::read(directory.path().join("made.ts")).unwrap();
+        assert_eq!(found(&stream), expected, "{encoder}");
+        for packet in stream.chunks_mut(188).filter(|packet| packet[3] & 0x20 != 0 && packet[4] > 0) {
+            packet[5] &= !0x40;
+        }
+        assert_eq!(found(&stream), expected, "{encoder}, without the indicator");
+    }
+}
+
+/// Which packets of 1,316 bytes begin with a key frame.
+fn found(stream: &[u8]) -> Vec<usize> {
+    let mut finder = Finder::default();
+    let packets = stream.chunks(1_316).enumerate();
+    packets.filter(|(_, packet)| finder.handle_packet(packet)).map(|(index, _)| index).collect()
+}
+
 /// On a running flow: readers see that another source begins with a key frame.
 #[test]
 fn a_flow_changes_its_source_at_a_key_frame() {

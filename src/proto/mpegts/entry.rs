@@ -210,11 +210,14 @@ fn begins_with_key_frame(track: Track, packet: &[u8; TS_PACKET_BYTES], behind: &
     if matches!(view, View::KeyFrame | View::Other) {
         return view == View::KeyFrame;
     }
-    let mut all = ArrayVec::<u8, DATA_BYTES_MAX>::new();
     let rest =
         behind.iter().filter(|packet| Pid::from_low_bits(u16::from_be_bytes([packet[1], packet[2]])) == track.pid);
     // Where the next one starts this one ends.
-    let rest = rest.take_while(|packet| packet[1] & UNIT_START == 0).filter_map(payload_of);
+    let mut rest = rest.take_while(|packet| packet[1] & UNIT_START == 0).filter_map(payload_of).peekable();
+    if rest.peek().is_none() {
+        return view == View::Promising;
+    }
+    let mut all = ArrayVec::<u8, DATA_BYTES_MAX>::new();
     for data in std::iter::once(data).chain(rest) {
         let room = all.remaining_capacity().min(data.len());
         let _fits = all.try_extend_from_slice(data.get(..room).unwrap_or_default());
@@ -260,8 +263,7 @@ fn look_h264<'a>(units: impl Iterator<Item = &'a [u8]>) -> View {
                     None => break,
                 };
             }
-            // payloadType 6 is a recovery point (H.264 D.1.1).
-            (6, [payload_type, ..]) => is_recovery_point |= *payload_type == 6,
+            (6, messages) => is_recovery_point = is_recovery_point || has_recovery_point(messages),
             (7, _) => has_parameters = true,
             // primary_pic_type 0 is for I slices only (H.264 table 7-5).
             (9, [picture_type, ..]) => is_intra = picture_type >> 5 == 0,
@@ -269,6 +271,46 @@ fn look_h264<'a>(units: impl Iterator<Item = &'a [u8]>) -> View {
         }
     }
     if has_parameters { View::Promising } else { View::Nothing }
+}
+
+/// Whether a recovery point is among the messages of supplemental enhancement information (H.264 7.3.2.3.1).
+fn has_recovery_point(data: &[u8]) -> bool {
+    let mut bytes = rbsp(data);
+    while let Some(payload_type) = message_number(&mut bytes) {
+        if payload_type == RECOVERY_POINT {
+            return true;
+        }
+        let Some(size) = message_number(&mut bytes) else { break };
+        if size > 0 && bytes.nth(size - 1).is_none() {
+            break;
+        }
+    }
+    false
+}
+
+/// A message's type or size: as many 255 as go, and the rest.
+fn message_number(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
+    let mut number = 0;
+    loop {
+        let byte = bytes.next()?;
+        number += usize::from(byte);
+        if byte < 0xff {
+            return Some(number);
+        }
+    }
+}
+
+/// The bytes of a NAL unit without those that keep start codes out, up to the next start code (H.264 7.3.1).
+fn rbsp(data: &[u8]) -> impl Iterator<Item = u8> {
+    let bytes = data.iter().scan(0, |zeros, byte| {
+        let is_guard = *zeros == 2 && *byte == 3;
+        if *zeros == 2 && *byte < 3 {
+            return None;
+        }
+        *zeros = if *byte == 0 { *zeros + 1 } else { 0 };
+        Some((!is_guard).then_some(*byte))
+    });
+    bytes.flatten()
 }
 
 /// H.265 7.3.1.2, table 7-1.
@@ -377,6 +419,9 @@ const PROGRAMS_MAX: usize = 8;
 /// MPEG-2 sequence header with both matrices is 140.
 const DATA_BYTES_MAX: usize = 512;
 
+/// `payloadType` (H.264 D.1.1).
+const RECOVERY_POINT: usize = 6;
+
 /// Bits of the second byte (13818-1 2.4.3.2).
 const TRANSPORT_ERROR: u8 = 0x80;
 const UNIT_START: u8 = 0x40;
@@ -440,6 +485,11 @@ mod tests {
             (h264, &[0, 0, 1, 9, 0x10, 0, 0, 1, 0x41, i], true),
             (h264, &[0, 0, 1, 0x06, 6, 1, 0xc4, 0, 0, 1, 0x41, p], false),
             (h264, &[&sps[..], &[0, 0, 1, 0x06, 6, 1, 0xc4, 0, 0, 1, 0x41, p]].concat(), true),
+            // Behind another message of the same NAL unit, with a guard byte in it, or of more than 255 bytes.
+            (h264, &[&sps[..], &[0, 0, 1, 0x06, 0, 1, 0x80, 6, 1, 0xc4, 0x80, 0, 0, 1, 0x41, p]].concat(), true),
+            (h264, &[&sps[..], &[0, 0, 1, 0x06, 0, 3, 0, 0, 3, 1, 6, 1, 0xc4, 0x80, 0, 0, 1, 0x41, p]].concat(), true),
+            (h264, &[&sps[..], &[0, 0, 1, 0x06, 5, 2, 6, 6, 0x80, 0, 0, 1, 0x41, p]].concat(), false),
+            (h264, &[&sps[..], &[0, 0, 1, 0x06, 5, 0xff, 1, 6, 1, 0x80, 0, 0, 1, 0x41, p]].concat(), false),
             (h264, &[&sps[..], &[0, 0, 1, 0x41, i]].concat(), true),
             (h264, &[&sps[..], &[0, 0, 1, 0x41, p]].concat(), false),
             (h264, &sps, true),

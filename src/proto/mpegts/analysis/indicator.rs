@@ -39,14 +39,15 @@ pub enum Indicator {
     PcrDiscontinuityIndicatorError,
     /// 2.4: PCR is off by more than 500 ns. Unknown where the rate is not constant.
     PcrAccuracyError,
-    /// 2.5: no PTS for 700 ms in a video or audio stream.
+    /// 2.5: no PTS for 700 ms in a video or audio stream, unless it is scrambled.
     PtsError,
     /// 2.6: scrambled packets and no CAT, or another table on its PID.
     CatError,
     /// 3.1: no NIT for 10 s, or another table on its PID. Unknown where there never was one; so with SDT, EIT and TDT.
     NitError,
-    /// 3.1b: a section of a NIT of another network did not come again for 10 s. Unknown where there never was one; so with the
-    /// others of other networks and streams.
+    /// 3.1b: a section of a NIT of another network did not come again for 10 s. It stays an error until that comes, its table
+    /// has fewer sections, or an hour has passed. Unknown where there never was one; so with the others of other networks and
+    /// streams.
     NitOtherError,
     /// 3.2: sections of a table less than 25 ms apart.
     SiRepetitionError,

@@ -48,6 +48,8 @@ struct Watch {
     seen: Option<Time>,
     /// Where it came last, in bytes; of tables only.
     position: u64,
+    /// It has been counted as missing, and has not come since.
+    is_missing: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,11 +64,15 @@ struct StreamWatch {
     pid: Pid,
     packets: Watch,
     pts: Watch,
+    /// TS packets and encrypted ones, as of the last review.
+    counted: (u64, u64),
+    /// Most of those that came last were encrypted.
+    is_scrambled: bool,
 }
 
 impl Judge {
     pub(super) fn new(now: Time) -> Self {
-        let watch = Watch { last: now, seen: None, position: 0 };
+        let watch = Watch { last: now, ..Watch::default() };
         Self {
             indicators: Indicators::default(),
             position: 0,
@@ -96,7 +102,7 @@ impl Judge {
         let watches = watches.into_iter().chain(&mut self.eit);
         let streams = self.streams.iter_mut().flat_map(|stream| [&mut stream.packets, &mut stream.pts]);
         let pmts = self.pmts.iter_mut().map(|pmt| &mut pmt.watch);
-        watches.chain(streams).chain(pmts).for_each(|watch| watch.last = now);
+        watches.chain(streams).chain(pmts).for_each(|watch| watch.excuse(now));
         self.sub_tables.begin_anew(now);
     }
 
@@ -252,9 +258,10 @@ impl Judge {
             let state = scanner.pid(stream.pid);
             stream.packets.follow(state.map(|state| state.last_at));
             stream.packets.check(now, PID_MAX, &mut self.indicators, (Indicator::PidError, stream.pid));
-            let is_scrambled = state.is_some_and(|state| state.scrambled > 0);
             stream.pts.follow(state.and_then(|state| state.pts_at));
-            if stream.pts.seen.is_some() && !is_scrambled {
+            if state.is_some_and(|state| stream.is_scrambled(state)) {
+                stream.pts.excuse(now);
+            } else if stream.pts.seen.is_some() {
                 stream.pts.check(now, PTS_MAX, &mut self.indicators, (Indicator::PtsError, stream.pid));
             }
         }
@@ -368,7 +375,7 @@ impl Judge {
     /// The tables have changed: other programs and streams are to be watched.
     fn assign(&mut self, now: Time, scanner: &Scanner) {
         let programs = scanner.programs();
-        let begun = Watch { last: now, seen: None, position: 0 };
+        let begun = Watch { last: now, ..Watch::default() };
         let pmts = programs.list().iter().map(|program| {
             let key = (program.pmt_pid, program.number);
             let known = self.pmts.iter().find(|pmt| (pmt.pid, pmt.program) == key).copied();
@@ -385,7 +392,7 @@ impl Judge {
                 continue;
             }
             let known = self.streams.iter().find(|known| known.pid == stream.pid).copied();
-            streams.push(known.unwrap_or(StreamWatch { pid: stream.pid, packets: begun, pts: begun }));
+            streams.push(known.unwrap_or_else(|| StreamWatch::new(stream.pid, begun)));
         }
         self.streams = streams;
         for program in programs.list() {
@@ -406,14 +413,30 @@ fn is_complete(scanner: &Scanner) -> bool {
         && programs.stats().entries_skipped == 0
 }
 
+impl StreamWatch {
+    const fn new(pid: Pid, begun: Watch) -> Self {
+        Self { pid, packets: begun, pts: begun, counted: (0, 0), is_scrambled: false }
+    }
+
+    /// Whether its PTS cannot be seen: most packets since the last review were encrypted, or, as none came, those before.
+    const fn is_scrambled(&mut self, state: &PidStats) -> bool {
+        let before = std::mem::replace(&mut self.counted, (state.packets, state.scrambled));
+        let (packets, scrambled) = (state.packets - before.0, state.scrambled - before.1);
+        if packets > 0 {
+            self.is_scrambled = 2 * scrambled > packets;
+        }
+        self.is_scrambled
+    }
+}
+
 impl Watch {
     /// It came; too late, if no review has found that already.
     fn come(&mut self, now: Time, limit: Duration, indicators: &mut Indicators, whose: (Indicator, Pid)) {
         if self.seen.is_some() {
             self.check(now, limit, indicators, whose);
         }
-        self.last = now;
         self.seen = Some(now);
+        self.excuse(now);
     }
 
     /// It came at that time, if that is news.
@@ -421,14 +444,24 @@ impl Watch {
         if at > self.seen {
             self.seen = at;
             self.last = at.map_or(self.last, |at| at.max(self.last));
+            self.is_missing = false;
         }
     }
 
-    /// Counts each limit that has passed without it.
+    /// It is not missing, whether it came or not: its time begins anew.
+    const fn excuse(&mut self, now: Time) {
+        self.last = now;
+        self.is_missing = false;
+    }
+
+    /// Counts each limit that has passed without it; between them the error goes on.
     fn check(&mut self, now: Time, limit: Duration, indicators: &mut Indicators, (indicator, pid): (Indicator, Pid)) {
         if now.since(self.last) > limit {
             indicators.count(now, indicator, Some(pid), 1);
             self.last = now;
+            self.is_missing = true;
+        } else if self.is_missing {
+            indicators.touch(now, indicator, State::Error);
         }
     }
 }

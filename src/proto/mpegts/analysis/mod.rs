@@ -39,7 +39,8 @@ use cues::Cues;
 use delivery::{MdiMeter, Timing};
 use judge::{Judge, REVIEW_INTERVAL};
 
-/// Analyses one stream. Without sockets, threads or a clock; memory as [`Scanner`], and some 20 KiB more.
+/// Analyses one stream. Without sockets, threads or a clock; memory as [`Scanner`], and some 20 KiB more, or up to 250 KiB where
+/// a stream has thousands of tables of others.
 #[derive(Clone, Debug)]
 pub struct Analyser {
     scanner: Scanner,

@@ -1,9 +1,10 @@
 //! `SubTables`: tables of which there is one for each service or network, and that have to come again section by section.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
-use super::indicator::{Indicator, Indicators};
+use super::indicator::{Indicator, Indicators, State};
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::section::LongSection;
 use crate::units::Time;
@@ -20,12 +21,15 @@ pub(super) struct SubTables {
 }
 
 /// `table_id`, its extension, what else tells it apart, and `section_number`.
-type Key = (u8, u16, u16, u8);
+type Key = (u8, u16, u32, u8);
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
+    /// Since when it is there.
     first: Time,
     last: Time,
+    /// It has been counted that it did not come again.
+    is_missing: bool,
     /// It has been counted that its other half is missing.
     is_half_told: bool,
 }
@@ -34,16 +38,28 @@ impl SubTables {
     pub(super) fn handle_section(&mut self, now: Time, section: &LongSection<'_>) {
         let Some(at) = TABLES.iter().position(|table| *table == section.table_id) else { return };
         self.seen[at] = true;
-        // An EIT's body begins with the stream that its service is in (EN 300 468 5.2.4).
-        let of_stream = is_eit(section.table_id).then(|| section.body.first_chunk::<2>().copied()).flatten();
-        let stream = u16::from_be_bytes(of_stream.unwrap_or_default());
-        let key = (section.table_id, section.extension, stream, section.number);
+        let LongSection { table_id, extension, number, last_number, .. } = *section;
+        let of = owner(section);
+        if !is_eit(table_id) {
+            self.drop_behind((table_id, extension, of, number.max(last_number)));
+        }
+        let key = (table_id, extension, of, number);
         if let Some(seen) = self.sections.get_mut(&key) {
-            seen.last = now;
+            seen.first = if seen.is_missing { now } else { seen.first };
+            (seen.last, seen.is_missing) = (now, false);
         } else if self.sections.len() < SECTIONS_MAX {
-            self.sections.insert(key, Seen { first: now, last: now, is_half_told: false });
+            self.sections.insert(key, Seen { first: now, last: now, is_missing: false, is_half_told: false });
         } else {
             self.unwatched += 1;
+        }
+    }
+
+    /// What a table has no more is not missing.
+    fn drop_behind(&mut self, last: Key) {
+        let (table_id, extension, of, _) = last;
+        let behind = (Bound::Excluded(last), Bound::Included((table_id, extension, of, u8::MAX)));
+        while let Some(key) = self.sections.range(behind).next().map(|(key, _)| *key) {
+            self.sections.remove(&key);
         }
     }
 
@@ -59,39 +75,68 @@ impl SubTables {
 
     /// See [`super::judge::Judge::begin_anew`].
     pub(super) fn begin_anew(&mut self, now: Time) {
-        self.sections.values_mut().for_each(|seen| (seen.first, seen.last) = (now, now));
+        for seen in self.sections.values_mut() {
+            (seen.first, seen.last, seen.is_missing) = (now, now, false);
+        }
     }
 
-    /// Counts what did not come again, once; if it comes after all it is followed anew. Looks once a second.
+    /// Counts what did not come again, once, and says that it goes on for as long as it is away. Looks once a second.
     pub(super) fn review(&mut self, now: Time, indicators: &mut Indicators) {
         if now < self.review_at {
             return;
         }
         self.review_at = now + REVIEW_INTERVAL;
+        let is_full = self.sections.len() >= SECTIONS_MAX;
         self.sections.retain(|(table_id, ..), seen| {
-            let is_there = now.since(seen.last) <= limit(*table_id);
-            // EIT of this stream is watched as a whole (3.6a).
-            if let Some((indicator, pid)) = indicator(*table_id).filter(|_| !is_there) {
-                indicators.count(now, indicator, Some(pid), 1);
+            let away = now.since(seen.last);
+            if away <= limit(*table_id) {
+                return true;
             }
-            is_there
+            // EIT of this stream is watched as a whole (3.6a).
+            let Some((indicator, pid)) = indicator(*table_id) else { return false };
+            go_on(&mut seen.is_missing, now, (indicator, pid), indicators);
+            away <= FORGOTTEN_AFTER && !is_full
         });
-        let alone: Vec<Key> = self
-            .sections
-            .iter()
-            .filter(|(key, seen)| is_eit(key.0) && key.3 < 2 && !seen.is_half_told)
-            .filter(|(key, seen)| now.since(seen.first) > limit(key.0))
-            .filter(|((table, service, stream, number), _)| {
-                !self.sections.contains_key(&(*table, *service, *stream, 1 - number))
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        for key in alone {
-            if let Some(seen) = self.sections.get_mut(&key) {
-                seen.is_half_told = true;
-                indicators.count(now, Indicator::EitPfError, Some(Pid::EIT), 1);
+        self.review_halves(now, indicators);
+    }
+
+    fn review_halves(&mut self, now: Time, indicators: &mut Indicators) {
+        let halves = self.sections.iter().filter(|(key, seen)| is_eit(key.0) && key.3 < 2 && !seen.is_missing);
+        let alone = halves.filter_map(|(key, seen)| {
+            let (table, service, of, number) = *key;
+            let has_other = self.sections.get(&(table, service, of, 1 - number)).is_some_and(|other| !other.is_missing);
+            let is_alone = !has_other && now.since(seen.first) > limit(table);
+            (is_alone || seen.is_half_told).then_some((*key, is_alone))
+        });
+        let alone: Vec<(Key, bool)> = alone.collect();
+        for (key, is_alone) in alone {
+            let Some(seen) = self.sections.get_mut(&key) else { continue };
+            if is_alone {
+                go_on(&mut seen.is_half_told, now, (Indicator::EitPfError, Pid::EIT), indicators);
+            } else {
+                seen.is_half_told = false;
             }
         }
+    }
+}
+
+/// Counts an error that is not told yet, and says that one goes on which is.
+fn go_on(is_told: &mut bool, now: Time, (indicator, pid): (Indicator, Pid), indicators: &mut Indicators) {
+    if *is_told {
+        indicators.touch(now, indicator, State::Error);
+    } else {
+        *is_told = true;
+        indicators.count(now, indicator, Some(pid), 1);
+    }
+}
+
+/// What tells tables with one `table_id` and extension apart: the network of an SDT's stream (EN 300 468 5.2.3), stream and
+/// network of an EIT's service (5.2.4).
+fn owner(section: &LongSection<'_>) -> u32 {
+    match section.table_id {
+        0x46 => section.body.first_chunk().map_or(0, |network| u32::from(u16::from_be_bytes(*network))),
+        0x4e | 0x4f => section.body.first_chunk().map_or(0, |owner| u32::from_be_bytes(*owner)),
+        _ => 0,
     }
 }
 
@@ -121,6 +166,9 @@ const OTHER_MAX: Duration = Duration::from_secs(10);
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Judgement: two sections for each of 2,000 services, of all multiplexes of a network.
 const SECTIONS_MAX: usize = 4_096;
+/// What has been away for so long, or when there is no more room, is no longer part of the stream. Judgement: long enough that
+/// nobody misses the alarm, and a service that was given up does not keep it on for ever.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
 
 #[cfg(test)]
 mod tests {
@@ -154,6 +202,81 @@ mod tests {
                 tables.review(at(s), &mut indicators);
             }
             assert_eq!(indicators.of(indicator).errors, 1, "{table_id:x}");
+        }
+    }
+
+    #[test]
+    fn what_is_away_stays_an_error_until_it_is_back_or_its_table_is_shorter() {
+        for is_shorter in [false, true] {
+            let (mut tables, mut indicators) = (SubTables::default(), Indicators::default());
+            let mut bad = Vec::new();
+            for s in 0..100 {
+                let last_number = u8::from(!is_shorter || s < 60);
+                tables.handle_section(at(s), &LongSection { last_number, ..section(0x46, 7, 0) });
+                if s < 20 || (s >= 60 && !is_shorter) {
+                    tables.handle_section(at(s), &section(0x46, 7, 1));
+                }
+                tables.review(at(s), &mut indicators);
+                indicators.review(at(s), |_| None);
+                bad.extend((indicators.of(Indicator::SdtOtherError).state == State::Error).then_some(s));
+            }
+            // From 10 s after it came last to 5 s after it is not missing any more, as of the last review before.
+            assert_eq!((bad[0], bad.len()), (30, 34), "{bad:?}");
+            assert_eq!(indicators.of(Indicator::SdtOtherError).errors, 1);
+        }
+    }
+
+    #[test]
+    fn what_is_away_for_an_hour_or_has_no_room_is_forgotten() {
+        let (mut tables, mut indicators) = (SubTables::default(), Indicators::default());
+        tables.handle_section(at(0), &section(0x41, 7, 0));
+        for s in 0..3_700 {
+            tables.review(at(s), &mut indicators);
+            indicators.review(at(s), |_| None);
+            let is_bad = indicators.of(Indicator::NitOtherError).state == State::Error;
+            assert_eq!(is_bad, (11..3_606).contains(&s), "{s}");
+        }
+        assert!(tables.sections.is_empty());
+        for service in 0..5_000 {
+            tables.handle_section(at(4_000), &section(0x4f, service, 0));
+        }
+        tables.review(at(4_011), &mut indicators);
+        assert!(tables.sections.is_empty());
+        assert_eq!(indicators.of(Indicator::EitOtherError).errors, SECTIONS_MAX as u64);
+    }
+
+    #[test]
+    fn a_half_that_is_alone_again_is_told_again() {
+        let (mut tables, mut indicators) = (SubTables::default(), Indicators::default());
+        for s in 0..60 {
+            tables.handle_section(at(s), &section(0x4e, 7, 0));
+            if (20..40).contains(&s) {
+                tables.handle_section(at(s), &section(0x4e, 7, 1));
+            }
+            tables.review(at(s), &mut indicators);
+            indicators.review(at(s), |_| None);
+            let is_bad = indicators.of(Indicator::EitPfError).state == State::Error;
+            assert_eq!(is_bad, (3..24).contains(&s) || s >= 42, "{s}");
+        }
+        assert_eq!(indicators.of(Indicator::EitPfError).errors, 2);
+    }
+
+    #[test]
+    fn tables_of_several_networks_are_several() {
+        for (table_id, indicator) in [(0x46, Indicator::SdtOtherError), (0x4f, Indicator::EitOtherError)] {
+            let (mut tables, mut indicators) = (SubTables::default(), Indicators::default());
+            for s in 0..30 {
+                // The same stream and service of one network, and until 10 s of another.
+                let bodies: [&[u8]; 2] =
+                    if is_eit(table_id) { [&[0, 1, 0, 1], &[0, 1, 0, 2]] } else { [&[0, 1], &[0, 2]] };
+                for body in &bodies[..if s < 10 { 2 } else { 1 }] {
+                    for number in 0..2 {
+                        tables.handle_section(at(s), &LongSection { body, ..section(table_id, 7, number) });
+                    }
+                }
+                tables.review(at(s), &mut indicators);
+            }
+            assert_eq!(indicators.of(indicator).errors, 2, "{table_id:x}");
         }
     }
 

@@ -131,6 +131,38 @@ fn tables_on_wrong_pids_and_tables_that_go_missing_are_told() {
     assert_eq!(crowded, [Indicator::SiRepetitionError]);
 }
 
+/// However long that is: nothing is good only because it has been bad for a while.
+#[test]
+fn an_alarm_lasts_as_long_as_its_table_is_away() {
+    for (table_id, pid, indicator, seconds) in [
+        (0x40, 0x10, Indicator::NitError, 30),
+        (0x41, 0x10, Indicator::NitOtherError, 30),
+        (0x42, 0x11, Indicator::SdtError, 15),
+        (0x46, 0x11, Indicator::SdtOtherError, 30),
+        (0x4e, 0x12, Indicator::EitError, 15),
+        (0x4f, 0x12, Indicator::EitOtherError, 30),
+        (0x70, 0x14, Indicator::TdtError, 50),
+    ] {
+        let mut bench = Bench::default();
+        bench.run(seconds, |slot, packet| {
+            let halves = if matches!(table_id, 0x4e | 0x4f) { 2 } else { 1 };
+            let is_due = packet.pid == Pid::NULL && slot < 2_000 && slot % 600 < 8 * halves;
+            spoil(is_due, move |bytes| *bytes = table((table_id, (slot / 8 % halves) as u8), pid, slot))
+        });
+        let states: Vec<_> = bench.events.iter().map(|event| (event.indicator, event.state)).collect();
+        // One half of an EIT is found missing before the other.
+        let states: Vec<_> = states.into_iter().filter(|(indicator, _)| *indicator != Indicator::EitPfError).collect();
+        assert_eq!(states, [(indicator, State::Error)], "{table_id:x}");
+    }
+    // Following events never come.
+    let mut bench = Bench::default();
+    bench.run(20, |slot, packet| {
+        spoil(packet.pid == Pid::NULL && slot % 600 < 8, move |bytes| *bytes = table((0x4e, 0), 0x12, slot))
+    });
+    let states: Vec<_> = bench.events.iter().map(|event| (event.indicator, event.state)).collect();
+    assert_eq!(states, [(Indicator::EitPfError, State::Error)]);
+}
+
 #[test]
 fn an_alarm_ends_five_seconds_after_its_cause() {
     let mut bench = Bench::default();
@@ -370,6 +402,57 @@ fn presentation_times_and_streams_that_go_missing_are_told() {
     let missing = snapshot.indicator(Indicator::PidError);
     assert_eq!((missing.errors, missing.pid.map(Pid::value)), (2, Some(0x101)));
     assert_eq!(snapshot.indicator(Indicator::PcrRepetitionError).state, State::Unknown("no PCR"));
+}
+
+/// A packet that is scrambled for a moment hides nothing, and a stream that is hides its PTS and no more.
+#[test]
+fn scrambled_packets_hide_presentation_times_only_while_they_come() {
+    let errors = |is_scrambled: fn(u64) -> bool, has_pts: fn(u64) -> bool| {
+        let video = Pid::from_low_bits(0x100);
+        let pat = Pat { stream_id: 1, version: 0, programs: &[(1, Pid::from_low_bits(0x1000))] }.section();
+        let pmt = Pmt { program: 1, version: 0, pcr_pid: video, streams: &[(0x1b, video)] }.section();
+        let mut analyser = Analyser::new(Time::ZERO);
+        for n in 0..1_000_u64 {
+            let mut pes = [0; 184];
+            pes[..14].copy_from_slice(&[
+                0,
+                0,
+                1,
+                0xe0,
+                0,
+                0,
+                0x80,
+                if has_pts(n) { 0x80 } else { 0 },
+                5,
+                0x21,
+                0,
+                1,
+                0,
+                1,
+            ]);
+            let mut packets = vec![[0; 188]];
+            let cc = (n % 16) as u8;
+            TsPacket { payload_unit_start: true, pid: video, cc, payload: Some(&pes), ..TsPacket::default() }
+                .write(&mut packets[0]);
+            if is_scrambled(n) {
+                packets[0][3] |= 0x80;
+                packets[0][4..].fill(0x55);
+            }
+            if n % 10 == 0 {
+                for (section, pid) in [(&pat, 0), (&pmt, 0x1000)] {
+                    let mut table = packet_of(section, Pid::from_low_bits(pid));
+                    table[3] |= (n / 10 % 16) as u8;
+                    packets.push(table);
+                }
+            }
+            analyser.handle_packet(Time::from_ns(n * 10_000_000), &packets.concat(), None);
+        }
+        analyser.snapshot().indicator(Indicator::PtsError).errors
+    };
+    assert_eq!(errors(|n| n == 100, |_| true), 0);
+    assert_eq!(errors(|n| n == 100, |n| !(300..375).contains(&n)), 1);
+    assert_eq!(errors(|n| (200..800).contains(&n), |_| true), 0);
+    assert_eq!(errors(|n| (200..600).contains(&n), |n| !(700..775).contains(&n)), 1);
 }
 
 /// Cues are repeated, as they come over the air; captions are there for a while.

@@ -8,6 +8,7 @@
 //! unless continuity is the fault, counters go on without a gap. The same seed makes the same stream. Which indicators
 //! of TR 101 290 each [`Fault`] raises stands with it; where there are two, one cannot be without the other.
 
+mod others;
 mod schedule;
 mod stage;
 #[cfg(test)]
@@ -62,16 +63,22 @@ pub enum Fault {
     PtsGap,
     /// Packets that say they are scrambled, and no CAT: 2.6.
     Scrambled,
-    /// No NIT, for which a receiver waits 10 s: 3.1.
+    /// No NIT, for which a receiver waits 10 s: 3.1a.
     NitGap,
+    /// A NIT of another network comes, and then every 15 s only, for which a receiver waits 10 s: 3.1b.
+    NitOtherGap,
     /// Each SDT at once again: 3.2.
     SiRepetition,
     /// A PID that no table refers to: 3.4.
     Unreferenced,
-    /// No SDT, for which a receiver waits 2 s: 3.5.
+    /// No SDT, for which a receiver waits 2 s: 3.5a.
     SdtGap,
-    /// No EIT, for which a receiver waits 2 s: 3.6.
+    /// An SDT of another stream comes, and then every 15 s only, for which a receiver waits 10 s: 3.5b.
+    SdtOtherGap,
+    /// No EIT, for which a receiver waits 2 s: 3.6a, and 3.6c, as one of its halves goes first.
     EitGap,
+    /// An EIT of another stream comes, and then every 15 s only, for which a receiver waits 10 s: 3.6b.
+    EitOtherGap,
     /// RST sections one upon the other, five times a second: 3.7.
     Rst,
     /// No TDT, for which a receiver waits 30 s: 3.8.
@@ -80,7 +87,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them: pictures and sound first, then in the order of TR 101 290.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::Black,
         Self::Freeze,
         Self::Silence,
@@ -100,10 +107,13 @@ impl Fault {
         Self::PtsGap,
         Self::Scrambled,
         Self::NitGap,
+        Self::NitOtherGap,
         Self::SiRepetition,
         Self::Unreferenced,
         Self::SdtGap,
+        Self::SdtOtherGap,
         Self::EitGap,
+        Self::EitOtherGap,
         Self::Rst,
         Self::TdtGap,
     ];
@@ -131,10 +141,13 @@ impl Fault {
             Self::PtsGap => "pts_gap",
             Self::Scrambled => "scrambled",
             Self::NitGap => "nit_gap",
+            Self::NitOtherGap => "nit_other_gap",
             Self::SiRepetition => "si_repetition",
             Self::Unreferenced => "unreferenced",
             Self::SdtGap => "sdt_gap",
+            Self::SdtOtherGap => "sdt_other_gap",
             Self::EitGap => "eit_gap",
+            Self::EitOtherGap => "eit_other_gap",
             Self::Rst => "rst",
             Self::TdtGap => "tdt_gap",
         }

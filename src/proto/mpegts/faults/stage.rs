@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::others::Others;
 use super::{Config, Fault};
 use crate::proto::mpegts::generator::{NUMBERED_PID, PMT_PID, number_of};
-use crate::proto::mpegts::psi::crc32;
+use crate::proto::mpegts::psi::{crc32, packet_of};
 use crate::proto::mpegts::{Adaptation, PCR_MODULUS_27M, Pid, SYNC_BYTE, TS_PACKET_BYTES, TsPacket};
 use crate::units::{Ticks27M, Time};
 
@@ -24,6 +25,7 @@ pub struct Faults {
     listed_more: bool,
     /// The packet before had its sync byte broken, and this one is to follow.
     is_losing_sync: bool,
+    others: Others,
     random: u64,
 }
 
@@ -41,6 +43,7 @@ impl Faults {
             pmt_version: 0,
             listed_more: false,
             is_losing_sync: false,
+            others: Others::default(),
             // The generator of random numbers must not begin with zero.
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         }
@@ -189,6 +192,8 @@ impl Faults {
             TsPacket { payload_unit_start: true, pid: Pid::RST, payload: Some(&payload), ..TsPacket::default() }
                 .write(packet);
             repeat_section(packet);
+        } else if let Some((pid, sections)) = self.others.due(&self.config, elapsed) {
+            *packet = packet_of(&sections, pid);
         }
     }
 
