@@ -201,13 +201,13 @@ pub(super) struct Generate {
 A file is read as fast as it can be, and timed by its clock references.
 Exit code: 0 if there was a transport stream, whatever is wrong with it; 1 if there was none; 2 for a wrong command line.")]
 pub(super) struct Probe {
-    /// udp://, rtp://, srt://, test: or the name of a file.
+    /// udp://, rtp://, srt://, rist://, test: or the name of a file.
     #[arg(value_name = "INPUT")]
     pub(super) input: String,
     /// Look for so many seconds: 5 unless given, and all of a file.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) seconds: Option<u64>,
-    /// Print one JSON object, as `ts` is in the metrics of a flow.
+    /// Print one JSON object: `ts` of the metrics of a flow, and `streams` of its metadata.
     #[arg(long)]
     pub(super) json: bool,
 }

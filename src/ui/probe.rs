@@ -4,15 +4,18 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, Read, Write as _, stdout};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
 use super::{Failure, cli, route};
+use crate::control::content::StreamMetadata;
 use crate::control::shutdown_signal;
 use crate::control::ts::{TsMetrics, kind};
 use crate::engine::{Engine, EngineConfig, FailoverConfig, FlowConfig, Mode, MonitorConfig};
+use crate::media::watch::{Metadata, Settings, Watch};
 use crate::proto::mpegts::analysis::{Analyser, Indicator, Snapshot, State};
 use crate::proto::mpegts::{Observer, PcrReading, Pid, Scanner, Stream, TS_PACKET_BYTES};
 use crate::units::{Bitrate, FlowId, Time};
@@ -20,42 +23,52 @@ use crate::units::{Bitrate, FlowId, Time};
 pub(super) fn run(probe: &cli::Probe) -> Result<(), Failure> {
     let limit = probe.seconds.map(Duration::from_secs);
     let is_url = probe.input.contains("://") || probe.input.starts_with("test:");
-    let (mut snapshot, span) = if is_url {
+    let Found { mut ts, metadata, span } = if is_url {
         live(&probe.input, limit.unwrap_or(LIVE_SPAN))?
     } else {
         file(probe.input.strip_prefix("file:").unwrap_or(&probe.input), limit)?
     };
-    if snapshot.stats.sync.packets == 0 {
-        let bytes = snapshot.stats.sync.skipped_bytes;
+    if ts.stats.sync.packets == 0 {
+        let bytes = ts.stats.sync.skipped_bytes;
         let what = if bytes == 0 { "nothing came".into() } else { format!("no TS packets in {bytes} bytes") };
         return Err(anyhow!("{}: {what}", probe.input).into());
     }
-    average(&mut snapshot, span);
+    average(&mut ts, span);
+    let streams: Vec<StreamMetadata> = metadata.streams.iter().map(StreamMetadata::from).collect();
     let text = if probe.json {
-        let mut value = serde_json::to_value(TsMetrics::from(&*snapshot))?;
+        let mut value = serde_json::to_value(TsMetrics::from(&*ts))?;
         if let Some(object) = value.as_object_mut() {
             // Over all that was seen, not only how it stood at the end.
-            let judgement = Judgement::of(&snapshot, None);
+            let judgement = Judgement::of(&ts, None);
             if judgement.errors > 0 {
                 object.insert("verdict".into(), "error".into());
             }
             object.insert("worst_priority".into(), judgement.worst.into());
-            let priorities = [1, 2, 3].map(|priority| Judgement::of(&snapshot, Some(priority)).to_json());
+            let priorities = [1, 2, 3].map(|priority| Judgement::of(&ts, Some(priority)).to_json());
             object.insert("priorities".into(), priorities.to_vec().into());
+            object.insert("streams".into(), serde_json::to_value(&streams)?);
             object.insert("input".into(), probe.input.clone().into());
             object.insert("seconds".into(), span.as_secs_f64().into());
         }
         format!("{value}\n")
     } else {
-        describe(&probe.input, &snapshot, span)
+        describe(&probe.input, &ts, &streams, span)
     };
     // Whoever reads may have gone: that is no failure.
     let _ = stdout().write_all(text.as_bytes());
     Ok(())
 }
 
+/// What is to be said.
+struct Found {
+    ts: Box<Snapshot>,
+    metadata: Arc<Metadata>,
+    /// How long it was looked at.
+    span: Duration,
+}
+
 /// Runs a flow without outputs for a while.
-fn live(url: &str, span: Duration) -> Result<(Box<Snapshot>, Duration), Failure> {
+fn live(url: &str, span: Duration) -> Result<Found, Failure> {
     let config = FlowConfig {
         name: "probe".into(),
         sources: vec![route::source(0, url)?],
@@ -73,17 +86,18 @@ fn live(url: &str, span: Duration) -> Result<(Box<Snapshot>, Duration), Failure>
             () = tokio::time::sleep(span) => Ok(()),
         }
     })?;
+    let report = engine.watch(&id).and_then(|watched| watched.report);
     let last = engine.finish(&id);
     engine.shutdown();
     let source = last.and_then(|flow| flow.sources.into_iter().next());
     let source = source.ok_or_else(|| anyhow!("{url}: could not be opened"))?;
     let uptime = source.ts.as_ref().map_or(span, |ts| ts.span);
     let ts = source.ts.ok_or_else(|| anyhow!("{url}: {}", source.error.unwrap_or_else(|| "nothing came".into())))?;
-    Ok((ts, uptime))
+    Ok(Found { ts, metadata: report.map(|report| Arc::clone(&report.metadata)).unwrap_or_default(), span: uptime })
 }
 
 /// Plays a file at the pace of its clock references, as fast as it can be read.
-fn file(path: &str, limit: Option<Duration>) -> Result<(Box<Snapshot>, Duration), Failure> {
+fn file(path: &str, limit: Option<Duration>) -> Result<Found, Failure> {
     let opened = File::open(Path::new(path)).with_context(|| format!("cannot open {path}"))?;
     let mut reader = BufReader::with_capacity(1 << 20, opened);
     let mut player = Player::default();
@@ -98,7 +112,9 @@ fn file(path: &str, limit: Option<Duration>) -> Result<(Box<Snapshot>, Duration)
     }
     player.flush(player.pace);
     player.analyser.handle_timeout(player.now);
-    Ok((Box::new(player.analyser.snapshot()), player.now.since(START)))
+    player.watch.handle_timeout(player.watch.poll_timeout());
+    let metadata = Arc::clone(player.watch.metadata());
+    Ok(Found { ts: Box::new(player.analyser.snapshot()), metadata, span: player.now.since(START) })
 }
 
 fn read_full(reader: &mut impl Read, out: &mut [u8]) -> std::io::Result<usize> {
@@ -115,6 +131,7 @@ fn read_full(reader: &mut impl Read, out: &mut [u8]) -> std::io::Result<usize> {
 /// Gives the bytes of a file the times that its PCRs imply: evenly between two of them.
 struct Player {
     analyser: Analyser,
+    watch: Watch,
     now: Time,
     finder: Scanner,
     clock: Clock,
@@ -145,6 +162,7 @@ impl Default for Player {
     fn default() -> Self {
         Self {
             analyser: Analyser::new(START),
+            watch: Watch::new(START, Settings::default()),
             now: START,
             finder: Scanner::default(),
             clock: Clock::default(),
@@ -179,6 +197,10 @@ impl Player {
     fn flush(&mut self, pace: Duration) {
         for piece in self.pending.chunks(TS_PACKET_BYTES) {
             self.analyser.handle_packet(self.now, piece, None);
+            self.watch.handle_packet(self.now, piece);
+            if self.now >= self.watch.poll_timeout() {
+                self.watch.handle_timeout(self.now);
+            }
             self.now += pace;
         }
         self.pending.clear();
@@ -197,7 +219,7 @@ fn average(snapshot: &mut Snapshot, span: Duration) {
     snapshot.pids.iter_mut().for_each(|pid| pid.rate = rate(pid.packets));
 }
 
-fn describe(input: &str, ts: &Snapshot, span: Duration) -> String {
+fn describe(input: &str, ts: &Snapshot, streams: &[StreamMetadata], span: Duration) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(
@@ -223,7 +245,8 @@ fn describe(input: &str, ts: &Snapshot, span: Duration) -> String {
         let _ = writeln!(text, "program {}{name}, PMT on PID {}", program.number, program.pmt_pid.value());
         for stream in program.pmt.iter().flat_map(|pmt| &pmt.streams) {
             let is_clock = program.pmt.as_ref().is_some_and(|pmt| pmt.pcr_pid == Some(stream.pid));
-            describe_stream(&mut text, ts, stream, is_clock);
+            let is_it = |seen: &&StreamMetadata| (seen.program_id, seen.pid) == (program.number, stream.pid.value());
+            describe_stream(&mut text, ts, stream, streams.iter().find(is_it), is_clock);
         }
     }
     if ts.cues.sections() > 0 {
@@ -243,11 +266,12 @@ fn describe(input: &str, ts: &Snapshot, span: Duration) -> String {
     text
 }
 
-fn describe_stream(text: &mut String, ts: &Snapshot, stream: &Stream, is_clock: bool) {
+fn describe_stream(text: &mut String, ts: &Snapshot, stream: &Stream, seen: Option<&StreamMetadata>, is_clock: bool) {
     let found = ts.pids.iter().find(|pid| pid.pid == stream.pid);
     let rate = found.map_or(Bitrate::ZERO, |pid| pid.rate);
     let captions = if found.is_some_and(|pid| pid.has_captions == Some(true)) { "captions" } else { "" };
-    let codec = stream.codec.map_or_else(|| format!("type 0x{:02x}", stream.stream_type), Into::into);
+    let codec = seen.and_then(|seen| seen.codec.clone()).or_else(|| stream.codec.map(Into::into));
+    let codec = codec.unwrap_or_else(|| format!("type 0x{:02x}", stream.stream_type));
     let language = stream.language.map(|code| String::from_utf8_lossy(&code).into_owned()).unwrap_or_default();
     let clock = if is_clock { "PCR" } else { "" };
     let line = format!(
@@ -257,6 +281,37 @@ fn describe_stream(text: &mut String, ts: &Snapshot, stream: &Stream, is_clock: 
         rate.to_string(),
     );
     let _ = writeln!(text, "{}", line.trim_end());
+    let format = seen.map(describe_format).unwrap_or_default();
+    if !format.is_empty() {
+        let _ = writeln!(text, "{:22}{format}", "");
+    }
+}
+
+/// How pictures or sound are coded, as far as it is known.
+fn describe_format(seen: &StreamMetadata) -> String {
+    let size = seen.width.zip(seen.height).map(|(width, height)| format!("{width}x{height}"));
+    // A frame rate of 30000/1001 is 29.97, one of 25/1 is 25.
+    let rate = seen.frame_rate.as_ref().and_then(|rate| rate.split_once('/')).and_then(|(number, of)| {
+        let rate = number.parse::<f64>().ok()? / of.parse::<f64>().ok()?;
+        Some(format!("{} fps", (rate * 100.0).round() / 100.0))
+    });
+    let channels = seen.channels.map(|channels| match channels {
+        1 => "mono".into(),
+        2 => "stereo".into(),
+        more => format!("{more} channels"),
+    });
+    let parts = [
+        seen.profile.clone(),
+        size,
+        rate,
+        seen.field_order.clone(),
+        seen.pixel_format.clone(),
+        seen.sample_rate.map(|rate| format!("{rate} Hz")),
+        channels,
+        // Why there is not more to say.
+        seen.detail.clone(),
+    ];
+    parts.into_iter().flatten().collect::<Vec<String>>().join(", ")
 }
 
 /// A verdict on all that was seen, on each priority, and every indicator with what is to be said of it.

@@ -147,14 +147,30 @@ fn generated() -> Vec<u8> {
 fn people_read_programs_streams_and_a_verdict() {
     let (status, lines, stderr) = Cli::start(&["probe", BROADCAST]).finish();
     assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
-    for part in ["program 257 \"France 2\" (GR1 A)", "PID 120", "h264", "eac3", "dvb_subtitle", "TR 101 290: good"] {
+    let parts = [
+        "program 257 \"France 2\" (GR1 A)",
+        "PID 120",
+        "h264",
+        "High, 1920x1080, 25 fps, tt, yuv420p",
+        "TR 101 290: good",
+    ];
+    for part in parts.into_iter().chain(["eac3", "48000 Hz, stereo", "dvb_subtitle"]) {
         assert!(lines.iter().any(|line| line.contains(part)), "{part} not in {lines:#?}");
     }
 }
 
 #[test]
 fn a_live_source_is_probed_for_as_long_as_said() {
-    let live = probe(&["--json", "--seconds", "2", "test:bars?rate=5M"]);
+    let live = probe(&["--json", "--seconds", "2", "test:picture?rate=5M"]);
+    let [picture, sound] = [0, 1].map(|n| &live["streams"][n]);
+    assert_eq!(
+        (&picture["codec"], &picture["height"], &picture["frame_rate"]),
+        (&"h264".into(), &720.into(), &"25/1".into())
+    );
+    assert_eq!(
+        (&sound["codec"], &sound["sample_rate"], &sound["channels"]),
+        (&"mp2".into(), &48_000.into(), &2.into())
+    );
     assert_eq!((&live["verdict"], &live["constant_bitrate"]), (&"good".into(), &true.into()));
     let rate = live["bitrate_bps"].as_f64().unwrap();
     assert!((4.5e6..5.5e6).contains(&rate), "{rate}");

@@ -66,7 +66,7 @@ fn kind(entry: &StreamEntry<'_>, program: Option<[u8; 4]>) -> (Media, Option<&'s
     match entry.stream_type {
         0x01 => (Media::Video, Some("mpeg1video")),
         0x02 => (Media::Video, Some("mpeg2video")),
-        0x03 => (Media::Audio, Some("mp3")),
+        0x03 => (Media::Audio, Some("mp2")),
         0x04 => (Media::Audio, Some("mp2")),
         0x05 | 0x08 | 0x0a..=0x0d => (Media::Sections, None),
         0x0f => (Media::Audio, Some("aac")),
