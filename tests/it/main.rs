@@ -40,3 +40,5 @@ mod srt;
 mod srt_peers;
 mod support;
 mod udp;
+#[cfg(target_os = "linux")]
+mod worker;
