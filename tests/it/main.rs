@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 #![allow(clippy::print_stderr, reason = "what is skipped must be seen")]
 
+#[cfg(unix)]
+mod alarms;
 mod api;
 mod cases;
 mod change;
