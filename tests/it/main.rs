@@ -19,6 +19,8 @@ mod fec;
 #[cfg(unix)]
 mod generate;
 mod guard;
+#[cfg(unix)]
+mod hostile;
 mod http;
 mod idle;
 mod isolation;
