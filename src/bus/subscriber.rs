@@ -170,8 +170,8 @@ impl Subscriber {
         self.skip.take_stats()
     }
 
-    /// Asks for one call of `waker` at the next flush; call [`Subscriber::try_recv`] once more afterwards.
-    fn wake_on_packet(&self, waker: &Waker) {
+    /// Asks for one call of `waker` at the next flush that has packets, or when the ring ends; look once more afterwards.
+    pub fn wake_on_packet(&self, waker: &Waker) {
         self.reader.register(waker);
         self.reader.waiting.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);

@@ -174,7 +174,7 @@ pub struct Analysis {
     pub video: AnalysisState,
     /// Of sound.
     pub audio: AnalysisState,
-    /// How often a key frame is looked at, in seconds.
+    /// How often a key frame is looked at, in seconds: as far apart as the last two were by the stream's clock.
     pub sampled_every_sec: Option<f64>,
 }
 

@@ -17,7 +17,7 @@ use super::supervisor::{EngineConfig, Message};
 use crate::adapters::clock;
 use crate::adapters::watchers::{WatchId, Watchers, WatchersConfig};
 use crate::bus::Subscribe;
-use crate::media::watch::{Report, Settings};
+use crate::media::watch::{Reason, Report, Settings};
 use crate::path::health::Seen;
 use crate::units::{FlowId, SourceName, Time};
 
@@ -192,7 +192,7 @@ impl ManagedFlow {
             let source = Some(&self.sources[at].config.name);
             let whose = Whose { flow: &self.id, source, counters: &self.counters };
             let eye = ring.and_then(|ring| self.eyes.watching.watch(whose, ring, settings));
-            self.counters.see(slot, Seen::default());
+            self.counters.see(slot, Seen::default(), ALL_AWAITED);
             self.eyes.sources.extend(eye.map(|eye| (slot, eye)));
         }
         self.eyes.look_due.get_or_insert_with(clock::now);
@@ -201,7 +201,7 @@ impl ManagedFlow {
     fn watch_no_source(&mut self) {
         self.eyes.look_due = None;
         for (slot, _) in std::mem::take(&mut self.eyes.sources) {
-            self.counters.see(slot, Seen::default());
+            self.counters.see(slot, Seen::default(), Seen::NONE);
             self.visit(move |flow, _cx| flow.close_ring(slot));
         }
     }
@@ -213,8 +213,12 @@ impl ManagedFlow {
         }
         for source in &self.sources {
             let eye = self.eyes.sources.iter().find(|(slot, _)| *slot == source.slot);
-            let report = eye.and_then(|(_, eye)| eye.report());
-            self.counters.see(source.slot, report.map(|report| seen(&report, now)).unwrap_or_default());
+            let (seen, awaited) = match eye.map(|(_, eye)| eye.report()) {
+                Some(Some(report)) => seen(&report, now),
+                Some(None) => (Seen::default(), ALL_AWAITED),
+                None => (Seen::default(), Seen::NONE),
+            };
+            self.counters.see(source.slot, seen, awaited);
         }
         self.eyes.look_due = Some(now + LOOK_EVERY);
     }
@@ -243,21 +247,37 @@ fn current(report: Arc<Report>, now: Time) -> Arc<Report> {
     if now.since(report.at) > REPORT_OLD { Arc::new(report.outdated()) } else { report }
 }
 
-/// What failover is told of a report: nothing, if it is too old to be true.
-fn seen(report: &Report, now: Time) -> Seen<Option<bool>> {
+/// What failover is told of a report, and what of it is about to be known: nothing, if it is too old to be true.
+fn seen(report: &Report, now: Time) -> (Seen<Option<bool>>, Seen<bool>) {
     if now.since(report.at) > REPORT_OLD {
-        return Seen::default();
+        return (Seen::default(), Seen::NONE);
     }
     let content = &report.content;
-    Seen {
+    let seen = Seen {
         black: content.black,
         frozen: content.frozen,
         silent: content.silent,
         no_video: content.video_present.map(|is_there| !is_there),
         no_audio: content.audio_present.map(|is_there| !is_there),
-    }
+    };
+    let (sees, hears) = (is_awaited(content.video.as_ref()), is_awaited(content.audio.as_ref()));
+    let awaited = Seen {
+        black: sees && seen.black.is_none(),
+        frozen: sees && seen.frozen.is_none(),
+        silent: hears && seen.silent.is_none(),
+        no_video: seen.no_video.is_none(),
+        no_audio: seen.no_audio.is_none(),
+    };
+    (seen, awaited)
 }
 
+/// Whether what is not known for this reason is about to be.
+fn is_awaited(reason: Option<&Reason>) -> bool {
+    matches!(reason, Some(Reason::Listening | Reason::WaitingKeyFrame | Reason::Restarting | Reason::Missing))
+}
+
+/// Of a source that was not looked at yet.
+const ALL_AWAITED: Seen<bool> = Seen { black: true, frozen: true, silent: true, no_video: true, no_audio: true };
 /// As often as a flow looks at what else its sources do.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Reports are two seconds old at most, unless the machine has no time for watching.
@@ -267,7 +287,7 @@ const REPORT_OLD: Duration = Duration::from_secs(5);
 mod tests {
     use super::*;
     use crate::engine::{FailoverConfig, MergeConfig, MonitorConfig, SourceConfig, url};
-    use crate::media::watch::{Content, Reason};
+    use crate::media::watch::Content;
     use crate::path::AllowList;
 
     fn flow(monitor: MonitorConfig, seen: Seen<bool>) -> FlowConfig {
@@ -308,7 +328,17 @@ mod tests {
         let outdated = shown(Time::ZERO + REPORT_OLD + LOOK_EVERY);
         assert_eq!((outdated.black, outdated.video_present, outdated.video), (None, None, Some(Reason::Budget)));
         assert_eq!(outdated.audio, Some(Reason::Off), "that has not changed");
-        assert_eq!(seen(&report, Time::ZERO + REPORT_OLD), told);
-        assert_eq!(seen(&report, Time::ZERO + REPORT_OLD + LOOK_EVERY), Seen::default(), "it is too old");
+        let audio = Seen { no_audio: true, ..Seen::NONE };
+        assert_eq!(seen(&report, Time::ZERO + REPORT_OLD), (told, audio));
+        let outdated = seen(&report, Time::ZERO + REPORT_OLD + LOOK_EVERY);
+        assert_eq!(outdated, (Seen::default(), Seen::NONE), "it is too old");
+        // What is about to be known is waited for, what cannot be is not.
+        for (reason, is_awaited) in
+            [(Reason::WaitingKeyFrame, true), (Reason::Scrambled, false), (Reason::Budget, false)]
+        {
+            let content = Content { video: Some(reason), video_present: Some(true), ..Content::default() };
+            let (told, awaited) = seen(&Report { content, ..Report::default() }, Time::ZERO);
+            assert_eq!((told.black, awaited.black, awaited.no_video), (None, is_awaited, false));
+        }
     }
 }

@@ -59,7 +59,8 @@ pub(super) struct FlowCounters {
     pub(super) active: Counter,
     /// As [`Switches::counts`].
     switches: [Counter; CAUSES],
-    /// For each slot what is seen of its source: two bits for each thing, 0 for unknown, 1 for no, 2 for yes. The supervisor
+    /// For each slot what is seen of its source: two bits for each thing, 0 for unknown, 1 for no, 2 for yes, 3 for not yet
+    /// known. The supervisor
     /// writes it.
     seen: [Counter; SOURCES_MAX],
     /// For each slot the fault of its source plus one; zero for none.
@@ -78,19 +79,27 @@ impl FlowCounters {
         Switches::of_counts(self.switches.each_ref().map(Counter::value))
     }
 
-    /// Notes what is seen of the source in a slot.
+    /// Notes what is seen of the source in a slot, and what of it is about to be known.
     #[cfg(feature = "media")]
-    pub(super) fn see(&self, slot: SourceSlot, seen: Seen<Option<bool>>) {
-        let Seen { black, frozen, silent, no_video, no_audio } = seen;
-        let bits = [black, frozen, silent, no_video, no_audio].into_iter().rev();
-        let bits = bits.fold(0, |bits, is_so| bits << 2 | is_so.map_or(0, |is_so| 1 + u64::from(is_so)));
+    pub(super) fn see(&self, slot: SourceSlot, seen: Seen<Option<bool>>, awaited: Seen<bool>) {
+        let bits = seen.each().into_iter().zip(awaited.each()).rev().fold(0, |bits, (is_so, is_awaited)| {
+            let unknown = if is_awaited { AWAITED } else { 0 };
+            bits << 2 | is_so.map_or(unknown, |is_so| 1 + u64::from(is_so))
+        });
         self.seen[usize::from(slot.0)].set(bits);
+    }
+
+    /// What of that is about to be known.
+    fn awaited(&self, slot: u8) -> Seen<bool> {
+        let bits = self.seen[usize::from(slot)].value();
+        let is_so = |at: u32| bits >> (2 * at) & 3 == AWAITED;
+        Seen { black: is_so(0), frozen: is_so(1), silent: is_so(2), no_video: is_so(3), no_audio: is_so(4) }
     }
 
     fn seen(&self, slot: u8) -> Seen<Option<bool>> {
         let bits = self.seen[usize::from(slot)].value();
         let is_so = |at: u32| match bits >> (2 * at) & 3 {
-            0 => None,
+            0 | AWAITED => None,
             bit => Some(bit == 2),
         };
         Seen { black: is_so(0), frozen: is_so(1), silent: is_so(2), no_video: is_so(3), no_audio: is_so(4) }
@@ -102,6 +111,9 @@ impl FlowCounters {
         Fault::ALL.get(fault as usize).copied()
     }
 }
+
+/// Two bits of what is not known yet.
+const AWAITED: u64 = 3;
 
 /// What only the worker knows of a flow, by slot.
 #[derive(Debug, Default)]
@@ -436,8 +448,9 @@ impl RunningFlow {
         let sources = (0..).zip(&self.sources);
         let counts = sources.filter_map(|(slot, source)| {
             let core = source.as_ref()?.driver.counters().core.stats();
-            let (ts_errors, seen) = (self.monitor.errors(slot), self.counters.seen(slot));
-            Some((slot, Counts { packets: core.received, lost: core.lost, ts_errors, seen }))
+            let (seen, awaited) = (self.counters.seen(slot), self.counters.awaited(slot));
+            let ts_errors = self.monitor.errors(slot);
+            Some((slot, Counts { packets: core.received, lost: core.lost, ts_errors, seen, awaited }))
         });
         self.stage.handle_counts(now, counts);
         self.show_faults();
@@ -661,8 +674,10 @@ mod tests {
         assert_eq!(counters.seen(3), Seen::default());
         let seen =
             Seen { black: Some(true), frozen: None, silent: Some(false), no_video: Some(false), no_audio: Some(true) };
-        counters.see(SourceSlot(3), seen);
+        let awaited = Seen { frozen: true, ..Seen::NONE };
+        counters.see(SourceSlot(3), seen, awaited);
         assert_eq!((counters.seen(3), counters.seen(2)), (seen, Seen::default()));
+        assert_eq!((counters.awaited(3), counters.awaited(2)), (awaited, Seen::NONE));
     }
 
     const MS: Duration = Duration::from_millis(1);

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A second without packets says nothing: it ends either wait, and so does what is seen of a source while it is not known.
-//! Whether a source that never was faulty may be returned to is another question: what is not known keeps nobody away.
+//! Whether a source that never was faulty may be returned to is another question: what is about to be known is waited for,
+//! what cannot be known keeps nobody away.
 
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ pub struct Seen<T> {
 
 impl<T> Seen<T> {
     /// The values in the order of [`Fault::ALL`].
-    pub(super) fn each(self) -> [T; 5] {
+    pub(crate) fn each(self) -> [T; 5] {
         [self.black, self.frozen, self.silent, self.no_video, self.no_audio]
     }
 }
@@ -140,6 +141,8 @@ pub struct Counts {
     pub ts_errors: u64,
     /// What is seen and heard of it; `None` where that is not known.
     pub seen: Seen<Option<bool>>,
+    /// What of it is not known yet, but is about to be.
+    pub awaited: Seen<bool>,
 }
 
 /// One source, judged by what it counts.
@@ -152,6 +155,8 @@ pub(super) struct Health {
     levels: [Option<u32>; Fault::ALL.len()],
     /// Since when packets come and no level is known to be above 1,000.
     clean_since: Option<Time>,
+    /// Since when it is waited for what is about to be known.
+    awaited_since: Option<Time>,
 }
 
 impl Health {
@@ -165,7 +170,11 @@ impl Health {
         self.sample(now, counts);
         let levels = self.levels(now, rules);
         self.levels = levels;
-        let is_clean = self.delivers() && self.level().is_none_or(|level| level <= AT_THRESHOLD);
+        let is_awaited =
+            rules.seen.each().into_iter().zip(counts.awaited.each()).any(|(rule, awaited)| rule && awaited);
+        self.awaited_since = is_awaited.then(|| self.awaited_since.unwrap_or(now));
+        let waits = self.awaited_since.is_some_and(|since| now < since + AWAITED_MAX);
+        let is_clean = self.delivers() && !waits && self.level().is_none_or(|level| level <= AT_THRESHOLD);
         self.clean_since = is_clean.then(|| self.clean_since.unwrap_or(now));
         let gauges = self.gauges.iter_mut().zip(levels).zip(Fault::ALL);
         gauges.filter_map(|((gauge, level), fault)| Some((fault, gauge.update(now, level, rules)?))).collect()
@@ -205,7 +214,8 @@ impl Health {
     }
 
     /// Since when it delivers and nothing is known to be above its threshold; `None` if something is, or it is faulty still. What
-    /// is not known does not count: pictures that cannot be looked at would keep a source away for ever.
+    /// is about to be known is waited for, for [`AWAITED_MAX`]. What cannot be known does not count: pictures that cannot be
+    /// looked at would keep a source away for ever.
     pub(super) fn clean_since(&self) -> Option<Time> {
         self.clean_since.filter(|_| self.fault().is_none())
     }
@@ -312,6 +322,9 @@ impl Gauge {
 /// Levels are those of this span until now. Judgement: some packets of even a slow stream.
 pub const WINDOW: Duration = Duration::from_secs(1);
 
+/// Judgement: longer than it takes to know what a picture is like where key frames are far apart.
+const AWAITED_MAX: Duration = Duration::from_secs(30);
+
 /// How often counters are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -394,6 +407,27 @@ mod tests {
         let mut rig = Rig { rules: Rules::default(), ..Rig::default() };
         assert_eq!(rig.run(100, (100, 100, 100)), []);
         assert_eq!((rig.health.severity(), rig.health.level()), (0, None));
+    }
+
+    #[test]
+    fn what_is_about_to_be_known_is_waited_for_but_not_for_ever() {
+        let rules = Rules { seen: Seen { black: true, ..Seen::NONE }, ..RULES };
+        let mut rig = Rig { rules, ..Rig::default() };
+        rig.counts.awaited = Seen { black: true, ..Seen::NONE };
+        rig.run(290, (100, 0, 0));
+        assert_eq!(rig.health.clean_since(), None);
+        rig.counts.seen.black = Some(true);
+        rig.counts.awaited.black = false;
+        assert_eq!(rig.run(21, (100, 0, 0)), [(Fault::Black, true)], "and never was it clean");
+        let mut rig = Rig { rules, ..Rig::default() };
+        rig.counts.awaited = Seen { black: true, ..Seen::NONE };
+        rig.run(310, (100, 0, 0));
+        assert!(rig.health.clean_since().is_some());
+        // Nobody asked for that.
+        let mut rig = Rig { rules, ..Rig::default() };
+        rig.counts.awaited = Seen { frozen: true, ..Seen::NONE };
+        rig.run(5, (100, 0, 0));
+        assert!(rig.health.clean_since().is_some());
     }
 
     #[test]

@@ -83,8 +83,8 @@ mod imp {
     use std::process::{Child, Command, Stdio};
     use std::time::Duration;
 
-    use super::super::pool::is_stuck;
-    use super::super::system::{process_clock, read_clock};
+    use super::super::pool::{Idle, is_stuck};
+    use super::super::system::{is_runnable, process_clock, read_clock};
     use super::super::worker::{read_message, write_message};
     use crate::adapters::clock;
     use crate::adapters::watchers::WORKER_ARGUMENT;
@@ -119,7 +119,7 @@ mod imp {
             self.spent = self.cpu().unwrap_or_default();
             let pid = self.child.id();
             let (connection, spent) = (&self.connection, self.spent);
-            let mut patient = Patient { connection, pid, began: clock::now(), spent, cpu_max };
+            let mut patient = Patient { connection, pid, began: clock::now(), spent, cpu_max, idle: Idle::default() };
             write_message(&mut patient, &request.encode())?;
             if !read_message(&mut patient, &mut self.message)? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -164,10 +164,11 @@ mod imp {
         began: Time,
         spent: Duration,
         cpu_max: Duration,
+        idle: Idle,
     }
 
     impl Patient<'_> {
-        fn retry<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        fn retry<T>(&mut self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             loop {
                 let result = attempt();
                 let waits = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
@@ -175,7 +176,9 @@ mod imp {
                     return result;
                 }
                 let spent = process_clock(self.pid).and_then(read_clock).map(|cpu| cpu.saturating_sub(self.spent));
-                if is_stuck(clock::now().since(self.began), spent, self.cpu_max) {
+                let now = clock::now();
+                let is_idle = self.idle.handle_look(now, spent, is_runnable(self.pid));
+                if is_idle || is_stuck(now.since(self.began), spent, self.cpu_max) {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }

@@ -191,6 +191,28 @@ pub(super) fn is_stuck(passed: Duration, spent: Option<Duration>, cpu_max: Durat
     spent.map_or(passed >= cpu_max * UNKNOWN_SHARE, |spent| spent >= cpu_max) || passed >= STUCK_ANYWAY
 }
 
+/// A process that waits for something other than its turn, while it is waited for.
+#[cfg(any(target_os = "linux", test))]
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    spent: Option<Duration>,
+    since: Option<Time>,
+}
+
+#[cfg(any(target_os = "linux", test))]
+impl Idle {
+    /// Whether it has done nothing for [`IDLE_MAX`] though it could have run. `is_runnable` if it only waits for its turn.
+    pub(super) fn handle_look(&mut self, now: Time, spent: Option<Duration>, is_runnable: bool) -> bool {
+        let has_run = spent.is_none() || self.spent != spent;
+        self.spent = spent;
+        if has_run || is_runnable {
+            self.since = None;
+            return false;
+        }
+        now.since(*self.since.get_or_insert(now)) >= IDLE_MAX
+    }
+}
+
 /// Computing time that a job may take.
 pub(super) const fn cpu_max(work: &Work) -> Duration {
     match work {
@@ -284,8 +306,11 @@ const PICTURE_CPU_MAX: Duration = Duration::from_secs(10);
 const PROOF_CPU_MAX: Duration = Duration::from_secs(30);
 /// Where nobody knows what it took: a twelfth of the time that passed.
 const UNKNOWN_SHARE: u32 = 12;
-/// Not even what runs only when nobody else does waits for so long.
+/// Not even what runs only when nobody else does waits for so long. What waits for something else is ended before that.
 const STUCK_ANYWAY: Duration = Duration::from_secs(600);
+/// Longer than a disk keeps anybody waiting.
+#[cfg(any(target_os = "linux", test))]
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Each of them takes what it can get of a processor.
 const LOST_MAX: usize = 4;
 
@@ -365,6 +390,35 @@ mod tests {
         assert!(!stuck(11, Some(seconds(9)), proof), "the largest proof that is allowed");
         assert!(stuck(31, Some(seconds(30)), proof) && stuck(600, Some(seconds(1)), proof));
         assert!(!stuck(119, None, picture) && stuck(120, None, picture));
+    }
+
+    #[test]
+    fn who_waits_for_its_turn_is_not_idle_and_who_sleeps_is() {
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let ms = |ms| Some(Duration::from_millis(ms));
+        let mut idle = Idle::default();
+        // It runs now and then, or waits for its turn, or nobody knows.
+        for second in 0..100 {
+            assert!(!idle.handle_look(at(second), ms(second / 20), false));
+        }
+        assert!((100..200).all(|second| !idle.handle_look(at(second), ms(5), true)));
+        assert!((200..300).all(|second| !idle.handle_look(at(second), None, false)));
+        assert!((300..331).all(|second| !idle.handle_look(at(second), ms(5), false)));
+        assert!(idle.handle_look(at(331), ms(5), false));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_that_is_stopped_is_not_runnable() {
+        use super::super::system::is_runnable;
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let sleeps = (0..3_000).any(|_| {
+            std::thread::park_timeout(Duration::from_millis(10));
+            !is_runnable(child.id())
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(sleeps && is_runnable(child.id()), "nothing is known of one that is gone");
     }
 
     const PROOF: Work = Work::Proof { black: false, frozen: false };

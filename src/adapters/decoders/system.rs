@@ -37,6 +37,13 @@ mod imp {
         (result == 0).then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
     }
 
+    /// Whether the process runs or waits only for its turn; also if nobody knows (proc(5), the third field of `stat`).
+    pub(in crate::adapters::decoders) fn is_runnable(pid: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+        state.is_none_or(|state| state == 'R')
+    }
+
     /// This thread runs when little else wants to; `only_idle`: when nothing else does.
     pub(in crate::adapters) fn lower_priority(only_idle: bool) {
         let policy = if only_idle { libc::SCHED_IDLE } else { libc::SCHED_BATCH };

@@ -3,6 +3,7 @@
 //! It looks at the rings of packets by itself, as often as packets come, so whoever forwards packets never has to wake it:
 //! to them it is one more reader that may be overtaken.
 
+mod open;
 mod pace;
 mod thread;
 

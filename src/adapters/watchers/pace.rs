@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::units::Time;
 
-/// Looks at a stream as often as packets come, and hardly ever while none do. Moments lie on a grid, so that many streams
-/// are looked at in one go.
+/// Looks at a stream as often as packets come, and hardly ever while none do; then somebody has to say when they come again,
+/// as a ring may not hold what comes until the next look. Moments lie on a grid, so that many streams are looked at in one go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     due: Time,
@@ -13,21 +13,30 @@ pub(super) struct Pace {
     every: Duration,
     /// When packets came last, or it began.
     came_at: Time,
+    /// None were there at the last look.
+    is_silent: bool,
 }
 
 impl Pace {
     pub(super) const fn new(now: Time) -> Self {
-        Self { due: now, looked_at: now, every: LOOK_EVERY, came_at: now }
+        Self { due: now, looked_at: now, every: LOOK_EVERY, came_at: now, is_silent: false }
     }
 
     pub(super) const fn due(&self) -> Time {
         self.due
     }
 
-    /// So many packets were there; while any come it is looked at as often as `every_max` at least.
-    pub(super) fn handle_look(&mut self, now: Time, packets: usize, every_max: Duration) {
+    /// Whether packets are worth asking to be told of before the next look.
+    pub(super) const fn wants_alarm(&self) -> bool {
+        self.is_silent
+    }
+
+    /// So many packets were there; while any come it is looked at as often as `every_max` at least. `has_alarm` if the next
+    /// ones will be told of.
+    pub(super) fn handle_look(&mut self, now: Time, packets: usize, every_max: Duration, has_alarm: bool) {
         let passed = now.since(self.looked_at).max(LOOK_EVERY);
         self.looked_at = now;
+        self.is_silent = packets == 0;
         let longest = if packets > 0 {
             self.came_at = now;
             // As long as a convenient number of them takes.
@@ -37,6 +46,7 @@ impl Pace {
         } else {
             IDLE_EVERY
         };
+        let longest = if packets == 0 && !has_alarm { longest.min(METADATA_EVERY) } else { longest };
         let step = STEPS.into_iter().rev().find(|step| *step <= longest);
         self.every = step.unwrap_or(LOOK_EVERY);
         let every_ns = self.every.as_nanos() as u64;
@@ -92,7 +102,8 @@ mod tests {
             while pace.due() < ms(30_000) {
                 let now = pace.due();
                 let came = now.as_ns() / 1_000_000 * rate / 1_000;
-                pace.handle_look(now, (came - told) as usize, every_max);
+                let has_alarm = pace.wants_alarm();
+                pace.handle_look(now, (came - told) as usize, every_max, has_alarm);
                 told = came;
                 count += u64::from(now >= ms(20_000));
             }
@@ -107,7 +118,7 @@ mod tests {
             let mut longest = Duration::ZERO;
             while pace.due() < ms(9_000) {
                 let now = pace.due();
-                pace.handle_look(now, usize::from(now < ms(2_000)), CONTENT_EVERY);
+                pace.handle_look(now, usize::from(now < ms(2_000)), CONTENT_EVERY, true);
                 if now < ms(6_000) {
                     longest = longest.max(pace.due().since(now));
                 }
@@ -115,6 +126,19 @@ mod tests {
             assert!(longest <= QUIET_EVERY, "{longest:?}");
         }
         assert_eq!(paces.map(|pace| pace.due()), [ms(9_000); 3]);
+    }
+
+    #[test]
+    fn nobody_sleeps_for_long_who_is_not_told_of_packets() {
+        let mut pace = Pace::new(ms(0));
+        assert!(!pace.wants_alarm());
+        while pace.due() < ms(30_000) {
+            let now = pace.due();
+            pace.handle_look(now, 0, CONTENT_EVERY, false);
+            assert!(pace.wants_alarm() && pace.due().since(now) <= METADATA_EVERY);
+        }
+        pace.handle_look(pace.due(), 0, CONTENT_EVERY, true);
+        assert!(pace.due() >= ms(30_900));
     }
 
     fn ms(ms: u64) -> Time {

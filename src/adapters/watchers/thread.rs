@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Wake, Waker};
+use std::thread::Thread;
 use std::time::Duration;
 
+use super::open::Open;
 use super::pace::{CONTENT_EVERY, LOOK_EVERY, METADATA_EVERY, Pace};
 use super::{EventSink, Shared, WatchId, lock};
 use crate::adapters::clock;
@@ -14,7 +18,7 @@ use crate::adapters::decoders::{Pool, cpu_time, lower_priority};
 use crate::bus::Subscriber;
 use crate::media::watch::governor::Kind;
 use crate::media::watch::shares::shares;
-use crate::media::watch::{Failure, Governor, Job, Outcome, Settings, Watch};
+use crate::media::watch::{Event, Failure, Governor, Job, Outcome, Settings, Watch};
 use crate::units::Time;
 
 /// Runs until the handle is gone.
@@ -65,12 +69,31 @@ struct Stream {
     /// `None` once the flow has ended.
     packets: Option<Subscriber>,
     sink: EventSink,
+    /// What was told and is not over.
+    open: Open,
+    /// Rings when packets come while the thread sleeps.
+    alarm: Arc<Alarm>,
     /// What the job that is being done is about.
     kind: Option<Kind>,
     pace: Pace,
+    /// After a failure it is not looked at before that, whatever comes.
+    paused_until: Time,
     reported_at: Option<Time>,
     is_news: bool,
     restarts: u64,
+}
+
+/// Wakes the thread for a stream of which packets come again.
+struct Alarm {
+    has_rung: AtomicBool,
+    thread: Thread,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.has_rung.store(true, Relaxed);
+        self.thread.unpark();
+    }
 }
 
 impl Watching<'_> {
@@ -155,31 +178,38 @@ impl Watching<'_> {
         let Some(stream) = stream else { return };
         stream.is_news = true;
         stream.guarded(now, |stream| stream.watch.handle_outcome(now, outcome));
-        self.governor.ask(id.0, stream.watch.waiting_job(now));
+        stream.ask(now, id, &mut self.governor);
     }
 
     fn look(&mut self, now: Time) {
         self.governor.handle_timeout(now);
         for (id, stream) in &mut self.streams {
+            if stream.alarm.has_rung.swap(false, Relaxed) && stream.paused_until <= now {
+                stream.pace.pause(now);
+            }
             if now < stream.pace.due() {
                 continue;
             }
             self.looks += 1;
             let governor = &mut self.governor;
             stream.guarded(now, |stream| {
+                // Asked for before the look, so that none comes unnoticed in between.
+                let has_alarm = stream.pace.wants_alarm();
+                if has_alarm {
+                    stream.set_alarm();
+                }
                 let packets = stream.read(now);
-                stream.pace.handle_look(now, packets, stream.every_max());
+                stream.pace.handle_look(now, packets, stream.every_max(), has_alarm);
                 stream.watch.handle_timeout(now);
                 governor.set_stream(id.0, stream.watch.wanted_every());
                 if let Some((every, is_stretched)) = governor.every(id.0) {
                     stream.watch.set_every(every, is_stretched);
                 }
                 while let Some(event) = stream.watch.poll_event() {
-                    stream.is_news = true;
-                    (stream.sink)(now, event);
+                    stream.tell(now, event);
                 }
             });
-            self.governor.ask(id.0, stream.watch.waiting_job(now));
+            stream.ask(now, *id, &mut self.governor);
             stream.report(*id, now, self.shared);
         }
     }
@@ -195,7 +225,7 @@ impl Watching<'_> {
             self.streams.values_mut().filter(keeps).map(|stream| stream.watch.bytes_kept()).collect();
         lock(&self.shared.stats).bytes_kept = held.iter().sum::<usize>() as u64;
         for (stream, share) in self.streams.values_mut().filter(keeps).zip(shares(&held)) {
-            stream.watch.set_bytes_max(share);
+            stream.guarded(now, |stream| stream.watch.set_bytes_max(share));
         }
     }
 
@@ -204,13 +234,16 @@ impl Watching<'_> {
         while let Some(id) = self.governor.poll_grant(now, |id| pool.has_room(id)) {
             let stream = self.streams.get_mut(&WatchId(id));
             let kind = stream.as_ref().and_then(|stream| stream.watch.waiting_job(now)).unwrap_or(Kind::Picture);
-            let Some((stream, job)) = stream.and_then(|stream| stream.watch.poll_job(now).map(|job| (stream, job)))
-            else {
+            let job = stream.and_then(|stream| {
+                let job = stream.guarded(now, |stream| stream.watch.poll_job(now)).flatten();
+                job.map(|job| (stream, job))
+            });
+            let Some((stream, job)) = job else {
                 self.governor.handle_cost(now, id, kind, Duration::ZERO);
                 continue;
             };
             stream.kind = Some(kind);
-            if let Err(outcome) = submit(pool, id, job) {
+            if let Some(outcome) = submit(pool, id, job) {
                 stream.kind = None;
                 self.governor.handle_cost(now, id, kind, Duration::ZERO);
                 stream.watch.handle_outcome(now, outcome);
@@ -220,23 +253,21 @@ impl Watching<'_> {
 
     fn hand_out_proof(&mut self, now: Time) {
         let Some(pool) = &self.pool else { return };
-        for (id, stream) in &mut self.streams {
-            while !self.governor.ask_proof(id.0, stream.watch.waiting_proof()) {
-                stream.watch.refuse_proof();
-            }
-        }
         if !pool.has_room_for_proof() {
             return;
         }
         let Some(id) = self.governor.poll_proof(now).map(WatchId) else { return };
         let stream = self.streams.get_mut(&id);
-        let job = stream.and_then(|stream| stream.watch.poll_proof(now).map(|job| (stream, job)));
+        let job = stream.and_then(|stream| {
+            let job = stream.guarded(now, |stream| stream.watch.poll_proof(now)).flatten();
+            job.map(|job| (stream, job))
+        });
         let Some((stream, job)) = job else {
             self.governor.handle_proof_cost(now, Duration::ZERO);
             return;
         };
         self.proving = Some((id, job.number));
-        if let Err(outcome) = submit(pool, id.0, job) {
+        if let Some(outcome) = submit(pool, id.0, job) {
             self.proving = None;
             self.governor.handle_proof_cost(now, Duration::ZERO);
             stream.watch.handle_outcome(now, outcome);
@@ -254,11 +285,11 @@ impl Watching<'_> {
     }
 }
 
-/// What there is instead of an outcome if nobody can do it.
-fn submit(pool: &Pool, stream: u64, job: Job) -> Result<(), Outcome> {
+/// Has a job done. What there is instead of an outcome if nobody can do it.
+fn submit(pool: &Pool, stream: u64, job: Job) -> Option<Outcome> {
     let number = job.number;
     let is_taken = pool.submit(stream, job);
-    if is_taken { Ok(()) } else { Err(Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO }) }
+    (!is_taken).then_some(Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO })
 }
 
 impl Stream {
@@ -267,8 +298,11 @@ impl Stream {
             watch: Watch::new(now, settings),
             packets: Some(packets),
             sink,
+            open: Open::default(),
+            alarm: Arc::new(Alarm { has_rung: AtomicBool::new(false), thread: std::thread::current() }),
             kind: None,
             pace: Pace::new(now),
+            paused_until: now,
             reported_at: None,
             is_news: true,
             restarts: 0,
@@ -286,22 +320,52 @@ impl Stream {
         if content_quality || thumbnail_every.is_some() { CONTENT_EVERY } else { METADATA_EVERY }
     }
 
-    /// Whatever a stream makes its watch do, others are watched on: one that fails begins anew after a while.
-    fn guarded(&mut self, now: Time, run: impl FnOnce(&mut Self)) {
+    /// Asks for computing time for what the watch has.
+    fn ask(&mut self, now: Time, id: WatchId, governor: &mut Governor) {
+        self.guarded(now, |stream| {
+            governor.ask(id.0, stream.watch.waiting_job(now));
+            while !governor.ask_proof(id.0, stream.watch.waiting_proof()) {
+                stream.watch.refuse_proof();
+            }
+        });
+    }
+
+    fn tell(&mut self, now: Time, event: Event) {
+        self.is_news = true;
+        self.open.handle(now, &event);
+        (self.sink)(now, event);
+    }
+
+    /// Has the next packet told of.
+    fn set_alarm(&self) {
+        if let Some(packets) = &self.packets {
+            packets.wake_on_packet(&Waker::from(Arc::clone(&self.alarm)));
+        }
+    }
+
+    /// Whatever a stream makes its watch do, others are watched on: one that fails begins anew after a while. `None` if it did.
+    fn guarded<R>(&mut self, now: Time, run: impl FnOnce(&mut Self) -> R) -> Option<R> {
         // What is half done is thrown away.
-        if catch_unwind(AssertUnwindSafe(|| run(self))).is_ok() {
-            return;
+        if let Ok(result) = catch_unwind(AssertUnwindSafe(|| run(self))) {
+            return Some(result);
         }
         self.restarts += 1;
         tracing::error!(count = self.restarts, "watching a stream failed, and begins anew");
         self.watch = self.watch.begun_anew(now);
+        // The new one does not know what the old one told. Whoever takes it may be what failed.
+        for event in std::mem::take(&mut self.open).close(now) {
+            self.is_news = true;
+            let _failed_again = catch_unwind(AssertUnwindSafe(|| (self.sink)(now, event)));
+        }
         // What it failed at is not looked at again.
         let is_over = self.packets.as_mut().is_some_and(|packets| packets.lend(BATCH_PACKETS, |_| ()).is_err());
         if is_over {
             self.packets = None;
         }
         let pause = (RESTART_PAUSE * 2_u32.pow(self.restarts.min(8) as u32 - 1)).min(RESTART_PAUSE_MAX);
-        self.pace.pause(now + pause);
+        self.paused_until = now + pause;
+        self.pace.pause(self.paused_until);
+        None
     }
 
     /// How many packets there were.
@@ -348,7 +412,7 @@ impl Stream {
             return;
         }
         (self.reported_at, self.is_news) = (Some(now), false);
-        let mut report = self.watch.report(now);
+        let Some(mut report) = self.guarded(now, |stream| stream.watch.report(now)) else { return };
         report.counts.restarts = self.restarts;
         let before = lock(&shared.reports).insert(id, Arc::new(report));
         // Freed outside of the lock, if nobody else has it.
@@ -370,8 +434,51 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
     use crate::bus::{LagPolicy, Meta, PoolLimits, Publisher};
+    use crate::media::watch::{Defect, Reason};
     use crate::proto::mpegts::psi::{Pat, Pmt, packet_of};
     use crate::proto::mpegts::{Pid, TS_PACKET_BYTES, TsPacket};
+
+    #[test]
+    fn what_was_told_is_over_where_watching_begins_anew() {
+        let publisher = Publisher::new(crate::bus::Pool::new(PoolLimits::default()), 16);
+        let subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let events = Arc::clone(&told);
+        let sink = Box::new(move |_, event| lock(&events).push(event));
+        let mut stream = Stream::new(Time::ZERO, Settings::default(), subscriber, sink);
+        let lasted = Duration::from_secs(2);
+        stream.tell(Time::ZERO, Event::Began { defect: Defect::Black, lasted });
+        stream.tell(Time::ZERO, Event::AudioMissing);
+        lock(&told).clear();
+        let now = Time::ZERO + Duration::from_secs(3);
+        let failed = stream.guarded(now, |_| panic!("this is meant to be seen in the output of the test"));
+        assert_eq!(failed, None::<()>);
+        let ended = Event::Ended {
+            defect: Defect::Black,
+            lasted,
+            between: (lasted, lasted),
+            lost_sight: Some(Reason::Restarting),
+        };
+        assert_eq!(*lock(&told), [ended, Event::AudioBack { missed: Duration::from_secs(3) }]);
+        stream.guarded(now, |_| panic!("this is meant to be seen in the output of the test"));
+        assert_eq!(lock(&told).len(), 2, "once");
+    }
+
+    #[test]
+    fn packets_that_come_again_are_told_of() {
+        let pool = crate::bus::Pool::new(PoolLimits::default());
+        let mut publisher = Publisher::new(pool.clone(), 16);
+        let subscriber = publisher.subscribe().subscriber(LagPolicy::DropOldest);
+        let stream = Stream::new(Time::ZERO, Settings::default(), subscriber, Box::new(|_, _| {}));
+        stream.set_alarm();
+        assert!(!stream.alarm.has_rung.load(Relaxed));
+        publisher.publish(pool.copy(&[0; TS_PACKET_BYTES], Meta::default()).unwrap());
+        publisher.flush(publisher.head());
+        assert!(stream.alarm.has_rung.swap(false, Relaxed));
+        publisher.publish(pool.copy(&[0; TS_PACKET_BYTES], Meta::default()).unwrap());
+        publisher.flush(publisher.head());
+        assert!(!stream.alarm.has_rung.load(Relaxed), "once");
+    }
 
     #[test]
     fn what_was_missed_is_told_before_what_came_after_it() {

@@ -187,22 +187,20 @@ impl Edges {
             unproven(edge.defect, edge.end.as_ref(), out);
             return;
         };
-        let turn = match (edge.defect, edge.end.is_some()) {
-            (Defect::Black, false) => Turn::BlackBegins,
-            (Defect::Black, true) => Turn::BlackEnds,
-            (_, false) => Turn::FreezeBegins,
-            (_, true) => Turn::FreezeEnds,
+        let [begins, ends] = if edge.defect == Defect::Black {
+            [Turn::BlackBegins, Turn::BlackEnds]
+        } else {
+            [Turn::FreezeBegins, Turn::FreezeEnds]
         };
         out.counts.edges_proven += 1;
-        let turns = proof.edges.iter().filter(|found| found.0 == turn);
-        let mut turns = turns.map(|found| found.1).filter(|at| *at <= edge.seen);
         let Some(mut finished) = edge.end else {
-            // The run began with the last of them, or else with the very picture that was seen.
-            let exact = turns.next_back().or_else(|| proof.edges.is_empty().then_some(edge.seen));
-            exact.into_iter().for_each(|exact| self.set_begin(edge.defect, edge.seen, exact, judge));
+            if let Some(exact) = begin_of(&edge, &proof, [begins, ends]) {
+                self.set_begin(edge.defect, edge.seen, exact, judge);
+            }
             return;
         };
-        if let Some(exact) = turns.find(|at| *at > finished.last) {
+        let mut turns = proof.edges.iter().filter(|found| found.0 == ends).map(|found| found.1);
+        if let Some(exact) = turns.find(|at| *at <= edge.seen && *at > finished.last) {
             finished.set_end(exact);
         }
         out.ended(edge.defect, &finished);
@@ -285,6 +283,17 @@ impl Edges {
     }
 }
 
+/// The run began with the last beginning before the picture that was seen, if nothing ended since; or else with that very
+/// picture: that others are like it is told only by those after it.
+fn begin_of(edge: &Edge, proof: &ProofFindings, [begins, ends]: [Turn; 2]) -> Option<Ticks90k> {
+    let mut turns = proof.edges.iter().filter(|(turn, at)| *at <= edge.seen && (*turn == begins || *turn == ends));
+    match turns.next_back() {
+        Some((turn, at)) if *turn == begins => Some(*at),
+        _ if edge.defect == Defect::Frozen || proof.edges.is_empty() => Some(edge.seen),
+        _ => None,
+    }
+}
+
 /// There is no proof of the edge.
 fn unproven(defect: Defect, end: Option<&Finished>, out: &mut Out<'_>) {
     let WatchCounts { edges_unproven, .. } = out.counts;
@@ -301,7 +310,7 @@ const fn place(defect: Defect) -> usize {
 /// Both ends of two defects.
 const QUEUE_MAX: usize = 4;
 /// An event that comes later is of no use.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(10);
 /// After a proof that crashed, and after many in a row.
 const CRASH_PAUSE: Duration = Duration::from_secs(10);
 const CRASH_PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -344,6 +353,27 @@ mod tests {
         bed.now += Duration::from_millis(1);
         bed.handle_timeout();
         assert_eq!((bed.take_events().len(), bed.counts.edges_unproven), (2, 2));
+    }
+
+    #[test]
+    fn a_freeze_begins_where_nothing_ends_any_more() {
+        let (begins, ends) = (Turn::FreezeBegins, Turn::FreezeEnds);
+        for (defect, edges, exact) in [
+            (Defect::Frozen, vec![(begins, 4), (ends, 6), (begins, 8)], Some(8)),
+            (Defect::Frozen, vec![(begins, 4), (ends, 6)], Some(9)),
+            (Defect::Frozen, vec![(begins, 4), (ends, 9)], Some(9)),
+            (Defect::Frozen, vec![(begins, 4), (ends, 6), (begins, 9), (ends, 10)], Some(9)),
+            (Defect::Frozen, vec![(Turn::BlackEnds, 4)], Some(9)),
+            (Defect::Frozen, vec![], Some(9)),
+            (Defect::Black, vec![(Turn::BlackBegins, 7), (begins, 8)], Some(7)),
+            (Defect::Black, vec![(Turn::BlackBegins, 4), (Turn::BlackEnds, 6)], None),
+        ] {
+            let (seen, kept, since) = (Ticks90k(9), Kept::default(), Time::ZERO);
+            let edge = Edge { defect, seen, end: None, kept, since };
+            let turns = if defect == Defect::Black { [Turn::BlackBegins, Turn::BlackEnds] } else { [begins, ends] };
+            let proof = ProofFindings { edges: edges.iter().map(|(turn, at)| (*turn, Ticks90k(*at))).collect() };
+            assert_eq!(begin_of(&edge, &proof, turns), exact.map(Ticks90k), "{edges:?}");
+        }
     }
 
     #[test]

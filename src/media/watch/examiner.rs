@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::job::{EDGES_MAX, Failure, Findings, Job, PictureFindings, ProofFindings, SoundFindings, Work};
 use super::judge::span_90k;
 use super::report::Levels;
-use crate::media::boundary::{self, Before, ProofError};
+use crate::media::boundary::{self, Before, ProofError, Turn};
 use crate::media::decode::{DecodeError, KeyFrames, Shown};
 use crate::media::frame::{Frame, Samples};
 use crate::media::quality::{Loudness, Sampled, Silence, is_black, is_same};
@@ -207,12 +207,21 @@ fn prove(job: &Job, before: Before) -> Result<ProofFindings, Failure> {
     let units: Vec<AccessUnit> = job.units.iter().map(|unit| AccessUnit::clone(unit)).collect();
     match boundary::prove(&units, before) {
         Ok(proof) => {
-            let edges = proof.edges.iter().take(EDGES_MAX).map(|edge| (edge.turn, edge.at)).collect();
-            Ok(ProofFindings { edges })
+            let edges: Vec<_> = proof.edges.iter().map(|edge| (edge.turn, edge.at)).collect();
+            Ok(ProofFindings { edges: few(&edges, before.black || before.frozen) })
         }
         Err(ProofError::TooMuch) => Err(Failure::Unsupported(Cow::Borrowed("too much to decode"))),
         Err(ProofError::Decode(error)) => Err(failure_of(error)),
     }
+}
+
+/// Of each kind the first ones if it is an end that is looked for, or else the last.
+fn few(edges: &[(Turn, Ticks90k)], first: bool) -> Vec<(Turn, Ticks90k)> {
+    let is_kept = |at: usize, turn: Turn| {
+        let others = if first { &edges[..at] } else { &edges[at + 1..] };
+        others.iter().filter(|other| other.0 == turn).take(EDGES_MAX / TURNS).count() < EDGES_MAX / TURNS
+    };
+    edges.iter().enumerate().filter(|(at, edge)| is_kept(*at, edge.0)).map(|(_, edge)| *edge).collect()
 }
 
 fn failure_of(error: DecodeError) -> Failure {
@@ -243,3 +252,20 @@ fn frame_bytes(frame: &Frame) -> usize {
 
 /// A hole in the sound of up to half a second is no reason to begin anew.
 const BREAK_MIN_90K: u64 = 45_000;
+/// Kinds of edges.
+const TURNS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_edges_those_are_kept_that_matter() {
+        let turns = [Turn::FreezeBegins, Turn::FreezeEnds];
+        let edges: Vec<(Turn, Ticks90k)> = (0..400).map(|at| (turns[at as usize % 2], Ticks90k(at))).collect();
+        let all: Vec<_> = std::iter::once((Turn::BlackBegins, Ticks90k(0))).chain(edges.iter().copied()).collect();
+        assert_eq!(few(&all, true), all[..33]);
+        assert_eq!(few(&all, false), [&all[..1], &all[all.len() - 32..]].concat());
+        assert_eq!(few(&all[..20], false), all[..20]);
+    }
+}

@@ -48,7 +48,7 @@ use self::catalogue::Catalogue;
 use self::governor::Kind;
 use self::hearing::Hearing;
 use self::sight::{Out, SAMPLED_EVERY, Sight};
-use crate::proto::mpegts::demux::{AccessUnit, Codec, Demux, DemuxCounts};
+use crate::proto::mpegts::demux::{AccessUnit, Codec, Demux};
 use crate::proto::mpegts::{Media, Pid};
 #[cfg(any(test, fuzzing))]
 use crate::proto::mpegts::{SYNC_BYTE, TS_PACKET_BYTES};
@@ -82,8 +82,6 @@ pub struct Watch {
     proving: Option<AskedJob>,
     jobs: u64,
     bytes_max: usize,
-    /// Units that were dropped so far.
-    dropped: u64,
     events: Events,
     counts: WatchCounts,
     last_check: Option<Time>,
@@ -141,7 +139,6 @@ impl Watch {
             proving: None,
             jobs: 0,
             bytes_max: shares::STREAM_BYTES_MAX,
-            dropped: 0,
             events: Events::default(),
             counts: WatchCounts::default(),
             last_check: None,
@@ -198,8 +195,8 @@ impl Watch {
     /// Takes in the payload of a packet that came at `now`: TS packets.
     pub fn handle_packet(&mut self, now: Time, bytes: &[u8]) {
         self.demux.push(now, bytes);
-        while let Some(unit) = self.demux.poll_unit() {
-            self.handle_unit(now, unit);
+        while let Some((unit, after_hole)) = self.demux.poll_unit_and_hole() {
+            self.handle_unit(now, unit, after_hole);
         }
     }
 
@@ -383,7 +380,7 @@ impl Watch {
             content.video = if is_off { Some(Reason::Off) } else { sight.reason(now, &self.settings, self.every) };
             let is_unknown = content.video.is_none() && (content.black.is_none() || content.frozen.is_none());
             content.video = content.video.or_else(|| is_unknown.then_some(Reason::Listening));
-            content.sampled_every = (!is_off).then_some(self.every);
+            content.sampled_every = (!is_off).then(|| sight.sampled_every(self.every, self.is_stretched));
         } else if self.is_known() {
             content.video_present = Some(false);
         }
@@ -445,19 +442,14 @@ impl Watch {
         self.demux.bytes_held() + sight + self.hearing.as_ref().map_or(0, Hearing::bytes_held)
     }
 
-    fn handle_unit(&mut self, now: Time, unit: AccessUnit) {
-        let DemuxCounts { damaged, too_long, overflow, bad_header, .. } = self.demux.counts();
-        let dropped = damaged + too_long + overflow + bad_header;
-        if std::mem::replace(&mut self.dropped, dropped) != dropped
-            && let Some(sight) = &mut self.sight
-        {
-            // It may have been one of its own.
-            sight.disturb();
-        }
+    fn handle_unit(&mut self, now: Time, unit: AccessUnit, after_hole: bool) {
         let mut out = Out { events: &mut self.events, counts: &mut self.counts };
         let sight = self.sight.as_mut().filter(|sight| sight.pid == unit.pid && sight.codec == Some(unit.codec));
         let picture = self.catalogue.handle_unit(now, &unit, sight.is_some());
         if let Some(sight) = sight {
+            if after_hole {
+                sight.disturb();
+            }
             sight.handle_unit(now, unit, picture, &self.settings, self.every, &mut out);
             return;
         }

@@ -120,7 +120,7 @@ pub struct Content {
     pub video: Option<Reason>,
     /// Why sound is not listened to; `None` if all is well.
     pub audio: Option<Reason>,
-    /// How often key frames are looked at, while they are.
+    /// How often key frames are looked at, while they are: as far apart as the last two were by the stream's clock.
     pub sampled_every: Option<Duration>,
     /// Loudness, if it was measured.
     pub loudness: Option<Levels>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::clock::Unwrap;
 use super::edges::Edges;
 use super::job::{Failure, JOB_BYTES_MAX, JOB_UNITS_MAX, PictureFindings, ProofFindings, Work};
-use super::judge::{Change, Finished, Judge, Moment};
+use super::judge::{Change, Finished, Judge, Moment, span};
 use super::presence::{Presence, Turn};
 use super::report::{Defect, Event, Picture as Thumbnail, Reason, Settings, WatchCounts};
 use crate::media::decode::RECOVERY_FRAMES_MAX;
@@ -35,8 +35,11 @@ pub(super) struct Sight {
     open: Option<Open>,
     waiting: Option<Waiting>,
     asked: Option<Asked>,
-    sampled_at: Option<Time>,
-    thumbnail_at: Option<Time>,
+    /// The last picture that was judged, and the last that a small one was made of.
+    sampled: Option<Moment>,
+    pictured: Option<Moment>,
+    /// Between the last two that were judged, by the stream's clock.
+    sample_distance: Option<Duration>,
     /// When a picture was looked at last, or nothing had been.
     seen_at: Time,
     key_at: Option<Time>,
@@ -101,8 +104,9 @@ impl Sight {
             open: None,
             waiting: None,
             asked: None,
-            sampled_at: None,
-            thumbnail_at: None,
+            sampled: None,
+            pictured: None,
+            sample_distance: None,
             seen_at: now,
             key_at: None,
             alone_at: None,
@@ -178,7 +182,7 @@ impl Sight {
         if is_key {
             self.alone_at = Some(now);
         }
-        if !self.is_due(now, settings, every) {
+        if !self.is_due(moment, settings, every) {
             return;
         }
         match missing {
@@ -201,14 +205,15 @@ impl Sight {
     /// The picture to be decoded next, if there is one.
     pub(super) fn poll_job(&mut self) -> Option<(Work, Vec<Arc<AccessUnit>>)> {
         let Waiting { units, moment, thumbnail, quality } = self.waiting.take()?;
+        let anew = std::mem::take(&mut self.anew);
         if quality {
-            self.sampled_at = Some(moment.at);
+            let before = self.sampled.replace(moment).filter(|_| !anew);
+            self.sample_distance = before.map(|before| span(before, moment)).or(self.sample_distance);
         }
         if thumbnail {
-            self.thumbnail_at = Some(moment.at);
+            self.pictured = Some(moment);
         }
         self.asked = Some(Asked { moment, quality });
-        let anew = std::mem::take(&mut self.anew);
         Some((Work::Picture { thumbnail, quality, anew }, units))
     }
 
@@ -278,6 +283,12 @@ impl Sight {
         let wanted = self.wanted_every(settings).unwrap_or_default();
         let is_stretched = every > wanted.max(SAMPLED_EVERY) * 11 / 10;
         self.blind(now, settings, every).or_else(|| is_stretched.then_some(Reason::Budget))
+    }
+
+    /// How often pictures are judged, while they may be `every` so often.
+    pub(super) fn sampled_every(&self, every: Duration, is_stretched: bool) -> Duration {
+        let last = self.sample_distance.unwrap_or(every);
+        if is_stretched { last.max(every) } else { last }
     }
 
     pub(super) fn black(&self, now: Time, settings: &Settings, every: Duration) -> (Option<bool>, Option<Time>) {
@@ -389,16 +400,17 @@ impl Sight {
         }
     }
 
-    fn is_due(&self, now: Time, settings: &Settings, every: Duration) -> bool {
-        now >= self.retry_at && (self.quality_due(now, settings, every) || self.thumbnail_due(now, settings, every))
+    fn is_due(&self, this: Moment, settings: &Settings, every: Duration) -> bool {
+        let is_wanted = self.quality_due(this, settings, every) || self.thumbnail_due(this, settings, every);
+        this.at >= self.retry_at && is_wanted
     }
 
-    fn quality_due(&self, now: Time, settings: &Settings, every: Duration) -> bool {
-        settings.content_quality && is_over(self.sampled_at, now, every.max(SAMPLED_EVERY))
+    fn quality_due(&self, this: Moment, settings: &Settings, every: Duration) -> bool {
+        settings.content_quality && is_over(self.sampled, this, every.max(SAMPLED_EVERY))
     }
 
-    fn thumbnail_due(&self, now: Time, settings: &Settings, every: Duration) -> bool {
-        settings.thumbnail_every.is_some_and(|wanted| is_over(self.thumbnail_at, now, every.max(wanted)))
+    fn thumbnail_due(&self, this: Moment, settings: &Settings, every: Duration) -> bool {
+        settings.thumbnail_every.is_some_and(|wanted| is_over(self.pictured, this, every.max(wanted)))
     }
 
     /// Of pictures that wait the newest wins.
@@ -411,8 +423,8 @@ impl Sight {
         out: &mut Out<'_>,
     ) {
         out.counts.pictures_passed_over += u64::from(self.waiting.is_some());
-        let thumbnail = self.thumbnail_due(moment.at, settings, every);
-        let quality = self.quality_due(moment.at, settings, every);
+        let thumbnail = self.thumbnail_due(moment, settings, every);
+        let quality = self.quality_due(moment, settings, every);
         self.waiting = Some(Waiting { units, moment, thumbnail, quality });
     }
 
@@ -470,7 +482,7 @@ impl Sight {
     }
 
     const fn is_seen(&self) -> bool {
-        self.sampled_at.is_some() || self.thumbnail_at.is_some()
+        self.sampled.is_some() || self.pictured.is_some()
     }
 
     fn value(&self, judge: &Judge, now: Time, settings: &Settings, every: Duration) -> (Option<bool>, Option<Time>) {
@@ -516,9 +528,13 @@ const fn is_video(turn: Turn) -> Event {
     }
 }
 
-/// A tenth less: key frames that are a second apart do not come so to the millisecond.
-fn is_over(last: Option<Time>, now: Time, every: Duration) -> bool {
-    last.is_none_or(|last| now.since(last) >= every / 10 * 9)
+/// Large pictures take longer on the way than small ones, so key frames that are a second apart come earlier or later than
+/// that: the stream's clock counts, with a tenth less where frames do not fill a second. It has to agree with ours roughly.
+fn is_over(last: Option<Moment>, this: Moment, every: Duration) -> bool {
+    last.is_none_or(|last| {
+        let came = this.at.since(last.at);
+        came >= every || came >= every / 2 && span(last, this) >= every / 10 * 9
+    })
 }
 
 /// Key frames are looked at so often, if they come so often.
@@ -559,6 +575,42 @@ mod tests {
                 sight.handle_unit(Time::ZERO, unit, Some(picture), &settings, SAMPLED_EVERY, out);
             }
             assert_eq!(sight.has_job(), is_whole, "{jump}");
+        }
+    }
+
+    #[test]
+    fn each_key_frame_of_a_second_is_looked_at_whenever_it_comes() {
+        // Distances of key frames and of those that are looked at, in milliseconds.
+        for (distance, sampled) in [(1_000, 1_000), (960, 960), (500, 1_000), (600, 1_200), (2_000, 2_000)] {
+            let mut sight = Sight::new(Time::ZERO, Pid::default(), Some(Codec::H264), "h264");
+            let (mut events, mut counts) = (Events::default(), WatchCounts::default());
+            let settings = Settings { thumbnail_every: None, content_quality: true };
+            let (mut seed, mut asked) = (7_u32, 0);
+            for number in 0..480_u64 {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                // A quarter of a second early or late, at most.
+                let jitter = u64::from(seed >> 16) % 500 * distance.min(1_000) / 1_000;
+                let now = Time::from_ns((1_000 + number * distance + jitter) * 1_000_000);
+                let unit = AccessUnit {
+                    pid: Pid::default(),
+                    codec: Codec::H264,
+                    pts: Some(Ticks90k(number * distance * 90)),
+                    dts: None,
+                    bytes: vec![0; 100],
+                };
+                let picture = Picture { entry: Entry::Key, structure: Structure::Frame, reference: true };
+                let out = &mut Out { events: &mut events, counts: &mut counts };
+                sight.handle_unit(now, unit, Some(picture), &settings, SAMPLED_EVERY, out);
+                if sight.poll_job().is_some() {
+                    asked += 1;
+                    let found = PictureFindings { black: Some(false), same: Some(false), thumbnail: None };
+                    sight.handle_outcome(now, Ok(found), out);
+                }
+            }
+            let expected = 480 * distance / sampled;
+            assert!(asked + 1 >= expected && asked <= expected + 5, "{asked} at {distance} ms");
+            let told = sight.sampled_every(SAMPLED_EVERY, false).as_millis() as u64;
+            assert_eq!(told, sampled, "{distance} ms");
         }
     }
 }

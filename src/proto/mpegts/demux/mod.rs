@@ -63,7 +63,8 @@ struct Assembly {
     streams: BTreeMap<Pid, StreamState>,
     /// Bytes of all units that are not complete.
     open_bytes: usize,
-    ready: VecDeque<AccessUnit>,
+    /// And whether units of the same stream were lost right before.
+    ready: VecDeque<(AccessUnit, bool)>,
     counts: DemuxCounts,
 }
 
@@ -71,6 +72,8 @@ struct Assembly {
 struct StreamState {
     stream: Stream,
     open: Option<Open>,
+    /// Something was lost since the last unit, or there was none yet.
+    after_hole: bool,
 }
 
 /// A unit that is being put together.
@@ -101,6 +104,11 @@ impl Demux {
 
     /// The next unit; `None` when there is none left.
     pub fn poll_unit(&mut self) -> Option<AccessUnit> {
+        self.poll_unit_and_hole().map(|(unit, _)| unit)
+    }
+
+    /// The same, and whether something of its stream was lost between the unit before and this one, or this is the first.
+    pub fn poll_unit_and_hole(&mut self) -> Option<(AccessUnit, bool)> {
         self.assembly.ready.pop_front()
     }
 
@@ -135,7 +143,7 @@ impl Demux {
     /// Bytes of all units that are not complete, and of those that wait to be taken.
     #[must_use]
     pub fn bytes_held(&self) -> usize {
-        self.assembly.open_bytes + self.assembly.ready.iter().map(|unit| unit.bytes.len()).sum::<usize>()
+        self.assembly.open_bytes + self.assembly.ready.iter().map(|(unit, _)| unit.bytes.len()).sum::<usize>()
     }
 
     /// The programs, and what they are called.
@@ -219,7 +227,7 @@ impl Assembly {
                 self.counts.too_many += 1;
                 return;
             }
-            self.streams.insert(pid, StreamState { stream, open: None });
+            self.streams.insert(pid, StreamState { stream, open: None, after_hole: true });
         }
     }
 
@@ -234,6 +242,7 @@ impl Assembly {
         let missing = header.map(|header| missing_of(&header));
         let (Some(header), Some(Ok(missing))) = (header, missing) else {
             self.counts.bad_header += 1;
+            self.note_hole(pid);
             return;
         };
         let unit = AccessUnit { pid, codec, pts: header.pts, dts: header.dts, bytes: Vec::new() };
@@ -250,6 +259,7 @@ impl Assembly {
         let too_long = open.unit.bytes.len() + bytes.len() > UNIT_BYTES_MAX;
         if too_long || self.open_bytes + bytes.len() > OPEN_BYTES_MAX {
             self.counts.too_long += 1;
+            self.note_hole(pid);
             self.forget_unit(pid);
             return;
         }
@@ -268,15 +278,27 @@ impl Assembly {
         let Some(open) = self.forget_unit(pid) else { return };
         if open.missing.is_some_and(|missing| missing > 0) {
             self.counts.damaged += 1;
+            self.note_hole(pid);
         } else if self.ready.len() == READY_MAX {
             self.counts.overflow += 1;
+            self.note_hole(pid);
         } else if !open.unit.bytes.is_empty() {
             self.counts.units += 1;
-            self.ready.push_back(open.unit);
+            let state = self.streams.get_mut(&pid);
+            let after_hole = state.is_none_or(|state| std::mem::take(&mut state.after_hole));
+            self.ready.push_back((open.unit, after_hole));
+        }
+    }
+
+    /// The next unit does not go on from the last.
+    fn note_hole(&mut self, pid: Pid) {
+        if let Some(state) = self.streams.get_mut(&pid) {
+            state.after_hole = true;
         }
     }
 
     fn drop_unit(&mut self, pid: Pid) {
+        self.note_hole(pid);
         let dropped = self.forget_unit(pid);
         self.counts.damaged += u64::from(dropped.is_some());
     }
@@ -364,6 +386,43 @@ mod tests {
         demux.push(Time::ZERO, &video_packets(3)[0]);
         demux.finish();
         assert_eq!((demux.counts().damaged, demux.counts().units), (1, 1));
+    }
+
+    #[test]
+    fn a_hole_is_told_with_the_unit_behind_it_and_with_no_other_stream() {
+        const OTHER: Pid = Pid::from_low_bits(0x102);
+        let of = |pid: Pid, mut bytes: [u8; TS_PACKET_BYTES]| {
+            bytes[1] = bytes[1] & 0xe0 | (pid.value() >> 8) as u8;
+            bytes[2] = pid.value() as u8;
+            bytes
+        };
+        let mut demux = with_streams(&[(0x1b, VIDEO), (0x1b, OTHER)]);
+        let mut holes = Vec::new();
+        // Of one stream's second unit a packet is missing, and its fourth has a bad header.
+        let mut bytes = Vec::new();
+        for round in 0..5 {
+            for (at, packet) in video_packets(round * 3).into_iter().enumerate() {
+                let mut packet = packet;
+                if (round, at) == (3, 0) {
+                    // Where the PES packet begins.
+                    let start = packet.windows(3).position(|bytes| bytes == [0, 0, 1]).unwrap();
+                    packet[start + 2] = 7;
+                }
+                if (round, at) != (1, 1) {
+                    bytes.extend(of(VIDEO, packet));
+                }
+                bytes.extend(of(OTHER, video_packets(round * 3)[at]));
+            }
+        }
+        // All at once: what was whole before the hole is before it.
+        demux.push(Time::ZERO, &bytes);
+        demux.finish();
+        while let Some((unit, after_hole)) = demux.poll_unit_and_hole() {
+            holes.push((unit.pid, after_hole));
+        }
+        let told = |of: Pid| holes.iter().filter(|(pid, _)| *pid == of).map(|(_, hole)| *hole).collect::<Vec<_>>();
+        assert_eq!(told(VIDEO), [true, true, true]);
+        assert_eq!(told(OTHER), [true, false, false, false, false]);
     }
 
     #[test]
