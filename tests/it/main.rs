@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 #![allow(clippy::print_stderr, reason = "what is skipped must be seen")]
 
+#[cfg(unix)]
+mod alarms;
 mod api;
 mod cases;
 mod change;
@@ -17,6 +19,8 @@ mod fec;
 #[cfg(unix)]
 mod generate;
 mod guard;
+#[cfg(unix)]
+mod hostile;
 mod http;
 mod idle;
 mod isolation;
@@ -45,3 +49,5 @@ mod srt;
 mod srt_peers;
 mod support;
 mod udp;
+#[cfg(target_os = "linux")]
+mod worker;

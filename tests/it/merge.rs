@@ -5,13 +5,16 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anabranch::adapters::clock;
+use anabranch::bus::{Pool, PoolLimits};
 use anabranch::engine::{Cause, EventKind, FailoverMode, FlowConfig, MergeConfig, MergeSnapshot};
 use anabranch::path::merge::{LegStats, Mode, RecoveryWindow};
+use anabranch::proto::mpegts::{Generator, generator};
 use anabranch::proto::rtp::Header;
+use anabranch::proto::{Core, Surroundings};
 use anabranch::sim::link;
 use anabranch::sim::loss::Model;
 use anabranch::sim::traffic;
-use anabranch::units::Seq;
+use anabranch::units::{Bitrate, Seq, Time};
 use serde_json::{Value, json};
 
 use crate::http::TestServer;
@@ -387,6 +390,75 @@ fn flows_are_merged_over_http() {
 
 fn figures<const N: usize>(of: &Value, names: [&str; N]) -> [u64; N] {
     names.map(|name| of[name].as_u64().unwrap_or(u64::MAX))
+}
+
+/// What one leg lost is wrong in that leg and not in what comes of both; what both lost is wrong there, too.
+#[test]
+fn what_legs_are_merged_into_is_analysed_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = TestServer::start(TestServer::settings(directory.path()));
+    let ports = [free_port(), free_port()];
+    let sources =
+        [0, 1].map(|leg| json!({ "name": format!("s{leg}"), "url": format!("rtp://127.0.0.1:{}", ports[leg]) }));
+    let flow = json!({
+        "name": "merged", "sources": sources,
+        "source_failover_config": { "failover_mode": "MERGE", "recovery_window": 200 },
+        "source_monitor_config": { "ts_analysis_enabled": true },
+    });
+    let created = server.post("/v1/flows", &flow);
+    assert_eq!(created.status, 201, "{created:?}");
+    let path = format!("/v1/flows/{}", created.json()["id"].as_str().unwrap());
+    assert_eq!(server.post(&format!("{path}/start"), &json!({})).status, 200);
+
+    let pool = Pool::new(PoolLimits::default());
+    let surroundings = Surroundings { pool, seed: 0, unix_ns_at_zero: 0 };
+    let mut signal = Generator::new(generator::Config::new(Bitrate::from_bps(2_000_000), 7).unwrap(), &surroundings);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let start = clock::now();
+    let mut number = 0_u16;
+    let mut play_until = |lost: [u16; 2], done: &dyn Fn(&Value) -> bool| {
+        let begin = clock::now();
+        let before = number;
+        loop {
+            let now = clock::now();
+            signal.handle_timeout(Time::ZERO + now.since(start));
+            while let Some(packet) = signal.poll_packet() {
+                let mut datagram = vec![0x80, 33];
+                datagram.extend(number.to_be_bytes());
+                datagram.extend((u32::from(number) * 474).to_be_bytes());
+                datagram.extend([0, 0, 0, 7]);
+                datagram.extend_from_slice(&packet);
+                for leg in 0..2 {
+                    if number != before.wrapping_add(lost[leg]) {
+                        socket.send_to(&datagram, ("127.0.0.1", ports[leg])).unwrap();
+                    }
+                }
+                number = number.wrapping_add(1);
+            }
+            let metrics = server.get(&format!("{path}/metrics")).json();
+            if done(&metrics) {
+                return;
+            }
+            assert!(now.since(begin) < Duration::from_secs(30), "{metrics}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    };
+    let errors = |metrics: &Value| {
+        let of = |ts: &Value| ts["tr_101_290"]["continuity_count_error"]["errors"].as_u64();
+        let legs = [0, 1].map(|leg| of(&metrics["source_metrics"][leg]["ts"]));
+        (legs, of(&metrics["merge_stats"]["ts"]))
+    };
+    let is_wrong = |legs: &[Option<u64>]| legs.iter().all(|errors| *errors > Some(0));
+    // Each loses one of its own.
+    play_until([100, 150], &|metrics| {
+        let (legs, both) = errors(metrics);
+        is_wrong(&legs) && both == Some(0) && number_of(metrics) > 2_000
+    });
+    play_until([50, 50], &|metrics| errors(metrics).1 > Some(0));
+}
+
+fn number_of(metrics: &Value) -> u64 {
+    metrics["merge_stats"]["ts"]["packets"].as_u64().unwrap_or(0)
 }
 
 fn merged(mut config: FlowConfig, recovery_window: RecoveryWindow) -> FlowConfig {

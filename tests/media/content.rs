@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anabranch::media::quality::{Black, Freeze, SPAN_MIN_90K, Span};
 use anabranch::media::{KeyFrames, Pictures};
@@ -91,7 +92,14 @@ fn sample(units: &[AccessUnit]) -> (Vec<Span>, Vec<Span>) {
     (blacks, freezes)
 }
 
+/// The clips of all of them, with their names.
+pub(crate) fn all() -> Vec<(&'static str, PathBuf)> {
+    CODINGS.map(|(name, filter, arguments)| (name, made(name, filter, arguments))).into()
+}
+
 fn made(name: &str, filter: &str, arguments: &str) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clips");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join(format!("content_{name}.ts"));

@@ -8,6 +8,7 @@
 mod clips;
 mod content;
 mod day;
+mod edges;
 mod metadata;
 mod pictures;
 mod quality;

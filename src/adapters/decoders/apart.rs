@@ -85,7 +85,7 @@ mod imp {
 
     use super::super::pool::{Idle, is_stuck};
     use super::super::system::{is_runnable, process_clock, read_clock};
-    use super::super::worker::{TESTS, read_message, write_message};
+    use super::super::worker::{read_message, write_message};
     use crate::adapters::clock;
     use crate::adapters::watchers::WORKER_ARGUMENT;
     use crate::media::watch::Outcome;
@@ -110,9 +110,6 @@ mod imp {
             let mut command = Command::new(program);
             // What the environment tells is none of its business.
             command.env_clear().arg(WORKER_ARGUMENT).stdin(Stdio::from(OwnedFd::from(theirs)));
-            if let Some(value) = std::env::var_os(TESTS) {
-                command.env(TESTS, value);
-            }
             let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
             Ok(Self { child, connection, spent: Duration::ZERO, message: Vec::new() })
         }
@@ -141,6 +138,11 @@ mod imp {
 
         fn cpu(&self) -> Option<Duration> {
             read_clock(process_clock(self.child.id())?)
+        }
+
+        #[cfg(test)]
+        pub(super) fn id(&self) -> u32 {
+            self.child.id()
         }
 
         fn kill(&mut self) {
@@ -238,3 +240,73 @@ mod imp {
 /// After a crash, and after many in a row.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::media::watch::Work;
+
+    #[test]
+    fn a_process_that_ends_costs_one_job() {
+        let (_folder, mut apart) = apart("[ -e $0.was ] || { : >$0.was; exit 1; }", 8);
+        let crashed = apart.run(5, job(7));
+        assert_eq!((crashed.number, crashed.result), (7, Err(Failure::Crashed)));
+        let outcome = apart.run(5, job(8));
+        assert_eq!((outcome.number, outcome.result, apart.failures), (8, Err(Failure::Damaged), 0));
+    }
+
+    /// The answer that is prepared says an hour.
+    #[test]
+    fn what_a_job_took_says_the_system() {
+        let (_folder, mut apart) = apart("", 7);
+        let outcome = apart.run(5, job(7));
+        assert_eq!(outcome.result, Err(Failure::Damaged));
+        assert!(outcome.cpu < Duration::from_secs(60), "{outcome:?}");
+    }
+
+    #[test]
+    fn an_answer_to_something_else_is_a_crash() {
+        let (_folder, mut apart) = apart("", 8);
+        assert_eq!(apart.run(5, job(7)).result, Err(Failure::Crashed));
+        assert!(apart.process.is_none());
+    }
+
+    #[test]
+    fn a_process_that_comes_to_no_end_is_ended_by_what_it_takes() {
+        let (_folder, mut apart) = apart("while :; do :; done", 7);
+        apart.process().unwrap();
+        let mut process = apart.process.take().unwrap();
+        let cpu_max = Duration::from_millis(200);
+        let error = process.ask(&Request::Do(5, job(7)), cpu_max).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        assert!(process.spent().unwrap() >= cpu_max);
+        let pid = process.id();
+        drop(process);
+        assert!(!fs::exists(format!("/proc/{pid}")).unwrap(), "it is still there");
+    }
+
+    /// Started for it is a script, which answers that job `number` was damaged, whatever it was asked.
+    fn apart(first: &str, number: u64) -> (TempDir, Apart) {
+        let folder = tempfile::tempdir().unwrap();
+        let [text, program, answer] = ["text", "program", "answer"].map(|name| folder.path().join(name));
+        let message = Outcome { number, result: Err(Failure::Damaged), cpu: Duration::from_secs(3_600) }.encode();
+        let length = (message.len() as u32).to_le_bytes();
+        fs::write(&answer, [&length[..], &message].concat()).unwrap();
+        let answer = answer.display();
+        fs::write(&text, format!("#!/bin/sh\n{first}\n/bin/cat {answer} >&0\nexec /bin/cat >/dev/null\n")).unwrap();
+        // Written by another process: what is open for writing here would be so in children that others start.
+        let made = Command::new("install").args(["-m", "755"]).args([&text, &program]).status().unwrap();
+        assert!(made.success());
+        (folder, Apart::new(program))
+    }
+
+    fn job(number: u64) -> Job {
+        Job { number, work: Work::Sound { anew: false }, units: Vec::new() }
+    }
+}
