@@ -36,6 +36,8 @@ mod rist;
 mod rist_srp;
 mod rtmp;
 mod rtmp_bad;
+#[cfg(feature = "tls")]
+mod rtmps;
 mod rtp;
 mod rules;
 mod srt;

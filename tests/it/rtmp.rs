@@ -18,16 +18,16 @@ pub(crate) fn port() -> u16 {
     wait_for("a free port", || Some(free_port()).filter(|port| TcpListener::bind((V4, *port)).is_ok()))
 }
 
-fn is_connected(kind: &EventKind) -> bool {
+pub(crate) fn is_connected(kind: &EventKind) -> bool {
     matches!(kind, EventKind::PeerConnected { .. })
 }
 
-fn is_refused(kind: &EventKind, reason: &str) -> bool {
+pub(crate) fn is_refused(kind: &EventKind, reason: &str) -> bool {
     matches!(kind, EventKind::ConnectionError { why, .. } if why.reason.contains(reason))
 }
 
 /// How many pictures ffmpeg decodes of what came, and what it says about them.
-fn decoded(sink: &Sink, directory: &Path) -> (usize, String) {
+pub(crate) fn decoded(sink: &Sink, directory: &Path) -> (usize, String) {
     let path = directory.join("came.ts");
     fs::write(&path, sink.kept().concat()).unwrap();
     let ffmpeg = |arguments: &[&str]| Command::new("ffmpeg").arg("-i").arg(&path).args(arguments).output().unwrap();
@@ -38,7 +38,7 @@ fn decoded(sink: &Sink, directory: &Path) -> (usize, String) {
 }
 
 /// No packet of it is missing, and clock and tables are there.
-fn assert_clean(sink: &Sink) {
+pub(crate) fn assert_clean(sink: &Sink) {
     let mut analyser = Analyser::new(clock::now());
     for (n, datagram) in (0_u64..).zip(sink.kept()) {
         analyser.handle_packet(clock::now() + Duration::from_micros(n), &datagram, None);
@@ -206,7 +206,7 @@ fn a_server_with_a_name_is_found_whenever_it_comes() {
     sink.wait(50);
 }
 
-const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
+pub(crate) const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
                        ultrafast -g 25 -bf 2 -pix_fmt yuv420p -c:a aac";
 
 #[test]
@@ -315,7 +315,7 @@ fn of_av1_and_opus_in_enhanced_rtmp_the_sound_is_carried_and_the_picture_named()
          lookahead=0 -g 25 -pix_fmt yuv420p -c:a libopus -t 3",
     );
     let named =
-        |kind: &EventKind| matches!(kind, EventKind::NotCarried { what, .. } if what.to_string().contains("AV1"));
+        |kind: &EventKind| matches!(kind, EventKind::NotCarried { what, .. } if what.to_string().contains("av01"));
     rig.wait_event("in", "what is not carried", named);
     assert_eq!(codecs(&sink), [Some("opus")]);
     assert_clean(&sink);
@@ -331,7 +331,7 @@ fn several_tracks_of_sound_in_enhanced_rtmp_are_taken_in() {
 }
 
 /// A file of FLV that grows, and the pictures in it.
-fn pictures(path: &Path) -> usize {
+pub(crate) fn pictures(path: &Path) -> usize {
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "quiet", "-i"]).arg(path).args(["-map", "0:v", "-f", "framemd5", "-"]);
     let text = ffmpeg.output().unwrap().stdout;

@@ -53,6 +53,10 @@ pub(super) struct Visitor {
     pub(super) request: Request,
 }
 
+/// The port's counters have changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recounted;
+
 /// Somebody was sent away at the port before he had a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentAway {
@@ -219,6 +223,8 @@ impl Door {
             porter,
             next_question: 0,
             told: None,
+            recount_due: None,
+            recounted: Time::ZERO,
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(system)?;
         Ok(Self { tls, shared, waker, thread: Some(thread) })
@@ -269,6 +275,9 @@ struct Keeper {
     next_question: u64,
     /// When it was told last that somebody was sent away.
     told: Option<Time>,
+    /// When those who show the counters are to look at them, and when they last were.
+    recount_due: Option<Time>,
+    recounted: Time,
 }
 
 struct Caller {
@@ -319,7 +328,7 @@ impl Keeper {
         let mut events = Events::with_capacity(64);
         while !self.shared.is_closing.load(Ordering::Relaxed) {
             let callers = self.callers.iter().flatten().filter_map(Caller::poll_timeout);
-            let due = callers.chain(self.leaving.poll_timeout()).min();
+            let due = callers.chain(self.leaving.poll_timeout()).chain(self.recount_due).min();
             // A tick later than due rather than a tick too early, again and again.
             let wait = due.map(|due| due.since(clock::now()) + Duration::from_millis(1));
             let again = std::mem::take(&mut self.again);
@@ -333,6 +342,12 @@ impl Keeper {
             let now = clock::now();
             self.leaving.handle_timeout(now);
             self.hear_answers(now);
+            if self.recount_due.is_some_and(|due| due <= now) {
+                (self.recount_due, self.recounted) = (None, now);
+                for place in lock(&self.shared.places).iter() {
+                    place.remote.iter().for_each(|remote| remote.deliver(Done { id: 0, result: Box::new(Recounted) }));
+                }
+            }
             if events.iter().any(|event| event.token() == LISTENER) {
                 self.welcome(now);
             }
@@ -394,6 +409,10 @@ impl Keeper {
         if caller.asked.as_ref().is_some_and(|asked| asked.due <= now) {
             return self.send_away(now, caller, Refusal::Denied, Cause::Denied);
         }
+        let said_bytes = caller.connection.core.stats().received_bytes;
+        if said_bytes > UNASKED_BYTES_MAX && end.is_none() {
+            return self.count(now, Cause::Oversize, caller.connection.peer(), None);
+        }
         if end.is_none() && !caller.connection.is_done(now) {
             self.callers[at] = Some(caller);
             return;
@@ -405,7 +424,7 @@ impl Keeper {
         let cause = match end {
             _ if insecure.is_some() => insecure.unwrap_or(Cause::Left),
             Some(End::Slow) => Cause::Slow,
-            Some(End::Broken(Error::MessageTooLong(_))) => Cause::Oversize,
+            Some(End::Broken(Error::MessageTooLong(_) | Error::Held)) => Cause::Oversize,
             Some(End::Broken(_)) => Cause::Broken,
             _ => Cause::Left,
         };
@@ -482,7 +501,7 @@ impl Keeper {
             Cause::Denied => (&counts.denied, "it is not wanted by the accept hook"),
             Cause::Slow => (&counts.slow, "did not say in time what it wants"),
             Cause::Broken => (&counts.broken, "it does not keep to the protocol"),
-            Cause::Oversize => (&counts.oversize, "its message is too long"),
+            Cause::Oversize => (&counts.oversize, "it says too much at once"),
             Cause::Insecure(failure) => {
                 counts.tls.count(failure);
                 (&counts.insecure, failure.reason())
@@ -490,6 +509,7 @@ impl Keeper {
             Cause::Left => (&counts.left, "left before it said what it wants"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        self.recount_due.get_or_insert_with(|| now.max(self.recounted + TOLD_APART));
         // Probes of load balancers and port scanners are no news.
         if cause == Cause::Left || self.told.is_some_and(|told| now.since(told) < TOLD_APART) {
             return;
@@ -550,5 +570,8 @@ const CALLERS_MAX: usize = 512;
 const CALLERS_EACH_MAX: usize = 64;
 /// Judgement: somebody shall see it, and a storm is one.
 const TOLD_APART: Duration = Duration::from_secs(1);
+/// What a caller may send until it has said what it wants, as nobody vouches for it: the handshake is 3 kB, and the commands
+/// of encoders are less than that.
+const UNASKED_BYTES_MAX: u64 = 64 << 10;
 /// How long an answer about a caller may take. Judgement: encoders wait for ten seconds or more.
 const ANSWER_MAX: Duration = Duration::from_secs(5);

@@ -47,7 +47,7 @@ pub(super) struct Output {
 #[derive(Debug)]
 enum Way {
     Call { calls: Box<Calls>, feed: Option<Box<Feed>> },
-    Serve { seat: Seat, players: [Option<Box<Player>>; PLAYERS_MAX] },
+    Serve { seat: Seat, players: Box<[Option<Player>]> },
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Output {
 
     /// Serves players who come to `seat`.
     pub(super) fn serving(seat: Seat, admission: Admission) -> Self {
-        Self::new(Way::Serve { seat, players: Default::default() }, admission)
+        Self::new(Way::Serve { seat, players: (0..PLAYERS_MAX).map(|_| None).collect() }, admission)
     }
 
     fn new(way: Way, admission: Admission) -> Self {
@@ -166,7 +166,7 @@ impl Output {
     }
 
     /// Lets a player in, or sends him away.
-    fn welcome(&mut self, cx: &mut Context<'_>, mut visitor: Visitor) {
+    fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
         let Way::Serve { players, .. } = &mut self.way else { return };
         let connection = &mut visitor.connection;
         let peer = connection.peer();
@@ -193,7 +193,7 @@ impl Output {
             Ok(at) => {
                 connection.core.accept();
                 let feed = Feed::new(Takes::new(&visitor.request.capabilities), self.bridge.headers());
-                players[at] = Some(Box::new(Player { connection: visitor.connection, feed }));
+                players[at] = Some(Player { connection: visitor.connection, feed });
                 self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
             }
         }
@@ -214,7 +214,7 @@ impl Output {
             }
             Way::Serve { players, .. } => {
                 for player in players.iter_mut().flatten() {
-                    let Player { connection, feed } = &mut **player;
+                    let Player { connection, feed } = player;
                     let waits_bytes = connection.core.waiting_bytes() + connection.pending_bytes();
                     let has_room = waits_bytes <= waits_bytes_max;
                     let send =
@@ -344,6 +344,8 @@ impl Driven for Output {
     fn listen(&mut self, _cx: &mut Context<'_>) {}
 
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, _sink: &mut dyn FnMut(Packet)) {
+        // Whoever brings something may have counted.
+        self.details_due = cx.now;
         match done.result.downcast::<Visitor>() {
             Ok(visitor) => self.welcome(cx, *visitor),
             Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {

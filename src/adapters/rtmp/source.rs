@@ -189,7 +189,7 @@ impl Source {
     }
 
     /// Lets a publisher in, or sends him away.
-    fn welcome(&mut self, cx: &mut Context<'_>, mut visitor: Visitor) {
+    fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
         let Way::Listen { takeover, publisher, slate, .. } = &mut self.way else { return };
         let connection = &mut visitor.connection;
         let peer = connection.peer();
@@ -314,6 +314,8 @@ impl Driven for Source {
     fn listen(&mut self, _cx: &mut Context<'_>) {}
 
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet)) {
+        // Whoever brings something may have counted.
+        self.details_due = cx.now;
         match done.result.downcast::<Visitor>() {
             Ok(visitor) => self.welcome(cx, *visitor),
             Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {
