@@ -385,6 +385,6 @@ fn idle_kib(count: usize) -> f64 {
     after.saturating_sub(before) as f64 / count as f64
 }
 
-const STREAMS: usize = 4;
-const RATE_MBPS: &str = "50";
+const STREAMS: usize = 16;
+const RATE_MBPS: &str = "12";
 const PICTURE: Duration = Duration::from_millis(40);

@@ -27,7 +27,7 @@ pub(super) struct Connection<C> {
     pending: VecDeque<Piece>,
     /// Bytes of the first of them that the kernel has.
     begun: usize,
-    /// The last read filled its buffer.
+    /// The last read brought more than a small buffer holds: a message in one piece needs no copy.
     is_busy: bool,
     /// Since when the kernel takes nothing of what waits.
     stuck: Option<Time>,
@@ -204,7 +204,7 @@ impl<C: StreamCore> Connection<C> {
             match self.stream.read(&mut buffer) {
                 Ok(0) => self.broken = Some(Broken::Closed),
                 Ok(len) => {
-                    self.is_busy = len == buffer.len();
+                    self.is_busy = len >= Pool::SMALL;
                     return Some(Packet::new(buffer, 0..len, Meta { arrival: now, ..Meta::default() }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

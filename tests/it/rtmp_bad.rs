@@ -213,7 +213,7 @@ fn a_crowd_from_one_address_keeps_no_other_out() {
 }
 
 #[test]
-fn a_player_that_reads_nothing_goes_on_with_a_key_frame_and_the_other_has_all() {
+fn a_player_that_reads_nothing_goes_on_with_a_key_frame_and_the_other_misses_nothing() {
     if !installed("ffmpeg") {
         return;
     }
@@ -227,6 +227,11 @@ fn a_player_that_reads_nothing_goes_on_with_a_key_frame_and_the_other_has_all() 
          -g 25 -b:v 8M -maxrate 8M -bufsize 2M -pix_fmt yuv420p -f mpegts udp://{feed}?pkt_size=1316"
     );
     let _peer = Peer::start("ffmpeg", &arguments, directory.path());
+    let play = format!("-v error -nostdin -y -i rtmp://127.0.0.1:{port}/live/cam1 -c copy -f flv out.flv");
+    // Its log must not be the encoder's.
+    std::fs::create_dir(directory.path().join("player")).unwrap();
+    let _player = Peer::start("ffmpeg", &play, &directory.path().join("player"));
+    rig.wait_event("out", "the player", |kind| matches!(kind, EventKind::PeerConnected { .. }));
     let figure = |name: &str| {
         let details = rig.output("out", "o1").details;
         details.into_iter().find(|detail| detail.0 == name).map_or(0.0, |detail| detail.1)
@@ -243,4 +248,20 @@ fn a_player_that_reads_nothing_goes_on_with_a_key_frame_and_the_other_has_all() 
         figure("unitsSent") > before + 10.0
     });
     assert!(!rig.events("out").iter().any(|kind| matches!(kind, EventKind::PeerDisconnected { .. })));
+    let played = directory.path().join("player/out.flv");
+    let mut times = Vec::new();
+    wait_until("what the other played", || {
+        times = picture_times(&played);
+        times.len() > 100
+    });
+    assert!(times.windows(2).all(|pair| (39..=41).contains(&(pair[1] - pair[0]))), "{times:?}");
+}
+
+/// Milliseconds at which the pictures of a file are decoded.
+fn picture_times(path: &std::path::Path) -> Vec<i64> {
+    let mut ffmpeg = std::process::Command::new("ffmpeg");
+    ffmpeg.args(["-v", "quiet", "-i"]).arg(path).args(["-map", "0:v", "-c", "copy", "-f", "framecrc", "-"]);
+    let text = String::from_utf8(ffmpeg.output().unwrap().stdout).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split(',').nth(1).unwrap().trim().parse().unwrap()).collect()
 }

@@ -426,3 +426,40 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 /// As the other drivers.
 const DETAILS_APART: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_followed_and_one_that_leads_nowhere_is_not() {
+        let server = HostPort { host: "cdn.example".parse().unwrap(), port: 1_936 };
+        let (app, key) = ("live".to_owned(), Key::new("key").unwrap());
+        let config = EndpointConfig { side: Side::Caller { server }, app, key };
+        let [first, second] = ["192.0.2.1:1936", "192.0.2.2:1936"].map(|text| text.parse::<SocketAddr>().unwrap());
+        let mut calls = config.calls(first, Role::Publisher);
+        let now = Time::ZERO + Duration::from_secs(9);
+        // Nobody asked: an answer that comes too late changes nothing.
+        calls.looked_up(now, lookup::Answer(Some(second.ip())));
+        assert_eq!(calls.address, first);
+        for (answer, address) in [(None, first), (Some(second.ip()), second), (None, second)] {
+            calls.lookup = Lookup::UnderWay;
+            calls.looked_up(now, lookup::Answer(answer));
+            assert_eq!((calls.address, calls.lookup, calls.next), (address, Lookup::Fresh, Some(now)));
+        }
+    }
+
+    #[test]
+    fn calls_are_made_at_longer_and_longer_intervals() {
+        let server = HostPort { host: "192.0.2.1".parse().unwrap(), port: PORT };
+        let (app, key) = ("live".to_owned(), Key::new("key").unwrap());
+        let config = EndpointConfig { side: Side::Caller { server }, app, key };
+        let mut calls = config.calls("192.0.2.1:1935".parse().unwrap(), Role::Player);
+        for failure in 0..12 {
+            calls.wait(Time::ZERO);
+            let longest = Duration::from_secs(30.min(1 << failure.min(5)));
+            let wait = calls.next.unwrap().since(Time::ZERO);
+            assert!(wait <= longest && wait >= longest / 2, "{failure}: {wait:?}");
+        }
+    }
+}
