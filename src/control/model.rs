@@ -526,6 +526,7 @@ fn shown_url(url: &str, is_key_beside: bool) -> String {
     let whole = format!("{}/{HIDDEN}", url.trim_end_matches('/'));
     let shown = without_secrets(&whole);
     match shown.strip_suffix(HIDDEN) {
+        Some(shown) if is_key_beside && shown.trim_end_matches('/') == url.trim_end_matches('/') => url.into(),
         Some(shown) if is_key_beside && !url.contains('?') => shown.trim_end_matches('/').into(),
         _ => without_secrets(url),
     }

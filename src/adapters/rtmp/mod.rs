@@ -261,9 +261,10 @@ impl Calls {
     }
 
     /// The name was looked up once more; an address that is not known any more is tried for want of a better one.
-    fn looked_up(&mut self, now: Time, answer: lookup::Answer) {
-        if self.connection.is_none() && self.lookup == Lookup::UnderWay {
-            if let Some(ip) = answer.0 {
+    fn looked_up(&mut self, now: Time, answer: &lookup::Answer) {
+        let is_ours = matches!(&self.host, Host::Name(name) if *name == answer.name);
+        if is_ours && self.connection.is_none() && self.lookup == Lookup::UnderWay {
+            if let Some(ip) = answer.ip {
                 self.address.set_ip(ip);
             }
             self.lookup = Lookup::Fresh;
@@ -435,16 +436,19 @@ mod tests {
     fn a_name_that_leads_elsewhere_is_followed_and_one_that_leads_nowhere_is_not() {
         let server = HostPort { host: "cdn.example".parse().unwrap(), port: 1_936 };
         let (app, key) = ("live".to_owned(), Key::new("key").unwrap());
-        let config = EndpointConfig { side: Side::Caller { server }, app, key };
+        let config = EndpointConfig { side: Side::Caller { server, tls: None }, app, key };
         let [first, second] = ["192.0.2.1:1936", "192.0.2.2:1936"].map(|text| text.parse::<SocketAddr>().unwrap());
-        let mut calls = config.calls(first, Role::Publisher);
+        let mut calls = config.calls(first, None, Role::Publisher).unwrap();
         let now = Time::ZERO + Duration::from_secs(9);
-        // Nobody asked: an answer that comes too late changes nothing.
-        calls.looked_up(now, lookup::Answer(Some(second.ip())));
-        assert_eq!(calls.address, first);
-        for (answer, address) in [(None, first), (Some(second.ip()), second), (None, second)] {
+        let answer = |name: &str, ip| lookup::Answer { name: name.into(), ip };
+        // Nobody asked: an answer that comes too late changes nothing, nor does one for who was here before.
+        calls.looked_up(now, &answer("cdn.example", Some(second.ip())));
+        calls.lookup = Lookup::UnderWay;
+        calls.looked_up(now, &answer("other.example", Some(second.ip())));
+        assert_eq!((calls.address, calls.lookup), (first, Lookup::UnderWay));
+        for (ip, address) in [(None, first), (Some(second.ip()), second), (None, second)] {
             calls.lookup = Lookup::UnderWay;
-            calls.looked_up(now, lookup::Answer(answer));
+            calls.looked_up(now, &answer("cdn.example", ip));
             assert_eq!((calls.address, calls.lookup, calls.next), (address, Lookup::Fresh, Some(now)));
         }
     }
@@ -453,8 +457,8 @@ mod tests {
     fn calls_are_made_at_longer_and_longer_intervals() {
         let server = HostPort { host: "192.0.2.1".parse().unwrap(), port: PORT };
         let (app, key) = ("live".to_owned(), Key::new("key").unwrap());
-        let config = EndpointConfig { side: Side::Caller { server }, app, key };
-        let mut calls = config.calls("192.0.2.1:1935".parse().unwrap(), Role::Player);
+        let config = EndpointConfig { side: Side::Caller { server, tls: None }, app, key };
+        let mut calls = config.calls("192.0.2.1:1935".parse().unwrap(), None, Role::Player).unwrap();
         for failure in 0..12 {
             calls.wait(Time::ZERO);
             let longest = Duration::from_secs(30.min(1 << failure.min(5)));

@@ -355,7 +355,7 @@ impl Driven for Output {
                 }
                 (Err(other), Way::Call { calls, .. }) => {
                     if let Ok(answer) = other.downcast::<Answer>() {
-                        calls.looked_up(cx.now, *answer);
+                        calls.looked_up(cx.now, &answer);
                     }
                 }
                 (Err(_), Way::Serve { .. }) => {}

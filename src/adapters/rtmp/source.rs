@@ -325,7 +325,7 @@ impl Driven for Source {
                 }
                 (Err(other), Way::Call(calls)) => {
                     if let Ok(answer) = other.downcast::<Answer>() {
-                        calls.looked_up(cx.now, *answer);
+                        calls.looked_up(cx.now, &answer);
                     }
                 }
                 (Err(_), Way::Listen { .. }) => {}

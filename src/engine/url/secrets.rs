@@ -34,7 +34,7 @@ pub fn with_secrets_of(url: &str, old: &str) -> String {
     }
     let whole = query.split('&').map(|pair| {
         let is_hidden =
-            |key: &&str| pair.strip_prefix(*key).is_some_and(|value| value.strip_prefix('=') == Some(HIDDEN));
+            |key: &&&str| pair.strip_prefix(**key).is_some_and(|value| value.strip_prefix('=') == Some(HIDDEN));
         let key = SECRET_KEYS.iter().find(is_hidden);
         let of_key = |old: &&str| key.is_some_and(|key| old.split_once('=').is_some_and(|(name, _)| name == *key));
         old_query.split('&').find(of_key).unwrap_or(pair)
