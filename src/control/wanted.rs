@@ -888,7 +888,7 @@ mod tests {
         let shown = accepted.flow().clone().without_secrets();
         let text = serde_json::to_string(&shown).unwrap();
         assert!(text.contains("rtmp://@:1935/live/***") && !text.contains("secret"), "{text}");
-        assert!(text.contains("rtmp://cdn.example/app\""), "the application is no secret: {text}");
+        assert!(text.contains("rtmp://cdn.example/app/\""), "the application is no secret: {text}");
         assert!(!format!("{:?}", accepted.config()).contains("secret"));
         assert_eq!(shown.clone().with_secrets_of(accepted.flow()), *accepted.flow());
         let changed = |change: &dyn Fn(&mut Flow)| {
