@@ -168,7 +168,7 @@ impl<C: StreamCore> Connection<C> {
     }
 
     fn broken_by(&self, error: &io::Error) -> Broken {
-        self.stream.failure().map_or(Broken::Failed(error.kind()), Broken::Insecure)
+        self.stream.failure().map_or_else(|| Broken::Failed(error.kind()), Broken::Insecure)
     }
 
     /// Whether nothing more will come or go: to be dropped.

@@ -14,7 +14,7 @@ use socket2::SockRef;
 
 use crate::peers::{Peer, installed};
 use crate::rtmp::port;
-use crate::support::{Rig, Sink, V4, flow, let_pass, wait_until};
+use crate::support::{Rig, Sink, V4, flow, wait_until};
 
 /// A flow with a publisher that is nobody's enemy.
 struct Good {

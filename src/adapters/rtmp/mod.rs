@@ -186,8 +186,24 @@ impl EndpointConfig {
             connection: None,
             failures: 0,
             next: Some(Time::ZERO),
+            home: None,
+            follows: 0,
+            is_following: false,
         })
     }
+}
+
+/// Host, port and application of the URL that a server gives.
+fn place_of(url: &str, is_secure: bool) -> Option<(Host, u16, String)> {
+    let (scheme, usual) = if is_secure { ("rtmps", TLS_PORT) } else { ("rtmp", PORT) };
+    let (authority, app) = url.strip_prefix(scheme)?.strip_prefix("://")?.split_once('/')?;
+    let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),
+        None => (authority, usual),
+    };
+    let app = app.trim_matches('/');
+    (!app.is_empty()).then_some(())?;
+    Some((host.parse().ok()?, port, app.to_owned()))
 }
 
 /// TLS cannot be had.
@@ -222,6 +238,23 @@ struct Calls {
     failures: u32,
     /// When it is made next; `None` while there is one.
     next: Option<Time>,
+    /// Where we were told to call, while a server asked us to call another place.
+    home: Option<Box<Place>>,
+    /// Requests to call anew that were followed since the last failure.
+    follows: u32,
+    /// The connection ends for such a one.
+    is_following: bool,
+}
+
+/// Where a server is.
+#[derive(Debug)]
+struct Place {
+    address: SocketAddr,
+    host: Host,
+    /// As its certificate must have it.
+    name: Option<String>,
+    tc_url: String,
+    app: String,
 }
 
 impl Calls {
@@ -272,6 +305,42 @@ impl Calls {
         }
     }
 
+    /// The server asks us to call anew, there if it says where: at once, and once more where we were told to if that fails.
+    /// False where it is not followed: too often, or to something else than the same scheme.
+    fn follow(&mut self, tc_url: Option<&str>) -> bool {
+        if self.follows >= FOLLOWS_MAX {
+            return false;
+        }
+        if let Some(url) = tc_url {
+            let Some((host, port, app)) = place_of(url, self.trust.is_some()) else { return false };
+            let place = Place {
+                address: SocketAddr::new(if let Host::Ip(ip) = host { ip } else { self.address.ip() }, port),
+                name: self.trust.is_some().then(|| host.to_string()),
+                host,
+                tc_url: url.to_owned(),
+                app,
+            };
+            let before = self.move_to(place);
+            self.home.get_or_insert_with(|| Box::new(before));
+        }
+        self.follows += 1;
+        self.is_following = true;
+        true
+    }
+
+    /// Gives where it was.
+    fn move_to(&mut self, place: Place) -> Place {
+        self.lookup = Lookup::Used;
+        let name = self.trust.as_mut().zip(place.name).map(|((_, name), new)| std::mem::replace(name, new));
+        Place {
+            address: std::mem::replace(&mut self.address, place.address),
+            host: std::mem::replace(&mut self.host, place.host),
+            name,
+            tc_url: std::mem::replace(&mut self.target.tc_url, place.tc_url),
+            app: std::mem::replace(&mut self.target.app, place.app),
+        }
+    }
+
     /// The server is there, and agrees.
     const fn succeeded(&mut self) {
         self.failures = 0;
@@ -279,6 +348,14 @@ impl Calls {
 
     /// Another call is made after a while that grows with every failure, by chance a little shorter or longer.
     fn wait(&mut self, now: Time) {
+        if std::mem::take(&mut self.is_following) {
+            self.next = Some(now);
+            return;
+        }
+        self.follows = 0;
+        if let Some(home) = self.home.take() {
+            self.move_to(*home);
+        }
         let longest = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_LONGEST);
         self.failures = self.failures.saturating_add(1);
         self.next = Some(now + longest.mul_f64(0.5 + fastrand::f64() / 2.0));
@@ -425,6 +502,8 @@ const KEY_BYTES_MAX: usize = 1_024;
 /// Judgement: a server that restarts is back within seconds, and who repairs one does not want to wait longer.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// Requests to call anew that are followed without a pause. Judgement: a server that moves its callers does so once.
+const FOLLOWS_MAX: u32 = 4;
 /// As the other drivers.
 const DETAILS_APART: Duration = Duration::from_millis(200);
 
@@ -465,5 +544,39 @@ mod tests {
             let wait = calls.next.unwrap().since(Time::ZERO);
             assert!(wait <= longest && wait >= longest / 2, "{failure}: {wait:?}");
         }
+    }
+
+    #[test]
+    fn a_server_may_send_us_elsewhere_a_few_times_and_a_failure_leads_home() {
+        let server = HostPort { host: Host::Name("first.example".into()), port: PORT };
+        let config = EndpointConfig {
+            side: Side::Caller { server, tls: None },
+            app: "live".into(),
+            key: Key::new("cam1").unwrap(),
+        };
+        let first = SocketAddr::from(([192, 0, 2, 1], PORT));
+        let mut calls = config.calls(first, None, Role::Publisher).unwrap();
+        let now = Time::from_ns(5);
+        for url in
+            ["rtmps://192.0.2.2/live", "http://192.0.2.2/live", "rtmp://192.0.2.2", "rtmp://192.0.2.2:0/live", "x"]
+        {
+            assert!(!calls.follow(Some(url)), "{url}");
+        }
+        for (url, address, app) in [
+            ("rtmp://192.0.2.2:1936/other", "192.0.2.2:1936", "other"),
+            ("rtmp://[2001:db8::1]/live/eu/", "[2001:db8::1]:1935", "live/eu"),
+        ] {
+            assert!(calls.follow(Some(url)));
+            calls.wait(now);
+            assert_eq!((calls.address.to_string().as_str(), calls.target.app.as_str()), (address, app));
+            assert_eq!((calls.target.tc_url.as_str(), calls.next), (url, Some(now)));
+        }
+        assert!(calls.follow(None) && calls.follow(Some("rtmp://third.example/live")) && !calls.follow(None));
+        assert_eq!((&calls.host, calls.lookup), (&Host::Name("third.example".into()), Lookup::Used));
+        calls.wait(now);
+        assert_eq!(calls.next, Some(now));
+        calls.wait(now);
+        assert_eq!((calls.address, calls.target.tc_url.as_str()), (first, "rtmp://first.example/live"));
+        assert!(calls.next > Some(now) && calls.follow(None));
     }
 }

@@ -21,7 +21,7 @@ use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
 use crate::proto::rtmp::amf::Value;
 use crate::proto::rtmp::flv::AccessUnit;
 use crate::proto::rtmp::{ClientMessage, End, Message, Refusal, Server, ServerMessage, Unsent, set_data_frame};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats, StreamCore, Tuning};
 use crate::units::Time;
 
 /// Sends one program of the flow.
@@ -104,7 +104,7 @@ impl Output {
             events.tell(proto::Event::PeerRefused { peer, why }, counters);
         }
         let Some(connection) = &mut calls.connection else { return };
-        let (mut end, mut is_ready) = (None, false);
+        let (mut end, mut is_ready, mut moved) = (None, false, None);
         let has_more = connection.turn(cx.now, cx.pool, |client, said| match said {
             ClientMessage::Ready => {
                 is_ready = true;
@@ -114,7 +114,8 @@ impl Output {
                 let _ = client.send(&set_data_frame(0, encoder));
             }
             ClientMessage::Ended(why) => end = Some(why),
-            ClientMessage::Media(_) | ClientMessage::Reconnect { .. } => {}
+            ClientMessage::Reconnect { tc_url } => moved = Some(tc_url),
+            ClientMessage::Media(_) => {}
         });
         if has_more {
             cx.call_again(self.first);
@@ -123,6 +124,12 @@ impl Output {
             connection.flush(cx.now);
             calls.succeeded();
             events.tell(proto::Event::PeerConnected { peer }, counters);
+        }
+        if let Some(tc_url) = moved
+            && calls.follow(tc_url.as_deref())
+        {
+            end.get_or_insert(End::Closed);
+            calls.connection.iter_mut().for_each(|connection| connection.core.handle_close(cx.now));
         }
         let Some(connection) = &mut calls.connection else { return };
         if end.is_some() || connection.is_done(cx.now) {

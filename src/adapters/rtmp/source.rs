@@ -18,7 +18,7 @@ use crate::path::limit::Verdict;
 use crate::proto::bridge::ToTs;
 use crate::proto::mpegts::mux;
 use crate::proto::rtmp::{Client, ClientMessage, End, Message, Refusal, Server, ServerMessage};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats, StreamCore, Tuning};
 use crate::units::Time;
 
 /// Takes in one stream, one sender at a time. Between two of them nothing comes out.
@@ -154,7 +154,7 @@ impl Source {
             self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
         }
         let Some(connection) = &mut calls.connection else { return };
-        let was_ready = intake.is_ready;
+        let (was_ready, mut moved) = (intake.is_ready, None);
         let has_more = connection.turn(cx.now, cx.pool, |_: &mut Client, said| match said {
             ClientMessage::Ready => {
                 intake.is_ready = true;
@@ -162,8 +162,7 @@ impl Source {
             }
             ClientMessage::Media(message) => intake.handle(cx.now, &message, sink),
             ClientMessage::Ended(end) => intake.end = Some(end),
-            // It closes the connection when it is time, and another is made then.
-            ClientMessage::Reconnect { .. } => {}
+            ClientMessage::Reconnect { tc_url } => moved = Some(tc_url),
         });
         if has_more {
             cx.call_again(self.first);
@@ -171,6 +170,12 @@ impl Source {
         if intake.is_ready && !was_ready {
             calls.succeeded();
             self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
+        }
+        if let Some(tc_url) = moved
+            && calls.follow(tc_url.as_deref())
+        {
+            intake.end.get_or_insert(End::Closed);
+            calls.connection.iter_mut().for_each(|connection| connection.core.handle_close(cx.now));
         }
         let Some(connection) = &mut calls.connection else { return };
         if intake.end.is_some() || connection.is_done(cx.now) {

@@ -224,6 +224,10 @@ impl fmt::Debug for Session {
 }
 
 /// What went wrong; `is_first` if nothing of the peer was understood before.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "there are dozens of ways to break the protocol, and no end of them"
+)]
 fn failure_of(error: &Error, is_first: bool) -> Failure {
     match error {
         Error::InvalidMessage(

@@ -174,6 +174,9 @@ pub(super) fn with_secrets_of(url: &str, old: &str) -> Option<String> {
     if named.host() != old.host() || named.app != old.app || named.has_user {
         return None;
     }
+    if named.key != HIDDEN && named.theirs != [HIDDEN] {
+        return None;
+    }
     if named.key == HIDDEN {
         named.key = old.key;
     }

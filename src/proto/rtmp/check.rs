@@ -100,6 +100,7 @@ pub(super) struct Pair {
     pub(super) came: Vec<Message>,
     pub(super) requests: Vec<super::Request>,
     pub(super) ends: Vec<End>,
+    pub(super) reconnects: Vec<Option<String>>,
     pub(super) is_ready: bool,
 }
 
@@ -118,6 +119,7 @@ impl Pair {
             came: Vec::new(),
             requests: Vec::new(),
             ends: Vec::new(),
+            reconnects: Vec::new(),
             is_ready: false,
         }
     }
@@ -168,7 +170,7 @@ impl Pair {
                         self.came.push(message);
                     }
                 }
-                ClientMessage::Reconnect { .. } => {}
+                ClientMessage::Reconnect { tc_url } => self.reconnects.push(tc_url),
                 ClientMessage::Ended(end) => self.ends.push(end),
             }
         }

@@ -241,7 +241,7 @@ impl Client {
     fn handle_status(&mut self, command: &Command) -> Result<Option<ClientMessage>, End> {
         let code = command.info(1, "code").unwrap_or_default();
         match (code, self.state) {
-            ("NetConnection.Connect.ReconnectRequest", _) => {
+            (enhanced::RECONNECT_CODE, _) => {
                 let tc_url = command.info(1, "tcUrl").filter(|url| url.len() <= WORDS_BYTES_MAX).map(str::to_owned);
                 Ok(Some(ClientMessage::Reconnect { tc_url }))
             }

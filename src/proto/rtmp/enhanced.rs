@@ -62,6 +62,9 @@ pub const MODEX: u8 = 4;
 /// Takes the modifier for nanoseconds.
 pub const NANOSECONDS: u8 = 8;
 
+/// What a server says that asks for it (E-RTMP, "Reconnect Request").
+pub(super) const RECONNECT_CODE: &str = "NetConnection.Connect.ReconnectRequest";
+
 /// Passes on what it may not be able to decode (FourCcInfoMask).
 const CAN_FORWARD: f64 = 4.0;
 

@@ -15,7 +15,7 @@ use super::amf::Value;
 use super::chunk::{Message, kind};
 use super::config::Config;
 use super::enhanced::{self, Capabilities};
-use super::error::{End, Unsent};
+use super::error::{End, Unsent, WORDS_BYTES_MAX};
 use super::handshake::Handshake;
 use super::link::{Command, Link, STREAM_BEGIN, STREAM_END, WINDOW_BYTES};
 use super::stats::Stats;
@@ -163,6 +163,26 @@ impl Server {
         self.link.send_media(&Message { stream, ..message.clone() })
     }
 
+    /// Asks the peer to connect anew, there if it is said where: to `tc_url`, the URL of an application, of at most
+    /// [`WORDS_BYTES_MAX`] (E-RTMP, "Reconnect Request"). The connection goes on until the peer leaves it or it is closed,
+    /// for which a round trip or two are enough. False if the peer does not know of that, or has no stream yet.
+    pub fn request_reconnect(&mut self, tc_url: Option<&str>) -> bool {
+        let is_known = self.request.capabilities.extended & enhanced::RECONNECT != 0;
+        let fits = tc_url.is_none_or(|url| url.len() <= WORDS_BYTES_MAX);
+        if !is_known || !fits || !matches!(self.state, State::Active(..)) {
+            return false;
+        }
+        let mut fields = vec![
+            ("level", Value::text("status")),
+            ("code", Value::text(enhanced::RECONNECT_CODE)),
+            ("description", Value::text("please connect anew")),
+        ];
+        fields.extend(tc_url.map(|url| ("tcUrl", Value::text(url))));
+        let info = Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+        self.link.send_command(0, "onStatus", 0.0, &[Value::Null, info]);
+        true
+    }
+
     /// Bytes that wait to be sent.
     #[must_use]
     pub const fn waiting_bytes(&self) -> usize {
@@ -262,7 +282,7 @@ impl Server {
             ("capabilities".to_owned(), Value::Number(31.0)),
             ("mode".to_owned(), Value::Number(1.0)),
         ];
-        let extended = enhanced::MULTITRACK | enhanced::MODEX | enhanced::NANOSECONDS;
+        let extended = enhanced::RECONNECT | enhanced::MULTITRACK | enhanced::MODEX | enhanced::NANOSECONDS;
         if self.request.capabilities.is_enhanced() {
             properties.extend(Capabilities::ours(extended & self.request.capabilities.extended));
         }

@@ -100,6 +100,26 @@ fn more_than_may_wait_is_refused_and_counted() {
 }
 
 #[test]
+fn a_peer_is_asked_to_connect_anew_if_it_knows_how() {
+    let long = "x".repeat(error::WORDS_BYTES_MAX + 1);
+    for role in [Role::Publisher, Role::Player] {
+        let mut pair = Pair::new(role, Config::default());
+        assert!(!pair.server.request_reconnect(None), "nobody is there");
+        pair.settle();
+        assert!(!pair.server.request_reconnect(Some(&long)));
+        assert!(
+            pair.server.request_reconnect(Some("rtmp://other.example/live")) && pair.server.request_reconnect(None)
+        );
+        pair.settle();
+        assert_eq!(pair.reconnects, [Some("rtmp://other.example/live".to_owned()), None]);
+        // Until the peer leaves, everything goes on.
+        pair.send(10);
+        pair.settle();
+        assert_eq!((pair.came.len(), pair.ends.len()), (1, 0));
+    }
+}
+
+#[test]
 fn metadata_is_found_with_and_without_its_envelope() {
     let fields = vec![("width".to_owned(), Value::Number(1_920.0))];
     let message = set_data_frame(7, fields.clone());

@@ -57,6 +57,8 @@ pub(super) struct State {
 struct Caller {
     connection: Connection<Server>,
     began: Time,
+    /// TLS has a limit of its own for its handshake; there is that of the core for both together.
+    is_secure: bool,
     /// What he wants, once he has said it.
     wants: Option<Box<Wants>>,
 }
@@ -94,7 +96,7 @@ impl Caller {
     }
 
     fn handshake_due(&self) -> Option<Time> {
-        (!self.has_shaken_hands()).then(|| self.began + HANDSHAKE_MAX)
+        (!self.is_secure && !self.has_shaken_hands()).then(|| self.began + HANDSHAKE_MAX)
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -116,7 +118,7 @@ impl Keeper {
             };
             self.shared.counts.add(Cause::Fault);
             tracing::error!(%error, port = self.port, "a port cannot wait for callers");
-            std::thread::sleep(FAULTS_APART);
+            std::thread::park_timeout(FAULTS_APART);
         }
     }
 
@@ -230,12 +232,14 @@ impl Keeper {
     fn admit(&mut self, now: Time, at: usize, mut tcp: TcpStream, peer: SocketAddr) -> io::Result<()> {
         self.poll.registry().register(&mut tcp, Token(CALLERS_FROM + at), BOTH)?;
         let identity = lock(&self.shared.identity).clone();
+        let is_secure = identity.is_some();
         let stream = match identity {
             Some(identity) => Stream::secured(tcp, Session::server(now, &identity)?),
             None => Stream::plain(tcp),
         };
         let server = Server::new(now, Config::default(), fastrand::u64(..));
-        let caller = Some(Caller { connection: Connection::new(server, stream, peer), began: now, wants: None });
+        let caller =
+            Some(Caller { connection: Connection::new(server, stream, peer), began: now, is_secure, wants: None });
         match self.state.callers.get_mut(at) {
             Some(place) => *place = caller,
             None => self.state.callers.push(caller),
@@ -432,6 +436,7 @@ enum AfterError {
 }
 
 /// Readiness is told once, so that whatever is left is left for good.
+#[allow(clippy::wildcard_enum_match_arm, reason = "whatever else there is or will be")]
 fn after_error(error: &io::Error) -> AfterError {
     match error.kind() {
         io::ErrorKind::WouldBlock => AfterError::Wait,
@@ -454,7 +459,7 @@ const PLACE_WAIT: Duration = Duration::from_millis(1_500);
 const UNASKED_BYTES_MAX: u64 = 64 << 10;
 /// C0, C1 and C2 (RTMP 5.2).
 const HANDSHAKE_BYTES: u64 = 1 + 2 * 1_536;
-/// How long they may take. Judgement: the round trips of TLS and RTMP over two satellites.
+/// How long they may take. Judgement: four round trips over a satellite, and some lost packets.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Judgement: who is here already waits for less than a millisecond.
 const ACCEPTS_PER_PASS: usize = 64;
@@ -591,7 +596,7 @@ mod tests {
     #[test]
     fn an_answer_about_an_old_key_lets_nobody_in_where_there_is_a_new_one() {
         let mut keeper = keeper();
-        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (release, released) = sync_channel::<()>(1);
         let released = Mutex::new(released);
         let hook = AcceptHook::new(move |_| lock(&released).recv().is_ok());
         let waker = Arc::new(mio::Waker::new(keeper.poll.registry(), Token(1)).unwrap());

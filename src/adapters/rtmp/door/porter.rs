@@ -108,7 +108,6 @@ const ASKERS_EACH: usize = 2;
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::sync::mpsc::{Sender, channel};
     use std::time::Duration;
 
     use mio::{Poll, Token};
@@ -117,7 +116,7 @@ mod tests {
 
     struct Rig {
         porter: Porter,
-        release: Sender<()>,
+        release: SyncSender<()>,
         heard: Receiver<String>,
         _poll: Poll,
     }
@@ -126,8 +125,8 @@ mod tests {
     fn rig() -> Rig {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let (release, released) = channel();
-        let (hears, heard) = channel();
+        let (release, released) = sync_channel(16);
+        let (hears, heard) = sync_channel(16);
         let (released, hears) = (Mutex::new(released), Mutex::new(hears));
         let hook = AcceptHook::new(move |arrival| {
             lock(&hears).send(arrival.key.clone()).unwrap();
