@@ -62,6 +62,8 @@ mod tests {
         ] {
             assert_eq!(with_secrets_of(url, old), whole);
         }
+        // What hides nothing stays as it is written.
+        assert_eq!(with_secrets_of("rtmp://a/live/", "rtmp://a/live/"), "rtmp://a/live/");
         // Nobody learns a secret by sending it elsewhere.
         for (url, old) in [
             ("rtmp://b/live/***", "rtmp://a/live/k"),
