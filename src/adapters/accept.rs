@@ -7,8 +7,8 @@ use std::sync::Arc;
 /// Is asked about everybody who names a stream that is there, before he is let in. Without one, whoever knows the name of the
 /// stream may come.
 ///
-/// It runs on a thread of the port that was called, one question at a time: whoever needs longer than some seconds for an
-/// answer has said no.
+/// It runs on threads of the port that was called, of which two ask about publishers and two about players at a time: whoever
+/// needs longer than some seconds for an answer has said no, and so has whoever panics.
 #[derive(Clone)]
 pub struct AcceptHook(Arc<dyn Fn(&Arrival) -> bool + Send + Sync>);
 

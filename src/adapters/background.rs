@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::worker::SocketKey;
 use crate::proto::{Done, Work};
 
-/// Brings what was done to the actor and the socket that it is for, unless too much waits there.
-pub(super) type Deliver = Arc<dyn Fn(usize, SocketKey, Done) + Send + Sync>;
+/// Brings what was done to the actor and the socket that it is for; false if too much waits there.
+pub(super) type Deliver = Arc<dyn Fn(usize, SocketKey, Done) -> bool + Send + Sync>;
 
 /// The thread, once there was something to do; it ends with the worker.
 pub(super) struct Background {
@@ -26,9 +26,9 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Hands `done` to the actor, if it is still there and not too much waits for its worker.
-    pub(super) fn deliver(&self, done: Done) {
-        (self.deliver)(self.actor, self.socket, done);
+    /// Hands `done` to the actor, if it is still there; false if too much waits for its worker.
+    pub(super) fn deliver(&self, done: Done) -> bool {
+        (self.deliver)(self.actor, self.socket, done)
     }
 }
 
@@ -36,6 +36,13 @@ struct Job {
     actor: usize,
     socket: SocketKey,
     work: Work,
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { actor, socket, .. } = self;
+        f.debug_struct("Remote").field("actor", actor).field("socket", socket).finish_non_exhaustive()
+    }
 }
 
 impl Background {
@@ -72,8 +79,9 @@ impl fmt::Debug for Background {
     }
 }
 
-fn run(inbox: &Receiver<Job>, deliver: &(dyn Fn(usize, SocketKey, Done) + Send + Sync)) {
+fn run(inbox: &Receiver<Job>, deliver: &(dyn Fn(usize, SocketKey, Done) -> bool + Send + Sync)) {
     while let Ok(Job { actor, socket, work }) = inbox.recv() {
+        // Whoever asks for such work asks again.
         deliver(actor, socket, work.run());
     }
 }

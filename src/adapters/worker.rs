@@ -116,7 +116,7 @@ impl<A: Actor> Worker<A> {
         let deliver: Deliver = Arc::new(move |actor, socket, done| {
             back.try_send(Command::Call(Box::new(move |state| {
                 state.visit(actor, |actor: &mut A, cx| actor.handle_done(cx, socket, done));
-            })));
+            })))
         });
         let background = Background::new(name, deliver);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
@@ -193,11 +193,13 @@ impl<A: Actor> Commands<A> {
 }
 
 impl<A> Commands<A> {
-    /// Drops the command if too many wait.
-    fn try_send(&self, command: Command<A>) {
-        if self.sender.try_send(command).is_ok() {
+    /// Drops the command if too many wait, or the worker has ended: false then.
+    fn try_send(&self, command: Command<A>) -> bool {
+        let is_sent = self.sender.try_send(command).is_ok();
+        if is_sent {
             let _ = self.waker.wake();
         }
+        is_sent
     }
 
     fn send(&self, command: Command<A>) {
@@ -417,5 +419,16 @@ mod tests {
         assert_eq!(told.recv(), Ok(()));
         assert_eq!(commands.visit(first, |_actor, _cx| ()), Ok(None));
         assert_eq!(commands.visit(second, |_actor, _cx| 7), Ok(Some(7)));
+    }
+
+    #[test]
+    fn a_worker_for_which_too_much_waits_takes_nothing_more() {
+        let (sender, inbox) = sync_channel::<Command<Fragile>>(1);
+        let poll = Poll::new().unwrap();
+        let commands = Commands { sender, waker: Arc::new(Waker::new(poll.registry(), WAKER).unwrap()) };
+        assert!(commands.try_send(Command::Stop));
+        assert!(!commands.try_send(Command::Stop), "it is full");
+        drop(inbox);
+        assert!(!commands.try_send(Command::Stop), "it has ended");
     }
 }

@@ -200,6 +200,9 @@ fn data(kind: &EventKind) -> Value {
         EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
             json!({ "peer": peer, "reason": why.to_string(), "code": why.refusal.map(|refusal| refusal.1) })
         }
+        EventKind::CallersRefused { peer, reason, count, .. } => {
+            json!({ "peer": peer, "reason": reason, "count": count })
+        }
         EventKind::NotCarried { what, .. } => json!({ "what": what.to_string() }),
         EventKind::FlowCreated
         | EventKind::FlowStarted

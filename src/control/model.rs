@@ -12,7 +12,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::problem::{Problem, from_json};
-use crate::engine::url::{HIDDEN, without_secrets};
+use crate::engine::url::{HIDDEN, with_secrets_of, without_secrets};
 use crate::units::Bitrate;
 
 /// A flow: the journey of one programme from 1 to 8 sources to 0 to 256 outputs.
@@ -493,8 +493,9 @@ impl Flow {
         }
         for output in &mut self.outputs {
             output.encryption.iter_mut().for_each(|encryption| encryption.passphrase.hide());
+            let is_beside = output.stream_key.is_some();
             output.stream_key.iter_mut().for_each(Secret::hide);
-            output.url.iter_mut().for_each(|url| *url = without_secrets(url));
+            output.url.iter_mut().for_each(|url| *url = shown_url(url, is_beside));
         }
         self
     }
@@ -520,11 +521,20 @@ impl Flow {
     }
 }
 
+/// As it may be shown; with its key beside it, the URL ends with the application.
+fn shown_url(url: &str, is_key_beside: bool) -> String {
+    let whole = format!("{}/{HIDDEN}", url.trim_end_matches('/'));
+    let shown = without_secrets(&whole);
+    match shown.strip_suffix(HIDDEN) {
+        Some(shown) if is_key_beside && shown.trim_end_matches('/') == url.trim_end_matches('/') => url.into(),
+        Some(shown) if is_key_beside && !url.contains('?') => shown.trim_end_matches('/').into(),
+        _ => without_secrets(url),
+    }
+}
+
 fn restore_url(url: &mut Option<String>, old: Option<&String>) {
-    if let (Some(url), Some(old)) = (url, old)
-        && *url == without_secrets(old)
-    {
-        url.clone_from(old);
+    if let (Some(url), Some(old)) = (url, old) {
+        *url = with_secrets_of(url, old);
     }
 }
 
@@ -630,7 +640,8 @@ impl Secret {
         self.0 = Self::HIDDEN.into();
     }
 
-    fn is_hidden(&self) -> bool {
+    /// Whether it is what stands for one.
+    pub(super) fn is_hidden(&self) -> bool {
         self.0 == Self::HIDDEN
     }
 

@@ -447,6 +447,10 @@ fn output_from_url(output: &Output, url: &str) -> Result<(OutputEndpoint, Option
     refuse_beside_url(output.legs.is_some(), "legs")?;
     refuse_beside_url(output.encryption.is_some(), "encryption")?;
     check_scheme(url)?;
+    if output.stream_key.as_ref().is_some_and(model::Secret::is_hidden) {
+        let message = "is *** where it is shown: write it out";
+        return Err(Problem::at("stream_key", Code::InvalidValue, message));
+    }
     let parsed = match &output.stream_key {
         // As encoders ask for it: the server with the application, and the key apart.
         Some(key) if url.starts_with("rtmp://") || url.starts_with("rtmps://") => {
@@ -884,8 +888,21 @@ mod tests {
         let shown = accepted.flow().clone().without_secrets();
         let text = serde_json::to_string(&shown).unwrap();
         assert!(text.contains("rtmp://@:1935/live/***") && !text.contains("secret"), "{text}");
+        assert!(text.contains("rtmp://cdn.example/app/\""), "the application is no secret: {text}");
         assert!(!format!("{:?}", accepted.config()).contains("secret"));
-        assert_eq!(shown.with_secrets_of(accepted.flow()), *accepted.flow());
+        assert_eq!(shown.clone().with_secrets_of(accepted.flow()), *accepted.flow());
+        let changed = |change: &dyn Fn(&mut Flow)| {
+            let mut flow = shown.clone();
+            change(&mut flow);
+            Wanted::new(flow.with_secrets_of(accepted.flow()), &Defaults::default()).map_err(|problem| problem.field)
+        };
+        // Sent back with something else changed, it keeps its keys; where they are not known they are asked for.
+        let again = changed(&|flow| flow.sources[0].url = Some("rtmp://@:1936/live/***?takeover=1".into())).unwrap();
+        assert_eq!(again.flow().sources[0].url.as_deref(), Some("rtmp://@:1936/live/a-secret?takeover=1"));
+        let refused = |change: &dyn Fn(&mut Flow)| changed(change).unwrap_err();
+        assert_eq!(refused(&|flow| flow.sources[0].name = "other".into()), Some("sources[0].url".into()));
+        assert_eq!(refused(&|flow| flow.outputs[0].name = "other".into()), Some("outputs[0].stream_key".into()));
+        assert_eq!(refused(&|flow| flow.outputs[1].name = "other".into()), Some("outputs[1].url".into()));
     }
 
     #[test]

@@ -159,6 +159,18 @@ pub enum EventKind {
         /// Why.
         why: PeerEnd,
     },
+    /// Callers were sent away at an RTMP port: several since that was told last, or such as wanted no stream that is here. The
+    /// latter are told once a minute, and only where no other flow shares the port.
+    CallersRefused {
+        /// Of which source or output.
+        end: EndName,
+        /// One of them.
+        peer: SocketAddr,
+        /// Why.
+        reason: &'static str,
+        /// How many.
+        count: u64,
+    },
     /// Something of a stream has no form on the other side of RTMP and is left out. Told once for each connection.
     NotCarried {
         /// Of which source or output.
@@ -323,6 +335,7 @@ impl EventKind {
             Self::PeerConnected { .. } => "peer_connected",
             Self::PeerDisconnected { .. } => "peer_disconnected",
             Self::ConnectionError { .. } => "connection_error",
+            Self::CallersRefused { .. } => "callers_refused",
             Self::NotCarried { .. } => "not_carried",
             Self::OutputError { .. } => "output_error",
             Self::OutputRecovered { .. } => "output_recovered",
@@ -366,6 +379,7 @@ impl EventKind {
             | Self::SourceEof { .. }
             | Self::SourceRestarted { .. }
             | Self::PeerDisconnected { .. }
+            | Self::CallersRefused { .. }
             | Self::NotCarried { .. }
             | Self::SourceAbuse { .. }
             | Self::OutputLegError { .. } => Severity::Warning,
@@ -401,12 +415,14 @@ impl EventKind {
             | Self::PeerConnected { end: EndName::Source(source), .. }
             | Self::PeerDisconnected { end: EndName::Source(source), .. }
             | Self::ConnectionError { end: EndName::Source(source), .. }
+            | Self::CallersRefused { end: EndName::Source(source), .. }
             | Self::NotCarried { end: EndName::Source(source), .. } => Some(source),
             #[cfg(feature = "media")]
             Self::Watched { source, .. } => source.as_ref(),
             Self::PeerConnected { .. }
             | Self::PeerDisconnected { .. }
             | Self::ConnectionError { .. }
+            | Self::CallersRefused { .. }
             | Self::NotCarried { .. }
             | Self::FlowCreated
             | Self::FlowStarted
@@ -433,6 +449,7 @@ impl EventKind {
         | Self::PeerConnected { end: EndName::Output(output), .. }
         | Self::PeerDisconnected { end: EndName::Output(output), .. }
         | Self::ConnectionError { end: EndName::Output(output), .. }
+        | Self::CallersRefused { end: EndName::Output(output), .. }
         | Self::NotCarried { end: EndName::Output(output), .. } = self
         {
             Some(output)
@@ -510,6 +527,9 @@ impl fmt::Display for EventKind {
             Self::PeerConnected { end, peer } => write!(f, "{end} is connected with {peer}"),
             Self::PeerDisconnected { end, peer, why } => write!(f, "{end} lost {peer}: {why}"),
             Self::ConnectionError { end, peer, why } => write!(f, "{end} and {peer} did not get together: {why}"),
+            Self::CallersRefused { end, peer, reason, count } => {
+                write!(f, "{count} sent away at the port of {end}, {peer} the last of them: {reason}")
+            }
             Self::NotCarried { end, what } => write!(f, "{end}: {what}"),
             Self::SourceAbuse { source } => write!(f, "source {source} keeps exceeding its rate limit"),
             Self::TsError { source, indicator, pid, .. } => {

@@ -426,7 +426,8 @@ impl RunningFlow {
                 DriverEvent::Core(
                     event @ (proto::Event::PeerConnected { .. }
                     | proto::Event::PeerLost { .. }
-                    | proto::Event::PeerRefused { .. }),
+                    | proto::Event::PeerRefused { .. }
+                    | proto::Event::CallersRefused { .. }),
                 ) => of_peer(EndName::Source(source), event),
                 DriverEvent::Core(proto::Event::Ended) => Some(EventKind::SourceEof { source }),
                 DriverEvent::Core(proto::Event::NotCarried(what)) => {
@@ -566,6 +567,9 @@ fn of_peer(end: EndName, event: proto::Event) -> Option<EventKind> {
         proto::Event::PeerConnected { peer } => Some(EventKind::PeerConnected { end, peer }),
         proto::Event::PeerLost { peer, why } => Some(EventKind::PeerDisconnected { end, peer, why }),
         proto::Event::PeerRefused { peer, why } => Some(EventKind::ConnectionError { end, peer, why }),
+        proto::Event::CallersRefused { peer, reason, count } => {
+            Some(EventKind::CallersRefused { end, peer, reason, count })
+        }
         proto::Event::NotCarried(what) => Some(EventKind::NotCarried { end, what }),
         proto::Event::Restarted { .. } | proto::Event::Ended => None,
     }

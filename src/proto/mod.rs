@@ -239,6 +239,15 @@ pub enum Event {
         /// Why.
         why: PeerEnd,
     },
+    /// Callers were sent away at a port: several since that was told last, or such as concern nobody here.
+    CallersRefused {
+        /// One of them.
+        peer: SocketAddr,
+        /// Why, in words.
+        reason: &'static str,
+        /// How many.
+        count: u64,
+    },
     /// The sender started over with another identity: RTP's SSRC changed.
     Restarted {
         /// SSRC until now.

@@ -52,7 +52,6 @@ fn who_cannot_be_believed_gets_nothing_and_is_named() {
     let calls = |scheme: &str, host: &str, query: &str| format!("{scheme}://{host}:{port}/live/cam1{query}");
     let (ours, none) = (format!("?{}", authority()), String::new());
     for (name, url, told) in [
-        // First, as a port tells of one in a second.
         ("c", calls("rtmp", "127.0.0.1", &none), ""),
         ("a", calls("rtmps", "127.0.0.1", &none), "nobody who is trusted"),
         ("b", calls("rtmps", "[::ffff:127.0.0.1]", &ours), "for another name"),
@@ -61,7 +60,8 @@ fn who_cannot_be_believed_gets_nothing_and_is_named() {
         rig.wait_event(name, "the refusal", |kind| is_refused(kind, told));
         rig.stop(name);
     }
-    rig.wait_event("in", "no TLS", |kind| is_refused(kind, "does not speak TLS"));
+    let is_named = |kind: &EventKind| matches!(kind, EventKind::CallersRefused { reason, .. } if reason.contains("does not speak TLS"));
+    rig.wait_event("in", "no TLS", is_named);
     let figure = |name: &str| {
         let details = rig.source("in", "s1").details;
         details.into_iter().find(|detail| detail.0 == name).map_or(0.0, |detail| detail.1)

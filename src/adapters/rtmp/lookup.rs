@@ -8,16 +8,21 @@ use crate::adapters::background::Remote;
 use crate::adapters::host::Host;
 use crate::proto::Done;
 
-/// The address, if the name has one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answer(pub(super) Option<IpAddr>);
+/// Whoever asked may be gone, and another be in his place.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    /// What was looked up.
+    pub(super) name: String,
+    /// Its address, if it has one.
+    pub(super) ip: Option<IpAddr>,
+}
 
 /// Brings [`Answer`] to whoever asks; false if too many names are being looked up.
 pub(super) fn start(name: &str, remote: Remote) -> bool {
     let Some(slot) = Slot::take() else { return false };
-    let host = Host::Name(name.into());
+    let (host, name) = (Host::Name(name.into()), name.to_owned());
     let spawned = std::thread::Builder::new().name("rtmp-lookup".into()).spawn(move || {
-        let answer = Answer(host.resolve().ok());
+        let answer = Answer { name, ip: host.resolve().ok() };
         drop(slot);
         remote.deliver(Done { id: 0, result: Box::new(answer) });
     });

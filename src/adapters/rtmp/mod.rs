@@ -293,9 +293,10 @@ impl Calls {
     }
 
     /// The name was looked up once more; an address that is not known any more is tried for want of a better one.
-    fn looked_up(&mut self, now: Time, answer: lookup::Answer) {
-        if self.connection.is_none() && self.lookup == Lookup::UnderWay {
-            if let Some(ip) = answer.0 {
+    fn looked_up(&mut self, now: Time, answer: &lookup::Answer) {
+        let is_ours = matches!(&self.host, Host::Name(name) if *name == answer.name);
+        if is_ours && self.connection.is_none() && self.lookup == Lookup::UnderWay {
+            if let Some(ip) = answer.ip {
                 self.address.set_ip(ip);
             }
             self.lookup = Lookup::Fresh;
@@ -541,12 +542,15 @@ mod tests {
         let [first, second] = ["192.0.2.1:1936", "192.0.2.2:1936"].map(|text| text.parse::<SocketAddr>().unwrap());
         let mut calls = config.calls(first, None, Role::Publisher).unwrap();
         let now = Time::ZERO + Duration::from_secs(9);
-        // Nobody asked: an answer that comes too late changes nothing.
-        calls.looked_up(now, lookup::Answer(Some(second.ip())));
-        assert_eq!(calls.address, first);
-        for (answer, address) in [(None, first), (Some(second.ip()), second), (None, second)] {
+        let answer = |name: &str, ip| lookup::Answer { name: name.into(), ip };
+        // Nobody asked: an answer that comes too late changes nothing, nor does one for who was here before.
+        calls.looked_up(now, &answer("cdn.example", Some(second.ip())));
+        calls.lookup = Lookup::UnderWay;
+        calls.looked_up(now, &answer("other.example", Some(second.ip())));
+        assert_eq!((calls.address, calls.lookup), (first, Lookup::UnderWay));
+        for (ip, address) in [(None, first), (Some(second.ip()), second), (None, second)] {
             calls.lookup = Lookup::UnderWay;
-            calls.looked_up(now, lookup::Answer(answer));
+            calls.looked_up(now, &answer("cdn.example", ip));
             assert_eq!((calls.address, calls.lookup, calls.next), (address, Lookup::Fresh, Some(now)));
         }
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::door::{Seat, SentAway, Visitor};
+use super::door::{Handover, Seat, SentAway, Visitor};
 use super::lookup::Answer;
 use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
 use crate::adapters::counters::Counters;
@@ -174,6 +174,15 @@ impl Output {
 
     /// Lets a player in, or sends him away.
     fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
+        let seat = match &self.way {
+            Way::Serve { seat, .. } => Some(seat),
+            Way::Call { .. } => None,
+        };
+        // Whoever he was for is gone, and another in its place: he is no guest of this one.
+        if !seat.is_some_and(|seat| seat.expects(&visitor)) {
+            visitor.connection.core.refuse(Refusal::NotFound);
+            return self.leaving.add(visitor.connection, cx.now);
+        }
         let Way::Serve { players, .. } = &mut self.way else { return };
         let connection = &mut visitor.connection;
         let peer = connection.peer();
@@ -298,7 +307,7 @@ impl Driven for Output {
     fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()> {
         self.first = first;
         if let Way::Serve { seat, .. } = &self.way {
-            seat.attach(cx.remote(first));
+            seat.attach(cx.remote(first), &self.admission.allow);
         }
         self.run(cx);
         Ok(())
@@ -360,19 +369,22 @@ impl Driven for Output {
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, _sink: &mut dyn FnMut(Packet)) {
         // Whoever brings something may have counted.
         self.details_due = cx.now;
-        match done.result.downcast::<Visitor>() {
-            Ok(visitor) => self.welcome(cx, *visitor),
+        match done.result.downcast::<Handover>() {
+            Ok(handover) => {
+                if let Some(visitor) = handover.take() {
+                    self.welcome(cx, visitor);
+                }
+            }
             Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {
-                (Ok(away), _) => {
-                    let why = PeerEnd { reason: away.reason, refusal: None };
-                    self.events.tell(proto::Event::PeerRefused { peer: away.peer, why }, &self.counters);
+                (Ok(away), Way::Serve { seat, .. }) if seat.is_of(&away) => {
+                    self.events.tell((*away).into(), &self.counters);
                 }
                 (Err(other), Way::Call { calls, .. }) => {
                     if let Ok(answer) = other.downcast::<Answer>() {
-                        calls.looked_up(cx.now, *answer);
+                        calls.looked_up(cx.now, &answer);
                     }
                 }
-                (Err(_), Way::Serve { .. }) => {}
+                (Ok(_) | Err(_), _) => {}
             },
         }
         self.run(cx);

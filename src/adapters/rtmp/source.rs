@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::door::{Seat, SentAway, Visitor};
+use super::door::{Handover, Seat, SentAway, Visitor};
 use super::lookup::Answer;
 use super::slate::Slate;
 use super::{Absent, BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
-use crate::adapters::background::Remote;
 use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
 use crate::adapters::socket::Granted;
@@ -226,6 +225,15 @@ impl Source {
 
     /// Lets a publisher in, or sends him away.
     fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
+        let seat = match &self.way {
+            Way::Listen { seat, .. } => Some(seat),
+            Way::Call(_) => None,
+        };
+        // Whoever he was for is gone, and another in its place: he is no guest of this one.
+        if !seat.is_some_and(|seat| seat.expects(&visitor)) {
+            visitor.connection.core.refuse(Refusal::NotFound);
+            return self.leaving.add(visitor.connection, cx.now);
+        }
         let Way::Listen { takeover, publisher, slate, interrupted, .. } = &mut self.way else { return };
         let connection = &mut visitor.connection;
         let peer = connection.peer();
@@ -342,8 +350,7 @@ impl Driven for Source {
         self.first = first;
         self.count(cx.now);
         if let Way::Listen { seat, .. } = &self.way {
-            let remote: Remote = cx.remote(first);
-            seat.attach(remote);
+            seat.attach(cx.remote(first), &self.intake.admission.allow);
         }
         Ok(())
     }
@@ -370,19 +377,22 @@ impl Driven for Source {
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet)) {
         // Whoever brings something may have counted.
         self.details_due = cx.now;
-        match done.result.downcast::<Visitor>() {
-            Ok(visitor) => self.welcome(cx, *visitor),
+        match done.result.downcast::<Handover>() {
+            Ok(handover) => {
+                if let Some(visitor) = handover.take() {
+                    self.welcome(cx, visitor);
+                }
+            }
             Err(other) => match (other.downcast::<SentAway>(), &mut self.way) {
-                (Ok(away), _) => {
-                    let why = PeerEnd { reason: away.reason, refusal: None };
-                    self.events.tell(proto::Event::PeerRefused { peer: away.peer, why }, &self.counters);
+                (Ok(away), Way::Listen { seat, .. }) if seat.is_of(&away) => {
+                    self.events.tell((*away).into(), &self.counters);
                 }
                 (Err(other), Way::Call(calls)) => {
                     if let Ok(answer) = other.downcast::<Answer>() {
-                        calls.looked_up(cx.now, *answer);
+                        calls.looked_up(cx.now, &answer);
                     }
                 }
-                (Err(_), Way::Listen { .. }) => {}
+                (Ok(_) | Err(_), _) => {}
             },
         }
         self.run(cx, sink);

@@ -2,12 +2,17 @@
 
 mod rist;
 mod rtmp;
+mod secrets;
 mod srt;
 mod test_signal;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
+
+pub use secrets::{HIDDEN, with_secrets_of, without_secrets};
+
+use secrets::SECRET_KEYS;
 
 use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint};
 use crate::adapters::{Host, HostPort, Interface, LEGS_MAX, LegConfig, SocketOptions, rtp, udp};
@@ -53,6 +58,14 @@ pub enum UrlError {
         key: String,
         /// Those that exist.
         known: String,
+    },
+    /// What is shown in place of a secret was given for it.
+    #[error("{given}: *** only stands for the {what} where that is shown, write it out")]
+    Hidden {
+        /// The URL.
+        given: String,
+        /// Which secret.
+        what: String,
     },
     /// A key given twice.
     #[error("{given}: key {key} is given twice")]
@@ -168,24 +181,6 @@ pub fn parse_output(url: &str) -> Result<OutputUrl, UrlError> {
     }
 }
 
-/// The URL as it may be shown: secrets replaced by `***`.
-#[must_use]
-pub fn without_secrets(url: &str) -> String {
-    if let Some(shown) = rtmp::without_secrets(url) {
-        return shown;
-    }
-    let Some((before, query)) = url.split_once('?') else { return url.into() };
-    let shown = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((key, value)) if SECRET_KEYS.contains(&key) && !value.is_empty() => format!("{key}={HIDDEN}"),
-        _ => pair.into(),
-    });
-    format!("{before}?{}", shown.collect::<Vec<String>>().join("&"))
-}
-
-/// What stands in place of a secret.
-pub const HIDDEN: &str = "***";
-const SECRET_KEYS: [&str; 3] = ["passphrase", "password", "secret"];
-
 const RTP_OUTPUT_KEYS: &[&str] =
     &["coalesce", "d", "dscp", "fec", "header", "iface", "l", "leg", "pkt_size", "pt", "rows", "sndbuf", "ssrc", "ttl"];
 
@@ -219,6 +214,9 @@ impl<'url> Parts<'url> {
             if key != "leg" && pairs.iter().any(|pair| pair.0 == key) {
                 return Err(UrlError::RepeatedKey { given: given(), key: key.into() });
             }
+            if SECRET_KEYS.contains(&&*key) && value == HIDDEN {
+                return Err(UrlError::Hidden { given: given(), what: key.into() });
+            }
             pairs.push((key.into(), value.into()));
         }
         Ok(Query { url: self.url, pairs })
@@ -226,6 +224,10 @@ impl<'url> Parts<'url> {
 
     fn address_error(&self, problem: &'static str) -> UrlError {
         UrlError::Address { given: self.url.into(), scheme: self.scheme.into(), problem }
+    }
+
+    fn hidden_error(&self, what: &str) -> UrlError {
+        UrlError::Hidden { given: self.url.into(), what: what.into() }
     }
 
     fn host_port(&self) -> Result<HostPort, UrlError> {

@@ -293,6 +293,7 @@ mod tests {
         let long = format!("rist://1.2.3.4:5000?secret={}", "x".repeat(200));
         assert!(!text(&long).contains("xx"), "{}", text(&long));
         assert!(parse_source("rist://1.2.3.4:5000?profile=simple").unwrap_err().to_string().contains("is called"));
+        assert!(parse_source("rist://1.2.3.4:1?secret=***").unwrap_err().to_string().contains("write it out"));
         assert_eq!(without_secrets("rist://1.2.3.4:1?secret=abc&buffer=9"), "rist://1.2.3.4:1?secret=***&buffer=9");
     }
 

@@ -25,7 +25,13 @@ fn parse(
 ) -> Result<EndpointConfig, UrlError> {
     let wrong = |problem| parts.address_error(problem);
     let (authority, path) = parts.rest.split_once('/').unwrap_or((parts.rest, ""));
+    if authority.rfind('@').is_some_and(|at| at > 0) {
+        return Err(wrong("no user stands before the host"));
+    }
     let (app, key) = path.trim_matches('/').rsplit_once('/').ok_or_else(|| wrong(APP_AND_KEY))?;
+    if key == HIDDEN {
+        return Err(parts.hidden_error("stream key"));
+    }
     let is_secure = parts.scheme == "rtmps";
     let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("port wrong"))?),
@@ -45,6 +51,9 @@ fn parse(
     }
     if !host.starts_with('@') && !is_any {
         let (authorities, query) = if is_secure { take_authorities(parts.query) } else { (None, parts.query.into()) };
+        if query.split('&').any(|pair| pair.rsplit('=').next() == Some(HIDDEN)) {
+            return Err(parts.hidden_error("query"));
+        }
         // What follows the key is for the server: a token, mostly.
         let key = if query.is_empty() { parsed(key)? } else { parsed(&format!("{key}?{query}"))? };
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -93,24 +102,92 @@ fn absent(query: &mut Query<'_>) -> Result<Absent, UrlError> {
 /// Judgement: an encoder that is started again, or a line that comes back.
 const GRACE_SECONDS: u64 = 30;
 
+/// A URL of RTMP taken apart, whether it is right or not.
+struct Named<'url> {
+    scheme: &'url str,
+    /// Without a user, which has no place there and may have a password.
+    authority: &'url str,
+    has_user: bool,
+    app: &'url str,
+    key: &'url str,
+    /// Where we call: what is ours, and what is for the server.
+    ours: Vec<&'url str>,
+    theirs: Vec<&'url str>,
+}
+
+impl<'url> Named<'url> {
+    /// `None` if it is another scheme's. Those of other forms of RTMP have keys as well.
+    fn split(url: &'url str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        if !scheme.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("rtmp")) {
+            return None;
+        }
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = place.split_once('/').unwrap_or((place, ""));
+        let path = path.trim_matches('/');
+        let (app, key) = path.rsplit_once('/').unwrap_or(("", path));
+        let user = authority.rfind('@').filter(|at| *at > 0);
+        let authority = user.map_or(authority, |at| &authority[at + 1..]);
+        let is_called = authority.is_empty() || authority.starts_with(['@', ':']);
+        let is_ours = |pair: &&str| is_called || CALLER_KEYS.iter().any(|key| is_pair_of(key, pair));
+        let (ours, theirs) = query.split('&').filter(|pair| !pair.is_empty()).partition(is_ours);
+        Some(Self { scheme, authority, has_user: user.is_some(), app: app.trim_matches('/'), key, ours, theirs })
+    }
+
+    fn join(&self) -> String {
+        let user = if self.has_user { "***@" } else { "" };
+        let parts = [self.app, self.key].into_iter().filter(|part| !part.is_empty()).map(|part| format!("/{part}"));
+        let path: String = parts.collect();
+        let query: Vec<&str> = self.ours.iter().chain(&self.theirs).copied().collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{}://{user}{}{path}{mark}{}", self.scheme, self.authority, query.join("&"))
+    }
+
+    /// Where it leads, as far as a key is concerned: one of this machine's ports is as good as another.
+    fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']'));
+        let host = host.map_or(self.authority, |(host, _)| host);
+        if host.is_empty() || host.starts_with('@') { "@" } else { host }
+    }
+}
+
+fn is_pair_of(key: &str, pair: &str) -> bool {
+    pair.strip_prefix(key).is_some_and(|value| value.starts_with('='))
+}
+
 /// The URL without its key, and without what follows it where that is for a server; `None` if it is another one's.
 pub(super) fn without_secrets(url: &str) -> Option<String> {
-    let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "rtmp" | "rtmps"))?;
-    let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
-    let is_called = place.starts_with(['@', ':', '/']);
-    let shown = match place.trim_end_matches('/').split_once('/') {
-        Some((authority, path)) => match path.rsplit_once('/') {
-            Some((app, _)) => format!("{authority}/{app}/{HIDDEN}"),
-            None => format!("{authority}/{path}"),
-        },
-        None => place.into(),
-    };
-    Some(match query {
-        Some(query) if is_called => format!("{scheme}://{shown}?{query}"),
-        Some(_) => format!("{scheme}://{shown}?{HIDDEN}"),
-        None => format!("{scheme}://{shown}"),
-    })
+    let mut named = Named::split(url)?;
+    // What stands alone may be an application as well as a key without one.
+    if !named.key.is_empty() {
+        named.key = HIDDEN;
+    }
+    if !named.theirs.is_empty() {
+        named.theirs = vec![HIDDEN];
+    }
+    Some(named.join())
 }
+
+/// The URL with the key of `old`, and with what followed it, where it shows them hidden; `None` if it leads elsewhere.
+pub(super) fn with_secrets_of(url: &str, old: &str) -> Option<String> {
+    let (mut named, old) = (Named::split(url)?, Named::split(old)?);
+    if named.host() != old.host() || named.app != old.app || named.has_user {
+        return None;
+    }
+    if named.key != HIDDEN && named.theirs != [HIDDEN] {
+        return None;
+    }
+    if named.key == HIDDEN {
+        named.key = old.key;
+    }
+    if named.theirs == [HIDDEN] {
+        named.theirs = old.theirs;
+    }
+    Some(named.join())
+}
+
+/// Where we call, these are ours.
+const CALLER_KEYS: [&str; 1] = ["tls_ca"];
 
 const APP_AND_KEY: &str = "an application and a key must follow, as /live/KEY";
 
@@ -174,6 +251,12 @@ mod tests {
             ("rtmp://@/live/cam1?absent=black", "hold or slate"),
             ("rtmp://@/live/cam1?grace=5", "absent=slate"),
             ("rtmp://a b/live/cam1", "host missing"),
+            ("rtmp://user:cam1@host/live/cam1", "no user"),
+            ("RTMP://host/live/cam1", "unknown scheme"),
+            ("rtmp://host/cam1", "/live/KEY"),
+            ("rtmp://@/live/***?takeover=1", "write it out"),
+            ("rtmp://host/live/a?***", "write it out"),
+            ("rtmp://host/live/a?token=***", "write it out"),
         ] {
             let error = parse_source(url).unwrap_err().to_string();
             assert!(error.contains(told) && !error.contains("cam1"), "{error}");
@@ -186,8 +269,13 @@ mod tests {
         for (url, shown) in [
             ("rtmp://host/live/cam1", "rtmp://host/live/***"),
             ("rtmps://host/live/eu/cam1?token=t", "rtmps://host/live/eu/***?***"),
+            ("rtmps://host/live/cam1?token=t&tls_ca=a", "rtmps://host/live/***?tls_ca=a&***"),
             ("rtmp://@:1/live/cam1?takeover=1", "rtmp://@:1/live/***?takeover=1"),
-            ("rtmp://host/live", "rtmp://host/live"),
+            ("rtmp://host/cam1", "rtmp://host/***"),
+            ("RTMP://host/live/cam1", "RTMP://host/live/***"),
+            ("rtmpt://host/live/cam1", "rtmpt://host/live/***"),
+            ("rtmp://user:cam1@host:1/live/cam1", "rtmp://***@host:1/live/***"),
+            ("rtmp://host", "rtmp://host"),
         ] {
             assert_eq!(without_secrets(url), shown);
         }

@@ -551,7 +551,11 @@ fn refusal(event: Option<Event>) -> Option<(&'static str, u32)> {
     match event.unwrap() {
         Event::PeerConnected { .. } => None,
         Event::PeerRefused { why, .. } => why.refusal,
-        event @ (Event::PeerLost { .. } | Event::Restarted { .. } | Event::NotCarried(_) | Event::Ended) => {
+        event @ (Event::PeerLost { .. }
+        | Event::CallersRefused { .. }
+        | Event::Restarted { .. }
+        | Event::NotCarried(_)
+        | Event::Ended) => {
             panic!("{event:?}")
         }
     }
