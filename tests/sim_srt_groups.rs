@@ -478,6 +478,7 @@ fn a_listener_that_takes_no_groups_says_so() {
         Event::PeerRefused { why, .. } => why.refusal.map(|refusal| refusal.1),
         Event::PeerConnected { .. }
         | Event::PeerLost { .. }
+        | Event::CallersRefused { .. }
         | Event::Restarted { .. }
         | Event::NotCarried(_)
         | Event::Ended => None,
