@@ -187,6 +187,7 @@ fn refusals(events: &[Event]) -> Vec<(&'static str, u32)> {
     let refusal = |event: &Event| match event {
         Event::PeerRefused { why, .. } => why.refusal,
         Event::PeerConnected { .. }
+        | Event::CallersRefused { .. }
         | Event::PeerLost { .. }
         | Event::Restarted { .. }
         | Event::NotCarried(_)
