@@ -206,17 +206,22 @@ fn a_server_with_a_name_is_found_whenever_it_comes() {
     sink.wait(50);
 }
 
-pub(crate) const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
+const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
                        ultrafast -g 25 -bf 2 -pix_fmt yuv420p -c:a aac";
 
 #[test]
 fn ffmpeg_publishes_to_us() {
+    ffmpeg_publishes("rtmp", "");
+}
+
+/// Whatever ffmpeg publishes comes out whole; `query` is that of our port.
+pub(crate) fn ffmpeg_publishes(scheme: &str, query: &str) {
     if !installed("ffmpeg") {
         return;
     }
     let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
-    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
-    let arguments = format!("-v error -nostdin -re {PICTURE} -t 4 -f flv rtmp://127.0.0.1:{port}/live/cam1");
+    rig.apply("in", flow([format!("{scheme}://@127.0.0.1:{port}/live/cam1{query}")], [sink.url()]));
+    let arguments = format!("-v error -nostdin -re {PICTURE} -t 4 -f flv {scheme}://127.0.0.1:{port}/live/cam1");
     Peer::run("ffmpeg", &arguments, directory.path());
     rig.wait_event("in", "the end", |kind| matches!(kind, EventKind::PeerDisconnected { .. }));
     wait_until("all pictures", || decoded(&sink, directory.path()).0 == 100);
