@@ -16,8 +16,8 @@ use std::time::Duration;
 use anabranch::adapters::clock;
 use anabranch::bus::{Pool, PoolLimits};
 use anabranch::engine::{
-    ApplyError, Engine, EngineConfig, Event, EventKind, FailoverConfig, FlowConfig, FlowSnapshot, Mode, MonitorConfig,
-    OutputConfig, OutputSnapshot, SourceConfig, SourceSnapshot, url,
+    ApplyError, Cause, Engine, EngineConfig, Event, EventKind, FailoverConfig, FlowConfig, FlowSnapshot, Mode,
+    MonitorConfig, OutputConfig, OutputSnapshot, SourceConfig, SourceSnapshot, url,
 };
 use anabranch::path::AllowList;
 use anabranch::sim::traffic::{Check, Numbered, Report};
@@ -152,8 +152,15 @@ impl Rig {
         self.engine.apply(&flow_id(id), wanted, Mode::Strict)
     }
 
+    /// A port may be in use for a moment: a peer that another test starts holds copies of this process's sockets, closed ones
+    /// too, until it runs.
     pub(crate) fn apply(&self, id: &str, wanted: FlowConfig) {
-        self.try_apply(id, wanted).unwrap();
+        wait_until("the ports", || {
+            let applied = self.try_apply(id, wanted.clone());
+            let is_held = matches!(applied, Err(ApplyError { cause: Cause::InUse { .. }, .. }));
+            assert!(is_held || applied.is_ok(), "{applied:?}");
+            applied.is_ok()
+        });
     }
 
     pub(crate) fn apply_leniently(&self, id: &str, wanted: FlowConfig) {
