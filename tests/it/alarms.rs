@@ -22,7 +22,9 @@ fn each_fault_of_pictures_and_sound_is_told_ends_and_is_a_cause_of_failover() {
         let switched = wait_for(&format!("{name}: failover"), || find("source_failover"));
         let (from, to, why) = (&switched["data"]["from"], &switched["data"]["to"], &switched["data"]["cause"]);
         assert_eq!((from, to, why), (&json!("s1"), &json!("s2"), &json!(cause)), "{switched}");
-        assert_eq!(server.get(&format!("{path}/metrics")).json()["switch_causes"][cause], 1);
+        // The fault comes again and again, and others were looked at before.
+        let switches = server.get(&format!("{path}/metrics")).json()["switch_causes"][cause].as_u64();
+        assert!(switches >= Some(1), "{name}: {switches:?}");
         let ended = wait_for(&format!("{name}: {ends}"), || find(ends));
         assert_eq!((&ended["data"]["source"], &ended["data"]["lost_sight"]), (&json!("s1"), &Value::Null), "{ended}");
         // By the clock of the stream, so that a busy machine tells nothing else: a black picture stands still as well.

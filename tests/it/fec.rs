@@ -225,8 +225,8 @@ impl Receivers {
             eprintln!(
                 "{share}: {lost} of {seen} lost, {recovered} came back: {back:.4}; {missing} did not, {hopeless} could not"
             );
-            // On a busy machine a FEC packet may be read too late.
-            assert!((hopeless..=hopeless + 2).contains(&missing), "{share}");
+            // On a busy machine FEC packets may be read too late.
+            assert!((hopeless..=hopeless + 2 + lost / 50).contains(&missing), "{share}");
             assert!((lost as f64 / (GOOD_END - GOOD_START) as f64 - share).abs() < share * 0.4, "{share}: {lost} lost");
             let details: BTreeMap<_, _> = source().details.into_iter().collect();
             assert_eq!((details["matrix_columns"], details["matrix_rows"]), (8.0, 4.0), "{share}: {details:?}");
