@@ -1,6 +1,6 @@
 //! TLS around a connection that does not block (RFC 8446, RFC 5246): bytes of the wire on one side, ours on the other.
 //!
-//! A [`Session`] owns no socket and no clock. It reads from one and writes to one as far as that goes without waiting, and
+//! A `Session` owns no socket and no clock. It reads from one and writes to one as far as that goes without waiting, and
 //! its `read` and `write` behave like those of the socket, so that whoever drives a plain connection drives this one, too.
 //!
 //! ```text

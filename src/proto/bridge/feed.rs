@@ -95,7 +95,7 @@ impl Feed {
     }
 
     /// The next unit of the stream. With `pictures` that the peer takes it starts with one of them, for which it waits
-    /// [`PICTURE_WAIT_90K`] at most, as players and servers settle what a stream has by its beginning; `send` puts a message
+    /// `PICTURE_WAIT_90K` at most, as players and servers settle what a stream has by its beginning; `send` puts a message
     /// in line. Where `send` refuses for there being too much, the feed goes on with the next key frame.
     pub fn handle_unit(
         &mut self,
