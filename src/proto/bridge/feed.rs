@@ -19,6 +19,8 @@ pub struct Feed {
     waiting_since: Option<Ticks90k>,
     /// Headers are to be sent before the next unit.
     owes_headers: bool,
+    /// Tracks of pictures of which a key frame was sent since the feed started, or started anew.
+    keyed: ArrayVec<u8, HEADERS_MAX>,
     /// Time of the stream that is the peer's zero.
     start: Option<Ticks90k>,
     told: Told,
@@ -86,6 +88,7 @@ impl Feed {
             is_waiting: true,
             waiting_since: None,
             owes_headers: true,
+            keyed: ArrayVec::new(),
             start: None,
             told: Told::default(),
             stats: FeedStats::default(),
@@ -134,6 +137,10 @@ impl Feed {
             }
             (self.is_waiting, self.waiting_since) = (false, None);
             self.start.get_or_insert(unit.dts);
+        }
+        if unit.codec.is_video() && !self.is_keyed(unit) {
+            self.stats.before_key += u64::from(is_frame);
+            return;
         }
         let sent = self.send_headers(unit.dts, &mut send).and_then(|()| send(&self.message(unit)));
         if sent.is_err() {
@@ -201,9 +208,16 @@ impl Feed {
         flv::write(&AccessUnit { dts: since(unit.dts), pts: since(unit.pts), ..unit.clone() })
     }
 
+    /// Whether a decoder can show this picture: each track begins with a key frame of its own, also where sound was first.
+    fn is_keyed(&mut self, unit: &AccessUnit) -> bool {
+        let is_known = self.keyed.contains(&unit.track);
+        is_known || unit.content == Content::KeyFrame && self.keyed.try_push(unit.track).is_ok()
+    }
+
     /// Something is missing: a decoder goes on with the next key frame.
-    const fn wait(&mut self) {
+    fn wait(&mut self) {
         (self.is_waiting, self.owes_headers) = (true, true);
+        self.keyed.clear();
     }
 }
 
@@ -213,8 +227,8 @@ fn is_same_track(one: &AccessUnit, other: &AccessUnit) -> bool {
 
 const BEYOND: [Codec; 3] = [Codec::Hevc, Codec::Ac3, Codec::Eac3];
 
-/// How long sound waits for a picture that is announced. Judgement: the longest distance of key frames that encoders of live
-/// streams are set to, where it is not a mistake.
+/// How long sound waits for a picture that is announced. Judgement: longer than the distance of key frames that live streams
+/// are told to have; of encoders left to themselves it is 250 pictures, for which nobody waits.
 const PICTURE_WAIT_90K: u64 = 5 * 90_000;
 
 /// Tracks of a peer. Judgement: as many as our multiplexer has.
@@ -252,6 +266,26 @@ mod tests {
         assert_eq!(pass(&mut feed, &frame, &mut room), 0, "builds on what is missing");
         assert_eq!(pass(&mut feed, &key, &mut room), 3);
         assert_eq!(feed.stats(), FeedStats { sent: 3, before_key: 3, overflow: 1, uncarried: 0 });
+    }
+
+    #[test]
+    fn sound_that_was_first_lets_no_picture_out_before_its_key_frame() {
+        let headers = [unit(Codec::H264, Content::Header, 0), unit(Codec::Aac, Content::Header, 0)];
+        let mut feed = Feed::new(Takes::new(&Capabilities::default()), headers.into_iter());
+        let mut pictures = Vec::new();
+        for picture in 0..250 {
+            let at = picture * 40 * 90;
+            let content = if picture == 200 { Content::KeyFrame } else { Content::Frame };
+            for unit in [unit(Codec::Aac, Content::KeyFrame, at), unit(Codec::H264, content, at)] {
+                feed.handle_unit(&unit, H264, |message| {
+                    pictures.extend((message.kind == kind::VIDEO).then_some(message.timestamp_ms));
+                    Ok(())
+                });
+            }
+        }
+        // The header when sound begins; the stream's zero is there, and the key frame three seconds later.
+        assert_eq!(pictures[..3], [0, 3_000, 3_040]);
+        assert_eq!((pictures.len(), feed.stats().before_key), (51, 325));
     }
 
     #[test]
