@@ -14,12 +14,6 @@ use anabranch::media::sound::Sound;
 use anabranch::units::Ticks90k;
 
 #[test]
-fn an_hour_of_normal_programme_raises_no_alarm() {
-    assert_eq!(watch(3_600, &[]), Alarms::default());
-}
-
-#[test]
-#[ignore = "minutes without optimisation: `.ci/run day` runs it"]
 fn a_day_of_normal_programme_raises_no_alarm() {
     let alarms = watch(86_400, &[]);
     eprintln!("24 h, 86400 pictures, {} samples of sound: {alarms:?}", 86_400 * RATE_HZ);
