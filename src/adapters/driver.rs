@@ -65,10 +65,14 @@ pub trait Driven: Send {
     fn poll_timeout(&self) -> Option<Time>;
 
     /// How long datagrams and packets may be held back from it without anything becoming later by it.
-    fn patience(&self) -> Duration;
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Whether the kernel takes no more for now; the driver then waits for its socket.
-    fn is_blocked(&self) -> bool;
+    fn is_blocked(&self) -> bool {
+        false
+    }
 
     /// The next thing worth telling.
     fn poll_event(&mut self) -> Option<DriverEvent>;
@@ -80,7 +84,9 @@ pub trait Driven: Send {
     fn adopt(&mut self, counters: Arc<Counters>);
 
     /// Buffers of the media socket, receive and send; `None` without a socket.
-    fn buffers(&self) -> Option<(Granted, Granted)>;
+    fn buffers(&self) -> Option<(Granted, Granted)> {
+        None
+    }
 
     /// Its legs, where there are several.
     fn legs(&self) -> Vec<LegView> {

@@ -5,14 +5,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::door::{Handover, Seat, SentAway, Visitor};
 use super::lookup::Answer;
 use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
 use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, Tally};
-use crate::adapters::socket::Granted;
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
@@ -415,15 +413,6 @@ impl Driven for Output {
         [peers, self.leaving.poll_timeout()].into_iter().flatten().min()
     }
 
-    fn patience(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    /// Slow peers are left behind one by one.
-    fn is_blocked(&self) -> bool {
-        false
-    }
-
     fn poll_event(&mut self) -> Option<DriverEvent> {
         self.events.poll()
     }
@@ -434,10 +423,6 @@ impl Driven for Output {
 
     fn adopt(&mut self, counters: Arc<Counters>) {
         self.counters = counters;
-    }
-
-    fn buffers(&self) -> Option<(Granted, Granted)> {
-        None
     }
 }
 

@@ -11,7 +11,6 @@ use super::slate::Slate;
 use super::{Absent, BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
 use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
-use crate::adapters::socket::Granted;
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Pool, Publisher};
@@ -420,14 +419,6 @@ impl Driven for Source {
         [peer, self.intake.bridge.poll_timeout(), self.leaving.poll_timeout()].into_iter().flatten().min()
     }
 
-    fn patience(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn is_blocked(&self) -> bool {
-        false
-    }
-
     fn poll_event(&mut self) -> Option<DriverEvent> {
         self.events.poll()
     }
@@ -438,10 +429,6 @@ impl Driven for Source {
 
     fn adopt(&mut self, counters: Arc<Counters>) {
         self.counters = counters;
-    }
-
-    fn buffers(&self) -> Option<(Granted, Granted)> {
-        None
     }
 }
 
