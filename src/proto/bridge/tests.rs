@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::*;
-use crate::bus::{Meta, Packet, Pool, PoolLimits};
-use crate::proto::StreamCore;
+use crate::bus::{Packet, Pool, PoolLimits};
 use crate::proto::mpegts::analysis::{Analyser, Indicator};
 use crate::proto::mpegts::mux::Config;
+use crate::proto::rtmp::Message;
 use crate::proto::rtmp::flv::{self, AccessUnit, Codec, Content};
-use crate::proto::rtmp::{Message, Server, ServerMessage};
+use crate::proto::rtmp::replay::published;
 use crate::units::{Ticks90k, Time};
 
 #[test]
@@ -21,7 +21,7 @@ fn recorded_publishers_go_there_and_back_unchanged() {
         ("ffmpeg9-hevc-ac3", &[]),
         ("ffmpeg9-av1-opus", &[Uncarried::Codec(Codec::Av1)]),
     ] {
-        let sent = recorded(name);
+        let sent = published(name);
         let mut bench = Bench::new();
         sent.iter().for_each(|message| bench.message(message));
         bench.finish();
@@ -60,7 +60,7 @@ fn recorded_publishers_go_there_and_back_unchanged() {
 fn what_comes_out_is_clean() {
     for name in ["ffmpeg51-publish", "gst-rtmp2sink", "gst-rtmpsink", "ffmpeg9-multitrack", "ffmpeg9-av1-opus"] {
         let mut bench = Bench::new();
-        recorded(name).iter().for_each(|message| bench.message(message));
+        published(name).iter().for_each(|message| bench.message(message));
         let snapshot = bench.analyser.snapshot();
         assert!(snapshot.stats.sync.packets > 50, "{name}");
         for indicator in Indicator::ALL {
@@ -75,7 +75,7 @@ fn what_comes_out_is_clean() {
 
 #[test]
 fn the_clock_goes_on_where_milliseconds_wrap_and_jump() {
-    let recorded = recorded("ffmpeg51-publish");
+    let recorded = published("ffmpeg51-publish");
     for (what, at) in [("wrap", u32::MAX - 500), ("jump", 5_000_000), ("back", 20)] {
         let mut bench = Bench::new();
         let mut sent = 0;
@@ -108,7 +108,7 @@ fn the_clock_goes_on_where_milliseconds_wrap_and_jump() {
 
 #[test]
 fn a_codec_may_change_midway_and_a_publisher_may_come_back() {
-    let (first, mut second) = (recorded("ffmpeg51-publish"), recorded("ffmpeg9-hevc-ac3"));
+    let (first, mut second) = (published("ffmpeg51-publish"), published("ffmpeg9-hevc-ac3"));
     // It has one picture, which is known to be complete as another begins.
     let picture = second.iter().rfind(|message| message.kind == crate::proto::rtmp::kind::VIDEO).cloned();
     second.extend(picture.map(|picture| later(&picture, 40)));
@@ -140,7 +140,8 @@ fn a_codec_may_change_midway_and_a_publisher_may_come_back() {
 fn one_of_picture_and_sound_is_enough() {
     for kind in [crate::proto::rtmp::kind::VIDEO, crate::proto::rtmp::kind::AUDIO] {
         let mut bench = Bench::new();
-        let sent: Vec<Message> = recorded("gst-rtmp2sink").into_iter().filter(|message| message.kind == kind).collect();
+        let sent: Vec<Message> =
+            published("gst-rtmp2sink").into_iter().filter(|message| message.kind == kind).collect();
         sent.iter().for_each(|message| bench.message(message));
         bench.finish();
         let frames = |units: &[AccessUnit]| units.iter().filter(|unit| is_frame(unit)).count();
@@ -283,7 +284,7 @@ fn pes_packets_without_times_get_those_that_follow_from_the_ones_before() {
 fn another_publisher_begins_where_the_stream_is() {
     for clock_ms in [8_000_i64, -2_000, 0] {
         let mut bench = Bench::new();
-        let sent = recorded("ffmpeg51-publish");
+        let sent = published("ffmpeg51-publish");
         sent.iter().for_each(|message| bench.message_at(message.timestamp_ms, &later(message, 100_000)));
         let (end_ms, before) = (bench.now_ms, bench.back.len());
         bench.to_ts.begin();
@@ -306,7 +307,7 @@ fn what_waits_at_a_constant_rate_goes_out_after_the_end() {
     for is_followed in [false, true] {
         let config = Config { rate: Some(crate::units::Bitrate::from_bps(5_000_000)), ..Config::default() };
         let mut bench = Bench::with(config);
-        let sent = recorded("ffmpeg51-publish");
+        let sent = published("ffmpeg51-publish");
         sent.iter().for_each(|message| bench.message(message));
         let end_ms = bench.now_ms;
         bench.to_ts.end();
@@ -333,7 +334,7 @@ fn what_waits_at_a_constant_rate_goes_out_after_the_end() {
 fn a_publisher_who_brings_nothing_is_silent_until_he_goes_on() {
     for (rate, step_ms) in [(None, 40), (Some(crate::units::Bitrate::from_bps(5_000_000)), 40), (None, 1_000)] {
         let mut bench = Bench::with(Config { rate, ..Config::default() });
-        let sent = recorded("ffmpeg51-publish");
+        let sent = published("ffmpeg51-publish");
         // Pictures alone, as slow as that.
         let is_video = |message: &&Message| message.kind == crate::proto::rtmp::kind::VIDEO;
         let pictures: Vec<_> = sent.iter().filter(is_video).collect();
@@ -376,7 +377,7 @@ fn a_publisher_who_brings_nothing_is_silent_until_he_goes_on() {
 #[test]
 fn who_was_interrupted_goes_on_without_saying_his_headers_again() {
     let mut bench = Bench::new();
-    let sent = recorded("ffmpeg51-publish");
+    let sent = published("ffmpeg51-publish");
     sent.iter().for_each(|message| bench.message(message));
     let interrupted = bench.to_ts.interrupt();
     let start_ms = bench.now_ms;
@@ -557,28 +558,4 @@ fn units(messages: &[Message]) -> Vec<AccessUnit> {
     let mut reader = flv::Reader::default();
     let media = messages.iter().filter(|message| message.kind != crate::proto::rtmp::kind::DATA);
     media.flat_map(|message| reader.read(message).map(Result::unwrap).collect::<Vec<_>>()).collect()
-}
-
-/// Audio, video and data of a recorded publisher.
-fn recorded(name: &str) -> Vec<Message> {
-    let file = std::fs::read(format!("{}/tests/data/rtmp/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let pool = Pool::new(PoolLimits { small_max: 4_096, large_max: 128 });
-    let mut server = Server::new(Time::ZERO, crate::proto::rtmp::Config::default(), 1);
-    let (mut rest, mut media) = (&file[..], Vec::new());
-    while let Some(([side, l0, l1, l2, l3], after)) = rest.split_first_chunk() {
-        let (bytes, after) = after.split_at(u32::from_be_bytes([*l0, *l1, *l2, *l3]) as usize);
-        for part in if *side == 0 { bytes } else { &[] }.chunks(1_000) {
-            server.handle_bytes(Time::ZERO, pool.copy(part, Meta::default()).unwrap());
-            while let Some(said) = server.poll_message() {
-                match said {
-                    ServerMessage::Publish(_) => server.accept(),
-                    ServerMessage::Media(message) => media.push(message),
-                    ServerMessage::Play(_) | ServerMessage::Ended(_) => {}
-                }
-            }
-            while server.poll_transmit().is_some() {}
-        }
-        rest = after;
-    }
-    media
 }

@@ -19,7 +19,7 @@ pub mod flv;
 pub mod handshake;
 mod link;
 #[cfg(test)]
-mod replay;
+pub(in crate::proto) mod replay;
 mod server;
 mod stats;
 #[cfg(test)]

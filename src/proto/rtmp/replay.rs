@@ -62,6 +62,20 @@ fn we_play_from_a_server_of_others() {
     }
 }
 
+/// Audio, video and data of a recorded publisher.
+pub(in crate::proto) fn published(name: &str) -> Vec<Message> {
+    let said = listen(Server::new(Time::ZERO, Config::default(), 1), name, 0, 1_000, |server, said| {
+        if matches!(said, ServerMessage::Publish(_)) {
+            server.accept();
+        }
+    });
+    let media = said.into_iter().filter_map(|said| match said {
+        ServerMessage::Media(message) => Some(message),
+        ServerMessage::Publish(_) | ServerMessage::Play(_) | ServerMessage::Ended(_) => None,
+    });
+    media.collect()
+}
+
 /// How many of which units, and that their times go on.
 fn summary(media: &[&Message]) -> String {
     let mut tracks: BTreeMap<(u8, Codec), [u32; 3]> = BTreeMap::new();
