@@ -408,9 +408,7 @@ impl Ends {
     /// Counts one, and says it in words: by what the core said, else by what became of the connection.
     fn count(&mut self, end: Option<&End>, broken: Option<Broken>) -> PeerEnd {
         let (counter, reason) = match (end, broken) {
-            (Some(End::Broken(Error::MessageTooLong(_) | Error::Held)), _) => {
-                (&mut self.oversize, "its messages are too long")
-            }
+            (Some(End::Broken(Error::Held)), _) => (&mut self.oversize, "its messages are too long"),
             (Some(End::Broken(Error::ChunkSize(_))), _) => (&mut self.broken, "its chunk size is none"),
             (Some(End::Broken(_)), _) => (&mut self.broken, "it does not keep to the protocol"),
             (Some(End::Slow), _) => (&mut self.slow, "not ready in time"),

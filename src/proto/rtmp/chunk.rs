@@ -266,9 +266,6 @@ impl Reader {
             }
             stream.begin(begin);
         }
-        if stream.header.length > MESSAGE_BYTES_MAX {
-            return Err(Error::MessageTooLong(stream.header.length));
-        }
         let left = (stream.header.length as usize).saturating_sub(stream.partial.len());
         self.chunk = Some((index, left.min(chunk_bytes)));
         Ok(())

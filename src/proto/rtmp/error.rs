@@ -14,9 +14,6 @@ pub enum Error {
     /// A chunk size of zero, or above 2^31.
     #[error("chunk size {0}")]
     ChunkSize(u32),
-    /// A message longer than [`MESSAGE_BYTES_MAX`](super::chunk::MESSAGE_BYTES_MAX).
-    #[error("message of {0} bytes")]
-    MessageTooLong(u32),
     /// More than [`CHUNK_STREAMS_MAX`](super::chunk::CHUNK_STREAMS_MAX) chunk streams.
     #[error("too many chunk streams")]
     ChunkStreams,

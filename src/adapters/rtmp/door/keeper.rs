@@ -281,7 +281,7 @@ impl Keeper {
         let cause = match (caller.connection.broken(), end) {
             (Some(Broken::Insecure(failure)), _) => Cause::Insecure(failure),
             (_, Some(End::Slow)) => Cause::Slow,
-            (_, Some(End::Broken(Error::MessageTooLong(_) | Error::Held))) => Cause::Oversize,
+            (_, Some(End::Broken(Error::Held))) => Cause::Oversize,
             (_, Some(End::Broken(_))) => Cause::Broken,
             _ => Cause::Left,
         };
