@@ -28,6 +28,8 @@ pub(super) struct Connection<C> {
     pending: VecDeque<Piece>,
     /// Bytes of the first of them that the kernel has.
     begun: usize,
+    /// The socket was read empty, and was not ready since.
+    is_drained: bool,
     /// The last read brought more than a small buffer holds: a message in one piece needs no copy.
     is_busy: bool,
     /// There was no buffer to read into: tried again then, as no readiness tells of one.
@@ -97,6 +99,7 @@ impl<C: StreamCore> Connection<C> {
             peer,
             pending: VecDeque::new(),
             begun: 0,
+            is_drained: false,
             is_busy: false,
             retry: None,
             no_buffer: 0,
@@ -131,6 +134,11 @@ impl<C: StreamCore> Connection<C> {
         self.pending.iter().map(Piece::len).sum::<usize>() - self.begun
     }
 
+    /// The socket is ready: there may be something to read.
+    pub(super) const fn handle_ready(&mut self) {
+        self.is_drained = false;
+    }
+
     /// Reads what there is, hands on what the peer said, and writes what waits. True if there is more to read or to hand
     /// on, which is left for others to have their turn first.
     pub(super) fn turn(&mut self, now: Time, pool: &Pool, mut each: impl FnMut(&mut C, C::Message)) -> bool {
@@ -162,7 +170,7 @@ impl<C: StreamCore> Connection<C> {
             if !self.hear(messages, each) {
                 return true;
             }
-            if self.broken.is_some() {
+            if self.broken.is_some() || self.is_drained {
                 return false;
             }
             self.is_held = !self.core.is_taking();
@@ -270,7 +278,9 @@ impl<C: StreamCore> Connection<C> {
                     return Came::Bytes(Packet::new(buffer, 0..len, Meta { arrival: now, ..Meta::default() }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
+                    self.is_drained = true;
+                }
                 Err(error) => self.broken = Some(self.broken_by(&error)),
             }
             return Came::Nothing;
@@ -401,6 +411,19 @@ mod tests {
             assert!(came.len() - before < 300);
         }
         assert_eq!(came, sent);
+    }
+
+    #[test]
+    fn without_readiness_nothing_is_read() {
+        let (mut connection, mut peer) = connection();
+        let (pool, mut came) = (pool(4), Vec::new());
+        connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+        peer.write_all(&[7]).unwrap();
+        connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+        assert!(came.is_empty(), "a timer is no reason to ask the system");
+        connection.handle_ready();
+        connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+        assert_eq!(came, [7]);
     }
 
     #[test]

@@ -312,15 +312,24 @@ impl Driven for Output {
     }
 
     fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, _sink: &mut dyn FnMut(Packet)) {
-        if matches!(self.way, Way::Call { .. }) {
-            self.run(cx);
-        } else {
-            let at = socket.0.saturating_sub(key_of(self.first, 0).0);
-            if usize::from(at) < PLAYERS_MAX {
-                self.run_player(cx, usize::from(at));
+        let at = usize::from(socket.0.saturating_sub(key_of(self.first, 0).0));
+        match &mut self.way {
+            Way::Call { calls, .. } => {
+                calls.connection.iter_mut().for_each(Connection::handle_ready);
+                return self.run(cx);
             }
-            self.count(cx.now);
+            Way::Serve { players, .. } => {
+                players
+                    .get_mut(at)
+                    .iter_mut()
+                    .flat_map(|player| player.iter_mut())
+                    .for_each(|player| player.connection.handle_ready());
+            }
         }
+        if at < PLAYERS_MAX {
+            self.run_player(cx, at);
+        }
+        self.count(cx.now);
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>, _sink: &mut dyn FnMut(Packet)) {

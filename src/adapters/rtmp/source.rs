@@ -355,6 +355,10 @@ impl Driven for Source {
     }
 
     fn handle_ready(&mut self, cx: &mut Context<'_>, _socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
+        match &mut self.way {
+            Way::Listen { publisher, .. } => publisher.iter_mut().for_each(|peer| peer.handle_ready()),
+            Way::Call(calls) => calls.connection.iter_mut().for_each(Connection::handle_ready),
+        }
         self.run(cx, sink);
     }
 

@@ -80,6 +80,20 @@ impl<'a> TsPacket<'a> {
         out[payload_at..].copy_from_slice(&payload[..payload_bytes]);
         payload_bytes
     }
+
+    /// Writes a packet of nothing but payload, which goes on.
+    #[inline]
+    pub(in crate::proto::mpegts) fn write_payload(
+        pid: Pid,
+        cc: u8,
+        payload: &[u8; PAYLOAD_BYTES],
+        out: &mut [u8; TS_PACKET_BYTES],
+    ) {
+        let [high, low] = pid.0.to_be_bytes();
+        let (header, room) = out.split_at_mut(HEADER_BYTES);
+        header.copy_from_slice(&[SYNC_BYTE, high, low, 0x10 | cc & 0x0f]);
+        room.copy_from_slice(payload);
+    }
 }
 
 /// The adaptation field (13818-1 2.4.3.4). The default one is nothing but stuffing.
@@ -316,6 +330,8 @@ pub const SYNC_BYTE: u8 = 0x47;
 pub const PCR_MODULUS_27M: u64 = (1 << 33) * 300;
 
 const HEADER_BYTES: usize = 4;
+/// Of a packet with nothing else.
+pub(in crate::proto::mpegts) const PAYLOAD_BYTES: usize = TS_PACKET_BYTES - HEADER_BYTES;
 const PCR_BYTES: usize = 6;
 /// What length byte and flags leave of an adaptation field that fills the packet.
 const FIELDS_BYTES_MAX: usize = TS_PACKET_BYTES - HEADER_BYTES - 2;

@@ -165,6 +165,11 @@ impl Keeper {
             if self.is_closing() {
                 break;
             }
+            if ready.contains(&at)
+                && let Some(caller) = &mut self.state.callers[at]
+            {
+                caller.connection.handle_ready();
+            }
             let is_due = |caller: &Caller| {
                 caller.poll_timeout().is_some_and(|due| due <= now) || (has_new_places && caller.wants.is_some())
             };

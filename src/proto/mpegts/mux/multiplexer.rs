@@ -16,6 +16,7 @@ use super::tables::{Names, PMT_PID, SDT_PID};
 use super::timetable::{Due, Table, Timetable, next_cc};
 use super::track::{Times, Track};
 use crate::bus::{Meta, Packet, Pool};
+use crate::proto::mpegts::packet::PAYLOAD_BYTES;
 use crate::proto::mpegts::{Adaptation, Pid, TS_PACKET_BYTES, TsPacket};
 use crate::units::{Bitrate, Ticks27M, Ticks90k, Time};
 
@@ -268,7 +269,7 @@ impl Multiplexer {
         let clock = self.clock?;
         let due = match self.pace {
             Some(pace) => due(pace, clock, self.position),
-            None => clock.time_of(self.timetable.earliest()),
+            None => on_grid(clock.time_of(self.timetable.earliest())),
         };
         // With packets that are due already there was no buffer for them; a pause lets some come back.
         Some(due.max(self.now + REST))
@@ -345,46 +346,54 @@ impl Multiplexer {
             return None;
         };
         let (outs, _) = buffer.as_chunks_mut::<TS_PACKET_BYTES>();
+        let outs = &mut outs[..PACKET_TS_PACKETS];
         let mut filled = 0;
-        for out in outs.iter_mut().take(PACKET_TS_PACKETS) {
-            if !self.fill_next(clock, elapsed_27m, out) {
+        loop {
+            let before = filled;
+            filled += self.fill_next(clock, elapsed_27m, &mut outs[filled..]);
+            if filled == before {
                 break;
             }
-            filled += 1;
         }
         self.stats.ts_packets += filled as u64;
         let meta = Meta { arrival: self.now, ..Meta::default() };
         (filled > 0).then(|| Packet::new(buffer, 0..filled * TS_PACKET_BYTES, meta))
     }
 
-    /// Everything on the grids first, in order, then the tracks.
-    fn fill_next(&mut self, clock: Clock, elapsed_27m: u64, out: &mut [u8; TS_PACKET_BYTES]) -> bool {
+    /// Everything on the grids first, in order, then the tracks; gives how many were filled.
+    fn fill_next(&mut self, clock: Clock, elapsed_27m: u64, outs: &mut [[u8; TS_PACKET_BYTES]]) -> usize {
         let stc_27m = clock.start_27m + elapsed_27m;
+        let Some((out, others)) = outs.split_first_mut() else {
+            return 0;
+        };
         loop {
             let at = self.timetable.earliest();
             if at > elapsed_27m {
                 break;
             }
             match self.timetable.next(at, out) {
-                Some(Due::Table) => return true,
+                Some(Due::Table) => return 1,
                 Some(Due::Pcr { since, discontinuity }) => {
                     let reference = Reference { pcr: Ticks27M(clock.start_27m + since), discontinuity };
                     if self.write_pcr(reference, stc_27m, out) {
-                        return true;
+                        return 1;
                     }
                 }
                 None => break,
             }
         }
         let Some(index) = self.choose(stc_27m) else {
-            return false;
+            return 0;
         };
         let mut reference = None;
         if self.timetable.wants_pcr(elapsed_27m) && self.pcr_track() == Some(index) {
             let discontinuity = self.timetable.pcr_sent(elapsed_27m);
             reference = Some(Reference { pcr: Ticks27M(stc_27m), discontinuity });
         }
-        self.write_data(index, reference, stc_27m, out)
+        if !self.write_data(index, reference, stc_27m, out) {
+            return 0;
+        }
+        1 + self.write_rest(index, stc_27m, others)
     }
 
     /// The track whose first PES packet is decoded first, of those that may go out.
@@ -445,14 +454,36 @@ impl Multiplexer {
         let payload = Some(track.queue.front_bytes());
         let (pid, cc) = (track.pid, next_cc(&mut track.cc));
         let written = TsPacket { payload_unit_start, pid, cc, adaptation, payload, ..TsPacket::default() }.write(out);
-        self.waiting_bytes -= written;
         if self.pace.is_some() && !track.format.is_video() {
             track.full_until_27m = stc_27m + AUDIO_PACKET_27M;
         }
-        if track.queue.advance(written).is_some_and(|unit| unit.dts_27m < stc_27m) {
-            self.stats.late += 1;
-        }
+        self.take_off(index, written, stc_27m);
         true
+    }
+
+    /// The next packets of a PES packet that has begun, as long as it fills them; gives how many. Nothing else is due.
+    fn write_rest(&mut self, index: usize, stc_27m: u64, outs: &mut [[u8; TS_PACKET_BYTES]]) -> usize {
+        let Some(Some(track)) = self.tracks.get_mut(index) else {
+            return 0;
+        };
+        if track.queue.front().is_none_or(|unit| unit.is_whole) {
+            return 0;
+        }
+        let (payloads, _) = track.queue.front_bytes().as_chunks::<PAYLOAD_BYTES>();
+        let count = payloads.len().min(outs.len());
+        for (payload, out) in payloads.iter().zip(outs) {
+            TsPacket::write_payload(track.pid, next_cc(&mut track.cc), payload, out);
+        }
+        self.take_off(index, count * PAYLOAD_BYTES, stc_27m);
+        count
+    }
+
+    /// So many bytes of a track went out.
+    fn take_off(&mut self, index: usize, bytes: usize, stc_27m: u64) {
+        self.waiting_bytes -= bytes;
+        let track = self.tracks.get_mut(index).and_then(Option::as_mut);
+        let whole = track.and_then(|track| track.queue.advance(bytes));
+        self.stats.late += u64::from(whole.is_some_and(|unit| unit.dts_27m < stc_27m));
     }
 
     fn drop_stale(&mut self, stc_27m: u64) {
@@ -534,6 +565,11 @@ impl Multiplexer {
         };
         self.timetable.replace(at, pid, section);
     }
+}
+
+/// The first moment from `due` on at which whoever has many streams is called for all of them.
+const fn on_grid(due: Time) -> Time {
+    Time::from_ns(due.as_ns().next_multiple_of(CALLS_APART_NS))
 }
 
 /// When the packet at `position` is due by the caller's clock.
@@ -646,6 +682,8 @@ pub const LATE_MAX: Duration = Duration::from_millis(500);
 
 /// 40 ms at most (TR 101 290, 2.3a); the margin is for jitter of whoever sends.
 const PCR_INTERVAL: Duration = Duration::from_millis(25);
+/// Calls for what has no data to go with, at a varying rate. Judgement: within the margin of PCR.
+const CALLS_APART_NS: u64 = 5_000_000;
 /// 100 ms at most (ETSI TS 101 154); margin as above.
 const TABLE_INTERVAL: Duration = Duration::from_millis(80);
 /// 2 s at most (TR 101 290, 3.5); more often, so that names show soon.

@@ -6,6 +6,7 @@
 
 use arrayvec::ArrayVec;
 
+use crate::proto::mpegts::packet::PAYLOAD_BYTES;
 use crate::proto::mpegts::{Pid, TS_PACKET_BYTES, TsPacket};
 
 /// Grids of PCR and of up to [`TABLES_MAX`] tables.
@@ -186,7 +187,6 @@ pub(in crate::proto::mpegts) const fn next_cc(cc: &mut u8) -> u8 {
 const TABLES_MAX: usize = 6;
 /// A section has at most 1,024 bytes and a pointer, a packet carries 184.
 const TABLE_PACKETS_MAX: usize = 6;
-const PAYLOAD_BYTES: usize = TS_PACKET_BYTES - 4;
 
 #[cfg(test)]
 mod tests {
