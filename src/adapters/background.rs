@@ -30,6 +30,11 @@ impl Remote {
     pub(super) fn deliver(&self, done: Done) -> bool {
         (self.deliver)(self.actor, self.socket, done)
     }
+
+    /// Whether both reach the same one, on whichever of its sockets.
+    pub(super) fn is_of_same_actor(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.deliver, &other.deliver) && self.actor == other.actor
+    }
 }
 
 struct Job {

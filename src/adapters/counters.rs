@@ -26,6 +26,8 @@ pub struct Counters {
     pub kernel_drops: Counter,
     /// Datagrams for which the pool had no buffer.
     pub no_buffer: Counter,
+    /// Times that something waited, and was not lost, as the pool had no buffer for it.
+    pub short_of_buffers: Counter,
     /// Packets overwritten in the ring before they could be sent.
     pub lagged: Counter,
     /// Packets left out up to the next key frame after others were missed.
@@ -101,6 +103,12 @@ pub struct CoreCounters {
 }
 
 impl Counters {
+    /// Grows whenever the pool has no buffer.
+    #[must_use]
+    pub fn shortages(&self) -> u64 {
+        self.no_buffer.value() + self.short_of_buffers.value()
+    }
+
     /// What a reader of the ring missed since the last call.
     pub(super) fn count_missed(&self, cursor: &mut LocalCursor) {
         self.lagged.add(cursor.take_missed());

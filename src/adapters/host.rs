@@ -66,13 +66,15 @@ impl Host {
     /// # Errors
     /// What the resolver says.
     pub fn resolve(&self) -> io::Result<IpAddr> {
+        let first = self.addresses()?.first().copied();
+        first.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    }
+
+    /// All its addresses, the best ones first (RFC 6724); otherwise as [`Host::resolve`].
+    pub(super) fn addresses(&self) -> io::Result<Vec<IpAddr>> {
         match self {
-            Self::Ip(ip) => Ok(*ip),
-            Self::Name(name) => (name.as_str(), 0)
-                .to_socket_addrs()?
-                .next()
-                .map(|address| address.ip())
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            Self::Ip(ip) => Ok(vec![*ip]),
+            Self::Name(name) => Ok((name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect()),
         }
     }
 }

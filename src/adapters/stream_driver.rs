@@ -35,7 +35,7 @@ pub(super) struct Connection<C> {
     /// There was no buffer to read into: tried again then, as no readiness tells of one.
     retry: Option<Time>,
     /// How often that was so, and nobody asked yet.
-    no_buffer: u64,
+    short_of_buffers: u64,
     /// The core took nothing at the end of the last turn. Readiness that was told meanwhile is used up.
     is_held: bool,
     /// Since when the kernel takes nothing of what waits.
@@ -91,8 +91,9 @@ impl<C: StreamCore> Connection<C> {
         let socket = SockRef::from(&*stream.tcp());
         let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBES_APART);
         let _ = socket.set_tcp_keepalive(&probes);
+        // Linux ends a connection then even if the peer acknowledges everything and its window is closed (tcp(7)).
         #[cfg(target_os = "linux")]
-        let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+        let _ = socket.set_tcp_user_timeout(Some(STALL_MAX));
         Self {
             core,
             stream,
@@ -102,7 +103,7 @@ impl<C: StreamCore> Connection<C> {
             is_drained: false,
             is_busy: false,
             retry: None,
-            no_buffer: 0,
+            short_of_buffers: 0,
             is_held: false,
             stuck: None,
             over: None,
@@ -117,6 +118,14 @@ impl<C: StreamCore> Connection<C> {
     /// For registering it.
     pub(super) const fn stream(&mut self) -> &mut TcpStream {
         self.stream.tcp()
+    }
+
+    /// The peer has ended it, as far as that shows without reading: what it said before hides it.
+    pub(super) fn has_left(&mut self) -> bool {
+        match self.stream.tcp().peek(&mut [0]) {
+            Ok(len) => len == 0,
+            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
     }
 
     /// Nothing more will be written.
@@ -181,7 +190,7 @@ impl<C: StreamCore> Connection<C> {
                 Came::Bytes(bytes) => self.core.handle_bytes(now, bytes),
                 Came::Nothing => return false,
                 Came::NoBuffer => {
-                    self.no_buffer += 1;
+                    self.short_of_buffers += 1;
                     self.retry = Some(now + RETRY_AFTER);
                     return false;
                 }
@@ -190,9 +199,9 @@ impl<C: StreamCore> Connection<C> {
         true
     }
 
-    /// How often bytes were left where they are, as there was no buffer, since the last call.
-    pub(super) const fn take_no_buffer(&mut self) -> u64 {
-        std::mem::replace(&mut self.no_buffer, 0)
+    /// How often bytes were left where they are, as there was no buffer, since the last call. None is lost.
+    pub(super) const fn take_short_of_buffers(&mut self) -> u64 {
+        std::mem::replace(&mut self.short_of_buffers, 0)
     }
 
     /// Writes what waits.
@@ -228,7 +237,14 @@ impl<C: StreamCore> Connection<C> {
     }
 
     fn broken_by(&self, error: &io::Error) -> Broken {
-        self.stream.failure().map_or_else(|| Broken::Failed(error.kind()), Broken::Insecure)
+        if let Some(failure) = self.stream.failure() {
+            return Broken::Insecure(failure);
+        }
+        match error.kind() {
+            // The kernel counts from when the window closed, so that its limit comes before ours.
+            io::ErrorKind::TimedOut if self.stuck.is_some() => Broken::Stalled,
+            kind => Broken::Failed(kind),
+        }
     }
 
     /// Whether nothing more will come or go: to be dropped.
@@ -308,16 +324,13 @@ impl<C: StreamCore> Connection<C> {
     }
 }
 
-/// How long a peer may take nothing of what waits for it. Judgement: as long as others' servers.
+/// How long a peer may take nothing of what waits for it, or acknowledge nothing (RFC 5482). Judgement: as long as others'
+/// servers; a player is paused for less, and a path found anew.
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// A connection that nothing comes on is probed after that, and every so long until there is an answer. Judgement: encoders
 /// and servers fall silent for less.
 const PROBE_AFTER: Duration = Duration::from_secs(10);
 const PROBES_APART: Duration = Duration::from_secs(2);
-/// After that a connection is over whose bytes or probes nobody acknowledged (RFC 5482). Judgement: longer than a path takes
-/// to be found anew, and half of what a kernel's buffer holds at 1 Mb/s.
-#[cfg(target_os = "linux")]
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(15);
 /// How long what is said last may take to leave. Judgement: a round trip and some retransmissions.
 const LINGER: Duration = Duration::from_secs(2);
 /// Pieces that go out with one call. Judgement: a key frame of 1 MB in chunks of 60 kB.
@@ -438,7 +451,7 @@ mod tests {
         assert!(!connection.turn(now, &pool, |_, said| came.push(said)));
         let due = connection.poll_timeout().unwrap();
         assert!(due > now && due <= now + Duration::from_millis(10));
-        assert_eq!((connection.take_no_buffer(), connection.take_no_buffer()), (1, 0));
+        assert_eq!((connection.take_short_of_buffers(), connection.take_short_of_buffers()), (1, 0));
         drop(taken);
         while came.is_empty() {
             connection.turn(due, &pool, |_, said| came.push(said));
@@ -475,6 +488,19 @@ mod tests {
         assert_eq!(connection.poll_timeout(), Some(Time::ZERO));
     }
 
+    /// The kernel ends it first, as its time begins when the window closes.
+    #[test]
+    fn a_peer_that_takes_nothing_is_told_from_one_that_is_gone() {
+        let (mut connection, _peer) = connection();
+        let error = io::ErrorKind::TimedOut.into();
+        assert_eq!(connection.broken_by(&error), Broken::Failed(io::ErrorKind::TimedOut));
+        while connection.stuck.is_none() {
+            connection.core.out.push_back(Piece { payload: Payload::from(vec![0; 100_000]), ..Piece::default() });
+            connection.flush(Time::ZERO);
+        }
+        assert_eq!(connection.broken_by(&error), Broken::Stalled);
+    }
+
     #[test]
     fn a_peer_without_power_is_found_out_although_nothing_is_written() {
         let (mut connection, _peer) = connection();
@@ -482,7 +508,7 @@ mod tests {
         assert!(socket.keepalive().unwrap());
         #[cfg(target_os = "linux")]
         {
-            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(STALL_MAX));
             assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
         }
     }

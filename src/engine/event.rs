@@ -159,8 +159,8 @@ pub enum EventKind {
         /// Why.
         why: PeerEnd,
     },
-    /// Callers were sent away at an RTMP port: several since that was told last, or such as wanted no stream that is here. The
-    /// latter are told once a minute, and only where no other flow shares the port.
+    /// Callers were sent away at an RTMP port. Each cause is told once a minute: to the flow that they wanted, of wrong keys to
+    /// the one that has the application alone, and of others to the one that has the port alone.
     CallersRefused {
         /// Of which source or output.
         end: EndName,

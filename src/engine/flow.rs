@@ -333,9 +333,9 @@ impl RunningFlow {
         let now = cx.now;
         let Some(source) = &mut self.sources[usize::from(slot.0)] else { return };
         let mut taken_in = mem::take(&mut self.taken_in);
-        let dropped = source.driver.counters().no_buffer.value();
+        let shortages = source.driver.counters().shortages();
         run(&mut *source.driver, cx, &mut |packet| taken_in.push(packet));
-        let is_short_of_buffers = source.driver.counters().no_buffer.value() > dropped;
+        let is_short_of_buffers = source.driver.counters().shortages() > shortages;
         let outputs = || self.outputs.iter().flatten().map(RunningOutput::patience).min();
         if source.pace.rest_after(now, taken_in.len() as u32, || (source.driver.patience(), outputs())) {
             source.driver.rest(cx);

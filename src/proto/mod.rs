@@ -239,13 +239,13 @@ pub enum Event {
         /// Why.
         why: PeerEnd,
     },
-    /// Callers were sent away at a port: several since that was told last, or such as concern nobody here.
+    /// Callers were sent away at a port.
     CallersRefused {
         /// One of them.
         peer: SocketAddr,
         /// Why, in words.
         reason: &'static str,
-        /// How many.
+        /// How many since that was told last.
         count: u64,
     },
     /// The sender started over with another identity: RTP's SSRC changed.

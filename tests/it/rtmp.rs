@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anabranch::adapters::{AcceptHook, Arrival, clock};
 use anabranch::engine::{EngineConfig, EventKind};
+use anabranch::proto::Detail;
 use anabranch::proto::mpegts::analysis::{Analyser, Indicator};
 
 use crate::peers::{Peer, installed};
@@ -93,7 +94,9 @@ fn flows_share_a_port_and_keys_keep_strangers_out() {
     second.wait(50);
     // A wrong key, a second publisher, and one who takes over.
     rig.apply("b", flow(["test:picture?rate=2M".to_owned()], [call("wrong"), call("one"), call("two")]));
-    rig.wait_event("one", "the wrong key", |kind| is_refused(kind, "key is wrong"));
+    let is_wrong = |detail: &Detail| detail.0 == "portWrongKey" && detail.1 >= 1.0;
+    let wrong_keys = |flow: &str| rig.source(flow, "s1").details.iter().any(is_wrong);
+    wait_until("the wrong key", || wrong_keys("one") && wrong_keys("two"));
     rig.wait_event("one", "the second publisher", |kind| is_refused(kind, "another publisher"));
     rig.wait_event(
         "two",
@@ -187,7 +190,9 @@ fn whoever_embeds_the_engine_is_asked_who_may_come() {
     rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
     let call = |query: &str| format!("rtmp://127.0.0.1:{port}/live/cam1?{query}");
     rig.apply("a", flow(["test:picture?rate=2M".to_owned()], [call("token=wrong")]));
-    rig.wait_event("in", "the refusal", |kind| is_refused(kind, "accept hook"));
+    let is_denied =
+        |kind: &EventKind| matches!(kind, EventKind::CallersRefused { reason, .. } if reason.contains("accept hook"));
+    rig.wait_event("in", "the refusal", is_denied);
     rig.wait_event("a", "the refusal", |kind| is_refused(kind, "not authorized"));
     rig.stop("a");
     rig.apply("a", flow(["test:picture?rate=2M".to_owned()], [call("slow")]));

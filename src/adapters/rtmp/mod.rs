@@ -29,6 +29,7 @@ use crate::proto::{self, PeerEnd, StreamCore};
 use crate::units::Time;
 
 pub(super) use door::Doors;
+use lookup::Called;
 
 /// One end of RTMP connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,6 +182,7 @@ impl EndpointConfig {
             trust: trust.transpose()?,
             host: server.host.clone(),
             lookup: Lookup::Fresh,
+            has_worked: false,
             role,
             target,
             connection: None,
@@ -231,6 +233,8 @@ struct Calls {
     /// What the address was looked up from.
     host: Host,
     lookup: Lookup,
+    /// Media went over the last connection.
+    has_worked: bool,
     role: Role,
     target: Target,
     connection: Option<Connection<Client>>,
@@ -264,7 +268,7 @@ impl Calls {
         }
         if self.lookup == Lookup::Used
             && let Host::Name(name) = &self.host
-            && lookup::start(name, cx.remote(key))
+            && lookup::start(name, Called { ip: self.address.ip(), has_worked: self.has_worked }, cx.remote(key))
         {
             self.lookup = Lookup::UnderWay;
             self.next = Some(cx.now + lookup::ANSWER_MAX);
@@ -343,6 +347,7 @@ impl Calls {
     /// Another call is made after a while, by chance a little shorter or longer. `has_worked` says whether media went over
     /// the last connection.
     fn wait(&mut self, now: Time, has_worked: bool) {
+        self.has_worked = has_worked;
         if std::mem::take(&mut self.is_following) {
             self.next = Some(now);
             return;

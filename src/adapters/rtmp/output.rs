@@ -265,12 +265,12 @@ impl Output {
     fn count(&mut self, now: Time) {
         std::mem::take(&mut self.tally).count(&self.counters, now);
         let short = match &mut self.way {
-            Way::Call { calls, .. } => calls.connection.as_mut().map_or(0, Connection::take_no_buffer),
+            Way::Call { calls, .. } => calls.connection.as_mut().map_or(0, Connection::take_short_of_buffers),
             Way::Serve { players, .. } => {
-                players.iter_mut().flatten().map(|player| player.connection.take_no_buffer()).sum()
+                players.iter_mut().flatten().map(|player| player.connection.take_short_of_buffers()).sum()
             }
         };
-        self.counters.no_buffer.add(short);
+        self.counters.short_of_buffers.add(short);
         let mut fed = self.fed;
         self.feeds().for_each(|feed| add(&mut fed, feed.stats()));
         let (bridge, demux) = (self.bridge.stats(), self.bridge.demux_counts());
@@ -290,6 +290,7 @@ impl Output {
                 ("unitsBeforeKeyFrame", fed.before_key as f64),
                 ("unitsNotCarried", fed.uncarried as f64),
                 ("clockJumps", bridge.jumps as f64),
+                ("shortOfBuffers", self.counters.short_of_buffers.value() as f64),
             ];
             let seat = match &self.way {
                 Way::Serve { seat, .. } => seat.details(),

@@ -278,13 +278,12 @@ impl Source {
         let (bridge, mux) = (self.intake.bridge.stats(), self.intake.bridge.mux_stats());
         std::mem::take(&mut self.intake.tally).count(&self.counters, now);
         self.counters.over_limit.add(std::mem::take(&mut self.intake.over_limit));
-        // Not with those of the core: the flow gives buffers back when these grow.
         let connection_short = match &mut self.way {
-            Way::Listen { publisher, .. } => publisher.as_mut().map_or(0, |peer| peer.take_no_buffer()),
-            Way::Call(calls) => calls.connection.as_mut().map_or(0, Connection::take_no_buffer),
+            Way::Listen { publisher, .. } => publisher.as_mut().map_or(0, |peer| peer.take_short_of_buffers()),
+            Way::Call(calls) => calls.connection.as_mut().map_or(0, Connection::take_short_of_buffers),
         };
         let before = std::mem::replace(&mut self.intake.no_buffer, mux.no_buffer);
-        self.counters.no_buffer.add(connection_short + mux.no_buffer - before);
+        self.counters.short_of_buffers.add(connection_short + mux.no_buffer - before);
         self.counters.core.set(&Stats {
             received: self.intake.messages,
             malformed: bridge.malformed + bridge.bad_headers + mux.malformed,
@@ -301,6 +300,7 @@ impl Source {
                 ("unitsUndecodable", mux.undecodable as f64),
                 ("clockJumps", mux.rebased as f64),
                 ("timesMended", mux.mended as f64),
+                ("shortOfBuffers", self.counters.short_of_buffers.value() as f64),
             ];
             let seat = match &self.way {
                 Way::Listen { seat, .. } => seat.details(),

@@ -149,10 +149,9 @@ impl Session {
         buffer: &mut [u8],
     ) -> io::Result<usize> {
         for _ in 0..READS_MAX {
-            if self.failure.is_some() {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
             match self.connection.reader().read(buffer) {
+                // What was said before something went wrong was said.
+                Err(_) if self.failure.is_some() => return Err(io::ErrorKind::InvalidData.into()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // Few say that they are done; of a live stream, nothing is taken to be complete that is not.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
@@ -339,16 +338,26 @@ mod tests {
         }
         for host in ["localhost", "127.0.0.1"] {
             let (mut client, mut server) = pair(host, &own());
-            let mut pipe = Pipe { step: 100_000, ..Pipe::default() };
-            for _ in 0..6 {
-                let (mut left, mut right) = pipe.ends();
-                let _ = client.read(&mut left, &mut [0; 100]);
-                let _ = server.read(&mut right, &mut [0; 100]);
-                let _ = client.flush(&mut left);
-                pipe.pass();
-            }
+            shake_hands(&mut client, &mut server);
             assert_eq!((client.poll_timeout(), client.failure()), (None, None), "{host}");
         }
+    }
+
+    #[test]
+    fn what_was_said_before_an_alert_is_heard() {
+        let (mut client, mut server) = pair("localhost", &own());
+        let mut pipe = shake_hands(&mut client, &mut server);
+        let (mut left, _) = pipe.ends();
+        assert_eq!(taken(client.write(&mut left, &[IoSlice::new(b"last words")])), 10);
+        pipe.pass();
+        // A record that nobody can decrypt.
+        pipe.to_server.extend([23, 3, 3, 0, 32]);
+        pipe.to_server.extend([0; 32]);
+        let (_, mut right) = pipe.ends();
+        let mut buffer = [0; 100];
+        assert_eq!(server.read(&mut right, &mut buffer).unwrap(), 10);
+        assert_eq!(server.read(&mut right, &mut buffer).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(server.failure(), Some(Failure::Broken));
     }
 
     #[test]
@@ -440,6 +449,18 @@ mod tests {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             other => other.unwrap(),
         }
+    }
+
+    fn shake_hands(client: &mut Session, server: &mut Session) -> Pipe {
+        let mut pipe = Pipe { step: 100_000, ..Pipe::default() };
+        for _ in 0..6 {
+            let (mut left, mut right) = pipe.ends();
+            let _ = client.read(&mut left, &mut [0; 100]);
+            let _ = server.read(&mut right, &mut [0; 100]);
+            let _ = client.flush(&mut left);
+            pipe.pass();
+        }
+        pipe
     }
 
     fn own() -> Trust {

@@ -33,6 +33,9 @@ fn parse(
         return Err(parts.hidden_error("stream key"));
     }
     let is_secure = parts.scheme == "rtmps";
+    if is_secure && !cfg!(feature = "tls") {
+        return Err(wrong("this program was built without TLS"));
+    }
     let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0).ok_or_else(|| wrong("port wrong"))?),
         None => (authority, if is_secure { TLS_PORT } else { PORT }),
@@ -220,6 +223,14 @@ mod tests {
         assert!(matches!(output.endpoint, OutputEndpoint::Rtmp(rtmp) if matches!(rtmp.side, Side::Caller { .. })));
     }
 
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn there_is_no_tls_in_a_program_without() {
+        let error = parse_source("rtmps://localhost/live/cam1").unwrap_err().to_string();
+        assert!(error.contains("built without TLS"), "{error}");
+    }
+
+    #[cfg(feature = "tls")]
     #[test]
     fn over_tls_there_are_files() {
         let config = source("rtmps://@:1936/live/cam1?tls_cert=/a/cert.pem&tls_key=key%20.pem");

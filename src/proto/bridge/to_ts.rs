@@ -297,7 +297,7 @@ impl ToTs {
             ParseError::Codec(number) if kind == kind::VIDEO => self.told.tell(Uncarried::FlvVideo(number)),
             ParseError::Codec(number) => self.told.tell(Uncarried::FlvAudio(number)),
             ParseError::FourCc(fourcc) => self.told.tell(Uncarried::FourCc(fourcc)),
-            ParseError::Truncated | ParseError::PacketType(_) | ParseError::Kind => {}
+            ParseError::Truncated | ParseError::PacketType(_) | ParseError::Tracks | ParseError::Kind => {}
         }
     }
 }

@@ -82,6 +82,9 @@ pub enum ParseError {
     /// A type of packet or of multitrack that is not known.
     #[error("packet type {0}")]
     PacketType(u8),
+    /// More tracks in a message than are read.
+    #[error("more than {TRACKS_MAX} tracks")]
+    Tracks,
     /// Neither audio nor video.
     #[error("neither audio nor video")]
     Kind,
@@ -130,7 +133,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The units of one message: mostly one, none for what is only about the player, several where there are tracks.
+    /// The units of one message: mostly one, none for what is only about the player or has no bytes, several where there are
+    /// tracks.
     pub fn read(&mut self, message: &Message) -> Units {
         let time_ms = match self.last_ms {
             None => message.timestamp_ms.into(),
@@ -145,6 +149,7 @@ impl Reader {
             nanoseconds: 0,
             is_key: true,
             packet_type: 0,
+            tracks: 0,
             next: Next::Nothing,
         };
         units.next = match message.kind {
@@ -167,6 +172,8 @@ pub struct Units {
     nanoseconds: u32,
     is_key: bool,
     packet_type: u8,
+    /// Begun, of several: at most [`TRACKS_MAX`].
+    tracks: usize,
     next: Next,
 }
 
@@ -305,6 +312,9 @@ impl Units {
         if self.at > end {
             return Err(ParseError::Truncated);
         }
+        if self.at == end && matches!(content, Content::KeyFrame | Content::Frame) {
+            return Ok(None);
+        }
         let dts_90k = self.time_ms.saturating_mul(90).saturating_add(u64::from(self.nanoseconds) * 9 / 100_000);
         Ok(Some(AccessUnit {
             track,
@@ -339,7 +349,9 @@ impl Iterator for Units {
                 Next::Whole(codec) => self.unit(0, codec, end),
                 Next::OneTrack(codec) => self.take().and_then(|[track]| self.unit(track, codec, end)),
                 Next::Tracks(_) if self.at >= end => return None,
+                Next::Tracks(_) if self.tracks == TRACKS_MAX => return Some(Err(ParseError::Tracks)),
                 Next::Tracks(codec) => {
+                    self.tracks += 1;
                     let unit = self.track(codec);
                     // A track of an unknown codec does not end the others.
                     if unit != Err(ParseError::Truncated) {
@@ -432,7 +444,7 @@ pub fn check_any_bytes(bytes: &[u8]) {
             assert!((offset(&unit) - offset(again)).abs() < 180, "{unit:?} {again:?}");
         }
     }
-    assert!(units <= 1 + payload.len() / 4);
+    assert!(units <= 1 + (payload.len() / 4).min(TRACKS_MAX));
 }
 
 /// FLV E.4.3.1, E-RTMP VideoFrameType.
@@ -472,6 +484,10 @@ const NANOSECONDS_MAX: u32 = 999_999;
 const ONE_TRACK: u8 = 0;
 const MANY_TRACKS: u8 = 1;
 const MANY_CODECS: u8 = 2;
+
+/// Tracks that are read of one message, so that none takes long, whatever it has. Judgement: each quality of a ladder and each
+/// language of a studio; they may come in messages of their own.
+const TRACKS_MAX: usize = 16;
 
 /// What 24 bits with a sign can say.
 const OFFSET_MS_MAX: i64 = 1 << 23;
@@ -550,6 +566,21 @@ mod tests {
         assert_eq!(units, [Ok((0, Codec::Opus)), Err(ParseError::FourCc(*b"xxxx")), Ok((2, Codec::Eac3))]);
         let long = b"\x95\x11Opus\x00\x00\x00\x09a";
         assert_eq!(read(kind::AUDIO, 5, long).collect::<Vec<_>>(), [Err(ParseError::Truncated)]);
+    }
+
+    #[test]
+    fn a_message_has_so_many_tracks_and_empty_ones_are_no_units() {
+        let tracks = |count: u8, body: &[u8]| {
+            let one = |track: u8| [&[track, 0, 0, body.len() as u8][..], body].concat();
+            [b"\x95\x11Opus".to_vec(), (0..count).flat_map(one).collect()].concat()
+        };
+        let units: Vec<_> = read(kind::AUDIO, 5, &tracks(200, b"a")).collect();
+        assert_eq!((units.len(), units.last()), (TRACKS_MAX + 1, Some(&Err(ParseError::Tracks))));
+        assert!(read(kind::AUDIO, 5, &tracks(16, b"a")).all(|unit| unit.is_ok()));
+        assert_eq!(read(kind::AUDIO, 5, &tracks(200, b"")).collect::<Vec<_>>(), [Err(ParseError::Tracks)]);
+        for (kind, tag) in [(kind::AUDIO, &b"\xaf\x01"[..]), (kind::VIDEO, b"\x27\x01\x00\x00\x00")] {
+            assert_eq!(read(kind, 5, tag).count(), 0);
+        }
     }
 
     #[test]

@@ -10,10 +10,10 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Poll, Token};
 
-use super::callers::{Room, Standing, room};
+use super::callers::{Stage, Standing, who_goes};
 use super::counts::{Cause, Told};
 use super::porter::{Answer, Asked, Porter};
-use super::{CALLERS_MAX, Handover, LISTENER, Recounted, SentAway, Shared, Visitor, lock};
+use super::{CALLERS_MAX, Handover, LISTENER, Place, Recounted, SentAway, Shared, Visitor, lock};
 use crate::adapters::accept::Arrival;
 use crate::adapters::background::Remote;
 use crate::adapters::clock;
@@ -59,6 +59,8 @@ struct Caller {
     began: Time,
     /// TLS has a limit of its own for its handshake; there is that of the core for both together.
     is_secure: bool,
+    /// He has ended his side, or all of it. Once he wants something nothing is read that would tell.
+    has_left: bool,
     /// What he wants, once he has said it.
     wants: Option<Box<Wants>>,
 }
@@ -83,12 +85,14 @@ struct Found {
 
 impl Caller {
     fn standing(&self) -> Standing {
-        Standing {
-            ip: self.connection.peer().ip(),
-            wants: self.wants.is_some(),
-            has_shaken_hands: self.has_shaken_hands(),
-            began: self.began,
-        }
+        let stage = match &self.wants {
+            Some(wants) if wants.is_for_nobody() => Stage::Waits,
+            Some(wants) if wants.role == Role::Player => Stage::Plays,
+            Some(_) => Stage::Publishes,
+            None if self.has_shaken_hands() => Stage::Greeted,
+            None => Stage::Called,
+        };
+        Standing { ip: self.connection.peer().ip(), stage, began: self.began }
     }
 
     fn has_shaken_hands(&self) -> bool {
@@ -105,21 +109,34 @@ impl Caller {
     }
 }
 
+impl Wants {
+    /// Nobody has it, as far as is known.
+    const fn is_for_nobody(&self) -> bool {
+        self.asked.is_none() && !self.is_wanted
+    }
+}
+
 impl Keeper {
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(64);
         while !self.is_closing() {
-            let result = catch_unwind(AssertUnwindSafe(|| self.pass(&mut events)));
-            // The port stays open, whatever happens here; so that it does not happen all the time, not at once.
-            let error = match result {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error,
-                Err(_its_panic_was_printed) => io::Error::other("a fault of ours"),
-            };
-            self.shared.counts.add(Cause::Fault);
-            tracing::error!(%error, port = self.port, "a port cannot wait for callers");
-            std::thread::park_timeout(FAULTS_APART);
+            self.survive(&mut events);
         }
+    }
+
+    /// The port stays open, whatever happens here; so that it does not happen all the time, not at once.
+    fn survive(&mut self, events: &mut Events) {
+        let error = match catch_unwind(AssertUnwindSafe(|| self.pass(events))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_its_panic_was_printed) => io::Error::other("a fault of ours"),
+        };
+        // Readiness is told once.
+        self.state.again = (0..self.state.callers.len()).collect();
+        self.state.accept_at = Some(clock::now());
+        self.shared.counts.add(Cause::Fault);
+        tracing::error!(%error, port = self.port, "a port cannot wait for callers");
+        std::thread::park_timeout(FAULTS_APART);
     }
 
     fn is_closing(&self) -> bool {
@@ -144,6 +161,13 @@ impl Keeper {
         }
         let now = clock::now();
         self.state.leaving.handle_timeout(now);
+        // Before anybody else gets the place of one who left.
+        for event in events.iter().filter(|event| event.is_read_closed() || event.is_error()) {
+            let at = event.token().0.checked_sub(CALLERS_FROM);
+            if let Some(Some(caller)) = at.and_then(|at| self.state.callers.get_mut(at)) {
+                caller.has_left = true;
+            }
+        }
         self.hear_answers(now);
         if self.state.recount_due.is_some_and(|due| due <= now) {
             (self.state.recount_due, self.state.recounted) = (None, now);
@@ -218,15 +242,14 @@ impl Keeper {
         let callers = &self.state.callers;
         let standing = |(at, caller): (usize, &Option<Caller>)| Some((at, caller.as_ref()?.standing()));
         let standing = callers.iter().enumerate().filter_map(standing);
-        let at = match room(peer.ip(), standing, (CALLERS_EACH_MAX, CALLERS_MAX)) {
-            Room::Free => callers.iter().position(Option::is_none).unwrap_or(callers.len()),
-            Room::InPlaceOf(at) => {
+        let at = match who_goes(standing, CALLERS_MAX) {
+            None => callers.iter().position(Option::is_none).unwrap_or(callers.len()),
+            Some(at) => {
                 if let Some(last) = self.state.callers[at].take() {
                     self.count(now, Cause::Crowded, last.connection.peer(), None);
                 }
                 at
             }
-            Room::Full => return self.count(now, Cause::Crowded, peer, None),
         };
         if self.admit(now, at, stream, peer).is_err() {
             return self.count(now, Cause::NotAccepted, peer, None);
@@ -236,15 +259,15 @@ impl Keeper {
 
     fn admit(&mut self, now: Time, at: usize, mut tcp: TcpStream, peer: SocketAddr) -> io::Result<()> {
         self.poll.registry().register(&mut tcp, Token(CALLERS_FROM + at), BOTH)?;
-        let identity = lock(&self.shared.identity).clone();
+        let identity = self.shared.certificate.as_ref().map(|certificate| lock(certificate).identity());
         let is_secure = identity.is_some();
         let stream = match identity {
             Some(identity) => Stream::secured(tcp, Session::server(now, &identity)?),
             None => Stream::plain(tcp),
         };
         let server = Server::new(now, Config::default(), fastrand::u64(..));
-        let caller =
-            Some(Caller { connection: Connection::new(server, stream, peer), began: now, is_secure, wants: None });
+        let connection = Connection::new(server, stream, peer);
+        let caller = Some(Caller { connection, began: now, is_secure, has_left: false, wants: None });
         match self.state.callers.get_mut(at) {
             Some(place) => *place = caller,
             None => self.state.callers.push(caller),
@@ -295,15 +318,15 @@ impl Keeper {
 
     /// He has said what he wants: he is handed on, asked about, kept for a while, or sent away.
     fn let_in(&mut self, now: Time, at: usize, mut caller: Caller, mut wants: Box<Wants>) {
-        let found = self.find(wants.role, &wants.request);
         let peer = caller.connection.peer();
+        if caller.has_left {
+            return self.count(now, Cause::Left, peer, None);
+        }
+        let found = self.find(wants.role, &wants.request);
         match (found, &mut self.porter) {
-            // A flow that starts, or is changed, has its place in a moment; and keys are not guessed fast.
-            (None, _) if now < wants.due && wants.asked.is_none() => {}
-            (None, _) => {
-                let of_app = self.of_app(wants.role, &wants.request.app);
-                return self.send_away(now, caller, Refusal::NotFound, Cause::Unknown(wants.role), of_app);
-            }
+            // A flow that starts, or is changed, has its place in a moment.
+            (None, _) if now < wants.due && wants.asked.is_none() => self.bound_waiting(now, wants.role),
+            (None, _) => return self.send_away_unknown(now, caller, &wants),
             (Some(found), _) if wants.asked.is_some() && wants.due <= now => {
                 let to = Some((found.seat, found.remote));
                 return self.send_away(now, caller, Refusal::Denied, Cause::Unanswered, to);
@@ -323,6 +346,20 @@ impl Keeper {
         }
         caller.wants = Some(wants);
         self.state.callers[at] = Some(caller);
+    }
+
+    /// One more is going to wait for what nobody has: of those who want the same, so that players displace no publishers.
+    fn bound_waiting(&mut self, now: Time, role: Role) {
+        let waiting = |(at, caller): (usize, &Option<Caller>)| {
+            let caller = caller.as_ref()?;
+            let wants = caller.wants.as_ref()?;
+            (wants.role == role && wants.is_for_nobody()).then(|| (at, caller.standing()))
+        };
+        let last = who_goes(self.state.callers.iter().enumerate().filter_map(waiting), WAITING_MAX);
+        let Some(mut last) = last.and_then(|at| self.state.callers[at].take()) else { return };
+        if let Some(wants) = last.wants.take() {
+            self.send_away_unknown(now, last, &wants);
+        }
     }
 
     fn hear_answers(&mut self, now: Time) {
@@ -377,26 +414,28 @@ impl Keeper {
         self.count(now, cause, peer, to);
     }
 
+    /// Nobody has what he wants.
+    fn send_away_unknown(&mut self, now: Time, caller: Caller, wants: &Wants) {
+        let &Wants { role, ref request, .. } = wants;
+        let of_app = |place: &&Place| place.role == role && place.app == request.app;
+        let to = of_one_flow(lock(&self.shared.places).iter().filter(of_app));
+        self.send_away(now, caller, Refusal::NotFound, Cause::Unknown(role), to);
+    }
+
     /// Counts one who was sent away, and tells it.
     fn count(&mut self, now: Time, cause: Cause, peer: SocketAddr, to: Option<(u64, Remote)>) {
         self.shared.counts.add(cause);
         self.tell(now, cause, peer, to);
     }
 
-    /// Tells it to those whom he wanted; what concerns nobody to whoever is alone at the port, or the log.
+    /// Tells it to those whom he wanted; what concerns nobody to the flow that has the port alone, or the log.
     fn tell(&mut self, now: Time, cause: Cause, peer: SocketAddr, to: Option<(u64, Remote)>) {
         self.state.recount_due.get_or_insert_with(|| now.max(self.state.recounted + RECOUNTS_APART));
         let Some(count) = self.state.told.tell(now, cause, to.as_ref().map(|to| to.0)) else { return };
-        let alone = || match &lock(&self.shared.places)[..] {
-            [place] => place.remote.clone().map(|remote| (place.id, remote)),
-            _ => None,
-        };
         let reason = cause.reason();
-        let is_ours = to.is_some();
-        match to.or_else(alone) {
+        match to.or_else(|| of_one_flow(lock(&self.shared.places).iter())) {
             Some((seat, remote)) => {
-                let away = SentAway { seat, peer, reason, count, is_ours };
-                remote.deliver(Done { id: 0, result: Box::new(away) });
+                remote.deliver(Done { id: 0, result: Box::new(SentAway { seat, peer, reason, count }) });
             }
             None => tracing::warn!(port = self.port, cause = reason, count, "callers were sent away"),
         }
@@ -415,13 +454,14 @@ impl Keeper {
         let place = found?;
         Some(Found { seat: place.id, remote: place.remote.clone()?, allow: place.allow.clone() })
     }
+}
 
-    /// Somebody who has a stream of this application, to be told of wrong keys.
-    fn of_app(&self, role: Role, app: &str) -> Option<(u64, Remote)> {
-        let places = lock(&self.shared.places);
-        let mut same = places.iter().filter(|place| place.role == role && place.app == app);
-        same.find_map(|place| Some((place.id, place.remote.clone()?)))
-    }
+/// The first of these places, if all are of one flow, which knows what to do about strangers.
+fn of_one_flow<'a>(mut places: impl Iterator<Item = &'a Place>) -> Option<(u64, Remote)> {
+    let first = places.next()?;
+    let remote = first.remote.clone()?;
+    let is_its = |place: &Place| place.remote.as_ref().is_some_and(|other| other.is_of_same_actor(&remote));
+    places.all(is_its).then_some((first.id, remote))
 }
 
 fn arrival(peer: SocketAddr, wants: &Wants) -> Arrival {
@@ -454,8 +494,9 @@ fn after_error(error: &io::Error) -> AfterError {
 }
 
 const CALLERS_FROM: usize = 2;
-/// The same from one address, so that one cannot keep all others out. Judgement: a studio behind one address.
-const CALLERS_EACH_MAX: usize = 64;
+/// Callers who want what nobody has, of publishers and of players each: who sends wrong keys keeps no places from the others.
+/// Judgement: as many as call while one flow is changed.
+const WAITING_MAX: usize = 128;
 /// How long an answer about a caller may take. Judgement: encoders wait for ten seconds or more.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How long a caller may want what is not there. Judgement: a flow is changed in less, and nobody notices it.
@@ -480,7 +521,6 @@ mod tests {
 
     use mio::Interest;
 
-    use super::super::Place;
     use super::*;
     use crate::adapters::accept::AcceptHook;
     use crate::adapters::background::Background;
@@ -552,14 +592,35 @@ mod tests {
 
     /// A seat at the keeper's port, and who comes to it. It takes `room` of them.
     fn seat(keeper: &Keeper, id: u64, path: &str, room: usize) -> Receiver<Done> {
+        let (worker, receiver) = worker(room);
+        seat_of(keeper, id, path, worker.remote(0, SocketKey(0)));
+        receiver
+    }
+
+    fn worker(room: usize) -> (Background, Receiver<Done>) {
         let (sender, receiver) = sync_channel(room);
-        let background = Background::new("test", Arc::new(move |_, _, done| sender.try_send(done).is_ok()));
-        let remote = Some(background.remote(0, SocketKey(0)));
+        (Background::new("test", Arc::new(move |_, _, done| sender.try_send(done).is_ok())), receiver)
+    }
+
+    fn seat_of(keeper: &Keeper, id: u64, path: &str, remote: Remote) {
         let (app, path) = ("live".to_owned(), Key::new(path).unwrap());
-        let place = Place { id, role: Role::Publisher, app, path, allow: AllowList::default(), remote };
+        let place = Place { id, role: Role::Publisher, app, path, allow: AllowList::default(), remote: Some(remote) };
         lock(&keeper.shared.places).push(place);
         keeper.shared.has_new_places.store(true, Ordering::Relaxed);
-        receiver
+    }
+
+    fn told(done: &Receiver<Done>) -> Vec<SentAway> {
+        done.try_iter().filter_map(|done| done.result.downcast().ok()).map(|away| *away).collect()
+    }
+
+    /// Somebody is asked about each caller. He answers as long as what is given back is there.
+    fn ask(keeper: &mut Keeper) -> std::sync::mpsc::SyncSender<()> {
+        let (release, released) = sync_channel::<()>(1);
+        let released = Mutex::new(released);
+        let hook = AcceptHook::new(move |_| lock(&released).recv().is_ok());
+        let waker = Arc::new(mio::Waker::new(keeper.poll.registry(), Token(1)).unwrap());
+        keeper.porter = Some(Porter::start("test", &hook, &waker).unwrap());
+        release
     }
 
     fn visitor(done: &Receiver<Done>) -> Option<Visitor> {
@@ -572,7 +633,11 @@ mod tests {
     }
 
     fn wants(keeper: &Keeper) -> bool {
-        keeper.state.callers.iter().flatten().any(|caller| caller.wants.is_some())
+        waiting(keeper) > 0
+    }
+
+    fn waiting(keeper: &Keeper) -> usize {
+        keeper.state.callers.iter().flatten().filter(|caller| caller.wants.is_some()).count()
     }
 
     #[test]
@@ -601,11 +666,7 @@ mod tests {
     #[test]
     fn an_answer_about_an_old_key_lets_nobody_in_where_there_is_a_new_one() {
         let mut keeper = keeper();
-        let (release, released) = sync_channel::<()>(1);
-        let released = Mutex::new(released);
-        let hook = AcceptHook::new(move |_| lock(&released).recv().is_ok());
-        let waker = Arc::new(mio::Waker::new(keeper.poll.registry(), Token(1)).unwrap());
-        keeper.porter = Some(Porter::start("test", &hook, &waker).unwrap());
+        let release = ask(&mut keeper);
         let _old = seat(&keeper, 1, "live/old", 1);
         let mut peer = Peer::new(&keeper, "live", "old");
         peer.talk(&mut keeper, wants);
@@ -614,6 +675,106 @@ mod tests {
         release.send(()).unwrap();
         assert!(peer.talk(&mut keeper, |_| false), "he is sent away");
         assert!(new.try_iter().all(|done| !done.result.is::<Handover>()));
+    }
+
+    #[test]
+    fn who_leaves_while_he_waits_is_nobodys_guest() {
+        let mut keeper = keeper();
+        let release = ask(&mut keeper);
+        let done = seat(&keeper, 1, "live/cam1", 9);
+        for is_asked_about in [true, false] {
+            let mut peer = Peer::new(&keeper, "live", if is_asked_about { "cam1" } else { "cam2" });
+            peer.talk(&mut keeper, wants);
+            // What he says last hides his end.
+            peer.stream.write_all(&[0; 9]).unwrap();
+            drop(peer);
+            let mut events = Events::with_capacity(8);
+            while waiting(&keeper) > 0 {
+                keeper.pass(&mut events).unwrap();
+            }
+        }
+        drop(release);
+        assert_eq!((figure(&keeper, "portLeft"), figure(&keeper, "portWrongKey")), (2.0, 0.0));
+        assert!(done.try_iter().all(|done| !done.result.is::<Handover>()));
+    }
+
+    #[test]
+    fn who_leaves_on_the_way_to_his_flow_is_nobodys_guest() {
+        let mut keeper = keeper();
+        let done = seat(&keeper, 1, "live/cam1", 9);
+        let mut peer = Peer::new(&keeper, "live", "cam1");
+        let mut came = None;
+        peer.talk(&mut keeper, |_| {
+            came = done.try_recv().ok().and_then(|done| done.result.downcast::<Handover>().ok());
+            came.is_some()
+        });
+        peer.stream.shutdown(std::net::Shutdown::Both).unwrap();
+        assert!(came.unwrap().take().is_none());
+        assert_eq!(figure(&keeper, "portLeft"), 1.0);
+    }
+
+    #[test]
+    fn those_with_wrong_keys_make_room_for_each_other_and_for_no_player() {
+        let mut keeper = keeper();
+        let now = clock::now();
+        let address = keeper.listener.local_addr().unwrap();
+        let want = |keeper: &mut Keeper, at: usize, role: Role| {
+            let stream = Stream::plain(TcpStream::connect(address).unwrap());
+            let connection = Connection::new(Server::new(now, Config::default(), 1), stream, address);
+            let caller = Caller { connection, began: now, is_secure: false, has_left: false, wants: None };
+            let (request, due) = (Request::default(), now + Duration::from_secs(60));
+            let wants = Wants { role, request, due, asked: None, is_wanted: false };
+            keeper.state.callers.resize_with(at + 1, || None);
+            keeper.let_in(now, at, caller, Box::new(wants));
+        };
+        for at in 0..=WAITING_MAX {
+            want(&mut keeper, at, Role::Publisher);
+        }
+        assert_eq!((waiting(&keeper), figure(&keeper, "portWrongKey")), (WAITING_MAX, 1.0));
+        assert!(keeper.state.callers[0].is_none(), "the first of them");
+        want(&mut keeper, WAITING_MAX + 1, Role::Player);
+        assert_eq!((waiting(&keeper), figure(&keeper, "portWrongKey")), (WAITING_MAX + 1, 1.0));
+    }
+
+    #[test]
+    fn wrong_keys_are_told_to_the_flow_that_has_the_application_alone() {
+        let mut keeper = keeper();
+        let (worker, done) = worker(9);
+        // A source of two keys, or two sources.
+        seat_of(&keeper, 1, "live/cam1", worker.remote(5, SocketKey(0)));
+        seat_of(&keeper, 2, "live/cam2", worker.remote(5, SocketKey(7)));
+        for _ in 0..2 {
+            assert!(Peer::new(&keeper, "live", "wrong").talk(&mut keeper, |_| false));
+        }
+        let told_then = told(&done);
+        assert!(matches!(told_then[..], [SentAway { seat: 1, count: 1, .. }]), "{told_then:?}");
+        assert!(matches!(told_then[0].into(), crate::proto::Event::CallersRefused { .. }), "no error of the flow");
+        seat_of(&keeper, 3, "live/cam3", worker.remote(6, SocketKey(0)));
+        keeper.state.told = Told::default();
+        assert!(Peer::new(&keeper, "live", "wrong").talk(&mut keeper, |_| false));
+        assert!(told(&done).is_empty());
+        assert_eq!(figure(&keeper, "portWrongKey"), 3.0);
+    }
+
+    #[test]
+    fn who_was_ready_when_a_fault_happened_is_heard() {
+        let mut keeper = keeper();
+        let faulty = Background::new("test", Arc::new(|_, _, _| unreachable!("a fault on purpose")));
+        let mut peer = Peer::new(&keeper, "live", "cam1");
+        peer.talk(&mut keeper, |keeper| keeper.state.callers.len() == 1);
+        // All that he says at first is there before the next turn, which comes to nothing.
+        seat_of(&keeper, 1, "live/cam1", faulty.remote(0, SocketKey(0)));
+        keeper.state.recount_due = Some(Time::ZERO);
+        let hello: Vec<u8> = std::iter::once(3).chain([0; 1_536]).collect();
+        peer.stream.write_all(&hello).unwrap();
+        let mut events = Events::with_capacity(8);
+        keeper.survive(&mut events);
+        assert_eq!(figure(&keeper, "portFailed"), 1.0);
+        lock(&keeper.shared.places).clear();
+        let mut answer = [0; 1];
+        while !matches!(peer.stream.read(&mut answer), Ok(1)) {
+            keeper.survive(&mut events);
+        }
     }
 
     #[test]

@@ -8,12 +8,15 @@ mod callers;
 mod counts;
 mod keeper;
 mod porter;
+mod renewal;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
@@ -24,16 +27,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use self::counts::{Cause, Counts};
 use self::keeper::{Keeper, State};
 use self::porter::Porter;
+use self::renewal::Certificate;
 use super::{Key, unusable};
 use crate::adapters::accept::AcceptHook;
 use crate::adapters::background::Remote;
 use crate::adapters::socket::OpenError;
 use crate::adapters::stream_driver::Connection;
-use crate::adapters::tls::{Identity, IdentityFiles};
+use crate::adapters::tls::IdentityFiles;
 use crate::bus::Pool;
 use crate::path::allow::AllowList;
 use crate::proto::rtmp::{Request, Role, Server};
-use crate::proto::{self, Detail, PeerEnd};
+use crate::proto::{self, Detail};
 
 /// The shared ports of an engine.
 #[derive(Clone, Debug, Default)]
@@ -66,8 +70,14 @@ pub(super) struct Handover {
 }
 
 impl Handover {
+    /// `None` if he left meanwhile: nobody is to make room for one who is gone.
     pub(super) fn take(&self) -> Option<Visitor> {
-        lock(&self.visitor).take()
+        let mut visitor = lock(&self.visitor).take()?;
+        if visitor.connection.has_left() {
+            self.shared.counts.add(Cause::Left);
+            return None;
+        }
+        Some(visitor)
     }
 }
 
@@ -92,24 +102,20 @@ pub(super) struct SentAway {
     reason: &'static str,
     /// With those since it was told last.
     count: u64,
-    /// He wanted this stream, or another of its application.
-    is_ours: bool,
 }
 
 impl From<SentAway> for proto::Event {
-    fn from(SentAway { peer, reason, count, is_ours, .. }: SentAway) -> Self {
-        if is_ours && count == 1 {
-            return Self::PeerRefused { peer, why: PeerEnd { reason, refusal: None } };
-        }
+    fn from(SentAway { peer, reason, count, .. }: SentAway) -> Self {
         Self::CallersRefused { peer, reason, count }
     }
 }
 
 struct Door {
-    tls: Option<IdentityFiles>,
     shared: Arc<Shared>,
     waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
+    /// As long as its certificate is to be renewed.
+    _renewal: Option<SyncSender<Infallible>>,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +124,7 @@ struct Shared {
     /// Callers may find what was not there before.
     has_new_places: AtomicBool,
     /// With that every connection begins with TLS.
-    identity: Mutex<Option<Identity>>,
+    certificate: Option<Arc<Mutex<Certificate>>>,
     is_closing: AtomicBool,
     counts: Counts,
 }
@@ -153,18 +159,19 @@ impl Doors {
     ) -> Result<Seat, OpenError> {
         let mut open = lock(&self.open);
         open.retain(|_, door| door.strong_count() > 0);
-        // Read anew each time, as certificates are renewed.
-        let identity = tls.map(|files| Identity::read(&files.certificate, &files.key)).transpose();
-        let identity = identity.map_err(|error| unusable(&error))?;
+        let certificate = tls.map(Certificate::read).transpose().map_err(|error| unusable(&error))?;
         let door = match open.get(&address).and_then(Weak::upgrade) {
-            Some(door) if door.tls.as_ref() != tls => {
-                return Err(OpenError::InUse { address: format!("{address} with other TLS settings") });
-            }
+            None => Arc::new(Door::open(address, certificate, pool, self.hook.clone())?),
             Some(door) => {
-                *lock(&door.shared.identity) = identity;
+                match (&door.shared.certificate, certificate) {
+                    // All who share a port have the certificate of the last one.
+                    (Some(old), Some(new)) => *lock(old) = new,
+                    (None, None) => {}
+                    (Some(_), None) => return Err(OpenError::InUse { address: format!("{address} with TLS") }),
+                    (None, Some(_)) => return Err(OpenError::InUse { address: format!("{address} without TLS") }),
+                }
                 door
             }
-            None => Arc::new(Door::open(address, (tls.cloned(), identity), pool, self.hook.clone())?),
         };
         // Of all ports together, so that what was for one is not taken for another's.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -217,7 +224,7 @@ impl Drop for Seat {
 impl Door {
     fn open(
         address: SocketAddr,
-        (tls, identity): (Option<IdentityFiles>, Option<Identity>),
+        certificate: Option<Certificate>,
         pool: &Pool,
         hook: Option<AcceptHook>,
     ) -> Result<Self, OpenError> {
@@ -232,8 +239,11 @@ impl Door {
         let poll = Poll::new().map_err(system)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(system)?);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(system)?;
-        let shared = Arc::new(Shared { identity: Mutex::new(identity), ..Shared::default() });
+        let certificate = certificate.map(|certificate| Arc::new(Mutex::new(certificate)));
         let name = format!("rtmp-{}", address.port());
+        let renewal = certificate.as_ref().map(|certificate| renewal::start(&name, certificate)).transpose();
+        let renewal = renewal.map_err(system)?;
+        let shared = Arc::new(Shared { certificate, ..Shared::default() });
         let porter = match hook {
             None => None,
             Some(hook) => Some(Porter::start(&name, &hook, &waker).map_err(system)?),
@@ -242,7 +252,7 @@ impl Door {
         let state = State::default();
         let keeper = Keeper { port, listener, poll, pool, shared: Arc::clone(&shared), porter, state };
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(system)?;
-        Ok(Self { tls, shared, waker, thread: Some(thread) })
+        Ok(Self { shared, waker, thread: Some(thread), _renewal: renewal })
     }
 }
 
@@ -264,6 +274,8 @@ impl Drop for Door {
         self.shared.is_closing.store(true, Ordering::Relaxed);
         let _ = self.waker.wake();
         if let Some(thread) = self.thread.take() {
+            // It may be resting after a fault.
+            thread.thread().unpark();
             let _its_panic_was_printed = thread.join();
         }
     }
