@@ -9,14 +9,14 @@
 //! known (`before`) to the key frame that shows the other one, and the units behind that which are shown before it
 //! (leading pictures; they end where PTS is higher than the key frame's). What is left out makes an edge less exact and is
 //! seen in [`Edge::after`]: where that is `None` the group before is passed as well, and then edges at its
-//! own first picture say nothing new. Never more than [`GROUPS_MAX`] groups of pictures and [`BYTES_MAX`].
+//! own first picture say nothing new. Never more than [`BYTES_MAX`].
 //!
 //! It takes as long as [`Proof::pictures`] pictures take to decode (1080p: 10 to 35 ms each in a release build), at most
 //! [`PIXELS_MAX`]. It belongs where pictures are decoded, behind the same budget.
 
 use super::decode::{DecodeError, Shown};
 use super::frame::Frame;
-use super::headers::{Entry, Headers};
+use super::headers::Headers;
 use super::pictures::Pictures;
 use super::quality::{is_black, is_same};
 use crate::proto::mpegts::demux::AccessUnit;
@@ -71,7 +71,7 @@ pub struct Proof {
 /// Why there is no proof. The edge stays as inexact as key frames tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
-    /// More than [`BYTES_MAX`], [`GROUPS_MAX`] or [`PIXELS_MAX`].
+    /// More than [`BYTES_MAX`] or [`PIXELS_MAX`].
     #[error("too much to decode")]
     TooMuch,
     /// A picture was not decoded, so nothing is known of those behind it.
@@ -102,15 +102,13 @@ pub fn prove(units: &[AccessUnit], before: Before) -> Result<Proof, ProofError> 
 fn check_bounds(units: &[AccessUnit]) -> Result<(), ProofError> {
     let bytes: usize = units.iter().map(|unit| unit.bytes.len()).sum();
     let mut headers = units.first().map(|unit| Headers::new(unit.codec));
-    let (mut entries, mut pixels) = (0, 0);
+    let mut pixels = 0;
     for unit in units {
         let Some(headers) = &mut headers else { break };
-        let picture = headers.read(unit);
-        entries += usize::from(picture.is_some_and(|picture| picture.entry != Entry::None));
+        headers.read(unit);
         pixels += headers.video().map_or(0, |format| u64::from(format.width) * u64::from(format.height));
     }
-    // The one that closes the last group counts as well, and both fields of a picture may be entries.
-    if bytes > BYTES_MAX || entries > 2 * (GROUPS_MAX + 1) || pixels > PIXELS_MAX {
+    if bytes > BYTES_MAX || pixels > PIXELS_MAX {
         return Err(ProofError::TooMuch);
     }
     Ok(())
@@ -158,8 +156,6 @@ impl Watcher {
     }
 }
 
-/// Groups of pictures that are decoded at once.
-pub const GROUPS_MAX: usize = 2;
 /// Coded bytes that are decoded at once.
 pub const BYTES_MAX: usize = 16 << 20;
 /// Pixels of all pictures that are decoded at once: 250 of 1080p, ten seconds of 25 a second.
@@ -211,7 +207,11 @@ mod tests {
         assert_eq!(prove(&long, Before::default()), Err(ProofError::TooMuch));
         assert!(matches!(prove(&[unit(vec![1, 2, 3])], Before::default()), Err(ProofError::Decode(_))));
         let key = include_bytes!("../../tests/data/media/h264_mbaff");
-        let many = vec![unit(key.to_vec()); 2 * (GROUPS_MAX + 1) + 1];
+        let mut headers = Headers::new(Codec::H264);
+        headers.read(&unit(key.to_vec()));
+        let pixels = headers.video().map(|format| u64::from(format.width) * u64::from(format.height)).unwrap();
+        let mut many = vec![unit(Vec::new()); (PIXELS_MAX / pixels) as usize];
+        many.insert(0, unit(key.to_vec()));
         assert_eq!(prove(&many, Before::default()), Err(ProofError::TooMuch));
     }
 

@@ -39,9 +39,11 @@ struct Run {
     before: Option<Moment>,
     first: Moment,
     last: Moment,
+    /// From the one before to the last.
+    step: Duration,
     pictures: u32,
     is_raised: bool,
-    /// When it was proven to have begun.
+    /// When it was proven to have begun: all pictures from there to the first that was looked at are bad.
     exact: Option<Ticks90k>,
 }
 
@@ -53,8 +55,10 @@ pub(super) enum Change {
         /// At least.
         lasted: Duration,
     },
-    /// It is over, if this was told.
+    /// It is over, and had been told of.
     Ended(Finished),
+    /// It is over, and may have been long enough or not.
+    Passed(Finished),
 }
 
 /// A run that is over, by the stream's clock.
@@ -114,12 +118,14 @@ impl Judge {
         if is_same {
             return self.handle_bad(moment);
         }
+        let last = self.run.map(|run| run.last);
         let change = self.end(moment);
         if self.reference.is_some() {
             // It was compared to another one and differs.
             self.value = Some(false);
         }
-        self.good = self.reference.replace(moment);
+        self.good = last.or(self.reference);
+        self.reference = Some(moment);
         change
     }
 
@@ -139,36 +145,46 @@ impl Judge {
         self.run.filter(|run| run.is_raised).map(|run| run.first.at)
     }
 
-    /// The last picture before the run that is on, and its first.
-    pub(super) fn run(&self) -> Option<(Option<Moment>, Moment)> {
-        self.run.map(|run| (run.before, run.first))
+    /// The last picture before the run that is on, its first, and its last so far.
+    pub(super) fn run(&self) -> Option<(Option<Moment>, Moment, Moment)> {
+        self.run.map(|run| (run.before, run.first, run.last))
     }
 
-    /// The run that was seen to begin with one picture was proven to begin with another.
-    pub(super) fn set_begin(&mut self, seen: Ticks90k, exact: Ticks90k) {
-        if let Some(run) = self.run.as_mut().filter(|run| run.first.pts == seen) {
-            run.exact = Some(exact);
-        }
+    /// When the last picture was shown that pictures to come may have to be told from.
+    pub(super) fn known_at(&self) -> Option<Ticks90k> {
+        let known = self.run.map(|run| run.last).or(self.good).or(self.reference);
+        known.map(|known| known.pts)
+    }
+
+    /// The run that was seen to begin with one picture was proven to begin with another: it may be long enough now.
+    pub(super) fn set_begin(&mut self, seen: Ticks90k, exact: Ticks90k) -> Option<Change> {
+        self.run.as_mut().filter(|run| run.first.pts == seen)?.exact = Some(exact);
+        self.raise()
     }
 
     fn handle_bad(&mut self, moment: Moment) -> Option<Change> {
         let first = self.reference.unwrap_or(moment);
         let (before, first_seen) = (self.good, self.reference.is_some());
-        let run = self.run.get_or_insert_with(|| Run {
-            before,
-            first,
-            last: moment,
-            pictures: u32::from(first_seen),
-            is_raised: false,
-            exact: None,
-        });
-        let step = span(run.last, moment);
+        let pictures = u32::from(first_seen);
+        let step = Duration::ZERO;
+        let run =
+            self.run.get_or_insert(Run { before, first, last: first, step, pictures, is_raised: false, exact: None });
+        run.step = span(run.last, moment);
         run.last = moment;
         run.pictures += 1;
-        let lasted = span(run.first, run.last);
+        self.raise()
+    }
+
+    /// Tells of the run once it is long enough, be it by what was decoded fully alone.
+    fn raise(&mut self) -> Option<Change> {
+        let run = self.run.as_mut().filter(|run| !run.is_raised)?;
+        let (first, last) = (run.first.pts.0, run.last.pts.0);
+        let begin = run.exact.map_or(first, |exact| exact.0);
+        let decoded = span_90k(first.saturating_sub(begin));
+        let lasted = span_90k(last.saturating_sub(begin));
         // Of pictures far apart two are not enough: between them there may have been anything.
-        let needed = if step > FAR_APART || (run.pictures == 2 && lasted > FAR_APART) { 3 } else { 2 };
-        if run.is_raised || lasted < LASTS_MIN || run.pictures < needed {
+        let needed = if run.step > FAR_APART { 3 } else { 2 };
+        if decoded < LASTS_MIN && (lasted < LASTS_MIN || run.pictures < needed) {
             return None;
         }
         run.is_raised = true;
@@ -177,13 +193,16 @@ impl Judge {
     }
 
     fn end(&mut self, moment: Moment) -> Option<Change> {
-        let run = self.run.take().filter(|run| run.is_raised)?;
+        let run = self.run.take()?;
         let before = run.before.unwrap_or(run.first).pts;
         let mut finished = Finished { before, first: run.first.pts, last: run.last.pts, end: moment.pts };
         if let Some(exact) = run.exact {
             finished.set_begin(exact);
         }
-        Some(Change::Ended(finished))
+        match run.is_raised {
+            true => Some(Change::Ended(finished)),
+            false => (finished.between().1 >= LASTS_MIN).then_some(Change::Passed(finished)),
+        }
     }
 }
 
@@ -211,7 +230,9 @@ mod tests {
         assert_eq!((judge.handle_picture(at(0), false), judge.value()), (None, Some(false)));
         // 1.6 s of black may be seen twice.
         assert_eq!((judge.handle_picture(at(1), true), judge.handle_picture(at(2), true)), (None, None));
-        assert_eq!((judge.handle_picture(at(3), false), judge.value()), (None, Some(false)));
+        let passed = Finished { before: at(0).pts, first: at(1).pts, last: at(2).pts, end: at(3).pts };
+        assert_eq!(judge.handle_picture(at(3), false), Some(Change::Passed(passed)));
+        assert_eq!(judge.value(), Some(false));
         assert_eq!((judge.handle_picture(at(4), true), judge.value()), (None, None), "it may have begun");
         assert_eq!((judge.handle_picture(at(5), true), judge.value()), (None, None));
         assert_eq!(judge.handle_picture(at(6), true), Some(Change::Began { lasted: seconds(2) }));
@@ -255,8 +276,41 @@ mod tests {
         assert_eq!(judge.handle_picture(at(15), true), Some(Change::Began { lasted: seconds(10) }));
     }
 
+    #[test]
+    fn what_was_decoded_fully_counts_with_what_was_looked_at() {
+        for (exact_ms, is_long) in [(501, false), (500, true)] {
+            let mut judge = Judge::default();
+            judge.handle_picture(at_ms(0), false);
+            assert_eq!((judge.handle_picture(at_ms(1_000), true), judge.known_at()), (None, Some(at_ms(1_000).pts)));
+            assert_eq!(judge.handle_picture(at_ms(2_500), true), None);
+            let change = judge.set_begin(at_ms(1_000).pts, at_ms(exact_ms).pts);
+            assert_eq!(change, is_long.then_some(Change::Began { lasted: seconds(2) }));
+            assert_eq!(judge.value(), is_long.then_some(true));
+            assert_eq!(judge.set_begin(at_ms(1_000).pts, at_ms(exact_ms).pts), None, "once");
+        }
+        // One picture after four seconds says nothing, but all of those before it do.
+        let mut judge = Judge::default();
+        judge.handle_picture(at(0), false);
+        assert_eq!(judge.handle_picture(at(4), true), None);
+        assert_eq!(judge.set_begin(at(4).pts, at(1).pts), Some(Change::Began { lasted: seconds(3) }));
+    }
+
+    #[test]
+    fn a_freeze_after_a_freeze_begins_behind_the_last_picture_of_it() {
+        let mut judge = Judge::default();
+        for second in 0..4 {
+            judge.handle_compared(at(second), (1..3).contains(&second));
+        }
+        assert_eq!(judge.handle_compared(at(4), true), None);
+        assert_eq!(judge.run(), Some((Some(at(2)), at(3), at(4))));
+    }
+
     fn at(seconds: u64) -> Moment {
-        Moment { at: Time::from_ns(seconds * 1_000_000_000), pts: Ticks90k(seconds * 90_000) }
+        at_ms(seconds * 1_000)
+    }
+
+    fn at_ms(ms: u64) -> Moment {
+        Moment { at: Time::from_ns(ms * 1_000_000), pts: Ticks90k(ms * 90) }
     }
 
     fn seconds(seconds: u64) -> Duration {

@@ -12,13 +12,14 @@
 //! ```
 //!
 //! Of pictures only key frames are looked at, one a second at most. What lies between two of them is not known; so a defect
-//! is told of once two seconds of it are proven, and its length is told with what is proven and what is possible. When a
-//! defect began and ended, the groups of pictures there are decoded fully if there is time for it, and then both
-//! are exact to the picture. All sound is listened to.
+//! is told of once two seconds of it are proven, and its length is told with what is proven and what is possible. Where a
+//! defect began and ended, and where key frames alone do not tell whether it lasted long enough, the groups of pictures are
+//! decoded fully if there is time for it, and then both are exact to the picture. All sound is listened to.
 //!
 //! Bounds: a watch holds the units that the demultiplexer puts together (at most four of the longest), one picture, the
-//! last three groups of pictures while content is looked at and those of edges that wait to be proven (all of them together
-//! as many bytes as [`Watch::set_bytes_max`] says, which [`shares`] finds out for many streams), and [`SOUND_UNITS_MAX`]
+//! groups of pictures since the last but one that was looked at while content is looked at (twenty seconds at most) and
+//! those of edges that wait to be proven (all of them together as many bytes as [`Watch::set_bytes_max`] says, which
+//! [`shares`] finds out for many streams), and [`SOUND_UNITS_MAX`]
 //! units of sound. It has headers of at most [`STREAMS_MAX`](crate::proto::mpegts::STREAMS_MAX) streams.
 
 mod catalogue;

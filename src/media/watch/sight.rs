@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::clock::Unwrap;
 use super::edges::Edges;
 use super::job::{Failure, JOB_BYTES_MAX, JOB_UNITS_MAX, PictureFindings, ProofFindings, Work};
-use super::judge::{Change, Finished, Judge, Moment, span};
+use super::judge::{Change, Finished, Judge, LASTS_MIN, Moment, span};
 use super::presence::{Presence, Turn};
 use super::report::{Defect, Event, Picture as Thumbnail, Reason, Settings, WatchCounts};
 use crate::media::decode::RECOVERY_FRAMES_MAX;
@@ -378,25 +378,37 @@ impl Sight {
         let had_run = self.frozen.run().is_some();
         let change = self.frozen.handle_compared(moment, findings.same == Some(true));
         self.follow(now, Defect::Frozen, had_run, change, out);
+        if let Some(known_at) = [&self.black, &self.frozen].into_iter().filter_map(Judge::known_at).min() {
+            self.edges.forget_before(known_at);
+        }
     }
 
     /// Tells what changed, and has its edges proven.
     fn follow(&mut self, now: Time, defect: Defect, had_run: bool, change: Option<Change>, out: &mut Out<'_>) {
         let judge = if defect == Defect::Black { &self.black } else { &self.frozen };
-        match judge.run() {
-            Some((before, first)) if !had_run => self.edges.handle_suspicion(defect, before, first, out),
-            None if had_run => self.edges.forget_begin(defect),
-            Some(_) | None => {}
+        let run = judge.run();
+        if let Some((before, first, last)) = run {
+            if !had_run {
+                self.edges.handle_suspicion(defect, before.map(|before| before.pts), first.pts, out);
+            }
+            if span(before.unwrap_or(first), last) >= LASTS_MIN {
+                self.edges.handle_begin(now, defect, first.pts, out);
+            }
         }
         match change {
             Some(Change::Began { lasted }) => {
-                if let Some((_, first)) = judge.run() {
-                    self.edges.handle_begin(now, defect, first.pts, out);
-                }
-                out.events.push(Event::Began { defect, lasted });
+                self.edges.tell_ends(defect, out);
+                out.began(defect, lasted);
             }
-            Some(Change::Ended(finished)) => self.edges.handle_end(now, defect, finished, out),
+            Some(Change::Ended(finished)) => self.edges.handle_end(now, defect, finished, false, out),
+            Some(Change::Passed(finished)) => {
+                self.edges.handle_begin(now, defect, finished.first, out);
+                self.edges.handle_end(now, defect, finished, true, out);
+            }
             None => {}
+        }
+        if run.is_none() {
+            self.edges.forget_begin(defect);
         }
     }
 
@@ -502,6 +514,10 @@ impl Out<'_> {
     pub(super) fn ended(&mut self, defect: Defect, finished: &Finished) {
         let (lasted, between) = (finished.lasted(), finished.between());
         self.events.push(Event::Ended { defect, lasted, between, lost_sight: None });
+    }
+
+    pub(super) fn began(&mut self, defect: Defect, lasted: Duration) {
+        self.events.push(Event::Began { defect, lasted });
     }
 
     pub(super) fn lost_sight(&mut self, defect: Defect, lasted: Duration, reason: Reason) {
