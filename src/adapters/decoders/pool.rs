@@ -265,9 +265,16 @@ impl Drop for Ended<'_> {
 }
 
 /// Does jobs right there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::adapters) struct InProcess {
     examiners: Examiners,
+}
+
+impl InProcess {
+    /// With what decides which codecs may be decoded there.
+    pub(in crate::adapters) const fn new(examiners: Examiners) -> Self {
+        Self { examiners }
+    }
 }
 
 impl Bench for InProcess {

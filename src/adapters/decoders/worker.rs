@@ -35,6 +35,7 @@ mod imp {
     use super::super::pool::{Bench, InProcess};
     use super::super::system::{confine, filter_system_calls, lower_priority};
     use super::{TESTS, read_message, write_message};
+    use crate::media::watch::Examiners;
     use crate::media::watch::wire::Request;
 
     pub(super) fn run() -> io::Result<()> {
@@ -46,7 +47,7 @@ mod imp {
         confine()?;
         // Where it does not work, as in some containers, the other limits have to do.
         let _without_is_allowed = filter_system_calls();
-        let mut bench = InProcess::default();
+        let mut bench = InProcess::new(Examiners::apart());
         let mut message = Vec::new();
         while read_message(&mut *connection, &mut message)? {
             match Request::decode(&message).map_err(|_| io::ErrorKind::InvalidData)? {
