@@ -270,6 +270,15 @@ impl KeyFrames {
     }
 }
 
+/// Whether what decodes it may end the whole process over bad input: where that process does other things as well it is
+/// not decoded.
+pub(super) const fn may_abort(codec: Codec) -> bool {
+    match codec {
+        Codec::H264 | Codec::Hevc | Codec::Mpeg1Video | Codec::Mpeg2Video => false,
+        Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m => false,
+    }
+}
+
 /// How the pictures of a stream are meant.
 pub(super) fn display_of(headers: &Headers) -> Display {
     headers.video().map_or_else(Display::default, |format| Display {

@@ -1,28 +1,45 @@
 //! `Apart`: a process of its own that decodes, and what is done when it crashes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pool::{Bench, cpu_max};
 use crate::adapters::clock;
 use crate::media::watch::wire::Request;
-use crate::media::watch::{Failure, Job, Outcome};
+use crate::media::watch::{Failure, Findings, Job, Outcome, Work};
 use crate::units::Time;
 
 /// Has jobs done by a process, which is started when there is one, and again after it crashed.
+///
+/// What a process knew of a stream's pictures is the one that later ones are compared to. Its coded units are kept here,
+/// so that the next process can be shown it again before it is asked about another: whoever brought down the one
+/// before does not make others' pictures begin anew. What it heard is lost.
 #[derive(Debug)]
 pub(in crate::adapters) struct Apart {
     program: PathBuf,
     process: Option<imp::Process>,
+    /// Processes started so far.
+    started: u64,
     /// How often it failed in a row, and until when it is left alone therefore.
     failures: u32,
     not_before: Time,
+    shown: BTreeMap<u64, Shown>,
+}
+
+/// The picture that a stream's later ones are compared to.
+#[derive(Debug)]
+struct Shown {
+    job: Job,
+    /// Which of all processes has seen it.
+    process: u64,
 }
 
 impl Apart {
     /// Processes are this program, which has to call [`run_decode_worker`](super::run_decode_worker) first.
     pub(in crate::adapters) const fn new(program: PathBuf) -> Self {
-        Self { program, process: None, failures: 0, not_before: Time::ZERO }
+        let (started, failures, not_before) = (0, 0, Time::ZERO);
+        Self { program, process: None, started, failures, not_before, shown: BTreeMap::new() }
     }
 
     /// The process that is there, or another one as soon as it may be started.
@@ -30,14 +47,14 @@ impl Apart {
         if self.process.is_none() {
             pause_until(self.not_before);
             self.process = imp::Process::start(&self.program).ok();
+            self.started += 1;
         }
         self.process.as_mut()
     }
-}
 
-impl Bench for Apart {
-    fn run(&mut self, stream: u64, job: Job) -> Outcome {
-        let (number, cpu_max) = (job.number, cpu_max(&job.work));
+    /// The same for one job, whatever the process knows.
+    fn ask(&mut self, stream: u64, job: Job) -> Outcome {
+        let (number, cpu_max) = (job.number, cpu_max(&job));
         // Waiting costs nothing.
         let process = self.process();
         let started = clock::now();
@@ -55,12 +72,63 @@ impl Bench for Apart {
         Outcome { number, result: Err(Failure::Crashed), cpu }
     }
 
+    /// Shows a process that has not seen it what a picture will be compared to. What came of that, if it was needed.
+    fn show_again(&mut self, stream: u64, work: &Work) -> Option<Outcome> {
+        if !matches!(work, Work::Picture { quality: true, anew: false, .. }) {
+            return None;
+        }
+        self.process();
+        let shown = self.shown.get_mut(&stream).filter(|shown| shown.process != self.started)?;
+        shown.process = self.started;
+        let job = shown.job.clone();
+        Some(self.ask(stream, job))
+    }
+
+    /// Keeps what later pictures are compared to from here on, as whoever decodes does.
+    fn keep(&mut self, stream: u64, job: Job, outcome: &Outcome) {
+        let Work::Picture { quality, anew, .. } = job.work else { return };
+        let is_compared_to = match &outcome.result {
+            Ok(Findings::Picture(findings)) => quality && findings.same != Some(true),
+            Ok(Findings::Sound(_) | Findings::Proof(_)) | Err(_) => false,
+        };
+        if anew || is_compared_to || outcome.result == Err(Failure::Crashed) {
+            self.shown.remove(&stream);
+        }
+        let bytes = bytes_of(&job);
+        let kept: usize = self.shown.values().map(|shown| bytes_of(&shown.job)).sum();
+        if is_compared_to && bytes <= SHOWN_BYTES_MAX && kept + bytes <= ALL_SHOWN_BYTES_MAX {
+            let work = Work::Picture { thumbnail: false, quality: true, anew: true };
+            self.shown.insert(stream, Shown { job: Job { work, ..job }, process: self.started });
+        }
+    }
+}
+
+impl Bench for Apart {
+    fn run(&mut self, stream: u64, job: Job) -> Outcome {
+        let again = self.show_again(stream, &job.work);
+        let cpu = again.as_ref().map_or(Duration::ZERO, |again| again.cpu);
+        let outcome = match again.filter(|again| again.result == Err(Failure::Crashed)) {
+            Some(again) => Outcome { number: job.number, ..again },
+            None => {
+                let outcome = self.ask(stream, job.clone());
+                Outcome { cpu: outcome.cpu + cpu, ..outcome }
+            }
+        };
+        self.keep(stream, job, &outcome);
+        outcome
+    }
+
     fn forget(&mut self, stream: u64) {
+        self.shown.remove(&stream);
         let told = self.process.as_mut().map(|process| process.tell(&Request::Forget(stream)));
         if told.is_some_and(|told| told.is_err()) {
             self.process = None;
         }
     }
+}
+
+fn bytes_of(job: &Job) -> usize {
+    job.units.iter().map(|unit| unit.bytes.len()).sum()
 }
 
 /// The thread has nothing else to do.
@@ -240,6 +308,10 @@ mod imp {
 /// After a crash, and after many in a row.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Coded pictures to be shown again, of one stream and of all: a key frame of 50 Mb/s has 1.2 MB. Larger ones, and those
+/// for which there is no room, are not kept, and their streams' next pictures are compared to nothing after a crash.
+const SHOWN_BYTES_MAX: usize = 4 << 20;
+const ALL_SHOWN_BYTES_MAX: usize = 64 << 20;
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -25,6 +25,9 @@ pub fn run_decode_worker() -> ExitCode {
     }
 }
 
+#[cfg(all(test, target_os = "linux"))]
+pub(super) use imp::{connection, serve};
+
 #[cfg(target_os = "linux")]
 mod imp {
     use std::fs::File;
@@ -35,18 +38,28 @@ mod imp {
     use super::super::pool::{Bench, InProcess};
     use super::super::system::{confine, filter_system_calls, lower_priority};
     use super::{TESTS, read_message, write_message};
+    use crate::media::watch::Examiners;
     use crate::media::watch::wire::Request;
 
     pub(super) fn run() -> io::Result<()> {
-        // Never closed: that is a system call which is not allowed any more.
-        let mut connection = ManuallyDrop::new(File::from(io::stdin().as_fd().try_clone_to_owned()?));
+        let connection = connection()?;
         let tests = std::env::var_os(TESTS).is_some();
         std::panic::set_hook(Box::new(|_| {}));
         lower_priority(true);
         confine()?;
         // Where it does not work, as in some containers, the other limits have to do.
         let _without_is_allowed = filter_system_calls();
-        let mut bench = InProcess::default();
+        serve(connection, tests)
+    }
+
+    /// Never closed: that is a system call which is not allowed any more.
+    pub(in super::super) fn connection() -> io::Result<ManuallyDrop<File>> {
+        Ok(ManuallyDrop::new(File::from(io::stdin().as_fd().try_clone_to_owned()?)))
+    }
+
+    /// Does jobs until there are no more.
+    pub(in super::super) fn serve(mut connection: ManuallyDrop<File>, tests: bool) -> io::Result<()> {
+        let mut bench = InProcess::new(Examiners::apart());
         let mut message = Vec::new();
         while read_message(&mut *connection, &mut message)? {
             match Request::decode(&message).map_err(|_| io::ErrorKind::InvalidData)? {

@@ -17,7 +17,7 @@ use std::thread::Thread;
 
 use crate::adapters::decoders::{Apart, Bench, Deliver, InProcess, Pool};
 use crate::bus::{LagPolicy, Subscribe, Subscriber};
-use crate::media::watch::{Event, Outcome, Report, Settings};
+use crate::media::watch::{Event, Examiners, Outcome, Report, Settings};
 use crate::units::Time;
 
 /// How watching is done, for all streams together.
@@ -209,7 +209,7 @@ fn new_pool(config: &WatchersConfig, shared: &Arc<Shared>, watching: Thread) -> 
     let placement = config.placement.clone();
     let make_bench = move || -> Box<dyn Bench> {
         match &placement {
-            Placement::Threads => Box::new(InProcess::default()),
+            Placement::Threads => Box::new(InProcess::new(Examiners::new())),
             Placement::Child(program) => Box::new(Apart::new(program.clone())),
         }
     };

@@ -231,7 +231,11 @@ impl Watching<'_> {
 
     fn hand_out(&mut self, now: Time) {
         let Some(pool) = &self.pool else { return };
-        while let Some(id) = self.governor.poll_grant(now, |id| pool.has_room(id)) {
+        let has_room = |streams: &BTreeMap<WatchId, Stream>, id| {
+            let kind = streams.get(&WatchId(id)).and_then(|stream| stream.watch.waiting_job(now));
+            pool.has_room(now, id, kind.unwrap_or(Kind::Picture))
+        };
+        while let Some(id) = self.governor.poll_grant(now, |id| has_room(&self.streams, id)) {
             let stream = self.streams.get_mut(&WatchId(id));
             let kind = stream.as_ref().and_then(|stream| stream.watch.waiting_job(now)).unwrap_or(Kind::Picture);
             let job = stream.and_then(|stream| {
@@ -243,7 +247,7 @@ impl Watching<'_> {
                 continue;
             };
             stream.kind = Some(kind);
-            if let Some(outcome) = submit(pool, id, job) {
+            if let Some(outcome) = submit(pool, now, id, job) {
                 stream.kind = None;
                 self.governor.handle_cost(now, id, kind, Duration::ZERO);
                 stream.watch.handle_outcome(now, outcome);
@@ -267,7 +271,7 @@ impl Watching<'_> {
             return;
         };
         self.proving = Some((id, job.number));
-        if let Some(outcome) = submit(pool, id.0, job) {
+        if let Some(outcome) = submit(pool, now, id.0, job) {
             self.proving = None;
             self.governor.handle_proof_cost(now, Duration::ZERO);
             stream.watch.handle_outcome(now, outcome);
@@ -286,9 +290,9 @@ impl Watching<'_> {
 }
 
 /// Has a job done. What there is instead of an outcome if nobody can do it.
-fn submit(pool: &Pool, stream: u64, job: Job) -> Option<Outcome> {
+fn submit(pool: &Pool, now: Time, stream: u64, job: Job) -> Option<Outcome> {
     let number = job.number;
-    let is_taken = pool.submit(stream, job);
+    let is_taken = pool.submit(now, stream, job);
     (!is_taken).then_some(Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO })
 }
 

@@ -1,9 +1,12 @@
 //! `Examiners`: what is kept of all streams that are decoded in one place, within a bound.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::examiner::Examiner;
 use super::job::{Failure, Findings, Job, Work};
+use crate::media::decode::may_abort;
+use crate::proto::mpegts::demux::Codec;
 
 /// One [`Examiner`] for each stream. Together they keep no more than [`KEPT_BYTES_MAX`] of pictures to compare others to:
 /// beyond that, of those that were used least recently only a part is kept, which is enough to compare others to. Where not
@@ -14,6 +17,8 @@ pub struct Examiners {
     /// Counts jobs: who was used when.
     used: u64,
     bytes_max: usize,
+    /// This process does nothing else, and may abort.
+    is_apart: bool,
 }
 
 impl Default for Examiners {
@@ -23,10 +28,16 @@ impl Default for Examiners {
 }
 
 impl Examiners {
-    /// For no stream yet.
+    /// For no stream yet. What can only be decoded in a process of its own is refused.
     #[must_use]
     pub const fn new() -> Self {
-        Self { streams: BTreeMap::new(), used: 0, bytes_max: KEPT_BYTES_MAX }
+        Self { streams: BTreeMap::new(), used: 0, bytes_max: KEPT_BYTES_MAX, is_apart: false }
+    }
+
+    /// The same in a process that does nothing else, where a decoder may abort: nothing is refused for that.
+    #[must_use]
+    pub fn apart() -> Self {
+        Self { is_apart: true, ..Self::new() }
     }
 
     /// Does what the job of a stream asks for. If that panics nothing is kept of the stream.
@@ -34,6 +45,9 @@ impl Examiners {
     /// # Errors
     /// Why there is nothing to tell.
     pub fn examine(&mut self, stream: u64, job: &Job) -> Result<Findings, Failure> {
+        if job.units.iter().any(|unit| !self.accepts(unit.codec)) {
+            return Err(Failure::Unsupported(Cow::Borrowed("only decoded in a process of its own")));
+        }
         if matches!(job.work, Work::Proof { .. }) {
             // Nothing of it is kept.
             return Examiner::new().examine(job);
@@ -56,6 +70,10 @@ impl Examiners {
     #[must_use]
     pub fn bytes_kept(&self) -> usize {
         self.streams.values().map(|(examiner, _)| examiner.bytes_kept()).sum()
+    }
+
+    const fn accepts(&self, codec: Codec) -> bool {
+        self.is_apart || !may_abort(codec)
     }
 
     fn shed(&mut self) {
@@ -88,7 +106,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::proto::mpegts::demux::{AccessUnit, Codec};
+    use crate::proto::mpegts::demux::AccessUnit;
 
     #[test]
     fn more_streams_than_there_is_room_for_are_compared_all_the_same() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Unwrap;
+use super::crashes::Crashes;
 use super::job::{Failure, SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work};
 use super::judge::{LASTS_MIN, Moment, span_90k};
 use super::presence::{Presence, Turn};
@@ -44,6 +45,7 @@ pub(super) struct Hearing {
     silent_since: Option<(Ticks90k, Time)>,
     levels: Option<Levels>,
     failures: u32,
+    crashes: Crashes,
     failure: Option<Reason>,
     retry_at: Time,
 }
@@ -69,6 +71,7 @@ impl Hearing {
             silent_since: None,
             levels: None,
             failures: 0,
+            crashes: Crashes::new(),
             failure: None,
             retry_at: Time::ZERO,
         }
@@ -136,6 +139,7 @@ impl Hearing {
         out.counts.sounds_decoded += u64::from(findings.decoded);
         out.counts.sounds_failed += u64::from(findings.failed);
         (self.failures, self.failure) = (0, None);
+        self.crashes.handle_success();
         // What was asked before the clock jumped tells nothing any more.
         if self.anew {
             return;
@@ -233,7 +237,7 @@ impl Hearing {
             }
             Failure::Crashed => {
                 out.restarted();
-                self.retry_at = now + pause;
+                self.retry_at = now + self.crashes.handle_crash();
                 Reason::Restarting
             }
         };

@@ -24,6 +24,7 @@
 
 mod catalogue;
 mod clock;
+mod crashes;
 mod edges;
 mod examiner;
 mod examiners;

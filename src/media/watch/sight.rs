@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Unwrap;
+use super::crashes::Crashes;
 use super::edges::Edges;
 use super::job::{Failure, JOB_BYTES_MAX, JOB_UNITS_MAX, PictureFindings, ProofFindings, Work};
 use super::judge::{Change, Finished, Judge, LASTS_MIN, Moment, span};
@@ -50,6 +51,7 @@ pub(super) struct Sight {
     /// When the last of them is shown: those after it are shown later.
     key_pts: Option<Ticks90k>,
     failures: u32,
+    crashes: Crashes,
     failure: Option<Reason>,
     /// Not before that: pictures that fail cost time that others could use.
     retry_at: Time,
@@ -113,6 +115,7 @@ impl Sight {
             key_distance: Duration::ZERO,
             key_pts: None,
             failures: 0,
+            crashes: Crashes::new(),
             failure: None,
             retry_at: Time::ZERO,
         }
@@ -261,6 +264,7 @@ impl Sight {
         };
         out.counts.pictures_decoded += 1;
         (self.failures, self.failure, self.seen_at) = (0, None, now);
+        self.crashes.handle_success();
         // What was asked before the clock jumped tells nothing any more.
         if quality && !self.anew {
             self.judge(now, moment, &findings, out);
@@ -458,7 +462,7 @@ impl Sight {
             Failure::Crashed => {
                 out.restarted();
                 self.failure = Some(Reason::Restarting);
-                self.retry_at = now + pause;
+                self.retry_at = now + self.crashes.handle_crash();
                 self.anew = true;
             }
         }

@@ -195,6 +195,18 @@ fn decoders_that_crash_are_told_of_and_tried_again_less_and_less_often() {
 }
 
 #[test]
+fn decoders_that_crash_by_turns_are_tried_again_less_and_less_often_too() {
+    let mut bed = Bed::new(ALL);
+    for _ in 0..400 {
+        bed.crashes = bed.jobs % 2 == 1;
+        bed.play(Duration::from_millis(100));
+    }
+    let restarts = bed.take_events().iter().filter(|event| matches!(event, Event::DecoderRestarted { .. })).count();
+    // Six of pictures and six of sound, or one less.
+    assert!((6..=12).contains(&restarts), "{restarts}");
+}
+
+#[test]
 fn whoever_gets_no_computing_time_knows_nothing_and_says_so() {
     let mut bed = Bed::new(ALL);
     bed.grants = false;

@@ -1,0 +1,148 @@
+//! Threads with real processes, and what a hostile stream does to the others.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::worker::{connection, serve};
+use super::{Apart, Deliver, Pool};
+use crate::adapters::clock;
+use crate::media::watch::{Failure, Findings, Job, Outcome, PictureFindings, SoundFindings, Work};
+use crate::proto::mpegts::demux::{AccessUnit, Codec};
+use crate::units::Ticks90k;
+
+#[test]
+fn a_crash_of_one_stream_is_not_noticed_by_others() {
+    let mut bed = Bed::new();
+    let first = bed.look(1, true);
+    assert_eq!((first.same, bed.look(1, false).same), (None, Some(true)));
+    let (before, heard) = (bed.listen(), bed.listen());
+    let loudness = heard.levels.integrated_lufs.expect("it is measured");
+    for round in 1..4 {
+        assert_eq!(bed.picture(2, true, b"abort").result, Err(Failure::Crashed));
+        assert_eq!(
+            bed.look(1, false),
+            PictureFindings { same: Some(true), ..first.clone() },
+            "it stands still as before"
+        );
+        let then = bed.listen();
+        assert_eq!(then.heard, heard.heard + round * (heard.heard - before.heard), "nothing was begun anew");
+        assert!(then.levels.integrated_lufs.is_some_and(|now| (now - loudness).abs() < 1.0), "{then:?}");
+    }
+    // Another picture is what is compared to from then on.
+    assert_eq!(bed.picture(1, false, b"nothing of it").result, Err(Failure::Damaged));
+    assert_eq!(bed.look(1, true).same, None);
+    bed.pool.forget(1);
+    assert_eq!(bed.look(1, false).same, None);
+}
+
+#[test]
+fn a_picture_that_cannot_be_shown_again_is_compared_to_nothing() {
+    let mut bed = Bed::new();
+    // What follows it is not looked at.
+    let mut large = PICTURE.to_vec();
+    large.resize(5 << 20, 0xff);
+    for (bytes, same) in [(PICTURE, Some(true)), (&large, None)] {
+        assert!(bed.picture(1, true, bytes).result.is_ok());
+        // The thread of stream 1 has nobody else's pictures but those of one that is new to it.
+        bed.next_hostile();
+        assert_eq!(bed.look(1, false).same, same, "{} bytes", bytes.len());
+    }
+}
+
+/// Not a test, but what those above start. Nothing is forbidden to it, as there are other threads that run tests.
+#[test]
+#[ignore = "the process that decodes"]
+fn worker() {
+    if std::env::var_os(STARTED).is_some() {
+        serve(connection().unwrap(), true).unwrap();
+    }
+}
+
+struct Bed {
+    pool: Pool,
+    outcomes: Receiver<(u64, Outcome)>,
+    number: u64,
+    sounds: u64,
+    _folder: TempDir,
+}
+
+impl Bed {
+    /// With one thread for pictures.
+    fn new() -> Self {
+        let (folder, program) = program();
+        let (sender, outcomes) = sync_channel(16);
+        let deliver: Deliver = Arc::new(move |stream, outcome| sender.send((stream, outcome)).unwrap());
+        let pool = Pool::new(1, Box::new(move || Box::new(Apart::new(program.clone()))), deliver).unwrap();
+        Self { pool, outcomes, number: 0, sounds: 0, _folder: folder }
+    }
+
+    /// What a stream's next picture shows.
+    fn look(&mut self, stream: u64, anew: bool) -> PictureFindings {
+        match self.picture(stream, anew, PICTURE).result {
+            Ok(Findings::Picture(findings)) => findings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn picture(&mut self, stream: u64, anew: bool, bytes: &[u8]) -> Outcome {
+        self.ask(stream, Work::Picture { thumbnail: false, quality: true, anew }, vec![unit(Codec::H264, 0, bytes)])
+    }
+
+    /// A stream that was never seen crashes at its first picture.
+    fn next_hostile(&mut self) {
+        let stream = 100 + self.number;
+        assert_eq!(self.picture(stream, true, b"abort").result, Err(Failure::Crashed));
+    }
+
+    /// What is heard in the next piece of stream 1's sound.
+    fn listen(&mut self) -> SoundFindings {
+        // 20 ms of two channels of 16 bits at 48 kHz (SMPTE ST 302), full of noise.
+        let mut sound = vec![0x12, 0xc0, 0, 0];
+        sound.extend((0..4_800_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8));
+        let units = (0..PIECE_UNITS).map(|at| unit(Codec::Smpte302m, (self.sounds + at) * 1_800, &sound));
+        let units = units.collect();
+        let anew = self.sounds == 0;
+        self.sounds += PIECE_UNITS;
+        match self.ask(1, Work::Sound { anew }, units).result {
+            Ok(Findings::Sound(findings)) => findings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ask(&mut self, stream: u64, work: Work, units: Vec<Arc<AccessUnit>>) -> Outcome {
+        self.number += 1;
+        assert!(self.pool.submit(clock::now(), stream, Job { number: self.number, work, units }));
+        let (of, outcome) = self.outcomes.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!((of, outcome.number), (stream, self.number));
+        outcome
+    }
+}
+
+/// This program once more, as one that decodes and does what units tell it to.
+fn program() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let [text, program] = ["text", "program"].map(|name| folder.path().join(name));
+    let this = std::env::current_exe().unwrap();
+    let run = format!("--exact {}::worker --ignored", module_path!().split_once("::").unwrap().1);
+    fs::write(&text, format!("#!/bin/sh\n{STARTED}=1 exec {} {run}\n", this.display())).unwrap();
+    // Written by another process: what is open for writing here would be so in children that others start.
+    let made = Command::new("install").args(["-m", "755"]).args([&text, &program]).status().unwrap();
+    assert!(made.success());
+    (folder, program)
+}
+
+fn unit(codec: Codec, pts: u64, bytes: &[u8]) -> Arc<AccessUnit> {
+    let pts = Some(Ticks90k(pts));
+    Arc::new(AccessUnit { pid: Default::default(), codec, pts, dts: None, bytes: bytes.to_vec() })
+}
+
+/// Set for those that are started here.
+const STARTED: &str = "ANABRANCH_TEST_WORKER";
+const PICTURE: &[u8] = include_bytes!("../../../tests/data/media/h264_mbaff");
+const PIECE_UNITS: u64 = 50;
