@@ -92,21 +92,25 @@ impl Silence {
         let at = |index: u64| pts.0 + index * 90_000 / rate;
         let mut ended = None;
         let count = sound.channels.iter().map(|channel| channel.len()).min().unwrap_or(0);
-        for index in 0..count {
-            let silent = sound.channels.iter().all(|channel| channel[index].abs() < SILENCE_MAX);
-            if silent {
-                self.silent += 1;
-                // The rate may change, and so what is needed.
-                if self.silent >= needed && self.since.is_none() {
-                    let start = at(index as u64 + 1).saturating_sub(SPAN_MIN_90K);
-                    self.since = Some(Ticks90k(start));
-                }
-            } else if self.silent > 0 {
-                self.silent = 0;
-                if let Some(start) = self.since.take() {
-                    ended = Some(Span { start, end: Ticks90k(at(index as u64)) });
-                }
+        let is_loud = |index: &usize| sound.channels.iter().any(|channel| !is_silent(channel[*index]));
+        let mut from = 0;
+        while from < count {
+            // Of so few samples only what is before the first loud one and behind the last can be part of a silence.
+            let to = count.min(from + needed.min(PIECE) as usize);
+            let loud = (from..to).find(is_loud);
+            let quiet_to = loud.unwrap_or(to);
+            self.silent += (quiet_to - from) as u64;
+            // The rate may change, and so what is needed.
+            if self.silent >= needed && self.since.is_none() && quiet_to > from {
+                let reached = (quiet_to as u64).saturating_sub(self.silent - needed).max(from as u64 + 1);
+                self.since = Some(Ticks90k(at(reached).saturating_sub(SPAN_MIN_90K)));
             }
+            if let Some(first) = loud {
+                ended = self.since.take().map(|start| Span { start, end: Ticks90k(at(first as u64)) }).or(ended);
+                let last = (first..to).rfind(is_loud).unwrap_or(first);
+                self.silent = (to - 1 - last) as u64;
+            }
+            from = to;
         }
         ended
     }
@@ -116,6 +120,10 @@ impl Silence {
     pub const fn since(&self) -> Option<Ticks90k> {
         self.since
     }
+}
+
+fn is_silent(sample: f32) -> bool {
+    sample.abs() < SILENCE_MAX
 }
 
 /// From one moment to a later one, if that is long enough. A clock that went back says nothing.
@@ -208,9 +216,13 @@ const SAMPLED: usize = 4;
 /// `noise` of freezedetect and silencedetect: -60 dB.
 const FREEZE_MAX: f64 = 0.001;
 const SILENCE_MAX: f32 = 0.001;
+/// Samples that are looked at together.
+const PIECE: u64 = 1_024;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::media::headers::Chroma;
 
@@ -256,6 +268,37 @@ mod tests {
         assert_eq!(ended, [Span { start: Ticks90k(5 * 9_000), end: Ticks90k(30 * 9_000) }]);
         let one_side = Sound { rate: 48_000, channels: &[&quiet, &loud] };
         assert_eq!((silence.push(&one_side, Ticks90k(0)), silence.since()), (None, None));
+    }
+
+    proptest! {
+        /// A model that looks at each sample by itself.
+        #[test]
+        fn silences_are_those_that_a_slow_look_at_each_sample_finds(
+            rate in 1_u32..3_000,
+            runs in proptest::collection::vec((any::<bool>(), 1_usize..7_000), 1..20),
+            cut in 1_usize..5_000
+        ) {
+            let samples: Vec<f32> =
+                runs.iter().flat_map(|(is_loud, len)| vec![if *is_loud { 0.5 } else { 0.0 }; *len]).collect();
+            let (mut silence, mut silent, mut since) = (Silence::default(), 0, None);
+            let (needed, mut pts) = (u64::from(rate) * 2, 1_000_000);
+            for piece in samples.chunks(cut) {
+                let at = |index: usize| pts + index as u64 * 90_000 / u64::from(rate);
+                let mut ended = None;
+                for (index, sample) in piece.iter().enumerate() {
+                    silent = if *sample == 0.0 { silent + 1 } else { 0 };
+                    if silent == needed {
+                        since = Some(Ticks90k(at(index + 1) - SPAN_MIN_90K));
+                    } else if let (0, Some(start)) = (silent, since) {
+                        ended = Some(Span { start, end: Ticks90k(at(index)) });
+                        since = None;
+                    }
+                }
+                let sound = Sound { rate, channels: &[piece, &vec![0.0; piece.len()]] };
+                prop_assert_eq!((silence.push(&sound, Ticks90k(pts)), silence.since()), (ended, since));
+                pts = at(piece.len());
+            }
+        }
     }
 
     #[test]

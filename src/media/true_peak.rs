@@ -31,7 +31,7 @@ impl TruePeak {
                 samples[..TAPS - 1].copy_from_slice(tail);
                 samples[TAPS - 1..][..block.len()].copy_from_slice(block);
                 tail.copy_from_slice(&samples[block.len()..][..TAPS - 1]);
-                self.peak = self.interpolator.peak(&samples[..TAPS - 1 + block.len()], self.peak);
+                self.peak = self.interpolator.peak(&samples, block.len(), self.peak);
             }
         }
     }
@@ -60,8 +60,9 @@ impl Interpolator {
         Self { phases, gain_max: gains.fold(1.0, f32::max) * 1.000_1 }
     }
 
-    /// The higher of a peak and that of the samples, and of what is between them but for the first, which are only looked back at.
-    fn peak(&self, samples: &[f32], peak: f32) -> f32 {
+    /// The higher of a peak and that of `count` samples and what is between them, behind those that are only looked back at.
+    fn peak(&self, padded: &[f32; BLOCK + TAPS - 1], count: usize, peak: f32) -> f32 {
+        let samples = &padded[..TAPS - 1 + count];
         let of_samples = highest(samples);
         let possible = of_samples * self.gain_max;
         // What cannot become the highest need not be looked at: in a programme that is nearly all of it.
@@ -70,14 +71,17 @@ impl Interpolator {
         }
         let mut highest_yet = peak.max(of_samples);
         for taps in &self.phases {
-            let mut out = [0.0; BLOCK];
-            let out = &mut out[..samples.len() - (TAPS - 1)];
-            for (tap, gain) in taps.iter().rev().enumerate() {
-                for (out, sample) in out.iter_mut().zip(&samples[tap..]) {
-                    *out += gain * sample;
+            for at in (0..count).step_by(TILE) {
+                let mut out = [0.0_f32; TILE];
+                for (tap, gain) in taps.iter().rev().enumerate() {
+                    let Some(samples) = padded[at + tap..].first_chunk::<TILE>() else { continue };
+                    for (out, sample) in out.iter_mut().zip(samples) {
+                        *out += gain * sample;
+                    }
                 }
+                // Behind the last sample there is only what fills the tile.
+                highest_yet = highest_yet.max(highest(&out[..TILE.min(count - at)]));
             }
-            highest_yet = highest_yet.max(highest(out));
         }
         highest_yet
     }
@@ -94,6 +98,8 @@ const TAPS: usize = 12;
 const PHASES: usize = 3;
 /// Small enough that a peak costs little around it, and large enough that little is copied.
 const BLOCK: usize = 64;
+/// As many as are computed together, in registers; divides a block.
+const TILE: usize = 16;
 
 #[cfg(test)]
 mod tests {
