@@ -351,3 +351,53 @@ pub const fn kind(media: Media) -> &'static str {
 fn millis(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::mpegts::analysis::Analyser;
+    use crate::proto::mpegts::psi::crc32;
+    use crate::units::Time;
+
+    /// Of `tests/data/ts/test-026`, and of the same with teletext in place of its second subtitles.
+    #[test]
+    fn subtitles_and_teletext_of_a_broadcast_are_told() {
+        let mut broadcast = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ts/test-026.ts")).unwrap();
+        let program = program_of(&broadcast);
+        assert_eq!((program.subtitles, program.teletext, program.scte35), (true, false, false));
+        assert_eq!(subtitles(&program), [(140, Some("dvb_subtitle"), "fra"), (142, Some("dvb_subtitle"), "fra")]);
+        // Subtitling (EN 300 468 6.2.41) is as long as teletext (6.2.43) and a private descriptor.
+        let (subtitling, teletext) = (b"\x59\x08fra\x14\0\x01\0\x01", b"\x56\x05fra\x10\x88\xfe\x01\0");
+        let mut changed = 0;
+        // One PMT in each packet of its PID.
+        for packet in broadcast.chunks_mut(188).filter(|packet| packet[1..3] == [0x40, 110]) {
+            let section = &mut packet[5..];
+            let Some(at) = section.windows(10).position(|bytes| bytes == subtitling) else { continue };
+            section[at..at + 10].copy_from_slice(teletext);
+            let end = 3 + usize::from(section[2]) - 4;
+            let crc = crc32(&section[..end]);
+            section[end..end + 4].copy_from_slice(&crc.to_be_bytes());
+            changed += 1;
+        }
+        assert_eq!(changed, 12);
+        let program = program_of(&broadcast);
+        assert_eq!((program.subtitles, program.teletext), (true, true));
+        assert_eq!(subtitles(&program), [(140, Some("dvb_subtitle"), "fra"), (142, Some("dvb_teletext"), "fra")]);
+    }
+
+    fn program_of(stream: &[u8]) -> ProgramMetrics {
+        let mut analyser = Analyser::new(Time::ZERO);
+        for (at, datagram) in (0..).zip(stream.chunks(1_316)) {
+            analyser.handle_packet(Time::from_ns(at * 1_471_000), datagram, None);
+        }
+        let found = TsMetrics::from(&analyser.snapshot());
+        assert_eq!(found.tr_101_290["crc_error"].errors, 0);
+        let [program] = <[_; 1]>::try_from(found.programs).unwrap();
+        program
+    }
+
+    fn subtitles(program: &ProgramMetrics) -> Vec<(u16, Option<&str>, &str)> {
+        let streams = program.streams.iter().filter(|stream| stream.kind == "subtitle");
+        streams.map(|stream| (stream.pid, stream.codec, stream.language.as_deref().unwrap())).collect()
+    }
+}

@@ -229,6 +229,7 @@ impl Monitor {
 mod tests {
     use super::*;
     use crate::bus::{LagPolicy, Meta, Pool, PoolLimits};
+    use crate::proto::mpegts::analysis::Indicator;
 
     #[test]
     fn a_torn_stream_has_errors_and_noise_goes_on_having_them() {
@@ -255,6 +256,50 @@ mod tests {
         assert!(monitor.findings().sources.is_empty(), "nobody asked");
         monitor.set(Time::ZERO, Needed::default(), [1].into_iter());
         assert_eq!((monitor.errors(1), monitor.poll_timeout()), (0, None));
+    }
+
+    #[test]
+    fn what_legs_are_merged_into_is_judged_by_itself() {
+        let pool = Pool::new(PoolLimits::default());
+        let mut monitor = Monitor::default();
+        let needed = Needed { events: true, errors: false, merged: true };
+        monitor.set(Time::ZERO, needed, 0..2);
+        let mut told = Vec::new();
+        let mut play = |monitor: &mut Monitor, range: std::ops::Range<usize>, lost: [usize; 2]| {
+            for n in range {
+                let now = Time::from_ns(n as u64 * 1_000_000);
+                let packet = pool.copy(&seven(n), Meta { arrival: now, ..Meta::default() }).unwrap();
+                for leg in (0..2).filter(|leg| n != lost[usize::from(*leg)]) {
+                    monitor.handle_packets(leg, std::slice::from_ref(&packet));
+                }
+                if lost != [n; 2] {
+                    monitor.handle_merged(now, &packet);
+                }
+                assert!(monitor.poll_timeout().is_some());
+                monitor.handle_timeout(now);
+                while let Some(event) = monitor.poll_event(|slot| format!("s{slot}").parse().ok()) {
+                    if let EventKind::TsError { source, indicator: Indicator::ContinuityCountError, .. } = event {
+                        told.push(source.map(|source| source.to_string()));
+                    }
+                }
+            }
+            std::mem::take(&mut told)
+        };
+        let of = |name: &str| Some(name.to_string());
+        assert_eq!(play(&mut monitor, 0..200, [50, 70]), [of("s0"), of("s1")]);
+        assert_eq!(play(&mut monitor, 200..400, [250; 2]), [None], "the legs were wrong before");
+        let errors = |monitor: &Monitor| {
+            let Findings { sources, merged, .. } = monitor.findings();
+            let errors = |found: &Snapshot| found.stats.continuity_errors;
+            (sources.iter().map(|(_, found)| errors(found)).collect(), merged.as_deref().map(errors))
+        };
+        assert_eq!(errors(&monitor), (vec![2, 2], Some(1)));
+        monitor.set(Time::ZERO, needed, 0..2);
+        assert_eq!(errors(&monitor), (vec![2, 2], Some(1)), "what goes on keeps what it counted");
+        monitor.set(Time::ZERO, Needed { merged: false, ..needed }, 0..2);
+        assert_eq!(errors(&monitor), (vec![2, 2], None));
+        monitor.set(Time::ZERO, needed, 0..2);
+        assert_eq!(errors(&monitor), (vec![2, 2], Some(0)), "and what is merged again begins anew");
     }
 
     #[test]

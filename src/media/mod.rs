@@ -16,12 +16,14 @@ pub mod decode;
 pub mod frame;
 mod grey;
 pub mod headers;
+mod loudness;
 mod mpeg2;
 pub mod pictures;
 pub mod quality;
 mod s302m;
 pub mod sound;
 pub mod thumbnail;
+mod true_peak;
 pub mod watch;
 
 pub use decode::{Decoder, KeyFrames};

@@ -5,9 +5,8 @@
 //! goes from the first picture or sample that is so to the first one that is not. What is still going on is what
 //! `since` says. They keep nothing but one picture.
 
-use ebur128::{EbuR128, Mode};
-
 use super::frame::{Frame, Plane, Samples};
+pub use super::loudness::Loudness;
 use super::sound::Sound;
 use crate::units::Ticks90k;
 
@@ -93,21 +92,25 @@ impl Silence {
         let at = |index: u64| pts.0 + index * 90_000 / rate;
         let mut ended = None;
         let count = sound.channels.iter().map(|channel| channel.len()).min().unwrap_or(0);
-        for index in 0..count {
-            let silent = sound.channels.iter().all(|channel| channel[index].abs() < SILENCE_MAX);
-            if silent {
-                self.silent += 1;
-                // The rate may change, and so what is needed.
-                if self.silent >= needed && self.since.is_none() {
-                    let start = at(index as u64 + 1).saturating_sub(SPAN_MIN_90K);
-                    self.since = Some(Ticks90k(start));
-                }
-            } else if self.silent > 0 {
-                self.silent = 0;
-                if let Some(start) = self.since.take() {
-                    ended = Some(Span { start, end: Ticks90k(at(index as u64)) });
-                }
+        let is_loud = |index: &usize| sound.channels.iter().any(|channel| !is_silent(channel[*index]));
+        let mut from = 0;
+        while from < count {
+            // Of so few samples only what is before the first loud one and behind the last can be part of a silence.
+            let to = count.min(from + needed.min(PIECE) as usize);
+            let loud = (from..to).find(is_loud);
+            let quiet_to = loud.unwrap_or(to);
+            self.silent += (quiet_to - from) as u64;
+            // The rate may change, and so what is needed.
+            if self.silent >= needed && self.since.is_none() && quiet_to > from {
+                let reached = (quiet_to as u64).saturating_sub(self.silent - needed).max(from as u64 + 1);
+                self.since = Some(Ticks90k(at(reached).saturating_sub(SPAN_MIN_90K)));
             }
+            if let Some(first) = loud {
+                ended = self.since.take().map(|start| Span { start, end: Ticks90k(at(first as u64)) }).or(ended);
+                let last = (first..to).rfind(is_loud).unwrap_or(first);
+                self.silent = (to - 1 - last) as u64;
+            }
+            from = to;
         }
         ended
     }
@@ -119,75 +122,8 @@ impl Silence {
     }
 }
 
-/// Measures loudness after EBU R 128 (ITU-R BS.1770). Of sound with more than two channels the order is that of MPEG:
-/// centre, left, right, the two surrounds, low frequencies.
-#[derive(Debug, Default)]
-pub struct Loudness {
-    meter: Option<EbuR128>,
-}
-
-impl Loudness {
-    /// Takes the next samples. Another rate or number of channels begins anew.
-    pub fn push(&mut self, sound: &Sound<'_>) {
-        let channels = sound.channels.len() as u32;
-        let fits = |meter: &EbuR128| meter.channels() == channels && meter.rate() == sound.rate;
-        if !self.meter.as_ref().is_some_and(fits) {
-            self.meter = new_meter(channels, sound.rate);
-        }
-        if let Some(meter) = &mut self.meter
-            && meter.add_frames_planar_f32(sound.channels).is_err()
-        {
-            self.meter = None;
-        }
-    }
-
-    /// Over the last 400 ms, in LUFS.
-    #[must_use]
-    pub fn momentary(&self) -> Option<f64> {
-        finite(self.meter.as_ref()?.loudness_momentary().ok()?)
-    }
-
-    /// Over the last 3 s, in LUFS.
-    #[must_use]
-    pub fn short_term(&self) -> Option<f64> {
-        finite(self.meter.as_ref()?.loudness_shortterm().ok()?)
-    }
-
-    /// Since the beginning, gated, in LUFS.
-    #[must_use]
-    pub fn integrated(&self) -> Option<f64> {
-        finite(self.meter.as_ref()?.loudness_global().ok()?)
-    }
-
-    /// The highest peak between samples of any channel since the beginning, in dBTP.
-    #[must_use]
-    pub fn true_peak(&self) -> Option<f64> {
-        let meter = self.meter.as_ref()?;
-        let peaks = (0..meter.channels()).filter_map(|channel| meter.true_peak(channel).ok());
-        finite(20.0 * peaks.fold(0.0, f64::max).log10())
-    }
-}
-
-fn new_meter(channels: u32, rate: u32) -> Option<EbuR128> {
-    use ebur128::Channel;
-    if !(1..=CHANNELS_MAX).contains(&channels) || !RATES_HZ.contains(&rate) {
-        return None;
-    }
-    // With the histogram its memory does not grow with time.
-    let mode = Mode::M | Mode::S | Mode::I | Mode::TRUE_PEAK | Mode::HISTOGRAM;
-    let mut meter = EbuR128::new(channels, rate, mode).ok()?;
-    let map: &[Channel] = match channels {
-        5 => &MPEG_5_1[..5],
-        6 => &MPEG_5_1,
-        _ => return Some(meter),
-    };
-    meter.set_channel_map(map).ok()?;
-    Some(meter)
-}
-
-/// Silence has none.
-fn finite(value: f64) -> Option<f64> {
-    value.is_finite().then_some(value)
+fn is_silent(sample: f32) -> bool {
+    sample.abs() < SILENCE_MAX
 }
 
 /// From one moment to a later one, if that is long enough. A clock that went back says nothing.
@@ -280,21 +216,13 @@ const SAMPLED: usize = 4;
 /// `noise` of freezedetect and silencedetect: -60 dB.
 const FREEZE_MAX: f64 = 0.001;
 const SILENCE_MAX: f32 = 0.001;
-/// More channels are not measured.
-const CHANNELS_MAX: u32 = 8;
-/// Rates of AAC and MPEG audio.
-const RATES_HZ: std::ops::RangeInclusive<u32> = 7_350..=96_000;
-const MPEG_5_1: [ebur128::Channel; 6] = [
-    ebur128::Channel::Center,
-    ebur128::Channel::Left,
-    ebur128::Channel::Right,
-    ebur128::Channel::LeftSurround,
-    ebur128::Channel::RightSurround,
-    ebur128::Channel::Unused,
-];
+/// Samples that are looked at together.
+const PIECE: u64 = 1_024;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::media::headers::Chroma;
 
@@ -342,22 +270,35 @@ mod tests {
         assert_eq!((silence.push(&one_side, Ticks90k(0)), silence.since()), (None, None));
     }
 
-    #[test]
-    fn a_sine_of_minus_23_decibels_is_as_loud_as_the_document_says() {
-        // EBU Tech 3341, case 1: 1 kHz stereo at -23 dBFS has -23 LUFS.
-        let mut loudness = Loudness::default();
-        let amplitude = 10_f64.powf(-23.0 / 20.0);
-        let samples: Vec<f32> =
-            (0..48_000 * 4).map(|n| (amplitude * (f64::from(n) * std::f64::consts::TAU / 48.0).sin()) as f32).collect();
-        for piece in samples.chunks(1_024) {
-            loudness.push(&Sound { rate: 48_000, channels: &[piece, piece] });
+    proptest! {
+        /// A model that looks at each sample by itself.
+        #[test]
+        fn silences_are_those_that_a_slow_look_at_each_sample_finds(
+            rate in 1_u32..3_000,
+            runs in proptest::collection::vec((any::<bool>(), 1_usize..7_000), 1..20),
+            cut in 1_usize..5_000
+        ) {
+            let samples: Vec<f32> =
+                runs.iter().flat_map(|(is_loud, len)| vec![if *is_loud { 0.5 } else { 0.0 }; *len]).collect();
+            let (mut silence, mut silent, mut since) = (Silence::default(), 0, None);
+            let (needed, mut pts) = (u64::from(rate) * 2, 1_000_000);
+            for piece in samples.chunks(cut) {
+                let at = |index: usize| pts + index as u64 * 90_000 / u64::from(rate);
+                let mut ended = None;
+                for (index, sample) in piece.iter().enumerate() {
+                    silent = if *sample == 0.0 { silent + 1 } else { 0 };
+                    if silent == needed {
+                        since = Some(Ticks90k(at(index + 1) - SPAN_MIN_90K));
+                    } else if let (0, Some(start)) = (silent, since) {
+                        ended = Some(Span { start, end: Ticks90k(at(index)) });
+                        since = None;
+                    }
+                }
+                let sound = Sound { rate, channels: &[piece, &vec![0.0; piece.len()]] };
+                prop_assert_eq!((silence.push(&sound, Ticks90k(pts)), silence.since()), (ended, since));
+                pts = at(piece.len());
+            }
         }
-        for value in [loudness.momentary(), loudness.short_term(), loudness.integrated()] {
-            assert!((value.unwrap() + 23.0).abs() < 0.1, "{value:?}");
-        }
-        assert!((loudness.true_peak().unwrap() + 23.0).abs() < 0.3);
-        loudness.push(&Sound { rate: 48_000, channels: &[] });
-        assert_eq!(loudness.momentary(), None);
     }
 
     #[test]

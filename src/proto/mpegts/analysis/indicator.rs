@@ -57,7 +57,8 @@ pub enum Indicator {
     SdtError,
     /// 3.5b: a section of an SDT of another stream did not come again for 10 s.
     SdtOtherError,
-    /// 3.6a: no EIT of present or of following events for 2 s, or another table on its PID.
+    /// 3.6a: no EIT of present or of following events for 2 s, of all services or of one that had it, or another table on its
+    /// PID. Of one alone it stays an error as 3.1b does.
     EitError,
     /// 3.6b: a section of an EIT of present and following events of another stream did not come again for 10 s.
     EitOtherError,

@@ -87,17 +87,28 @@ impl SubTables {
         }
         self.review_at = now + REVIEW_INTERVAL;
         let is_full = self.sections.len() >= SECTIONS_MAX;
-        self.sections.retain(|(table_id, ..), seen| {
+        let coming = self.halves_coming(now);
+        self.sections.retain(|(table_id, _, _, number), seen| {
             let away = now.since(seen.last);
             if away <= limit(*table_id) {
                 return true;
             }
-            // EIT of this stream is watched as a whole (3.6a).
             let Some((indicator, pid)) = indicator(*table_id) else { return false };
+            if *table_id == ACTUAL && coming.get(usize::from(*number)) != Some(&true) {
+                // That of all services is away: that is counted for all of them together.
+                seen.is_missing = true;
+            }
             go_on(&mut seen.is_missing, now, (indicator, pid), indicators);
             away <= FORGOTTEN_AFTER && !is_full
         });
         self.review_halves(now, indicators);
+    }
+
+    /// Whether EIT of present events, and of following ones, comes of any service of this stream.
+    fn halves_coming(&self, now: Time) -> [bool; 2] {
+        let of = (ACTUAL, 0, 0, 0)..=(ACTUAL, u16::MAX, u32::MAX, u8::MAX);
+        let coming = self.sections.range(of).filter(|(_, seen)| now.since(seen.last) <= ACTUAL_MAX);
+        coming.fold([false; 2], |[present, following], (key, _)| [present || key.3 == 0, following || key.3 == 1])
     }
 
     fn review_halves(&mut self, now: Time, indicators: &mut Indicators) {
@@ -148,16 +159,19 @@ const fn indicator(table_id: u8) -> Option<(Indicator, Pid)> {
     match table_id {
         0x41 => Some((Indicator::NitOtherError, Pid::NIT)),
         0x46 => Some((Indicator::SdtOtherError, Pid::SDT)),
+        ACTUAL => Some((Indicator::EitError, Pid::EIT)),
         0x4f => Some((Indicator::EitOtherError, Pid::EIT)),
         _ => None,
     }
 }
 
 const fn limit(table_id: u8) -> Duration {
-    if table_id == 0x4e { ACTUAL_MAX } else { OTHER_MAX }
+    if table_id == ACTUAL { ACTUAL_MAX } else { OTHER_MAX }
 }
 
-const TABLES: [u8; 4] = [0x41, 0x46, 0x4e, 0x4f];
+const TABLES: [u8; 4] = [0x41, 0x46, ACTUAL, 0x4f];
+/// EIT of present and following events of this stream.
+const ACTUAL: u8 = 0x4e;
 /// TR 101 290 3.6a.
 const ACTUAL_MAX: Duration = Duration::from_secs(2);
 /// TR 101 290 3.1b, 3.5b, 3.6b: 10 s or more.
@@ -186,6 +200,45 @@ mod tests {
         assert_eq!(indicators.of(Indicator::EitPfError).errors, 1);
         assert_eq!(indicators.of(Indicator::EitOtherError).errors, 0);
         assert!(tables.has(0x4e) && !tables.has(0x4f));
+    }
+
+    #[test]
+    fn a_service_whose_events_are_away_is_told_while_others_come() {
+        for (halves, pf_errors) in [(0..2, 0), (1..2, 1)] {
+            let (mut tables, mut indicators) = (SubTables::default(), Indicators::default());
+            let mut bad = Vec::new();
+            for s in 0..60 {
+                for (service, number) in (1..=20).flat_map(|service| [(service, 0), (service, 1)]) {
+                    // Of one service, both or the following event alone for half a minute; of all others always.
+                    if service != 7 || !halves.contains(&number) || !(10..40).contains(&s) {
+                        tables.handle_section(at(s), &section(0x4e, service, number));
+                    }
+                }
+                tables.review(at(s), &mut indicators);
+                indicators.review(at(s), |_| None);
+                bad.extend((indicators.of(Indicator::EitError).state == State::Error).then_some(s));
+            }
+            // From more than 2 s after it came last to 5 s after it was last away.
+            assert_eq!((bad[0], bad.len()), (12, 32), "{bad:?}");
+            assert_eq!(indicators.of(Indicator::EitError).errors, halves.len() as u64);
+            assert_eq!(indicators.of(Indicator::EitPfError).errors, pf_errors);
+        }
+    }
+
+    #[test]
+    fn what_is_away_of_all_services_is_not_counted_for_each() {
+        let (mut tables, mut indicators) = (SubTables::default(), Indicators::default());
+        for s in 0..60 {
+            for (service, number) in (1..=20).flat_map(|service| [(service, 0), (service, 1)]) {
+                // One of them does not come back.
+                if s < 10 || (s >= 40 && service != 7) {
+                    tables.handle_section(at(s), &section(0x4e, service, number));
+                }
+            }
+            tables.review(at(s), &mut indicators);
+        }
+        let eit = indicators.of(Indicator::EitError);
+        assert_eq!((eit.errors, eit.state), (0, State::Error));
     }
 
     #[test]
