@@ -24,9 +24,11 @@ use super::stream_driver::{Broken, Connection};
 use super::tls::{FailureCounts, IdentityFiles, ServerId, Session, SetupError, Trust};
 use super::worker::{Context, SocketKey};
 use crate::bus::Pool;
+use crate::proto::bridge::ToTs;
+use crate::proto::mpegts::mux::{self, ConfigError};
 use crate::proto::rtmp::{Client, Config, End, Error, Role, Target};
 use crate::proto::{self, PeerEnd, StreamCore};
-use crate::units::Time;
+use crate::units::{Bitrate, Time};
 
 pub(super) use door::Doors;
 use lookup::Called;
@@ -40,6 +42,8 @@ pub struct EndpointConfig {
     pub app: String,
     /// Name of the stream.
     pub key: Key,
+    /// Of a source: exactly that rate, with null packets; `None` for what there is and nothing else.
+    pub rate: Option<Bitrate>,
 }
 
 /// Who calls whom.
@@ -51,6 +55,8 @@ pub enum Side {
         server: HostPort,
         /// Over TLS, if its certificate is for this.
         tls: Option<ServerId>,
+        /// How long it may take to be ready, and a source may bring nothing; `None` for what is usual.
+        timeout: Option<Duration>,
     },
     /// We wait on this address, with others who wait for other streams: for a publisher, or for players.
     Listener {
@@ -128,13 +134,13 @@ impl EndpointConfig {
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
         Ok(match &self.side {
-            Side::Caller { tls, .. } => {
-                let calls = self.calls(address, tls.as_ref(), Role::Player)?;
-                Box::new(source::Source::pulling(calls, pool, admission))
+            Side::Caller { .. } => {
+                let calls = self.calls(address, Role::Player)?;
+                Box::new(source::Source::pulling(calls, self.bridge(pool)?, admission))
             }
             Side::Listener { takeover, absent, tls, .. } => {
                 let seat = ports.rtmp.join((address, tls.as_ref()), Role::Publisher, (&self.app, &self.key), pool)?;
-                Box::new(source::Source::listening(seat, (*takeover, *absent), pool, admission))
+                Box::new(source::Source::listening(seat, (*takeover, *absent), self.bridge(pool)?, admission))
             }
         })
     }
@@ -150,10 +156,7 @@ impl EndpointConfig {
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
         Ok(match &self.side {
-            Side::Caller { tls, .. } => {
-                let calls = self.calls(address, tls.as_ref(), Role::Publisher)?;
-                Box::new(output::Output::pushing(calls, admission))
-            }
+            Side::Caller { .. } => Box::new(output::Output::pushing(self.calls(address, Role::Publisher)?, admission)),
             Side::Listener { tls, .. } => {
                 let seat = ports.rtmp.join((address, tls.as_ref()), Role::Player, (&self.app, &self.key), pool)?;
                 Box::new(output::Output::serving(seat, admission))
@@ -161,8 +164,26 @@ impl EndpointConfig {
         })
     }
 
-    fn calls(&self, address: SocketAddr, tls: Option<&ServerId>, role: Role) -> Result<Calls, OpenError> {
-        let server = self.address();
+    fn bridge(&self, pool: &Pool) -> Result<ToTs, OpenError> {
+        let wrong = |error: ConfigError| OpenError::System {
+            action: "make",
+            address: "a transport stream".into(),
+            problem: error.to_string(),
+        };
+        ToTs::new(mux::Config { rate: self.rate, ..mux::Config::default() }, pool.clone()).map_err(wrong)
+    }
+
+    fn calls(&self, address: SocketAddr, role: Role) -> Result<Calls, OpenError> {
+        let (server, tls, timeout) = match &self.side {
+            Side::Caller { server, tls, timeout } => (server, tls.as_ref(), *timeout),
+            Side::Listener { listen, .. } => (listen, None, None),
+        };
+        let usual_config = Config::default();
+        let config = Config {
+            setup_timeout: timeout.unwrap_or(usual_config.setup_timeout),
+            idle_timeout: timeout.unwrap_or(usual_config.idle_timeout),
+            ..usual_config
+        };
         let (scheme, usual) = if tls.is_some() { ("rtmps", TLS_PORT) } else { ("rtmp", PORT) };
         let tc_url = if server.port == usual {
             format!("{scheme}://{}/{}", server.host, self.app)
@@ -185,6 +206,7 @@ impl EndpointConfig {
             has_worked: false,
             role,
             target,
+            config,
             connection: None,
             retries: Retries::default(),
             next: Some(Time::ZERO),
@@ -237,6 +259,7 @@ struct Calls {
     has_worked: bool,
     role: Role,
     target: Target,
+    config: Config,
     connection: Option<Connection<Client>>,
     retries: Retries,
     /// When it is made next; `None` while there is one.
@@ -276,7 +299,7 @@ impl Calls {
         }
         self.lookup = Lookup::Used;
         let seed = fastrand::u64(..);
-        let client = Client::new(cx.now, Config::default(), self.role, self.target.clone(), seed);
+        let client = Client::new(cx.now, self.config, self.role, self.target.clone(), seed);
         let connected = TcpStream::connect(self.address).and_then(|mut tcp| {
             cx.register(&mut tcp, key, BOTH)?;
             let Some((trust, name)) = &self.trust else { return Ok(Stream::plain(tcp)) };
@@ -541,9 +564,9 @@ mod tests {
     fn a_name_that_leads_elsewhere_is_followed_and_one_that_leads_nowhere_is_not() {
         let server = HostPort { host: "cdn.example".parse().unwrap(), port: 1_936 };
         let (app, key) = ("live".to_owned(), Key::new("key").unwrap());
-        let config = EndpointConfig { side: Side::Caller { server, tls: None }, app, key };
+        let config = EndpointConfig { side: Side::Caller { server, tls: None, timeout: None }, app, key, rate: None };
         let [first, second] = ["192.0.2.1:1936", "192.0.2.2:1936"].map(|text| text.parse::<SocketAddr>().unwrap());
-        let mut calls = config.calls(first, None, Role::Publisher).unwrap();
+        let mut calls = config.calls(first, Role::Publisher).unwrap();
         let now = Time::ZERO + Duration::from_secs(9);
         let answer = |name: &str, ip| lookup::Answer { name: name.into(), ip };
         // Nobody asked: an answer that comes too late changes nothing, nor does one for who was here before.
@@ -576,12 +599,13 @@ mod tests {
     fn a_server_may_send_us_elsewhere_a_few_times_and_a_failure_leads_home() {
         let server = HostPort { host: Host::Name("first.example".into()), port: PORT };
         let config = EndpointConfig {
-            side: Side::Caller { server, tls: None },
+            side: Side::Caller { server, tls: None, timeout: None },
             app: "live".into(),
             key: Key::new("cam1").unwrap(),
+            rate: None,
         };
         let first = SocketAddr::from(([192, 0, 2, 1], PORT));
-        let mut calls = config.calls(first, None, Role::Publisher).unwrap();
+        let mut calls = config.calls(first, Role::Publisher).unwrap();
         let now = Time::from_ns(5);
         for url in
             ["rtmps://192.0.2.2/live", "http://192.0.2.2/live", "rtmp://192.0.2.2", "rtmp://192.0.2.2:0/live", "x"]

@@ -13,10 +13,9 @@ use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
-use crate::bus::{LocalCursor, Packet, Pool, Publisher};
+use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Interrupted, ToTs};
-use crate::proto::mpegts::mux;
 use crate::proto::rtmp::{Client, ClientMessage, End, Message, Refusal, Server, ServerMessage, kind};
 use crate::proto::{self, Detail, Done, PeerEnd, Stats, StreamCore, Tuning};
 use crate::units::Time;
@@ -70,23 +69,24 @@ struct Intake {
 
 impl Source {
     /// Waits for publishers at `seat`.
-    pub(super) fn listening(seat: Seat, (takeover, absent): (bool, Absent), pool: &Pool, admission: Admission) -> Self {
-        Self::new(
-            Way::Listen { seat, takeover, absent, publisher: None, slate: None, interrupted: None },
-            pool,
-            admission,
-        )
+    pub(super) fn listening(
+        seat: Seat,
+        (takeover, absent): (bool, Absent),
+        bridge: ToTs,
+        admission: Admission,
+    ) -> Self {
+        let way = Way::Listen { seat, takeover, absent, publisher: None, slate: None, interrupted: None };
+        Self::new(way, bridge, admission)
     }
 
     /// Plays from a server.
-    pub(super) fn pulling(calls: Calls, pool: &Pool, admission: Admission) -> Self {
-        Self::new(Way::Call(Box::new(calls)), pool, admission)
+    pub(super) fn pulling(calls: Calls, bridge: ToTs, admission: Admission) -> Self {
+        Self::new(Way::Call(Box::new(calls)), bridge, admission)
     }
 
-    fn new(way: Way, pool: &Pool, admission: Admission) -> Self {
-        let bridge = ToTs::new(mux::Config::default(), pool.clone());
+    fn new(way: Way, bridge: ToTs, admission: Admission) -> Self {
         let intake = Intake {
-            bridge: bridge.unwrap_or_else(|error| unreachable!("the default is one: {error}")),
+            bridge,
             admission,
             messages: 0,
             tally: Tally::default(),
@@ -289,7 +289,7 @@ impl Source {
             malformed: bridge.malformed + bridge.bad_headers + mux.malformed,
             unexpected: bridge.headerless,
             late: mux.late,
-            overflow: mux.overflow + mux.too_long,
+            overflow: mux.overflow + mux.too_long + mux.stale,
             peers: Some(u32::from(self.is_connected())),
             ..Stats::default()
         });
@@ -301,6 +301,7 @@ impl Source {
                 ("clockJumps", mux.rebased as f64),
                 ("timesMended", mux.mended as f64),
                 ("shortOfBuffers", self.counters.short_of_buffers.value() as f64),
+                ("nullPackets", mux.nulls as f64),
             ];
             let seat = match &self.way {
                 Way::Listen { seat, .. } => seat.details(),

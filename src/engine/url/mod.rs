@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use secrets::{HIDDEN, with_secrets_of, without_secrets};
 
-use secrets::SECRET_KEYS;
+use secrets::{SECRET_KEYS, secret};
 
 use super::config::{COALESCE_MAX, OutputEndpoint, SourceEndpoint};
 use crate::adapters::{Host, HostPort, Interface, LEGS_MAX, LegConfig, SocketOptions, rtp, udp};
@@ -224,6 +224,10 @@ impl<'url> Parts<'url> {
 
     fn address_error(&self, problem: &'static str) -> UrlError {
         UrlError::Address { given: self.url.into(), scheme: self.scheme.into(), problem }
+    }
+
+    fn value_error(&self, key: &'static str, value: &str, allowed: &str) -> UrlError {
+        UrlError::Value { given: self.url.into(), key, value: value.into(), allowed: allowed.into() }
     }
 
     fn hidden_error(&self, what: &str) -> UrlError {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError, srt};
+use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError, secret, srt};
 use crate::adapters::rist::{EndpointConfig, Side};
 use crate::proto::rist::crypto::KeyLength;
 use crate::proto::rist::rtcp::RequestFormat;
@@ -148,7 +148,7 @@ fn main_profile(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlErr
     }
     if let Some(text) = query.take("secret").filter(|text| !text.is_empty()) {
         // The secret itself stays out of the message.
-        let parsed = srt::secret(text).and_then(|text| text.parse().ok());
+        let parsed = secret(text).and_then(|text| text.parse().ok());
         let allowed = "1 to 127 bytes, or env:NAME or file:PATH where they stand";
         config.secret = Some(parsed.ok_or_else(|| query.value_error("secret", HIDDEN, allowed))?);
     }
@@ -177,7 +177,7 @@ fn login(query: &mut Query<'_>, side: &Side) -> Result<Option<Accounts>, UrlErro
         (None, None, None) => Ok(None),
         (Some(user), Some(password), None) => {
             // The password itself stays out of the message.
-            let parsed = srt::secret(password).and_then(|password| Accounts::login(&user, &password).ok());
+            let parsed = secret(password).and_then(|password| Accounts::login(&user, &password).ok());
             let allowed =
                 "user and password of 1 to 255 bytes each, or env:NAME or file:PATH where the password stands";
             parsed.map(Some).ok_or_else(|| query.value_error("password", HIDDEN, allowed))

@@ -5,33 +5,46 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
+use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError, secret};
 use crate::adapters::rtmp::{Absent, EndpointConfig, Key, PORT, Side, TLS_PORT};
 use crate::adapters::tls::{IdentityFiles, ServerId};
+use crate::proto::mpegts::mux::{RATE_MAX, RATE_MIN};
+use crate::units::Bitrate;
 
 pub(super) fn parse_source(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
-    parse(parts, &["absent", "grace", "takeover"], &["absent", "grace", "takeover", "tls_cert", "tls_key"])
+    let called: &[_] = match parts.scheme {
+        "rtmps" => &["absent", "grace", "rate", "takeover", "tls_cert", "tls_key"],
+        _ => &["absent", "grace", "rate", "takeover"],
+    };
+    parse(parts, called, &["rate", "timeout", "tls_ca"])
 }
 
 pub(super) fn parse_output(parts: &Parts<'_>) -> Result<EndpointConfig, UrlError> {
-    parse(parts, &[], &["tls_cert", "tls_key"])
+    let called: &[_] = if parts.scheme == "rtmps" { &["tls_cert", "tls_key"] } else { &[] };
+    parse(parts, called, &["timeout", "tls_ca"])
 }
 
-/// With the keys of one who is called, without TLS and with it.
+/// With the keys of one who is called, and of one who calls.
 fn parse(
     parts: &Parts<'_>,
-    keys: &'static [&'static str],
-    secure_keys: &'static [&'static str],
+    called_keys: &'static [&'static str],
+    caller_keys: &'static [&'static str],
 ) -> Result<EndpointConfig, UrlError> {
     let wrong = |problem| parts.address_error(problem);
     let (authority, path) = parts.rest.split_once('/').unwrap_or((parts.rest, ""));
     if authority.rfind('@').is_some_and(|at| at > 0) {
         return Err(wrong("no user stands before the host"));
     }
-    let (app, key) = path.trim_matches('/').rsplit_once('/').ok_or_else(|| wrong(APP_AND_KEY))?;
+    let (app, key) = split_path(path);
+    if app.is_empty() {
+        return Err(wrong(APP_AND_KEY));
+    }
     if key == HIDDEN {
         return Err(parts.hidden_error("stream key"));
     }
+    let place_of_key =
+        || parts.value_error("stream key", HIDDEN, "its text, or env:NAME or file:PATH where that stands");
+    let key = secret(key.to_owned()).ok_or_else(place_of_key)?;
     let is_secure = parts.scheme == "rtmps";
     if is_secure && !cfg!(feature = "tls") {
         return Err(wrong("this program was built without TLS"));
@@ -47,26 +60,29 @@ fn parse(
     };
     let is_any = matches!(host_or_any, Host::Ip(ip) if ip.is_unspecified());
     let address = HostPort { host: host_or_any, port };
-    let app = app.trim_matches('/').to_owned();
+    let app = app.to_owned();
     let parsed = |key: &str| Key::new(key).ok_or_else(|| wrong(APP_AND_KEY));
-    if app.is_empty() {
-        return Err(wrong(APP_AND_KEY));
-    }
     if !host.starts_with('@') && !is_any {
-        let (authorities, query) = if is_secure { take_authorities(parts.query) } else { (None, parts.query.into()) };
-        if query.split('&').any(|pair| pair.rsplit('=').next() == Some(HIDDEN)) {
+        let (ours, theirs) = parts.query.split('&').filter(|pair| !pair.is_empty()).partition::<Vec<_>, _>(is_ours);
+        if theirs.iter().any(|pair| pair.rsplit('=').next() == Some(HIDDEN)) {
             return Err(parts.hidden_error("query"));
         }
-        // What follows the key is for the server: a token, mostly.
-        let key = if query.is_empty() { parsed(key)? } else { parsed(&format!("{key}?{query}"))? };
+        let ours = ours.join("&");
+        let mut query = Parts { query: &ours, ..*parts }.query(caller_keys)?;
+        let authorities = authorities(&mut query, is_secure)?;
+        // What else follows the key is for the server: a token, mostly.
+        let mark = if key.contains('?') { "&" } else { "?" };
+        let key = if theirs.is_empty() { parsed(&key)? } else { parsed(&[&key, mark, &theirs.join("&")].concat())? };
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let tls = is_secure.then_some(ServerId { name, authorities });
-        return Ok(EndpointConfig { side: Side::Caller { server: address, tls }, app, key });
+        let timeout = query.number("timeout", 1, 3_600)?.map(Duration::from_secs);
+        let side = Side::Caller { server: address, tls, timeout };
+        return Ok(EndpointConfig { side, app, key, rate: rate(&mut query)? });
     }
     if matches!(address.host, Host::Name(_)) {
         return Err(wrong("a listener has an address of this machine, or none"));
     }
-    let mut query = parts.query(if is_secure { secure_keys } else { keys })?;
+    let mut query = parts.query(called_keys)?;
     let mut file = |key: &'static str| {
         let path = query.take(key).filter(|path| !path.is_empty());
         path.map(PathBuf::from).ok_or_else(|| query.value_error(key, "", "the path of a file in PEM"))
@@ -75,19 +91,33 @@ fn parse(
     let tls = tls.map(|(certificate, key)| IdentityFiles { certificate, key });
     let takeover = query.switch("takeover")?.unwrap_or(false);
     let side = Side::Listener { listen: address, takeover, tls, absent: absent(&mut query)? };
-    Ok(EndpointConfig { side, app, key: parsed(key)? })
+    Ok(EndpointConfig { side, app, key: parsed(&key)?, rate: rate(&mut query)? })
 }
 
-/// `tls_ca=FILE` is ours; the rest stays as it is written.
-fn take_authorities(query: &str) -> (Option<PathBuf>, String) {
-    let (mut authorities, mut rest) = (None, Vec::new());
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match form_urlencoded::parse(pair.as_bytes()).next() {
-            Some((key, path)) if key == "tls_ca" => authorities = Some(PathBuf::from(&*path)),
-            _ => rest.push(pair),
-        }
-    }
-    (authorities, rest.join("&"))
+/// Application and key, of which nobody else knows where the one ends: a file has a path of its own.
+fn split_path(path: &str) -> (&str, &str) {
+    let path = path.trim_matches('/');
+    let split = path.find("/file:").map(|at| (&path[..at], &path[at + 1..])).or_else(|| path.rsplit_once('/'));
+    let (app, key) = split.unwrap_or(("", path));
+    (app.trim_matches('/'), key)
+}
+
+/// `tls_ca=FILE`, which is also found where `file:FILE` or `env:NAME` say.
+fn authorities(query: &mut Query<'_>, is_secure: bool) -> Result<Option<PathBuf>, UrlError> {
+    let Some(text) = query.take("tls_ca") else { return Ok(None) };
+    let path = match text.strip_prefix("env:") {
+        Some(name) => std::env::var(name).ok(),
+        None => Some(text.strip_prefix("file:").unwrap_or(&text).to_owned()),
+    };
+    let path = path.filter(|path| is_secure && !path.is_empty());
+    path.map(|path| Some(path.into())).ok_or_else(|| query.value_error("tls_ca", &text, "a file in PEM, with rtmps://"))
+}
+
+/// `rate=8M`: exactly so much, filled up with null packets.
+fn rate(query: &mut Query<'_>) -> Result<Option<Bitrate>, UrlError> {
+    let Some(text) = query.take("rate") else { return Ok(None) };
+    let parsed = text.parse().ok().filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
+    parsed.map(Some).ok_or_else(|| query.value_error("rate", &text, "a bit rate from 250k to 10G, as 8M"))
 }
 
 /// `absent=slate&grace=30`: what comes while no publisher is there.
@@ -127,14 +157,13 @@ impl<'url> Named<'url> {
         }
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = place.split_once('/').unwrap_or((place, ""));
-        let path = path.trim_matches('/');
-        let (app, key) = path.rsplit_once('/').unwrap_or(("", path));
+        let (app, key) = split_path(path);
         let user = authority.rfind('@').filter(|at| *at > 0);
         let authority = user.map_or(authority, |at| &authority[at + 1..]);
         let is_called = authority.is_empty() || authority.starts_with(['@', ':']);
-        let is_ours = |pair: &&str| is_called || CALLER_KEYS.iter().any(|key| is_pair_of(key, pair));
-        let (ours, theirs) = query.split('&').filter(|pair| !pair.is_empty()).partition(is_ours);
-        Some(Self { scheme, authority, has_user: user.is_some(), app: app.trim_matches('/'), key, ours, theirs })
+        let (ours, theirs) =
+            query.split('&').filter(|pair| !pair.is_empty()).partition(|pair: &&str| is_called || is_ours(pair));
+        Some(Self { scheme, authority, has_user: user.is_some(), app, key, ours, theirs })
     }
 
     fn join(&self) -> String {
@@ -154,8 +183,10 @@ impl<'url> Named<'url> {
     }
 }
 
-fn is_pair_of(key: &str, pair: &str) -> bool {
-    pair.strip_prefix(key).is_some_and(|value| value.starts_with('='))
+/// Whether a pair behind the key is for us where we call. A server that wants one of these for itself gets it with a letter
+/// written as `%74`.
+fn is_ours(pair: &&str) -> bool {
+    KEYS.contains(&pair.split('=').next().unwrap_or_default())
 }
 
 /// The URL without its key, and without what follows it where that is for a server; `None` if it is another one's.
@@ -189,8 +220,8 @@ pub(super) fn with_secrets_of(url: &str, old: &str) -> Option<String> {
     Some(named.join())
 }
 
-/// Where we call, these are ours.
-const CALLER_KEYS: [&str; 1] = ["tls_ca"];
+/// All keys of either side: where they have no place they are a mistake, and nothing that a server wants.
+const KEYS: [&str; 8] = ["absent", "grace", "rate", "takeover", "timeout", "tls_ca", "tls_cert", "tls_key"];
 
 const APP_AND_KEY: &str = "an application and a key must follow, as /live/KEY";
 
@@ -252,6 +283,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_us_is_taken_out_and_the_rest_is_for_the_server() {
+        let config = source("rtmp://host/live/cam1?a=1&timeout=5&rate=8M&token=x");
+        assert_eq!(config.key, Key::new("cam1?a=1&token=x").unwrap());
+        assert_eq!(config.rate, Some(Bitrate::from_bps(8_000_000)));
+        assert!(matches!(config.side, Side::Caller { timeout: Some(timeout), .. } if timeout.as_secs() == 5));
+        assert_eq!(source("rtmp://host/live/cam1?%74imeout=5").key, Key::new("cam1?%74imeout=5").unwrap());
+        assert_eq!(source("rtmp://@/live/cam1?rate=500k").rate, Some(Bitrate::from_bps(500_000)));
+    }
+
+    #[test]
+    fn a_key_may_stand_in_a_file_or_the_environment() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, "cam1?token=a\n").unwrap();
+        let url = format!("rtmp://host/live/eu/file:{}?user=b", path.display());
+        let config = source(&url);
+        assert_eq!((config.app.as_str(), config.key), ("live/eu", Key::new("cam1?token=a&user=b").unwrap()));
+        assert_eq!(without_secrets(&url), "rtmp://host/live/eu/***?***");
+        let home = std::env::var("PATH").unwrap();
+        assert_eq!(source("rtmp://@/live/env:PATH").key, Key::new(&home).unwrap());
+        let config = source("rtmps://host/live/cam1?tls_ca=env:PATH");
+        assert!(matches!(config.side, Side::Caller { tls: Some(tls), .. } if tls.authorities == Some(home.into())));
+    }
+
+    #[test]
     fn errors_name_the_fix_and_no_key() {
         for (url, told) in [
             ("rtmp://host", "/live/KEY"),
@@ -265,6 +321,13 @@ mod tests {
             ("rtmp://user:cam1@host/live/cam1", "no user"),
             ("RTMP://host/live/cam1", "unknown scheme"),
             ("rtmp://host/cam1", "/live/KEY"),
+            ("rtmp://host/live/env:ANABRANCH_NOT_THERE", "env:NAME or file:PATH"),
+            ("rtmp://host/live/file:/not/there", "env:NAME or file:PATH"),
+            ("rtmp://host/live/cam1?takeover=1", "known are rate, timeout, tls_ca"),
+            ("rtmp://host/live/cam1?rate=1", "250k to 10G"),
+            ("rtmp://host/live/cam1?timeout=0", "1 to 3600"),
+            ("rtmp://host/live/cam1?tls_ca=a", "with rtmps://"),
+            ("rtmp://@/live/cam1?timeout=5", "unknown key timeout"),
             ("rtmp://@/live/***?takeover=1", "write it out"),
             ("rtmp://host/live/a?***", "write it out"),
             ("rtmp://host/live/a?token=***", "write it out"),
@@ -273,6 +336,7 @@ mod tests {
             assert!(error.contains(told) && !error.contains("cam1"), "{error}");
         }
         assert!(parse_output("rtmp://@/live/cam1?takeover=1").is_err(), "players take nothing over");
+        assert!(parse_output("rtmp://host/live/cam1?rate=8M").is_err(), "an output sends what there is");
     }
 
     #[test]

@@ -42,6 +42,17 @@ pub fn with_secrets_of(url: &str, old: &str) -> String {
     format!("{before}?{}", whole.collect::<Vec<&str>>().join("&"))
 }
 
+/// What an environment variable or a file says, so that it stands on no command line.
+pub(super) fn secret(text: String) -> Option<String> {
+    if let Some(name) = text.strip_prefix("env:") {
+        return std::env::var(name).ok();
+    }
+    match text.strip_prefix("file:") {
+        Some(path) => std::fs::read_to_string(path).ok().map(|text| text.trim_end().to_string()),
+        None => Some(text),
+    }
+}
+
 /// What stands in place of a secret.
 pub const HIDDEN: &str = "***";
 pub(super) const SECRET_KEYS: [&str; 3] = ["passphrase", "password", "secret"];

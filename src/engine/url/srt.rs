@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError};
+use super::{HIDDEN, Host, HostPort, Parts, Query, UrlError, secret};
 use crate::adapters::srt::{EndpointConfig, Local, Payload, Side};
 use crate::proto::rtp::SenderConfig;
 use crate::proto::srt::crypto::{CipherMode, KeyLength};
@@ -229,17 +229,6 @@ fn encryption(query: &mut Query<'_>, config: &mut Config) -> Result<(), UrlError
     let announce = query.number("kmpreannounce", 0, 1 << 31)?;
     config.key_announce_packets = announce.unwrap_or(config.key_announce_packets);
     Ok(())
-}
-
-/// What an environment variable or a file says, so that it stands on no command line.
-pub(super) fn secret(text: String) -> Option<String> {
-    if let Some(name) = text.strip_prefix("env:") {
-        return std::env::var(name).ok();
-    }
-    match text.strip_prefix("file:") {
-        Some(path) => std::fs::read_to_string(path).ok().map(|text| text.trim_end().to_string()),
-        None => Some(text),
-    }
 }
 
 /// libsrt's rates are in bytes per second.

@@ -303,6 +303,30 @@ fn another_publisher_begins_where_the_stream_is() {
 }
 
 #[test]
+fn at_a_constant_rate_the_clock_is_exact_and_a_rate_too_low_is_told() {
+    for (bps, is_enough) in [(5_000_000, true), (250_000, false)] {
+        let mut bench = Bench::with(Config { rate: Some(crate::units::Bitrate::from_bps(bps)), ..Config::default() });
+        let sent = published("ffmpeg51-publish");
+        for _ in 0..8 {
+            let start_ms = bench.now_ms + 40;
+            for message in &sent {
+                // Eight times as fast it is more than the lowest rate has room for.
+                let timestamp_ms = message.timestamp_ms / if is_enough { 1 } else { 8 } + start_ms;
+                bench.message(&Message { timestamp_ms, ..message.clone() });
+            }
+        }
+        let mux = bench.to_ts.mux_stats();
+        assert_eq!((mux.stale > 0, bench.uncarried == [Uncarried::Rate]), (!is_enough, !is_enough), "{mux:?}");
+        let snapshot = bench.analyser.snapshot();
+        for indicator in [Indicator::PcrAccuracyError, Indicator::PcrRepetitionError, Indicator::ContinuityCountError] {
+            assert_eq!(snapshot.indicator(indicator).errors, 0, "{bps} {indicator:?}");
+        }
+        let sent_bps = (mux.ts_packets * 188 * 8 * 1_000) / u64::from(bench.now_ms);
+        assert!(sent_bps.abs_diff(bps) < bps / 10, "{sent_bps} {mux:?}");
+    }
+}
+
+#[test]
 fn what_waits_at_a_constant_rate_goes_out_after_the_end() {
     for is_followed in [false, true] {
         let config = Config { rate: Some(crate::units::Bitrate::from_bps(5_000_000)), ..Config::default() };

@@ -41,6 +41,8 @@ pub struct ToTs {
     /// Headers of this publisher, for [`ToTs::interrupt`]; those of a track take one another's place.
     headers: ArrayVec<flv::AccessUnit, TRACKS_MAX>,
     told: Told,
+    /// What had waited for too long when that was looked at last.
+    stale: u64,
     stats: ToTsStats,
 }
 
@@ -92,6 +94,7 @@ impl ToTs {
             steps: [Duration::ZERO; 2],
             headers: ArrayVec::new(),
             told: Told::default(),
+            stale: 0,
             stats: ToTsStats::default(),
         })
     }
@@ -176,6 +179,11 @@ impl ToTs {
 
     /// What of this publisher is not carried, each once.
     pub fn poll_uncarried(&mut self) -> Option<Uncarried> {
+        let mux = self.mux.stats();
+        // At a varying rate nothing waits for longer than a call.
+        if mux.stale > mem::replace(&mut self.stale, mux.stale) {
+            self.told.tell(Uncarried::Rate);
+        }
         self.told.poll()
     }
 

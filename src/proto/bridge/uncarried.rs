@@ -23,6 +23,8 @@ pub enum Uncarried {
     Configuration(flv::Codec),
     /// More tracks than a program may have.
     Tracks,
+    /// Pictures or sounds for which the constant rate was too low.
+    Rate,
     /// A stream that RTMP has no form for here.
     Stream {
         /// `stream_type` (13818-1 table 2-34).
@@ -47,6 +49,7 @@ impl fmt::Display for Uncarried {
             Self::FlvAudio(number) => write!(f, "audio codec {number} of FLV is not carried"),
             Self::FourCc(fourcc) => write!(f, "codec {} is not carried", name(*fourcc)),
             Self::Configuration(codec) => write!(f, "codec {} is not carried as configured", name(codec.fourcc())),
+            Self::Rate => f.write_str("pictures or sounds are left out, as the constant rate is too low for them"),
             Self::Tracks => f.write_str("there are too many tracks"),
             Self::Stream { codec: Some(codec), .. } => write!(f, "codec {codec} is not carried over RTMP"),
             Self::Stream { stream_type, codec: None } => {
