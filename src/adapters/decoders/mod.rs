@@ -8,7 +8,8 @@ mod apart;
 mod pool;
 mod suspects;
 mod system;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 mod worker;
 

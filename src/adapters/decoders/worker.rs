@@ -25,7 +25,8 @@ pub fn run_decode_worker() -> ExitCode {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 pub(super) use imp::{connection, serve};
 
 #[cfg(target_os = "linux")]
