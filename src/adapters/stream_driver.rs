@@ -240,11 +240,11 @@ impl<C: StreamCore> Connection<C> {
         if let Some(failure) = self.stream.failure() {
             return Broken::Insecure(failure);
         }
-        match error.kind() {
-            // The kernel counts from when the window closed, so that its limit comes before ours.
-            io::ErrorKind::TimedOut if self.stuck.is_some() => Broken::Stalled,
-            kind => Broken::Failed(kind),
+        // The kernel counts from when the window closed, so that its limit comes before ours.
+        if error.kind() == io::ErrorKind::TimedOut && self.stuck.is_some() {
+            return Broken::Stalled;
         }
+        Broken::Failed(error.kind())
     }
 
     /// Whether nothing more will come or go: to be dropped.

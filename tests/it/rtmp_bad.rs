@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anabranch::adapters::clock;
 use anabranch::bus::{Meta, Pool, PoolLimits};
-use anabranch::engine::{EngineConfig, EventKind, Severity};
+use anabranch::engine::{EventKind, Severity};
+use anabranch::proto::StreamCore;
 use anabranch::proto::rtmp::{Client, ClientMessage, Config, Message, Role, Target, kind};
-use anabranch::proto::{Detail, StreamCore};
 use anabranch::units::Time;
 use socket2::SockRef;
 
 use crate::peers::{Peer, installed};
-use crate::rtmp::{assert_clean, port};
+use crate::rtmp::port;
 use crate::support::{Rig, Sink, V4, flow, let_pass, wait_until};
 
 /// A flow with a publisher that is nobody's enemy.
@@ -251,21 +251,6 @@ fn hundreds_of_publishers_come_at_once_from_one_address() {
     // A busy machine may be too slow for some.
     assert_eq!((figure("portCrowded"), let_in as f64 + figure("portSlow")), (0.0, 500.0));
     assert!(let_in > 64, "{let_in}");
-}
-
-#[test]
-fn a_publisher_waits_for_buffers_and_nothing_of_his_is_lost() {
-    // What the flow keeps for its readers is all there is.
-    let (pool, ring_packets) = (PoolLimits { small_max: 96, large_max: 0 }, 128);
-    let rig = Rig::with(&EngineConfig { workers: 1, pool, ring_packets, ..EngineConfig::default() });
-    let (others, sink, port) = (Rig::new(), Sink::keeping(V4), port());
-    rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], [sink.url()]));
-    others.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://127.0.0.1:{port}/live/cam1")]));
-    let is_short = |detail: &Detail| detail.0 == "shortOfBuffers" && detail.1 > 0.0;
-    wait_until("no buffer", || rig.source("in", "s1").details.iter().any(is_short));
-    sink.wait(sink.count() + 100);
-    assert_eq!(rig.source("in", "s1").drops.no_buffer, 0);
-    assert_clean(&sink);
 }
 
 /// A player is paused for longer than a path takes to be found dead.

@@ -43,7 +43,7 @@ pub(super) fn start(name: &str, called: Called, remote: Remote) -> bool {
 fn choose(all: &[IpAddr], Called { ip, has_worked }: Called) -> Option<IpAddr> {
     let at = all.iter().position(|one| *one == ip);
     let next = at.map_or(0, |at| at + usize::from(!has_worked));
-    all.get(next).or(all.first()).copied()
+    all.get(next).or_else(|| all.first()).copied()
 }
 
 /// One of [`THREADS_MAX`] threads.

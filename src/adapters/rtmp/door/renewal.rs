@@ -63,7 +63,8 @@ fn renew(certificate: &Mutex<Certificate>, problem: &mut Option<SetupError>) {
 /// Judgement: certificates are renewed weeks before they end, and whoever replaces one by hand wants to see it soon.
 const RENEWED_APART: Duration = Duration::from_secs(60);
 
-#[cfg(all(test, feature = "tls"))]
+#[cfg(test)]
+#[cfg(feature = "tls")]
 mod tests {
     use std::fs;
     use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
