@@ -250,7 +250,7 @@ fn gstreamer_publishes_to_us() {
 
 /// A newer ffmpeg than the system's, which knows enhanced RTMP: named by `ANABRANCH_NEW_FFMPEG`, or that of Python's package
 /// `imageio-ffmpeg`.
-fn new_ffmpeg() -> Option<String> {
+pub(crate) fn new_ffmpeg() -> Option<String> {
     let python = || {
         let script = "import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())";
         let output =
