@@ -88,9 +88,8 @@ fn measure(is_quick: bool) {
     println!("\n| idle publishers | KB of memory each |\n|---|---|");
     let schemes: &[&str] = if cfg!(feature = "tls") { &["rtmp", "rtmps"] } else { &["rtmp"] };
     for scheme in schemes {
-        let count = if is_quick { 50 } else { 500 };
-        let each = idle_kib(scheme, count);
-        println!("| {count} by {scheme} | {each:.1} |");
+        let each = idle_kib(scheme, IDLE);
+        println!("| {IDLE} by {scheme} | {each:.1} |");
         assert!(each <= IDLE_KIB_MAX, "an idle publisher must not cost more than {IDLE_KIB_MAX} KiB");
     }
 }
@@ -494,7 +493,8 @@ fn idle_kib(scheme: &str, count: usize) -> f64 {
 const PICTURE: Duration = Duration::from_millis(40);
 /// A frame of AAC at 136 kb/s.
 const SOUND: [u8; 340] = [7; 340];
-/// What a publisher may cost who sends nothing.
+/// Publishers who send nothing, and what each may cost.
+const IDLE: usize = 500;
 const IDLE_KIB_MAX: f64 = 64.0;
 /// A certificate for this machine, its key, and whoever signed it.
 const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");
