@@ -1,10 +1,11 @@
 //! RTMP on real sockets: computing time of ingest beside nginx-rtmp, latency from a publisher's message to the bus, memory of
-//! publishers that are idle.
+//! publishers that are idle, with the feature `tls` over TLS as well.
 //!
 //! `cargo bench --bench rtmp_live [-- --quick]`. Publishers, the engine and nginx run as processes of their own, so that each is
-//! measured alone; nginx (`apt install libnginx-mod-rtmp`) is left out where it is not installed. A quiet machine is needed.
+//! measured alone, the two servers in turns; nginx (`apt install libnginx-mod-rtmp`) is left out where it is not installed. Of
+//! several rounds the tables have the middle one, and the range. A quiet machine is needed.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on may panic")]
-#![allow(clippy::print_stdout, reason = "figures are what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures are what it is for")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -34,66 +35,96 @@ fn main() {
     match words[..] {
         // As a test of this target it only has to build.
         _ if words.contains(&"--test") => {}
-        ["--engine", port, count] => serve(port.parse().unwrap(), count.parse().unwrap()),
-        ["--publish", port, count, rate_mbps, seconds] => {
-            publish(
-                port.parse().unwrap(),
-                count.parse().unwrap(),
-                rate_mbps.parse().unwrap(),
-                seconds.parse().unwrap(),
-            );
+        ["--engine", scheme, port, count] => serve(scheme, port.parse().unwrap(), count.parse().unwrap()),
+        ["--publish", port, count, rate_mbps, seconds, pace] => {
+            let [count, rate_mbps, seconds] = [count, rate_mbps, seconds].map(|number| number.parse().unwrap());
+            publish(port.parse().unwrap(), count, rate_mbps, seconds as u64, pace == "paced");
         }
         _ => measure(words.contains(&"--quick")),
     }
 }
 
+/// What publishers send: so many streams at so many Mb/s, for so long by their own clocks, at the pace of these or as fast as
+/// it is taken.
+#[derive(Clone, Copy)]
+struct Load {
+    streams: usize,
+    rate_mbps: usize,
+    seconds: u64,
+    is_paced: bool,
+}
+
 fn measure(is_quick: bool) {
-    let (rounds, seconds) = if is_quick { (1, 3) } else { (5, 20) };
-    let load = || fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or("?").to_owned();
-    for round in 0..rounds {
-        // Few streams show what bytes cost, many what streams do: each has a clock that is told 40 times a second.
-        for (streams, rate_mbps) in [(4, "50"), (16, "12")] {
-            let port = free_port();
-            let engine = EngineProcess::start(port, streams);
-            let load = load();
-            let how = format!("{streams} x {rate_mbps} Mb/s, round {round}, load {load}");
-            ingest(&format!("anabranch, {how}"), (streams, rate_mbps, seconds), port, engine.0.id());
-            drop(engine);
-            let port = free_port();
-            if let Some(nginx) = Nginx::start(port) {
-                ingest(&format!("nginx-rtmp, {how}"), (streams, rate_mbps, seconds), port, nginx.worker());
+    let (rounds, seconds, fast_seconds) = if is_quick { (1, 3, 60) } else { (5, 20, 835) };
+    // Few streams show what bytes cost, many what streams do: each has a clock that is told 40 times a second.
+    let loads = [(4, 50, seconds, true), (16, 12, seconds, true), (1, 8, fast_seconds, false)];
+    println!("| ingest, CPU s per Gbit | anabranch | nginx-rtmp | anabranch / nginx-rtmp |\n|---|---|---|---|");
+    for (streams, rate_mbps, seconds, is_paced) in loads {
+        let load = Load { streams, rate_mbps, seconds, is_paced };
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let engine = EngineProcess::start("rtmp", free_port(), streams);
+            let (each, units) = ingest(load, engine.port, engine.child.id());
+            ours.push(each);
+            engine.assert_carried(units);
+            if let Some(nginx) = Nginx::start(free_port()) {
+                theirs.push(ingest(load, nginx.port, nginx.worker()).0);
             }
         }
+        let pace = if is_paced { "" } else { ", as fast as they go" };
+        let ratio = middle(&mut ours) / middle(&mut theirs);
+        println!("| {streams} x {rate_mbps} Mb/s{pace} | {} | {} | {ratio:.2} |", range(&mut ours), range(&mut theirs));
     }
+    println!(
+        "\n| from a publisher's message to the bus, 6 Mb/s | p50 µs | p90 µs | p99 µs | most µs |\n|---|---|---|---|---|"
+    );
     for round in 0..rounds {
         let mut latencies = latencies(if is_quick { 75 } else { 750 });
         latencies.sort_unstable();
         let at = |per_mille: usize| latencies[(latencies.len() - 1) * per_mille / 1_000].as_micros();
         let (p50, p90, p99, most) = (at(500), at(900), at(990), at(1_000));
-        let count = latencies.len();
-        println!(
-            "latency to the bus, 6 Mb/s, round {round}: p50 {p50} µs, p90 {p90} µs, p99 {p99} µs, most {most} µs, \
-             {count} pictures, load {}",
-            load()
-        );
+        println!("| {} pictures, round {round} | {p50} | {p90} | {p99} | {most} |", latencies.len());
     }
-    let count = if is_quick { 50 } else { 500 };
-    println!("memory of {count} idle publishers: {:.1} KB each", idle_kib(count));
+    println!("\n| idle publishers | KB of memory each |\n|---|---|");
+    let schemes: &[&str] = if cfg!(feature = "tls") { &["rtmp", "rtmps"] } else { &["rtmp"] };
+    for scheme in schemes {
+        let each = idle_kib(scheme, IDLE);
+        println!("| {IDLE} by {scheme} | {each:.1} |");
+        assert!(each <= IDLE_KIB_MAX, "an idle publisher must not cost more than {IDLE_KIB_MAX} KiB");
+    }
 }
 
-/// Computing time of a process while publishers send to it.
-fn ingest(name: &str, (streams, rate_mbps, seconds): (usize, &str, u64), port: u16, pid: u32) {
-    let mut publishers =
-        again(&["--publish", &port.to_string(), &streams.to_string(), rate_mbps, &seconds.to_string()]);
+/// The figure in the middle; none of nothing.
+fn middle(figures: &mut [f64]) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// It, and the least and the greatest.
+fn range(figures: &mut [f64]) -> String {
+    let middle = middle(figures);
+    match figures {
+        [] => "-".to_owned(),
+        [only] => format!("{only:.4}"),
+        [least, .., most] => format!("{middle:.4} ({least:.4} to {most:.4})"),
+    }
+}
+
+/// Computing time of a process for each Gbit while publishers send to it, and how many pictures and sounds those sent.
+fn ingest(load: Load, port: u16, pid: u32) -> (f64, u64) {
+    let Load { streams, rate_mbps, seconds, is_paced } = load;
+    let numbers = [usize::from(port), streams, rate_mbps, seconds as usize].map(|number| number.to_string());
+    let [port, streams, rate_mbps, seconds] = numbers.each_ref().map(String::as_str);
+    let pace = if is_paced { "paced" } else { "fast" };
+    let mut publishers = again(&["--publish", port, streams, rate_mbps, seconds, pace]);
     let mut lines = BufReader::new(publishers.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
     let before = cpu_ns(pid);
-    let bytes: u64 = lines.next().unwrap().unwrap().parse().unwrap();
+    let mut number = || lines.next().unwrap().unwrap().parse::<u64>().unwrap();
+    let (bytes, units) = (number(), number());
     let spent = Duration::from_nanos(cpu_ns(pid) - before);
     publishers.wait().unwrap();
-    let gbit = bytes as f64 * 8.0 / 1e9;
-    let each = spent.as_secs_f64() / gbit;
-    println!("ingest, {name}: {each:.4} CPU s/Gbit, {gbit:.2} Gbit");
+    (spent.as_secs_f64() / (bytes as f64 * 8.0 / 1e9), units)
 }
 
 /// This program once more.
@@ -121,39 +152,65 @@ fn free_port() -> u16 {
 }
 
 /// The engine with so many flows, as a process.
-struct EngineProcess(Child);
+struct EngineProcess {
+    child: Child,
+    port: u16,
+}
 
 impl EngineProcess {
-    fn start(port: u16, count: usize) -> Self {
-        let mut child = again(&["--engine", &port.to_string(), &count.to_string()]);
+    fn start(scheme: &str, port: u16, count: usize) -> Self {
+        let mut process = Self { child: again(&["--engine", scheme, &port.to_string(), &count.to_string()]), port };
+        assert_eq!(process.says(), "ready");
+        process
+    }
+
+    fn says(&mut self) -> String {
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
+        // It says a line at a time, when it is asked.
+        BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Whether everything that was sent went into streams: what is left out costs little.
+    fn assert_carried(mut self, units: u64) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(self.says(), units.to_string(), "pictures and sounds that were carried");
     }
 }
 
 impl Drop for EngineProcess {
     fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 }
 
-fn serve(port: u16, count: usize) {
-    let engine = engine(port, count);
+/// Says how many pictures and sounds all flows carried, when asked.
+fn serve(scheme: &str, port: u16, count: usize) {
+    let engine = engine(scheme, port, count);
     println!("ready");
     std::io::stdout().flush().unwrap();
-    let _ = std::io::stdin().read(&mut [0]);
+    if std::io::stdin().read(&mut [0]).unwrap() > 0 {
+        // Counters of detail are renewed once a second.
+        wait_until(clock::now() + Duration::from_millis(1_500));
+        let of_flow = |n: usize| {
+            let flow = engine.snapshot(&format!("flow{n}").parse().unwrap()).unwrap();
+            let details = flow.sources.into_iter().flat_map(|source| source.details);
+            details.filter(|detail| detail.0 == "unitsCarried").map(|detail| detail.1).sum::<f64>()
+        };
+        println!("{}", (0..count).map(of_flow).sum::<f64>());
+        let _ = std::io::stdin().read(&mut [0]);
+    }
     engine.shutdown();
 }
 
-fn engine(port: u16, count: usize) -> Engine {
+fn engine(scheme: &str, port: u16, count: usize) -> Engine {
     let engine = Engine::start(&EngineConfig { workers: 1, ..EngineConfig::default() }, |_| ()).unwrap();
+    let tls = if scheme == "rtmps" { format!("?tls_cert={TLS}/cert.pem&tls_key={TLS}/key.pem") } else { String::new() };
     for n in 0..count {
         let source = SourceConfig {
             name: "source".parse().unwrap(),
-            endpoint: url::parse_source(&format!("rtmp://@127.0.0.1:{port}/live/key{n}")).unwrap(),
+            endpoint: url::parse_source(&format!("{scheme}://@127.0.0.1:{port}/live/key{n}{tls}")).unwrap(),
             allow: AllowList::default(),
             limit: None,
         };
@@ -170,13 +227,18 @@ fn engine(port: u16, count: usize) -> Engine {
 }
 
 /// nginx with its RTMP module, as a process with one worker.
-struct Nginx(Child, #[allow(dead_code, reason = "goes with it")] tempfile::TempDir);
+struct Nginx {
+    child: Child,
+    port: u16,
+    #[allow(dead_code, reason = "goes with it")]
+    directory: tempfile::TempDir,
+}
 
 impl Nginx {
     fn start(port: u16) -> Option<Self> {
         let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
         if !Path::new(module).exists() {
-            println!("!! nginx-rtmp is not installed: its rows are missing");
+            eprintln!("!! nginx-rtmp is not installed: its figures are missing");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -191,11 +253,11 @@ impl Nginx {
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             std::thread::park_timeout(Duration::from_millis(10));
         }
-        Some(Self(child, directory))
+        Some(Self { child, port, directory })
     }
 
     fn worker(&self) -> u32 {
-        let pid = self.0.id();
+        let pid = self.child.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         children.split_whitespace().next().unwrap().parse().unwrap()
     }
@@ -203,24 +265,27 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
     }
 }
 
 /// A client of ours on a blocking socket.
 struct Publisher {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     core: Client,
 }
 
+trait Wire: Read + Write {}
+
+impl<T: Read + Write> Wire for T {}
+
 impl Publisher {
-    fn new(port: u16, key: &str) -> Self {
+    fn new(scheme: &str, port: u16, key: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let target = Target { tc_url: format!("rtmp://{address}/live"), app: "live".into(), key: key.into() };
+        let target = Target { tc_url: format!("{scheme}://{address}/live"), app: "live".into(), key: key.into() };
         let mut core = Client::new(Time::ZERO, Config::default(), Role::Publisher, target, 1);
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
+        let mut stream = connect(scheme, address);
         let pool = Pool::new(PoolLimits::default());
         loop {
             let said = core.poll_message();
@@ -244,7 +309,30 @@ impl Publisher {
     }
 }
 
-fn flush(core: &mut Client, stream: &mut TcpStream) {
+fn connect(scheme: &str, address: SocketAddr) -> Box<dyn Wire> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    #[cfg(feature = "tls")]
+    if scheme == "rtmps" {
+        return Box::new(secure(stream));
+    }
+    assert_eq!(scheme, "rtmp");
+    Box::new(stream)
+}
+
+#[cfg(feature = "tls")]
+fn secure(stream: TcpStream) -> impl Wire {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(format!("{TLS}/ca.pem")).unwrap()).unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let session = rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    rustls::StreamOwned::new(session, stream)
+}
+
+fn flush(core: &mut Client, stream: &mut impl Write) {
     let mut bytes = Vec::new();
     while let Some(piece) = core.poll_transmit() {
         bytes.extend_from_slice(&piece.header);
@@ -253,25 +341,36 @@ fn flush(core: &mut Client, stream: &mut TcpStream) {
     stream.write_all(&bytes).unwrap();
 }
 
-/// Pictures of 25 Hz at this rate, from one thread for all streams.
-fn publish(port: u16, count: usize, rate_mbps: usize, seconds: u64) {
-    let mut publishers: Vec<Publisher> = (0..count).map(|n| Publisher::new(port, &format!("key{n}"))).collect();
-    let header = header();
-    publishers.iter_mut().for_each(|publisher| publisher.send(&header));
+/// Pictures of 25 Hz at this rate, from one thread for all streams; what is not paced has sound as well.
+fn publish(port: u16, count: usize, rate_mbps: usize, seconds: u64, is_paced: bool) {
+    let mut publishers: Vec<Publisher> = (0..count).map(|n| Publisher::new("rtmp", port, &format!("key{n}"))).collect();
+    let sound = |content, number: u64, bytes: &[u8]| {
+        let at = Ticks90k(number * 1_800);
+        AccessUnit { track: 0, codec: Codec::Aac, content, dts: at, pts: at, bytes: bytes.to_vec().into() }
+    };
+    // AAC-LC, 48 kHz, two channels.
+    let headers = [header(), sound(Content::Header, 0, &[0x11, 0x90])];
+    publishers.iter_mut().for_each(|publisher| headers.iter().for_each(|header| publisher.send(header)));
     println!("ready");
     std::io::stdout().flush().unwrap();
-    let (start, mut bytes) = (clock::now(), 0);
+    let (start, mut bytes, mut sent) = (clock::now(), 0, 0);
     for n in 0..seconds * 25 {
-        wait_until(start + PICTURE * n as u32);
-        let unit = unit(n, rate_mbps * 1_000_000 / 8 / 25);
+        if is_paced {
+            wait_until(start + PICTURE * n as u32);
+        }
+        let picture = unit(n, rate_mbps * 1_000_000 / 8 / 25);
+        let sounds = (0..2).map(|half| sound(Content::KeyFrame, 2 * n + half, &SOUND));
+        let units: Vec<AccessUnit> = std::iter::once(picture).chain(sounds.filter(|_| !is_paced)).collect();
         for publisher in &mut publishers {
-            publisher.send(&unit);
-            bytes += unit.bytes.len();
+            units.iter().for_each(|unit| publisher.send(unit));
+            bytes += units.iter().map(|unit| unit.bytes.len()).sum::<usize>();
+            sent += units.len();
         }
     }
     // What the kernel holds is taken in.
     std::thread::park_timeout(Duration::from_millis(100));
-    println!("{bytes}");
+    println!("{bytes}\n{sent}");
+    std::io::stdout().flush().unwrap();
 }
 
 fn wait_until(due: Time) {
@@ -315,7 +414,7 @@ fn mark(number: u64) -> [u8; 4] {
 /// From before a picture is sent until its last packet is on the bus and read there by somebody who waits for it.
 fn latencies(count: u64) -> Vec<Duration> {
     let port = free_port();
-    let engine = engine(port, 1);
+    let engine = engine("rtmp", port, 1);
     let mut subscriber = engine.subscribe(&"flow0".parse().unwrap()).unwrap().subscriber(LagPolicy::DropOldest);
     let reader = std::thread::spawn(move || {
         let mut came = vec![Time::ZERO; count as usize];
@@ -350,7 +449,7 @@ fn latencies(count: u64) -> Vec<Duration> {
             }
         }
     });
-    let mut publisher = Publisher::new(port, "key0");
+    let mut publisher = Publisher::new("rtmp", port, "key0");
     publisher.send(&header());
     let (start, mut sent) = (clock::now(), Vec::new());
     for n in 0..count {
@@ -375,19 +474,27 @@ impl Wake for Unpark {
     }
 }
 
-/// What so many publishers who send nothing cost, each.
-fn idle_kib(count: usize) -> f64 {
-    let port = free_port();
-    let engine = EngineProcess::start(port, count);
+/// What so many publishers who send nothing cost, each. They come one after the other: a port hears few callers of one network
+/// at a time.
+fn idle_kib(scheme: &str, count: usize) -> f64 {
+    let engine = EngineProcess::start(scheme, free_port(), count);
     let settled = || {
         std::thread::park_timeout(Duration::from_secs(1));
-        resident_kib(engine.0.id())
+        resident_kib(engine.child.id())
     };
     let before = settled();
-    let publishers: Vec<TcpStream> = (0..count).map(|n| Publisher::new(port, &format!("key{n}")).stream).collect();
+    let publishers: Vec<Publisher> =
+        (0..count).map(|n| Publisher::new(scheme, engine.port, &format!("key{n}"))).collect();
     let after = settled();
     drop(publishers);
     after.saturating_sub(before) as f64 / count as f64
 }
 
 const PICTURE: Duration = Duration::from_millis(40);
+/// A frame of AAC at 136 kb/s.
+const SOUND: [u8; 340] = [7; 340];
+/// Publishers who send nothing, and what each may cost.
+const IDLE: usize = 500;
+const IDLE_KIB_MAX: f64 = 64.0;
+/// A certificate for this machine, its key, and whoever signed it.
+const TLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls");

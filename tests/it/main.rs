@@ -24,6 +24,8 @@ mod hostile;
 mod http;
 mod idle;
 mod isolation;
+#[path = "../streams/judge.rs"]
+mod judge;
 mod keyframe;
 #[cfg(unix)]
 mod legs;
@@ -40,6 +42,7 @@ mod rist;
 mod rist_srp;
 mod rtmp;
 mod rtmp_bad;
+mod rtmp_clean;
 mod rtmp_line;
 #[cfg(feature = "tls")]
 mod rtmps;

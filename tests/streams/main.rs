@@ -4,5 +4,6 @@
 #![allow(clippy::print_stderr, reason = "a test without its tools must say so")]
 
 mod bridge;
+mod judge;
 mod mux;
 mod tools;

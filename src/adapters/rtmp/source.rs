@@ -293,7 +293,8 @@ impl Source {
             peers: Some(u32::from(self.is_connected())),
             ..Stats::default()
         });
-        if self.details_due <= now {
+        // The last ones of a publisher stay.
+        if self.details_due <= now || !self.is_connected() {
             self.details_due = now + DETAILS_APART;
             let bridged = [
                 ("unitsCarried", bridge.units as f64),
