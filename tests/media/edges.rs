@@ -102,11 +102,9 @@ impl Played {
 
     /// When it was told that a defect was over, how long that had lasted, and the shortest and longest that it can have been.
     fn told(&self, defect: Defect) -> impl Iterator<Item = (Duration, Duration, (Duration, Duration))> {
-        self.events.iter().filter_map(move |(at, event)| match event {
-            Event::Ended { defect: of, lasted, between, lost_sight: None } if *of == defect => {
-                Some((*at, *lasted, *between))
-            }
-            _ => None,
+        self.events.iter().filter_map(move |(at, event)| {
+            let Event::Ended { defect: of, lasted, between, lost_sight: None } = event else { return None };
+            (*of == defect).then_some((*at, *lasted, *between))
         })
     }
 
