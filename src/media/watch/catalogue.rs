@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::{Metadata, ProgramMetadata, Reason, StreamMetadata};
-use crate::media::headers::{Headers, Picture};
+use crate::media::headers::{AudioFormat, Headers, Picture};
 use crate::proto::mpegts::demux::{AccessUnit, Codec, Demux};
 use crate::proto::mpegts::{Media, Pid, Program, Stream};
 use crate::units::{Bitrate, Time};
@@ -187,6 +187,7 @@ fn stream_metadata(
 ) -> StreamMetadata {
     let video = entry.and_then(|entry| entry.headers.video().cloned());
     let audio = entry.and_then(|entry| entry.headers.audio().copied());
+    let audio = audio.map(|audio| AudioFormat { channels: stream.channels.or(audio.channels), ..audio });
     let name = audio.map(|audio| Cow::Owned(audio.codec_name()));
     let codec = name.or_else(|| stream.codec.map(Cow::Borrowed));
     let is_known = video.is_some() || audio.is_some();
@@ -305,9 +306,7 @@ fn stream_differences(old: &StreamMetadata, new: &StreamMetadata, found: &mut Di
         }
     }
     if let (Some(before), Some(now)) = (&old.audio, &new.audio) {
-        let layout = |audio: &crate::media::headers::AudioFormat| {
-            (audio.codec, audio.profile, audio.layer, audio.sample_rate, audio.channels)
-        };
+        let layout = |audio: &AudioFormat| (audio.codec, audio.profile, audio.layer, audio.sample_rate, audio.channels);
         if layout(before) != layout(now) {
             let channels = now.channels.map_or_else(|| "?".into(), |channels| channels.to_string());
             found.note(|| format!("{}: {} Hz, {channels} channels", name_of(new), now.sample_rate));
