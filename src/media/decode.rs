@@ -61,7 +61,14 @@ impl Decoder {
             Codec::H264 => Inner::H264(Box::default()),
             Codec::Hevc => Inner::Hevc(Box::new(HevcDecoder::with_limits(HEVC_LIMITS))),
             Codec::Mpeg1Video | Codec::Mpeg2Video => Inner::Mpeg(Box::default()),
-            Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m => {
+            Codec::Av1 => return Err(DecodeError::Unsupported("av1")),
+            Codec::Aac
+            | Codec::AacLatm
+            | Codec::MpegAudio
+            | Codec::Ac3
+            | Codec::Eac3
+            | Codec::Opus
+            | Codec::Smpte302m => {
                 return Err(DecodeError::Unsupported("no pictures"));
             }
         };

@@ -62,7 +62,8 @@ impl SoundDecoder {
             Codec::MpegAudio => Inner::Mpeg(None),
             Codec::Ac3 | Codec::Eac3 => Inner::Ac3(Ac3::new(codec)?),
             Codec::Smpte302m => Inner::Pcm,
-            Codec::Mpeg1Video | Codec::Mpeg2Video | Codec::H264 | Codec::Hevc => {
+            Codec::Opus => return Err(DecodeError::Unsupported("opus")),
+            Codec::Mpeg1Video | Codec::Mpeg2Video | Codec::H264 | Codec::Hevc | Codec::Av1 => {
                 return Err(DecodeError::Unsupported("no sound"));
             }
         };

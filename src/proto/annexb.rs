@@ -54,6 +54,19 @@ pub(crate) fn unescape(unit: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Appends bytes with those that keep start codes out of them (H.264 7.4.1).
+pub(crate) fn append_escaped(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut zeros = 0;
+    for &byte in bytes {
+        if zeros >= 2 && byte <= 3 {
+            out.push(3);
+            zeros = 0;
+        }
+        zeros = if byte == 0 { zeros + 1 } else { 0 };
+        out.push(byte);
+    }
+}
+
 /// Where `00 00 01` begins.
 pub(crate) fn find_start_code(bytes: &[u8]) -> Option<usize> {
     // Every third byte is enough to see a start code, as its last byte cannot stand elsewhere in it.
@@ -92,6 +105,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn escaped_bytes_have_no_start_code_and_come_back(bytes in proptest::collection::vec(0_u8..5, 0..64)) {
+            let mut out = Vec::new();
+            append_escaped(&bytes, &mut out);
+            prop_assert!(!out.windows(3).any(|three| three[..2] == [0, 0] && three[2] < 3));
+            prop_assert_eq!(unescape(&out), bytes);
+        }
+
         #[test]
         fn the_search_finds_what_a_plain_one_finds(bytes in proptest::collection::vec(0_u8..3, 0..64)) {
             prop_assert_eq!(find_start_code(&bytes), bytes.windows(3).position(|window| window == START_CODE));

@@ -16,6 +16,8 @@ use crate::bus::{Packet, Pool};
 use crate::units::Time;
 
 pub(crate) mod annexb;
+pub(crate) mod av1;
+pub(crate) mod bits;
 pub mod bridge;
 pub mod fec;
 pub mod mpegts;

@@ -1,13 +1,14 @@
 //! Between RTMP and transport streams: what real publishers sent and what ffmpeg writes goes to a transport stream and
 //! back.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anabranch::bus::{Meta, Pool, PoolLimits};
 use anabranch::proto::StreamCore;
 use anabranch::proto::bridge::{Feed, FromTs, Takes, ToTs};
 use anabranch::proto::mpegts::mux::Config;
-use anabranch::proto::rtmp::flv::{AccessUnit, Reader};
+use anabranch::proto::rtmp::flv::{AccessUnit, Codec, Content, Reader};
 use anabranch::proto::rtmp::{self, Capabilities, Message, Server, ServerMessage, flv, kind};
 use anabranch::units::Time;
 
@@ -67,6 +68,38 @@ fn streams_that_ffmpeg_multiplexed_become_flv() {
     }
 }
 
+#[test]
+fn pictures_of_av1_stay_the_same_there_and_back() {
+    let Some(folder) = tools(&["ffmpeg"]) else { return };
+    let sent = recorded("ffmpeg9-av1-opus");
+    let back = passed_on(&to_ts(&sent), &Capabilities { fourccs: vec!["*".into()], extended: 0 });
+    let file = |name, messages: &[Message]| write(&folder, name, &pictures_of(messages));
+    let (before, after) = (frames(&file("source.obu", &sent), "0:v"), frames(&file("back.obu", &back), "0:v"));
+    assert!(before.len() >= 25, "{} frames", before.len());
+    assert_eq!(before, after);
+}
+
+#[test]
+fn packets_of_opus_are_those_that_ffmpeg_finds_in_its_own_stream() {
+    let Some(folder) = tools(&["ffmpeg"]) else { return };
+    for (channels, codec) in [(1, "-c:a libopus"), (2, "-c:a libopus"), (6, "-c:a libopus -mapping_family 1")] {
+        let source = folder.path().join("source.ts");
+        make(&[SOUND, codec, &format!("-ac {channels}")], &source);
+        let back =
+            passed_on(&std::fs::read(&source).unwrap(), &Capabilities { fourccs: vec!["*".into()], extended: 0 });
+        let (headers, packets): (Vec<_>, Vec<_>) =
+            units(&back).into_iter().partition(|unit| unit.content == Content::Header);
+        assert_eq!((headers.len(), headers[0].bytes[9]), (1, channels));
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-i"]).arg(&source).args("-map 0:a -c copy -f data -".split(' '));
+        let found = ffmpeg.output().unwrap().stdout;
+        let bytes: Vec<u8> = packets.iter().flat_map(|unit| unit.bytes.to_vec()).collect();
+        assert!(packets.len() >= 500 && found == bytes, "{channels} {}", packets.len());
+        let times: Vec<u64> = packets.iter().map(|unit| unit.dts.0).collect();
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] == 1_800), "20 ms each: {times:?}");
+    }
+}
+
 /// The stream as it would be made live.
 fn to_ts(sent: &[Message]) -> Vec<u8> {
     let mut bridge = ToTs::new(Config::default(), Pool::new(PoolLimits::default())).unwrap();
@@ -96,9 +129,14 @@ fn drain(bridge: &mut ToTs, out: &mut Vec<u8>) {
 
 /// What a peer that knows nothing of enhanced RTMP would get.
 fn from_ts(stream: &[u8]) -> Vec<Message> {
+    passed_on(stream, &Capabilities::default())
+}
+
+/// What a peer would get.
+fn passed_on(stream: &[u8], peer: &Capabilities) -> Vec<Message> {
     let pool = Pool::new(PoolLimits::default());
     let (mut bridge, mut messages) = (FromTs::new(), Vec::new());
-    let mut feed = Feed::new(Takes::new(&Capabilities::default()), std::iter::empty());
+    let mut feed = Feed::new(Takes::new(peer), std::iter::empty());
     let pass = |bridge: &mut FromTs, feed: &mut Feed, messages: &mut Vec<Message>| {
         while let Some(unit) = bridge.poll_unit() {
             feed.handle_unit(&unit, bridge.pictures(), |message| {
@@ -121,10 +159,24 @@ fn from_ts(stream: &[u8]) -> Vec<Message> {
 
 /// One track of each kind, as if it were the only one.
 fn of_track(sent: &[Message], track: u8) -> Vec<Message> {
-    let mut reader = Reader::default();
-    let media = sent.iter().filter(|message| message.kind != kind::DATA);
-    let units = media.flat_map(|message| reader.read(message).map(Result::unwrap).collect::<Vec<AccessUnit>>());
+    let units = units(sent).into_iter();
     units.filter(|unit| unit.track == track).map(|unit| flv::write(&AccessUnit { track: 0, ..unit })).collect()
+}
+
+fn units(messages: &[Message]) -> Vec<AccessUnit> {
+    let mut reader = Reader::default();
+    let media = messages.iter().filter(|message| message.kind != kind::DATA);
+    media.flat_map(|message| reader.read(message).map(Result::unwrap).collect::<Vec<_>>()).collect()
+}
+
+/// A file of AV1's low overhead format, in which each temporal unit begins with a delimiter (AV1 7.5).
+fn pictures_of(messages: &[Message]) -> Vec<u8> {
+    let units = units(messages).into_iter();
+    let pictures =
+        units.filter(|unit| unit.codec == Codec::Av1 && matches!(unit.content, Content::KeyFrame | Content::Frame));
+    pictures
+        .flat_map(|unit| [&[0x12, 0][..], unit.bytes.strip_prefix(&[0x12, 0]).unwrap_or(&unit.bytes)].concat())
+        .collect()
 }
 
 /// A file of FLV (FLV annex E.2 and E.4.1).

@@ -4,10 +4,12 @@
 
 mod aac;
 mod ac3;
+mod av1;
 mod h264;
 mod hevc;
 mod mpeg_audio;
 mod mpeg_video;
+mod opus;
 mod vui;
 
 use std::fmt;
@@ -39,7 +41,8 @@ pub struct VideoFormat {
     pub codec: Codec,
     /// The profile's name; `None` for one that has none here.
     pub profile: Option<&'static str>,
-    /// The level as coded: H.264's is ten times its number, HEVC's thirty times, MPEG-2's a code of table 8-3.
+    /// The level as coded: H.264's is ten times its number, HEVC's thirty times, MPEG-2's a code of table 8-3, AV1's
+    /// `seq_level_idx`.
     pub level: Option<u8>,
     /// Width in pixels, cropped.
     pub width: u32,
@@ -210,6 +213,7 @@ enum Reader {
     H264(Box<h264::Reader>),
     Hevc(Box<hevc::Reader>),
     MpegVideo(mpeg_video::Reader),
+    Av1,
     Audio,
 }
 
@@ -221,9 +225,14 @@ impl Headers {
             Codec::H264 => Reader::H264(Box::default()),
             Codec::Hevc => Reader::Hevc(Box::default()),
             Codec::Mpeg1Video | Codec::Mpeg2Video => Reader::MpegVideo(mpeg_video::Reader::default()),
-            Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m => {
-                Reader::Audio
-            }
+            Codec::Av1 => Reader::Av1,
+            Codec::Aac
+            | Codec::AacLatm
+            | Codec::MpegAudio
+            | Codec::Ac3
+            | Codec::Eac3
+            | Codec::Opus
+            | Codec::Smpte302m => Reader::Audio,
         };
         Self { reader, video: None, audio: None, malformed: 0 }
     }
@@ -234,6 +243,7 @@ impl Headers {
             Reader::H264(reader) => reader.read(&unit.bytes),
             Reader::Hevc(reader) => reader.read(&unit.bytes),
             Reader::MpegVideo(reader) => reader.read(&unit.bytes),
+            Reader::Av1 => av1::read(&unit.bytes),
             Reader::Audio => {
                 self.read_audio(unit);
                 return None;
@@ -270,8 +280,9 @@ impl Headers {
             Codec::AacLatm => aac::read_loas(&unit.bytes),
             Codec::MpegAudio => mpeg_audio::read(&unit.bytes),
             Codec::Ac3 | Codec::Eac3 => ac3::read(&unit.bytes),
+            Codec::Opus => opus::read(&unit.bytes),
             Codec::Smpte302m => s302m::read(&unit.bytes),
-            Codec::Mpeg1Video | Codec::Mpeg2Video | Codec::H264 | Codec::Hevc => return,
+            Codec::Mpeg1Video | Codec::Mpeg2Video | Codec::H264 | Codec::Hevc | Codec::Av1 => return,
         };
         match format {
             Ok(format) => self.audio = Some(format),
@@ -353,17 +364,24 @@ mod tests {
         let deep = video(Codec::Hevc, HEVC);
         assert_eq!((deep.profile, deep.width, deep.height, deep.depth), (Some("Main 10"), 634, 350, 10));
         assert!(deep.colour.full_range);
+        let av1 = video(Codec::Av1, AV1);
+        assert_eq!((av1.profile, av1.level, av1.width, av1.height), (Some("Main"), Some(0), 174, 98));
+        let pq = Colour { full_range: true, primaries: 9, transfer: 16, matrix: 9 };
+        assert_eq!((av1.chroma, av1.depth, av1.colour), (Chroma::Yuv420, 10, pq));
         let mpeg2 = video(Codec::Mpeg2Video, MPEG2);
         assert_eq!((mpeg2.width, mpeg2.height, mpeg2.sample_aspect), (720, 576, Some((64, 45))));
         let surround = *read(Codec::Eac3, EAC3).audio().unwrap();
         assert_eq!((surround.channels, surround.sample_rate, surround.bit_rate), (Some(6), 48_000, Some(384_000)));
+        let opus = *read(Codec::Opus, &[0x7f, 0xe0, 2, 0xfc, 0]).audio().unwrap();
+        assert_eq!((opus.channels, opus.sample_rate), (Some(2), 48_000));
         let latm = *read(Codec::AacLatm, LATM).audio().unwrap();
         assert_eq!((latm.profile, latm.channels, latm.sample_rate), (Some("LC"), Some(1), 44_100));
     }
 
     #[test]
     fn first_pictures_are_entries() {
-        for (codec, bytes) in [(Codec::H264, MBAFF), (Codec::Hevc, HEVC), (Codec::Mpeg2Video, MPEG2)] {
+        let all = [(Codec::H264, MBAFF), (Codec::Hevc, HEVC), (Codec::Av1, AV1), (Codec::Mpeg2Video, MPEG2)];
+        for (codec, bytes) in all {
             let picture = Headers::new(codec).read(&unit(codec, bytes)).unwrap();
             assert_eq!((picture.entry, picture.structure), (Entry::Key, Structure::Frame), "{codec}");
         }
@@ -371,7 +389,7 @@ mod tests {
 
     #[test]
     fn every_truncation_is_read_without_harm() {
-        for bytes in [MBAFF, CROPPED, HEVC, MPEG2, EAC3, LATM] {
+        for bytes in [MBAFF, CROPPED, HEVC, AV1, MPEG2, EAC3, LATM] {
             for len in 0..bytes.len().min(160) {
                 check_any_bytes(&bytes[..len]);
             }
@@ -390,10 +408,10 @@ mod tests {
     proptest! {
         #[test]
         fn changed_headers_are_read_without_harm(
-            which in 0_usize..6,
+            which in 0_usize..7,
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)
         ) {
-            let mut bytes = [MBAFF, CROPPED, HEVC, MPEG2, EAC3, LATM][which].to_vec();
+            let mut bytes = [MBAFF, CROPPED, HEVC, AV1, MPEG2, EAC3, LATM][which].to_vec();
             for (at, value) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
@@ -415,6 +433,7 @@ mod tests {
     const MBAFF: &[u8] = include_bytes!("../../../tests/data/media/h264_mbaff");
     const CROPPED: &[u8] = include_bytes!("../../../tests/data/media/h264_high_slices");
     const HEVC: &[u8] = include_bytes!("../../../tests/data/media/hevc_main10_full");
+    const AV1: &[u8] = include_bytes!("../../../tests/data/media/av1_main10_pq");
     const MPEG2: &[u8] = include_bytes!("../../../tests/data/media/mpeg2_interlaced");
     const EAC3: &[u8] = include_bytes!("../../../tests/data/media/eac3_51");
     const LATM: &[u8] = include_bytes!("../../../tests/data/media/aac_latm");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::{Metadata, ProgramMetadata, Reason, StreamMetadata};
-use crate::media::headers::{Headers, Picture};
+use crate::media::headers::{AudioFormat, Headers, Picture};
 use crate::proto::mpegts::demux::{AccessUnit, Codec, Demux};
 use crate::proto::mpegts::{Media, Pid, Program, Stream};
 use crate::units::{Bitrate, Time};
@@ -52,6 +52,8 @@ impl Catalogue {
         if unit.codec.is_video()
             && let Some(time) = unit.dts.or(unit.pts)
         {
+            // Frames of AV1 that are not shown lie right before one that is.
+            entry.times_90k.pop_back_if(|last| time.0.abs_diff(*last) < DISTANCE_MIN_90K);
             if entry.times_90k.len() == TIMES_MAX {
                 entry.times_90k.pop_front();
             }
@@ -187,6 +189,7 @@ fn stream_metadata(
 ) -> StreamMetadata {
     let video = entry.and_then(|entry| entry.headers.video().cloned());
     let audio = entry.and_then(|entry| entry.headers.audio().copied());
+    let audio = audio.map(|audio| AudioFormat { channels: stream.channels.or(audio.channels), ..audio });
     let name = audio.map(|audio| Cow::Owned(audio.codec_name()));
     let codec = name.or_else(|| stream.codec.map(Cow::Borrowed));
     let is_known = video.is_some() || audio.is_some();
@@ -305,9 +308,7 @@ fn stream_differences(old: &StreamMetadata, new: &StreamMetadata, found: &mut Di
         }
     }
     if let (Some(before), Some(now)) = (&old.audio, &new.audio) {
-        let layout = |audio: &crate::media::headers::AudioFormat| {
-            (audio.codec, audio.profile, audio.layer, audio.sample_rate, audio.channels)
-        };
+        let layout = |audio: &AudioFormat| (audio.codec, audio.profile, audio.layer, audio.sample_rate, audio.channels);
         if layout(before) != layout(now) {
             let channels = now.channels.map_or_else(|| "?".into(), |channels| channels.to_string());
             found.note(|| format!("{}: {} Hz, {channels} channels", name_of(new), now.sample_rate));
@@ -321,6 +322,8 @@ fn name_of(stream: &StreamMetadata) -> String {
 
 /// Headers of streams that nobody looks at are read so often.
 const READ_EVERY: Duration = Duration::from_millis(200);
+/// What lies nearer together is one picture. Judgement: a thousand pictures a second are not sent.
+const DISTANCE_MIN_90K: u64 = 90;
 /// Pictures whose distance is measured.
 const TIMES_MAX: usize = 128;
 /// As few as that tell nothing yet; as many are a jump of the clock.
@@ -348,3 +351,22 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A stream that has not come to rest by then is told of as it changes.
 const COMES_UP_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Ticks90k;
+
+    #[test]
+    fn frames_that_are_not_shown_are_no_pictures_of_the_frame_rate() {
+        let mut catalogue = Catalogue::default();
+        for picture in 0..60 {
+            for earlier in (0..=picture % 3).rev() {
+                let (pid, dts) = (Pid::default(), Ticks90k(90_000 + picture * 3_600 - earlier));
+                let unit = AccessUnit { pid, codec: Codec::Av1, pts: Some(dts), dts: None, bytes: Vec::new() };
+                catalogue.handle_unit(Time::ZERO, &unit, true);
+            }
+        }
+        assert_eq!(catalogue.streams[&Pid::default()].measured_rate(), Some((25, 1)));
+    }
+}

@@ -526,8 +526,9 @@ impl Watch {
         })
     }
 
+    /// `None` for what is not decoded: such a stream is seen by its packets.
     fn codec_of(&self, pid: Pid) -> Option<Codec> {
-        self.demux.stream(pid)?.codec
+        self.demux.stream(pid)?.codec.filter(|codec| *codec != Codec::Opus)
     }
 
     /// Streams that make no units here are seen by their packets.

@@ -30,8 +30,8 @@ pub struct Feed {
 /// What a peer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Takes {
-    /// Codecs beyond H.264 and AAC: HEVC, AC-3, enhanced AC-3.
-    codecs: [bool; 3],
+    /// Of [`BEYOND`] those.
+    codecs: [bool; BEYOND.len()],
     /// More than one track of a kind.
     tracks: bool,
 }
@@ -43,6 +43,8 @@ pub struct Pictures {
     pub h264: bool,
     /// HEVC.
     pub hevc: bool,
+    /// AV1.
+    pub av1: bool,
 }
 
 /// Counters of one peer.
@@ -70,7 +72,10 @@ impl Takes {
     }
 
     fn any_of(self, pictures: Pictures) -> bool {
-        (pictures.h264 && self.codec(Codec::H264)) || (pictures.hevc && self.codec(Codec::Hevc))
+        let Pictures { h264, hevc, av1 } = pictures;
+        [(h264, Codec::H264), (hevc, Codec::Hevc), (av1, Codec::Av1)]
+            .iter()
+            .any(|(has, codec)| *has && self.codec(*codec))
     }
 
     fn codec(self, codec: Codec) -> bool {
@@ -225,7 +230,8 @@ fn is_same_track(one: &AccessUnit, other: &AccessUnit) -> bool {
     (one.track, one.codec.is_video()) == (other.track, other.codec.is_video())
 }
 
-const BEYOND: [Codec; 3] = [Codec::Hevc, Codec::Ac3, Codec::Eac3];
+/// Codecs beyond H.264 and AAC.
+const BEYOND: [Codec; 5] = [Codec::Hevc, Codec::Av1, Codec::Ac3, Codec::Eac3, Codec::Opus];
 
 /// How long sound waits for a picture that is announced. Judgement: longer than the distance of key frames that live streams
 /// are told to have; of encoders left to themselves it is 250 pictures, for which nobody waits.
@@ -239,7 +245,7 @@ mod tests {
     use super::*;
     use crate::proto::rtmp::kind;
 
-    const H264: Pictures = Pictures { h264: true, hevc: false };
+    const H264: Pictures = Pictures { h264: true, hevc: false, av1: false };
 
     #[test]
     fn a_feed_starts_with_headers_and_a_key_frame_and_goes_on_with_one_after_a_gap() {

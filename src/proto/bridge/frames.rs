@@ -1,5 +1,6 @@
-//! Frames of sound in the bytes of PES packets: ADTS, AC-3 and enhanced AC-3.
+//! Frames of sound in the bytes of PES packets: ADTS, AC-3, enhanced AC-3 and Opus.
 
+use crate::proto::mpegts::opus::{ControlHeaderError, read_control_header, ticks_90k};
 use crate::proto::rtmp::flv::Codec;
 
 /// One frame as FLV has it.
@@ -7,7 +8,7 @@ use crate::proto::rtmp::flv::Codec;
 pub(super) struct Frame<'a> {
     /// What a decoder must know first, where there is such a thing: an `AudioSpecificConfig`.
     pub(super) config: Option<[u8; 2]>,
-    /// Without ADTS header.
+    /// Without ADTS or control header.
     pub(super) bytes: &'a [u8],
     /// How long it sounds.
     pub(super) ticks_90k: u64,
@@ -98,7 +99,8 @@ fn find(codec: Codec, bytes: &[u8]) -> Result<Found, Missing> {
         Codec::Aac => adts(bytes)?,
         Codec::Ac3 => ac3(bytes)?,
         Codec::Eac3 => eac3(bytes)?,
-        Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 | Codec::Opus => return Err(Missing::Wrong),
+        Codec::Opus => opus(bytes)?,
+        Codec::H264 | Codec::Hevc | Codec::Av1 | Codec::Vp9 => return Err(Missing::Wrong),
     };
     if found.bytes > bytes.len() { Err(Missing::More) } else { Ok(found) }
 }
@@ -168,6 +170,17 @@ fn eac3_frame(bytes: &[u8]) -> Result<(Found, u8), Missing> {
     Ok((Found { config: None, header_bytes: 0, bytes, ticks_90k }, head[2] >> 6))
 }
 
+/// A packet behind its control header, which begins with what the one before may hold as well.
+fn opus(bytes: &[u8]) -> Result<Found, Missing> {
+    let (header_bytes, packet_bytes) = read_control_header(bytes).map_err(|error| match error {
+        ControlHeaderError::Truncated => Missing::More,
+        ControlHeaderError::Prefix => Missing::Wrong,
+    })?;
+    let packet = bytes.get(header_bytes..header_bytes + packet_bytes).ok_or(Missing::More)?;
+    let ticks_90k = ticks_90k(packet).ok_or(Missing::Wrong)?;
+    Ok(Found { config: None, header_bytes, bytes: header_bytes + packet_bytes, ticks_90k })
+}
+
 const SYNC: [u8; 2] = [0x0b, 0x77];
 /// `strmtyp` of a substream that belongs to the one before.
 const DEPENDENT: u8 = 1;
@@ -233,11 +246,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_split_or_passed_over(parts: Vec<Vec<u8>>, first in 0..3_usize, sync: bool) {
-            let codec = [Codec::Aac, Codec::Ac3, Codec::Eac3][first];
+        fn any_bytes_are_split_or_passed_over(parts: Vec<Vec<u8>>, first in 0..4_usize, sync: bool) {
+            let codec = [Codec::Aac, Codec::Ac3, Codec::Eac3, Codec::Opus][first];
             let mut splitter = Splitter::default();
             for part in parts {
-                let head = [&[0xff, 0xf1, 0x4c, 0x80][..], &[0x0b, 0x77], &[0x0b, 0x77]][first];
+                let head = [&[0xff, 0xf1, 0x4c, 0x80][..], &[0x0b, 0x77], &[0x0b, 0x77], &[0x7f, 0xe0]][first];
                 let part = if sync { [head, &part].concat() } else { part };
                 splitter.split(codec, &part, Some(0), |_, _| {});
                 prop_assert!(splitter.rest.len() <= 9 * 4_096);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::av1::Gatherer;
 use super::clock::{Clock, difference};
 use super::feed::Pictures;
 use super::frames::Splitter;
@@ -59,9 +60,12 @@ struct Track {
     /// Which of several of its kind.
     number: u8,
     codec: Codec,
+    /// What its header is if frames do not say it.
+    config: Option<Vec<u8>>,
     /// Given out last; empty until then, and for codecs without one.
     header: Payload,
     sets: Sets,
+    gatherer: Gatherer,
     splitter: Splitter,
     has_key: bool,
     last_dts_90k: Option<u64>,
@@ -124,6 +128,7 @@ impl FromTs {
         streams.fold(Pictures::default(), |pictures, stream| match stream.codec.and_then(carried) {
             Some(Codec::H264) => Pictures { h264: true, ..pictures },
             Some(Codec::Hevc) => Pictures { hevc: true, ..pictures },
+            Some(Codec::Av1) => Pictures { av1: true, ..pictures },
             _ => pictures,
         })
     }
@@ -164,7 +169,10 @@ impl FromTs {
         }
         tracks.retain(|pid, track| {
             let mut streams = demux.streams().filter(|stream| Some(stream.program) == *program);
-            streams.any(|stream| stream.entry.pid == *pid && stream.codec.and_then(carried) == Some(track.codec))
+            streams.any(|stream| {
+                let is_same = stream.codec.and_then(carried) == Some(track.codec);
+                stream.entry.pid == *pid && is_same && opus_header(stream.entry.channels) == track.config
+            })
         });
     }
 
@@ -180,7 +188,9 @@ impl FromTs {
                 tracks.any(|track| track.number == *number && track.codec.is_video() == codec.is_video())
             };
             let number = (0..=u8::MAX).find(|number| !used(number)).unwrap_or(u8::MAX);
-            self.tracks.insert(unit.pid, Track::new(number, codec));
+            let stream = self.demux.stream(unit.pid);
+            let config = stream.and_then(|stream| opus_header(stream.entry.channels));
+            self.tracks.insert(unit.pid, Track::new(number, codec, config));
         }
         let Self { tracks, clock, ready, stats, told, .. } = self;
         let Some(track) = tracks.get_mut(&unit.pid) else { return };
@@ -199,7 +209,8 @@ impl FromTs {
         match codec {
             Codec::H264 => track.handle_picture(VideoCodec::H264, times, &unit.bytes, &mut out),
             Codec::Hevc => track.handle_picture(VideoCodec::Hevc, times, &unit.bytes, &mut out),
-            Codec::Aac | Codec::Ac3 | Codec::Eac3 | Codec::Opus | Codec::Av1 | Codec::Vp9 => {
+            Codec::Av1 => track.handle_av1(times, &unit.bytes, &mut out),
+            Codec::Aac | Codec::Ac3 | Codec::Eac3 | Codec::Opus | Codec::Vp9 => {
                 if !track.handle_sound(unit.pts.map(|_| times.0), &unit.bytes, &mut out) {
                     told.tell(Uncarried::Configuration(codec));
                 }
@@ -209,12 +220,14 @@ impl FromTs {
 }
 
 impl Track {
-    fn new(number: u8, codec: Codec) -> Self {
+    fn new(number: u8, codec: Codec, config: Option<Vec<u8>>) -> Self {
         Self {
             number,
             codec,
+            config,
             header: Payload::default(),
             sets: Sets::default(),
+            gatherer: Gatherer::default(),
             splitter: Splitter::default(),
             has_key: false,
             last_dts_90k: None,
@@ -226,6 +239,7 @@ impl Track {
     /// What comes next does not continue what came.
     fn restart(&mut self) {
         self.has_key = false;
+        self.gatherer.clear();
         self.splitter.clear();
     }
 
@@ -269,15 +283,32 @@ impl Track {
             out.stats.malformed += 1;
             return;
         }
+        let record = if brought.is_empty() { None } else { self.sets.record(codec) };
+        self.give_picture(times, record, may_start, sample, out);
+    }
+
+    /// A frame, or all of a temporal unit. FLV has one time for what is shown at once.
+    fn handle_av1(&mut self, (dts_90k, shown_after_90k): (u64, u64), bytes: &[u8], out: &mut Out<'_>) {
+        if let Some(unit) = self.gatherer.push(bytes, &mut out.stats.malformed) {
+            self.give_picture((dts_90k + shown_after_90k, 0), unit.record, unit.is_key, unit.bytes, out);
+        }
+    }
+
+    /// A picture whose headers say `record`, if they came with it.
+    fn give_picture(
+        &mut self,
+        times: (u64, u64),
+        record: Option<Vec<u8>>,
+        may_start: bool,
+        sample: Vec<u8>,
+        out: &mut Out<'_>,
+    ) {
         let before_90k = self.last_dts_90k;
         let (dts_90k, shown_after_90k) = self.after_last(times);
         self.step_90k =
             before_90k.map(|before| dts_90k - before).filter(|step| *step <= STEP_MAX_90K).or(self.step_90k);
         self.shown_after_90k = shown_after_90k;
-        if !brought.is_empty()
-            && let Some(record) = self.sets.record(codec)
-            && *record != *self.header
-        {
+        if let Some(record) = record.filter(|record| *record != *self.header) {
             self.header = record.into();
             out.push(self.unit(Content::Header, dts_90k, 0, self.header.clone()));
         }
@@ -294,18 +325,18 @@ impl Track {
     /// The frames of a PES packet, which follow the last one if it has no time; false if one of them cannot be carried.
     fn handle_sound(&mut self, pts_90k: Option<u64>, bytes: &[u8], out: &mut Out<'_>) -> bool {
         let (mut splitter, mut is_carried) = (std::mem::take(&mut self.splitter), true);
+        let needs_config = self.codec == Codec::Opus;
         let wrong = splitter.split(self.codec, bytes, pts_90k, |at_90k, frame| {
             let (dts_90k, _) = self.after_last((at_90k, 0));
-            if let Some(config) = frame.config {
-                // Channels that only the frames themselves describe.
-                if config[1] & 0x78 == 0 {
-                    is_carried = false;
-                    return;
-                }
-                if *self.header != config {
-                    self.header = config.to_vec().into();
-                    out.push(self.unit(Content::Header, dts_90k, 0, self.header.clone()));
-                }
+            let config = frame.config.as_ref().map(<[u8; 2]>::as_slice).or(self.config.as_deref());
+            // Channels that only AAC frames themselves describe, or nobody does.
+            if frame.config.is_some_and(|config| config[1] & 0x78 == 0) || needs_config && config.is_none() {
+                is_carried = false;
+                return;
+            }
+            if let Some(config) = config.filter(|config| *self.header != **config) {
+                self.header = config.to_vec().into();
+                out.push(self.unit(Content::Header, dts_90k, 0, self.header.clone()));
             }
             out.stats.units += 1;
             out.push(self.unit(Content::KeyFrame, dts_90k, 0, frame.bytes.to_vec().into()));
@@ -349,11 +380,38 @@ const fn carried(codec: TsCodec) -> Option<Codec> {
     match codec {
         TsCodec::H264 => Some(Codec::H264),
         TsCodec::Hevc => Some(Codec::Hevc),
+        TsCodec::Av1 => Some(Codec::Av1),
         TsCodec::Aac => Some(Codec::Aac),
         TsCodec::Ac3 => Some(Codec::Ac3),
         TsCodec::Eac3 => Some(Codec::Eac3),
+        TsCodec::Opus => Some(Codec::Opus),
         TsCodec::Mpeg1Video | TsCodec::Mpeg2Video | TsCodec::AacLatm | TsCodec::MpegAudio | TsCodec::Smpte302m => None,
     }
+}
+
+/// The identification header of Opus (RFC 7845 5.1); of more than two channels each stream's are those that Vorbis lays
+/// out, of which pairs are coded together (5.1.1.2).
+fn opus_header(channels: Option<u8>) -> Option<Vec<u8>> {
+    let channels = channels?;
+    // Streams, those of them with two channels, and which of their channels each one is.
+    let (streams, coupled, map): (u8, u8, &[u8]) = match channels {
+        1 | 2 => (1, channels - 1, &[]),
+        3 => (2, 1, &[0, 2, 1]),
+        4 => (2, 2, &[0, 1, 2, 3]),
+        5 => (3, 2, &[0, 4, 1, 2, 3]),
+        6 => (4, 2, &[0, 4, 1, 2, 3, 5]),
+        7 => (4, 3, &[0, 4, 1, 2, 3, 5, 6]),
+        8 => (5, 3, &[0, 6, 1, 2, 3, 4, 5, 7]),
+        _ => return None,
+    };
+    let mut header = b"OpusHead\x01".to_vec();
+    // Nothing to skip is known; 48 kHz, no gain, and the family of layouts.
+    header.extend([channels, 0, 0, 0x80, 0xbb, 0, 0, 0, 0, u8::from(channels > 2)]);
+    if channels > 2 {
+        header.extend([streams, coupled]);
+        header.extend_from_slice(map);
+    }
+    Some(header)
 }
 
 /// Units that wait to be fetched, which is after every packet. Judgement: the frames of a long PES packet of sound.

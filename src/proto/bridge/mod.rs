@@ -12,8 +12,9 @@
 //!
 //! The three kinds of access units stay apart, as they are not the same: that of a demultiplexer has 33 bits of time or
 //! none, that of a multiplexer borrows its bytes and leaves the codec to its track, and that of FLV may be a header. So
-//! do the two kinds of codecs: only five are common to both, and each side's list says what that side can read.
+//! do the two kinds of codecs: only seven are common to both, and each side's list says what that side can read.
 
+mod av1;
 #[cfg(any(test, fuzzing))]
 mod check;
 mod clock;

@@ -1,6 +1,7 @@
 //! Parameter sets as they come in a byte stream, and the decoder configuration records that FLV has of them.
 
 use crate::proto::annexb::unescape;
+use crate::proto::bits::Bits;
 
 /// H.264 or HEVC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +166,7 @@ struct Formats {
 
 /// H.264 7.3.2.1.1, of the profiles that have it.
 fn avc_formats(sequence: &[u8]) -> Option<Formats> {
-    let mut bits = Bits { bytes: sequence, at: 32 };
+    let mut bits = Bits::from(sequence, 32);
     bits.number()?;
     let chroma = bits.number_up_to(3)?;
     if chroma == 3 {
@@ -177,7 +178,7 @@ fn avc_formats(sequence: &[u8]) -> Option<Formats> {
 /// H.265 7.3.2.2.1.
 fn hevc_formats(sequence: &[u8]) -> Option<Formats> {
     let layers = sequence.get(2)? >> 1 & 7;
-    let mut bits = Bits { bytes: sequence, at: 15 * 8 };
+    let mut bits = Bits::from(sequence, 15 * 8);
     if layers > 0 {
         let flags: Vec<(u8, u8)> = (0..layers).map(|_| Some((bits.bit()?, bits.bit()?))).collect::<Option<_>>()?;
         bits.skip(usize::from(8 - layers) * 2);
@@ -201,42 +202,7 @@ fn hevc_formats(sequence: &[u8]) -> Option<Formats> {
 
 /// The Exp-Golomb code at the start.
 fn number(bytes: &[u8]) -> Option<u32> {
-    Bits { bytes: &unescape(bytes.get(..bytes.len().min(8))?), at: 0 }.number()
-}
-
-/// Bits, most significant first.
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Bits<'_> {
-    fn bit(&mut self) -> Option<u8> {
-        let bit = self.bytes.get(self.at / 8)? >> (7 - self.at % 8) & 1;
-        self.at += 1;
-        Some(bit)
-    }
-
-    const fn skip(&mut self, count: usize) {
-        self.at += count;
-    }
-
-    /// An Exp-Golomb code (H.264 9.1).
-    fn number(&mut self) -> Option<u32> {
-        let mut zeros = 0;
-        while self.bit()? == 0 {
-            zeros += 1;
-            if zeros > 31 {
-                return None;
-            }
-        }
-        let rest = (0..zeros).try_fold(0_u32, |value, _| Some(value << 1 | u32::from(self.bit()?)))?;
-        Some(((1_u64 << zeros) - 1) as u32 + rest)
-    }
-
-    fn number_up_to(&mut self, max: u8) -> Option<u8> {
-        self.number().and_then(|number| u8::try_from(number).ok()).filter(|number| *number <= max)
-    }
+    Bits::from(&unescape(bytes.get(..bytes.len().min(8))?), 0).number()
 }
 
 /// Parameter sets of one track. What five bits of a record can say (ISO/IEC 14496-15 5.3.3.1).

@@ -279,8 +279,8 @@ impl ToTs {
             tracks.iter().find(is).map(|track| track.id)
         };
         let found = find(&self.tracks);
-        if found.is_none() && matches!(unit.codec, Codec::Ac3 | Codec::Eac3 | Codec::Av1 | Codec::Vp9) {
-            // AC-3 has no header that must come; the others are told of even where that was missed.
+        if found.is_none() && matches!(unit.codec, Codec::Ac3 | Codec::Eac3 | Codec::Vp9) {
+            // AC-3 has no header that must come; the other is told of even where that was missed.
             self.handle_header(unit);
             return find(&self.tracks);
         }
@@ -327,7 +327,8 @@ fn format(header: &flv::AccessUnit) -> Result<Option<Format>, FormatError> {
         Codec::Ac3 => Format::ac3(),
         Codec::Eac3 => Format::eac3(),
         Codec::Opus => opus(&header.bytes)?,
-        Codec::Av1 | Codec::Vp9 => return Ok(None),
+        Codec::Av1 => Format::av1_with_record(&header.bytes)?,
+        Codec::Vp9 => return Ok(None),
     }))
 }
 

@@ -8,6 +8,7 @@
 //! - with an IDR picture, or one of nothing but I slices, or a sequence parameter set, with which broadcasters begin what can be
 //!   decoded alone (H.264);
 //! - with an IRAP picture or a sequence parameter set (H.265);
+//! - with a key frame behind a sequence header (AV1);
 //! - with a sequence header, unless a picture follows that is not intra-coded (MPEG-1 and MPEG-2 video);
 //! - in a stream without pictures with each PES packet of its sound.
 //!
@@ -23,6 +24,7 @@ use super::programs::{TABLE_ID_PAT, TABLE_ID_PMT};
 use super::section::{Assembler, LongSection};
 use super::stream::{Media, Stream, format_identifier};
 use super::table::{PmtBody, read_pat};
+use crate::proto::av1;
 
 /// Follows one transport stream. Memory: 500 bytes, and up to 4 KiB for each of 8 PMTs and the PAT while a section is under
 /// way.
@@ -60,6 +62,7 @@ struct Track {
 enum Kind {
     H264,
     H265,
+    Av1,
     /// MPEG-1 or MPEG-2.
     Mpeg,
     /// Pictures that are not looked into: only `random_access_indicator` tells.
@@ -188,6 +191,7 @@ impl Track {
         let kind = match (stream.media, stream.codec) {
             (Media::Video, Some("h264")) => Kind::H264,
             (Media::Video, Some("hevc")) => Kind::H265,
+            (Media::Video, Some("av1")) => Kind::Av1,
             (Media::Video, Some("mpeg1video" | "mpeg2video")) => Kind::Mpeg,
             (Media::Video, _) => Kind::OtherVideo,
             (Media::Audio, _) => Kind::Audio,
@@ -241,6 +245,7 @@ fn look(kind: Kind, data: &[u8]) -> View {
     match kind {
         Kind::H264 => look_h264(units),
         Kind::H265 => look_h265(units),
+        Kind::Av1 => look_av1(units),
         Kind::Mpeg => look_mpeg(units),
         Kind::OtherVideo | Kind::Audio => View::Nothing,
     }
@@ -326,6 +331,19 @@ fn look_h265<'a>(units: impl Iterator<Item = &'a [u8]>) -> View {
         }
     }
     if has_parameters { View::Promising } else { View::Nothing }
+}
+
+/// Units behind start codes, which those of other forms do not have: their senders have to say where a key frame begins.
+fn look_av1<'a>(units: impl Iterator<Item = &'a [u8]>) -> View {
+    let mut has_sequence = false;
+    for (kind, frame) in units.map_while(av1::look) {
+        match frame {
+            Some(frame) if has_sequence && frame.is_key && frame.is_shown => return View::KeyFrame,
+            Some(_) => return View::Other,
+            None => has_sequence |= kind == av1::Kind::Sequence,
+        }
+    }
+    if has_sequence { View::Promising } else { View::Nothing }
 }
 
 /// ISO/IEC 13818-2 6.2.2 and 6.2.3, and the same in ISO/IEC 11172-2 2.4.2.
@@ -525,6 +543,19 @@ mod tests {
         let mut other = packet.clone();
         other[TS_PACKET_BYTES + 1] |= UNIT_START;
         assert!(!finder.handle_packet(&other), "another one starts before");
+    }
+
+    #[test]
+    fn av1_begins_with_a_key_frame_behind_a_sequence_header() {
+        let (delimiter, sequence) = ([0, 0, 1, 0x12, 0], [0, 0, 1, 0x0a, 2, 0, 0]);
+        // Key and shown; key and not shown; another one; one that was shown before.
+        for (first, expected) in [(0x10, View::KeyFrame), (0, View::Other), (0x30, View::Other), (0x90, View::Other)] {
+            let frame = [0, 0, 1, 0x32, 2, first, 0];
+            let data = [&delimiter[..], &sequence, &frame].concat();
+            assert_eq!(look(Kind::Av1, &data), expected);
+            assert_eq!(look(Kind::Av1, &[&delimiter[..], &frame].concat()), View::Other);
+            assert_eq!(look(Kind::Av1, &data[..14]), View::Promising, "the frame lies beyond");
+        }
     }
 
     #[test]

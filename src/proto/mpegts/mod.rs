@@ -14,6 +14,7 @@ pub mod entry;
 pub mod faults;
 pub mod generator;
 pub mod mux;
+pub(crate) mod opus;
 mod packet;
 mod pcr;
 mod pes;

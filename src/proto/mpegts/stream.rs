@@ -16,6 +16,8 @@ pub struct Stream {
     pub codec: Option<&'static str>,
     /// ISO 639 code, three letters, as ffprobe has it; the first one if there are several.
     pub language: Option<[u8; 3]>,
+    /// Channels of sound, where the PMT tells: of Opus.
+    pub channels: Option<u8>,
     /// Where the keys of scrambled packets are found.
     pub ecm_pid: Option<Pid>,
 }
@@ -50,6 +52,7 @@ impl Stream {
             media,
             codec,
             language: read_language(entry.descriptors).filter(|code| code.is_ascii()),
+            channels: opus_channels(entry.descriptors).filter(|_| codec == Some("opus")),
             ecm_pid: conditional_access(entry.descriptors).next(),
         }
     }
@@ -100,7 +103,7 @@ fn by_descriptor((tag, content): (u8, &[u8])) -> Option<(Media, Option<&'static 
         (TAG_REGISTRATION, [b'B', b'S', b'S', b'D', ..]) => (Media::Audio, "s302m"),
         (TAG_REGISTRATION, [b'H', b'E', b'V', b'C', ..]) => (Media::Video, "hevc"),
         (TAG_REGISTRATION, [b'V', b'V', b'C', b' ', ..]) => (Media::Video, "vvc"),
-        (TAG_REGISTRATION, [b'A', b'V', b'0', b'1', ..]) => (Media::Video, "av1"),
+        (TAG_REGISTRATION, [b'A', b'V', b'0', b'1', ..] | [b'A', b'V', b'1', b'G', ..]) => (Media::Video, "av1"),
         (TAG_REGISTRATION, [b'V', b'C', b'-', b'1', ..]) => (Media::Video, "vc1"),
         (TAG_REGISTRATION, [b'd', b'r', b'a', b'c', ..]) => (Media::Video, "dirac"),
         (TAG_REGISTRATION, [b'C', b'U', b'E', b'I', ..]) => (Media::Cue, "scte_35"),
@@ -115,6 +118,16 @@ fn by_descriptor((tag, content): (u8, &[u8])) -> Option<(Media, Option<&'static 
         _ => return None,
     };
     Some((media, Some(codec)))
+}
+
+/// `channel_config_code` of the extension descriptor that Opus has ("Opus in MPEG-2 TS"); two single channels, or as many as
+/// it says in the layout of RFC 7845 5.1.1.2. Other layouts are not told here.
+fn opus_channels(bytes: &[u8]) -> Option<u8> {
+    descriptors(bytes).find_map(|(tag, content)| match (tag, content) {
+        (0x7f, [0x80, 0, ..]) => Some(2),
+        (0x7f, [0x80, channels @ 1..=8, ..]) => Some(*channels),
+        _ => None,
+    })
 }
 
 /// That of the sound itself where it is told apart from whom it is for (supplementary audio, EN 300 468 6.4.11).
@@ -149,7 +162,9 @@ mod tests {
             (subtitles.media, subtitles.codec, subtitles.language),
             (Media::Subtitle, Some("dvb_subtitle"), Some(*b"fra"))
         );
-        assert_eq!(stream(0x06, &[0x05, 4, b'O', b'p', b'u', b's']).codec, Some("opus"));
+        let opus = stream(0x06, &[0x05, 4, b'O', b'p', b'u', b's', 0x7f, 2, 0x80, 6]);
+        assert_eq!((opus.codec, opus.channels), (Some("opus"), Some(6)));
+        assert_eq!(stream(0x06, &[0x05, 4, b'O', b'p', b'u', b's']).channels, None);
         assert_eq!(stream(0x06, &[]).codec, None);
         assert_eq!(stream(0x1b, &[9, 4, 0x0b, 0, 0xe1, 0x23]).ecm_pid, Pid::new(0x123));
     }

@@ -34,6 +34,8 @@ pub enum Codec {
     H264,
     /// H.265.
     Hevc,
+    /// AV1: one frame, or all of a temporal unit.
+    Av1,
     /// AAC in ADTS frames.
     Aac,
     /// AAC in LATM frames with LOAS sync.
@@ -44,22 +46,26 @@ pub enum Codec {
     Ac3,
     /// E-AC-3.
     Eac3,
+    /// Opus, each packet with its control header.
+    Opus,
     /// Linear PCM of AES3 (SMPTE ST 302).
     Smpte302m,
 }
 
 impl Codec {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Mpeg1Video,
         Self::Mpeg2Video,
         Self::H264,
         Self::Hevc,
+        Self::Av1,
         Self::Aac,
         Self::AacLatm,
         Self::MpegAudio,
         Self::Ac3,
         Self::Eac3,
+        Self::Opus,
         Self::Smpte302m,
     ];
 
@@ -81,6 +87,9 @@ impl Codec {
                 (0x6a, _) | (0x05, [b'A', b'C', b'-', b'3', ..]) => Some(Self::Ac3),
                 (0x7a, _) | (0x05, [b'E', b'A', b'C', b'3', ..]) => Some(Self::Eac3),
                 (0x05, [b'H', b'E', b'V', b'C', ..]) => Some(Self::Hevc),
+                // The latter is what GStreamer calls it, of which the PES packets have no start codes within.
+                (0x05, [b'A', b'V', b'0', b'1', ..] | [b'A', b'V', b'1', b'G', ..]) => Some(Self::Av1),
+                (0x05, [b'O', b'p', b'u', b's', ..]) => Some(Self::Opus),
                 (0x05, [b'B', b'S', b'S', b'D', ..]) => Some(Self::Smpte302m),
                 _ => None,
             }),
@@ -91,7 +100,7 @@ impl Codec {
     /// Whether it codes pictures.
     #[must_use]
     pub const fn is_video(self) -> bool {
-        matches!(self, Self::Mpeg1Video | Self::Mpeg2Video | Self::H264 | Self::Hevc)
+        matches!(self, Self::Mpeg1Video | Self::Mpeg2Video | Self::H264 | Self::Hevc | Self::Av1)
     }
 }
 
@@ -103,11 +112,13 @@ impl fmt::Display for Codec {
             Self::Mpeg2Video => "mpeg2video",
             Self::H264 => "h264",
             Self::Hevc => "hevc",
+            Self::Av1 => "av1",
             Self::Aac => "aac",
             Self::AacLatm => "aac_latm",
             Self::MpegAudio => "mp2",
             Self::Ac3 => "ac3",
             Self::Eac3 => "eac3",
+            Self::Opus => "opus",
             Self::Smpte302m => "s302m",
         })
     }
@@ -125,6 +136,7 @@ mod tests {
             assert_eq!(Codec::from_stream_type(0x06, &ac3[..len]), None);
         }
         assert_eq!(Codec::from_stream_type(0x06, &[5, 4, b'H', b'E', b'V', b'C']), Some(Codec::Hevc));
+        assert_eq!(Codec::from_stream_type(0x06, &[5, 4, b'A', b'V', b'0', b'1']), Some(Codec::Av1));
         assert_eq!(Codec::from_stream_type(0x1b, &[]), Some(Codec::H264));
     }
 }

@@ -1,5 +1,8 @@
 //! What a track carries and how its access units come: codec, framing, decoder configuration.
 
+use super::av1::Av1;
+use crate::proto::mpegts::Adaptation;
+
 /// Codec of a track, how its access units are framed, and what a decoder must know beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format(pub(super) Kind);
@@ -7,6 +10,7 @@ pub struct Format(pub(super) Kind);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Video(Video),
+    Av1(Av1),
     /// Frames with ADTS header before them.
     AacAdts,
     /// Raw frames, which get the header.
@@ -160,12 +164,14 @@ impl Format {
         if matches!(channels, 1..=8) { Ok(Self(Kind::Opus { channels })) } else { Err(FormatError::Unsupported) }
     }
 
-    /// AV1. Its mapping to transport streams is a draft that receivers do not know.
+    /// AV1 in the low overhead format, as FLV and MP4 have it, each access unit a temporal unit; `record` is the
+    /// `AV1CodecConfigurationRecord` ("AV1 Codec ISO Media File Format Binding" 2.3). Few receivers read it in a transport
+    /// stream yet ("Carriage of AV1 in MPEG-2 TS" 1.0).
     ///
     /// # Errors
-    /// Always, by name.
-    pub const fn av1() -> Result<Self, FormatError> {
-        Err(FormatError::NoMapping("AV1"))
+    /// As [`Format::h264_with_record`].
+    pub fn av1_with_record(record: &[u8]) -> Result<Self, FormatError> {
+        Av1::new(record).map(Kind::Av1).map(Self)
     }
 
     /// VP9, which nobody has mapped to transport streams.
@@ -179,7 +185,13 @@ impl Format {
     /// Whether it is a picture.
     #[must_use]
     pub const fn is_video(&self) -> bool {
-        matches!(self.0, Kind::Video(_))
+        matches!(self.0, Kind::Video(_) | Kind::Av1(_))
+    }
+
+    /// What the adaptation field says where a decoder may start. Of AV1 also that this matters more than the rest (AV1 in TS
+    /// 3.4).
+    pub(super) fn random_access(&self) -> Adaptation<'static> {
+        Adaptation { random_access: true, priority: matches!(self.0, Kind::Av1(_)), ..Adaptation::default() }
     }
 
     const fn byte_stream(codec: VideoCodec) -> Self {
@@ -199,6 +211,7 @@ impl Format {
                 VideoCodec::H264 => 0x1b,
                 VideoCodec::Hevc => 0x24,
             },
+            Kind::Av1(av1) => push(&mut descriptors, &av1.descriptors()),
             Kind::AacAdts | Kind::AacRaw(_) => 0x0f,
             Kind::MpegAudio => 0x03,
             // AC-3 and enhanced AC-3 descriptors without any of their fields (ETSI EN 300 468 annex D).
@@ -237,7 +250,7 @@ fn push(descriptors: &mut Descriptors, bytes: &[u8]) -> u8 {
 }
 
 /// Descriptors of one track.
-pub(super) type Descriptors = arrayvec::ArrayVec<u8, 16>;
+pub(super) type Descriptors = arrayvec::ArrayVec<u8, DESCRIPTORS_BYTES_MAX>;
 
 /// Why a format is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -282,6 +295,9 @@ impl<'a> Reader<'a> {
 
 /// The longer start code, as the first NAL unit of an access unit and parameter sets must have (H.264 B.1.2).
 pub(super) const START_CODE: [u8; 4] = [0, 0, 0, 1];
+
+/// Those of AV1, and a language.
+pub(super) const DESCRIPTORS_BYTES_MAX: usize = 12 + 6;
 
 /// Length of an ADTS header without CRC.
 const ADTS_HEADER_BYTES: usize = 7;
@@ -344,8 +360,7 @@ mod tests {
             assert_eq!(Format::aac_with_config(&config), Err(FormatError::Unsupported), "{config:x?}");
         }
         assert_eq!(Format::opus(0), Err(FormatError::Unsupported));
-        let told = [Format::av1(), Format::vp9()].map(|format| format.unwrap_err().to_string());
-        assert_eq!(told[0], "AV1 cannot be carried in a transport stream");
-        assert_eq!(told[1], "VP9 cannot be carried in a transport stream");
+        let told = Format::vp9().unwrap_err().to_string();
+        assert_eq!(told, "VP9 cannot be carried in a transport stream");
     }
 }

@@ -17,6 +17,7 @@
 //!  now ─► Clock ─► Timetable: PCR and tables due ──────────────────────────────────► TS packets
 //! ```
 
+mod av1;
 #[cfg(any(test, fuzzing))]
 mod check;
 mod clock;

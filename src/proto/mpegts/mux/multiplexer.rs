@@ -427,7 +427,7 @@ impl Multiplexer {
         }
         // Without payload the continuity counter stays that of the packet before (13818-1 2.4.3.3).
         let cc = track.cc.wrapping_sub(1) & 0x0f;
-        let adaptation = Some(reference.adaptation(false));
+        let adaptation = Some(reference.adaptation(Adaptation::default()));
         TsPacket { pid: track.pid, cc, adaptation, ..TsPacket::default() }.write(out);
         true
     }
@@ -447,9 +447,10 @@ impl Multiplexer {
             return false;
         };
         let (payload_unit_start, random_access) = (unit.is_whole, unit.is_whole && unit.random_access);
+        let begins = random_access.then(|| track.format.random_access());
         let adaptation = match reference {
-            Some(reference) => Some(reference.adaptation(random_access)),
-            None => random_access.then(|| Adaptation { random_access, ..Adaptation::default() }),
+            Some(reference) => Some(reference.adaptation(begins.unwrap_or_default())),
+            None => begins,
         };
         let payload = Some(track.queue.front_bytes());
         let (pid, cc) = (track.pid, next_cc(&mut track.cc));
@@ -628,8 +629,8 @@ struct Reference {
 }
 
 impl Reference {
-    fn adaptation(self, random_access: bool) -> Adaptation<'static> {
-        Adaptation { discontinuity: self.discontinuity, random_access, pcr: Some(self.pcr), ..Adaptation::default() }
+    fn adaptation(self, begins: Adaptation<'static>) -> Adaptation<'static> {
+        Adaptation { discontinuity: self.discontinuity, pcr: Some(self.pcr), ..begins }
     }
 }
 

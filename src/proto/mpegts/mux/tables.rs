@@ -2,7 +2,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::format::Format;
+use super::format::{DESCRIPTORS_BYTES_MAX, Format};
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::psi::{Pat, SECTION_BYTES_MAX, Section, finish, length_field, start};
 
@@ -107,8 +107,8 @@ const DIGITAL_TELEVISION: u8 = 0x01;
 /// For private use (ETSI TS 101 162).
 pub(in crate::proto::mpegts) const ORIGINAL_NETWORK: u16 = 0xff01;
 
-/// What each track takes at most: type, PID, length, its descriptors, its language.
-const TRACK_BYTES_MAX: usize = 5 + 16;
+/// What each track takes at most: type, PID, length, its descriptors.
+const TRACK_BYTES_MAX: usize = 5 + DESCRIPTORS_BYTES_MAX;
 const _: () = assert!(12 + super::TRACKS_MAX * TRACK_BYTES_MAX + 4 <= SECTION_BYTES_MAX);
 const _: () = assert!(11 + 5 + 2 + 3 + 2 * (NAME_BYTES_MAX + 1) + 4 <= SECTION_BYTES_MAX);
 

@@ -1,10 +1,15 @@
 //! One elementary stream on its way: access units in, PES packets in a queue.
 
+use std::iter;
+
+use arrayvec::ArrayVec;
+
 use super::format::{Format, Kind};
 use super::pes;
 use super::queue::{Queue, Unit};
 use super::snap::Snap;
 use super::stats::{Stats, Unfit};
+use crate::proto::av1::FRAMES_MAX;
 use crate::proto::mpegts::Pid;
 
 /// A stream of the program.
@@ -53,35 +58,38 @@ impl Track {
     pub(super) fn push(&mut self, (data, hint): (&[u8], bool), times: Times, room: usize, stats: &mut Stats) {
         let start = self.queue.begin();
         let out = self.queue.writer();
-        pes::append_header(&self.format.0, times.pts_90k, times.dts_90k, out);
         let is_video = self.format.is_video();
-        let appended = self.format.append(data, hint, out);
-        let refused = match appended {
+        let appended = self.format.append_packets((data, hint), times, out);
+        let random_access = appended.as_ref().is_ok_and(|appended| appended.random_access);
+        let is_whole = !matches!(appended, Err(Unfit::NoPicture));
+        let refused = match &appended {
             Err(Unfit::Malformed | Unfit::NoPicture) => Some(&mut stats.malformed),
             Err(Unfit::TooLong) => Some(&mut stats.too_long),
-            Ok(false) if is_video && self.needs_random_access => Some(&mut stats.undecodable),
+            Ok(_) if is_video && self.needs_random_access && !random_access => Some(&mut stats.undecodable),
             Ok(_) if out.len() - start > room => Some(&mut stats.overflow),
-            Ok(_) if !is_video && !pes::set_length(&mut out[start..]) => Some(&mut stats.too_long),
             Ok(_) => None,
         };
         if let Some(counter) = refused {
             *counter += 1;
-            self.needs_random_access |= is_video && appended != Err(Unfit::NoPicture);
+            self.needs_random_access |= is_video && is_whole;
             self.queue.take_back(start);
             return;
         }
-        let left = out.len() - start;
         self.needs_random_access = false;
         self.last_dts_90k = Some(times.dts_90k);
         stats.units += 1;
-        self.queue.commit(Unit {
-            left,
-            is_whole: true,
-            dts_27m: times.dts_90k.saturating_mul(300),
-            not_before_27m: times.not_before_27m,
-            not_after_27m: times.not_after_27m,
-            random_access: appended == Ok(true),
-        });
+        let mut begin = start;
+        for end in appended.into_iter().flat_map(|appended| appended.ends) {
+            self.queue.commit(Unit {
+                left: end - begin,
+                is_whole: true,
+                dts_27m: times.dts_90k.saturating_mul(300),
+                not_before_27m: times.not_before_27m,
+                not_after_27m: times.not_after_27m,
+                random_access: random_access && begin == start,
+            });
+            begin = end;
+        }
     }
 
     /// Drops what has waited too long, and the pictures that build on it.
@@ -108,7 +116,35 @@ impl Track {
     }
 }
 
+/// What became of an access unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Appended {
+    /// A decoder may start at it.
+    pub(super) random_access: bool,
+    /// Where each of its PES packets ends.
+    pub(super) ends: ArrayVec<usize, FRAMES_MAX>,
+}
+
 impl Format {
+    /// Appends the access unit `data` as the PES packets that a transport stream has of it.
+    fn append_packets(
+        &mut self,
+        (data, hint): (&[u8], bool),
+        times: Times,
+        out: &mut Vec<u8>,
+    ) -> Result<Appended, Unfit> {
+        if let Kind::Av1(av1) = &mut self.0 {
+            return av1.append(data, hint, times, out);
+        }
+        let start = out.len();
+        pes::append_header(pes::stream_id(&self.0), times.pts_90k, times.dts_90k, out);
+        let random_access = self.append(data, hint, out)?;
+        if !self.is_video() && !pes::set_length(&mut out[start..]) {
+            return Err(Unfit::TooLong);
+        }
+        Ok(Appended { random_access, ends: iter::once(out.len()).collect() })
+    }
+
     /// Appends the access unit `data` as a transport stream has it, and says whether a decoder may start at it.
     fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Result<bool, Unfit> {
         let starts_with = |sync: u16, mask: u16| {
@@ -116,6 +152,7 @@ impl Format {
         };
         let known = match &mut self.0 {
             Kind::Video(video) => return video.append(data, hint, out),
+            Kind::Av1(_) => None,
             Kind::AacAdts => starts_with(0xfff0, 0xfff6),
             Kind::AacRaw(header) => {
                 let header = header.bytes(data.len()).filter(|_| !data.is_empty());
@@ -138,7 +175,7 @@ fn append_opus_header(bytes: usize, out: &mut Vec<u8>) -> Option<()> {
         return None;
     }
     out.extend_from_slice(&[0x7f, 0xe0]);
-    out.extend(std::iter::repeat_n(0xff, bytes / 255));
+    out.extend(iter::repeat_n(0xff, bytes / 255));
     out.push((bytes % 255) as u8);
     Some(())
 }

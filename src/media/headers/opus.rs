@@ -1,0 +1,26 @@
+//! Opus: what a packet's first byte says ("Opus in MPEG-2 TS", RFC 6716 3.1).
+
+use super::{AudioFormat, HeaderError};
+use crate::proto::mpegts::demux::Codec;
+use crate::proto::mpegts::opus::{ControlHeaderError, is_stereo, read_control_header};
+
+/// The first packet in `bytes`. Channels of more than one coded stream are not seen in it, but in the PMT.
+pub(super) fn read(bytes: &[u8]) -> Result<AudioFormat, HeaderError> {
+    let (header_bytes, _) = read_control_header(bytes).map_err(|error| match error {
+        ControlHeaderError::Truncated => HeaderError::Truncated,
+        ControlHeaderError::Prefix => HeaderError::Value,
+    })?;
+    let stereo = bytes.get(header_bytes..).and_then(is_stereo).ok_or(HeaderError::Truncated)?;
+    let channels = Some(if stereo { 2 } else { 1 });
+    Ok(AudioFormat {
+        codec: Codec::Opus,
+        profile: None,
+        layer: None,
+        sample_rate: SAMPLE_RATE,
+        channels,
+        bit_rate: None,
+    })
+}
+
+/// Whatever went in, that comes out (RFC 6716 2).
+const SAMPLE_RATE: u32 = 48_000;
