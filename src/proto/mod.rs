@@ -238,6 +238,8 @@ pub enum Event {
         peer: SocketAddr,
         /// Why.
         why: PeerEnd,
+        /// How often since it was told last.
+        count: u64,
     },
     /// Callers were sent away at a port: several since that was told last, or such as concern nobody here.
     CallersRefused {

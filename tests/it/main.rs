@@ -41,6 +41,7 @@ mod rist_srp;
 mod rtmp;
 mod rtmp_bad;
 mod rtmp_line;
+mod rtmp_moves;
 #[cfg(feature = "tls")]
 mod rtmps;
 mod rtp;

@@ -99,7 +99,7 @@ pub(super) struct SentAway {
 impl From<SentAway> for proto::Event {
     fn from(SentAway { peer, reason, count, is_ours, .. }: SentAway) -> Self {
         if is_ours && count == 1 {
-            return Self::PeerRefused { peer, why: PeerEnd { reason, refusal: None } };
+            return Self::PeerRefused { peer, why: PeerEnd { reason, refusal: None }, count: 1 };
         }
         Self::CallersRefused { peer, reason, count }
     }
