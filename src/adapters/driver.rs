@@ -137,6 +137,9 @@ pub enum SendFailure {
     /// None of several legs works; each has its own reason.
     #[error("no leg can be sent on")]
     EveryLeg,
+    /// A server that is called again and again does not get together with us, for this reason.
+    #[error("the server that it pushes to is not reached: {0}")]
+    Server(&'static str),
     /// Anything else.
     #[error("the system refuses to send, error {0}")]
     Other(i32),
@@ -441,7 +444,7 @@ impl<C: Core + Send> Driver<C> {
             SendFailure::Refused => &counters.refused,
             SendFailure::Unreachable => &counters.unreachable,
             SendFailure::TooLong => &counters.too_long,
-            SendFailure::EveryLeg | SendFailure::Other(_) => &counters.other,
+            SendFailure::EveryLeg | SendFailure::Server(_) | SendFailure::Other(_) => &counters.other,
         };
         counter.add(datagrams);
         self.health.last_error = now;

@@ -18,7 +18,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::accept::AcceptHook;
 use super::background::Remote;
 use super::clock;
-use super::rtmp::Doors;
+use super::rtmp::{Doors, Farewells};
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::{Meta, Pool};
 use crate::proto::srt::access::names;
@@ -31,6 +31,7 @@ use crate::proto::{Datagram, Done, Port as CorePort, Transmit};
 pub struct Ports {
     srt: Arc<Mutex<BTreeMap<SocketAddr, Weak<Port>>>>,
     pub(super) rtmp: Doors,
+    pub(super) farewells: Farewells,
 }
 
 /// A source's place at a port; the port closes with the last one.
@@ -64,7 +65,7 @@ impl Ports {
     /// None is open. `hook` is asked about those who call on RTMP ports.
     #[must_use]
     pub fn new(hook: Option<AcceptHook>) -> Self {
-        Self { srt: Arc::default(), rtmp: Doors::new(hook) }
+        Self { srt: Arc::default(), rtmp: Doors::new(hook), farewells: Farewells::default() }
     }
 
     /// Takes a place at a port, and opens the port for the first one.

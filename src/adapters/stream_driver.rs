@@ -42,6 +42,8 @@ pub(super) struct Connection<C> {
     stuck: Option<Time>,
     /// The core was found to be over.
     over: Option<Time>,
+    /// The peer was told that nothing follows.
+    is_shut: bool,
     broken: Option<Broken>,
 }
 
@@ -107,6 +109,7 @@ impl<C: StreamCore> Connection<C> {
             is_held: false,
             stuck: None,
             over: None,
+            is_shut: false,
             broken: None,
         }
     }
@@ -126,16 +129,6 @@ impl<C: StreamCore> Connection<C> {
             Ok(len) => len == 0,
             Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
         }
-    }
-
-    /// Nothing more will be written.
-    pub(super) fn shutdown(&mut self) {
-        self.stream.shutdown();
-    }
-
-    /// Without the core.
-    pub(super) fn into_stream(self) -> Stream {
-        self.stream
     }
 
     /// Bytes that left the core, and that the kernel has not taken yet.
@@ -258,6 +251,29 @@ impl<C: StreamCore> Connection<C> {
         self.broken
     }
 
+    /// Of a core that is over: what waits goes on leaving, and what comes is read into nothing, as unread bytes would have the
+    /// connection reset. With `is_last` the peer is told when nothing follows. True when nothing is left to be done.
+    pub(super) fn linger(&mut self, now: Time, is_last: bool) -> bool {
+        self.flush(now);
+        if is_last && !self.is_shut && self.broken.is_none() && self.pending.is_empty() && self.stream.is_flushed() {
+            self.stream.shutdown();
+            self.is_shut = true;
+        }
+        let mut unwanted = [0; 16 << 10];
+        for _ in 0..LINGER_READS {
+            match self.stream.read(&mut unwanted) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let is_open = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected);
+                    return !is_open || self.broken.is_some();
+                }
+            }
+        }
+        false
+    }
+
     /// When another turn is due, whatever the socket says.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         if self.broken.is_some() || (self.is_held && self.core.is_taking()) {
@@ -333,6 +349,8 @@ const PROBE_AFTER: Duration = Duration::from_secs(10);
 const PROBES_APART: Duration = Duration::from_secs(2);
 /// How long what is said last may take to leave. Judgement: a round trip and some retransmissions.
 const LINGER: Duration = Duration::from_secs(2);
+/// Reads of one who leaves before others have their turn. Judgement: more than comes within a wake-up.
+const LINGER_READS: usize = 64;
 /// Pieces that go out with one call. Judgement: a key frame of 1 MB in chunks of 60 kB.
 const PENDING_MAX: usize = 32;
 /// Reads before others have their turn: of 64 KiB each where much comes. Judgement: a key frame of 2 Mbit.

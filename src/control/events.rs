@@ -197,8 +197,12 @@ fn data(kind: &EventKind) -> Value {
         EventKind::Scte35Cue { cue, .. } => json!(CueMetrics::from(cue)),
         EventKind::Watched { event, .. } => of_watch(event),
         EventKind::PeerConnected { peer, .. } => json!({ "peer": peer }),
-        EventKind::PeerDisconnected { peer, why, .. } | EventKind::ConnectionError { peer, why, .. } => {
+        EventKind::PeerDisconnected { peer, why, .. } => {
             json!({ "peer": peer, "reason": why.to_string(), "code": why.refusal.map(|refusal| refusal.1) })
+        }
+        EventKind::ConnectionError { peer, why, count, .. } => {
+            let code = why.refusal.map(|refusal| refusal.1);
+            json!({ "peer": peer, "reason": why.to_string(), "code": code, "count": count })
         }
         EventKind::CallersRefused { peer, reason, count, .. } => {
             json!({ "peer": peer, "reason": reason, "count": count })

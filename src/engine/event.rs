@@ -150,7 +150,7 @@ pub enum EventKind {
         /// Why.
         why: PeerEnd,
     },
-    /// A source or an output could not be connected. Told again when the reason changes.
+    /// A source or an output could not be connected. Told again when the reason changes, and of RTMP every ten minutes.
     ConnectionError {
         /// Of which source or output.
         end: EndName,
@@ -158,6 +158,8 @@ pub enum EventKind {
         peer: SocketAddr,
         /// Why.
         why: PeerEnd,
+        /// How often since it was told last.
+        count: u64,
     },
     /// Callers were sent away at an RTMP port. Each cause is told once a minute: to the flow that they wanted, of wrong keys to
     /// the one that has the application alone, and of others to the one that has the port alone.
@@ -526,7 +528,10 @@ impl fmt::Display for EventKind {
             Self::SourceRestarted { source } => write!(f, "source {source} started over"),
             Self::PeerConnected { end, peer } => write!(f, "{end} is connected with {peer}"),
             Self::PeerDisconnected { end, peer, why } => write!(f, "{end} lost {peer}: {why}"),
-            Self::ConnectionError { end, peer, why } => write!(f, "{end} and {peer} did not get together: {why}"),
+            Self::ConnectionError { end, peer, why, count } => {
+                write!(f, "{end} and {peer} did not get together: {why}")?;
+                if *count > 1 { write!(f, ", {count} times") } else { Ok(()) }
+            }
             Self::CallersRefused { end, peer, reason, count } => {
                 write!(f, "{count} sent away at the port of {end}, {peer} the last of them: {reason}")
             }

@@ -566,7 +566,7 @@ fn of_peer(end: EndName, event: proto::Event) -> Option<EventKind> {
     match event {
         proto::Event::PeerConnected { peer } => Some(EventKind::PeerConnected { end, peer }),
         proto::Event::PeerLost { peer, why } => Some(EventKind::PeerDisconnected { end, peer, why }),
-        proto::Event::PeerRefused { peer, why } => Some(EventKind::ConnectionError { end, peer, why }),
+        proto::Event::PeerRefused { peer, why, count } => Some(EventKind::ConnectionError { end, peer, why, count }),
         proto::Event::CallersRefused { peer, reason, count } => {
             Some(EventKind::CallersRefused { end, peer, reason, count })
         }

@@ -107,8 +107,8 @@ impl Managed<OutputConfig, OutputSlot> {
         let core = counters.core.stats();
         let failing = counters.failing.value() > 0;
         snapshot.status = match core.peers {
-            Some(0) => OutputStatus::Disconnected,
             _ if failing => OutputStatus::Error,
+            Some(0) => OutputStatus::Disconnected,
             _ => OutputStatus::Connected,
         };
         snapshot.bitrate = counters.rate.rate(now);

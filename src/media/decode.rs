@@ -282,7 +282,11 @@ impl KeyFrames {
 pub(super) const fn may_abort(codec: Codec) -> bool {
     match codec {
         Codec::H264 | Codec::Hevc | Codec::Mpeg1Video | Codec::Mpeg2Video => false,
-        Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m => false,
+        Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m | Codec::Opus => {
+            false
+        }
+        // Nothing decodes it.
+        Codec::Av1 => false,
     }
 }
 

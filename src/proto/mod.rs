@@ -240,6 +240,8 @@ pub enum Event {
         peer: SocketAddr,
         /// Why.
         why: PeerEnd,
+        /// How often since it was told last.
+        count: u64,
     },
     /// Callers were sent away at a port.
     CallersRefused {

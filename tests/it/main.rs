@@ -44,6 +44,7 @@ mod rtmp;
 mod rtmp_bad;
 mod rtmp_clean;
 mod rtmp_line;
+mod rtmp_moves;
 #[cfg(feature = "tls")]
 mod rtmps;
 mod rtp;

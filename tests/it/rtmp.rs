@@ -107,6 +107,8 @@ fn flows_share_a_port_and_keys_keep_strangers_out() {
         |kind| matches!(kind, EventKind::PeerDisconnected { why, .. } if why.reason.contains("took over")),
     );
     rig.wait_event("b", "the refusal", |kind| is_refused(kind, "not authorized"));
+    // He comes again by himself, and takes nothing back.
+    rig.wait_event("two", "the end of it", |kind| is_refused(kind, "took over from there"));
     assert!(!rig.events("one").iter().any(|kind| matches!(kind, EventKind::PeerDisconnected { .. })));
 }
 

@@ -17,10 +17,10 @@ pub(super) struct Answer {
     pub(super) ip: Option<IpAddr>,
 }
 
-/// The address that was called last.
+/// The address that was called last, if there was one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Called {
-    pub(super) ip: IpAddr,
+    pub(super) ip: Option<IpAddr>,
     /// Something came of it.
     pub(super) has_worked: bool,
 }
@@ -41,7 +41,7 @@ pub(super) fn start(name: &str, called: Called, remote: Remote) -> bool {
 /// Of the addresses of a name those that lead nowhere are passed over, one after the other: a server may have one of IPv6
 /// where nothing of that gets through.
 fn choose(all: &[IpAddr], Called { ip, has_worked }: Called) -> Option<IpAddr> {
-    let at = all.iter().position(|one| *one == ip);
+    let at = all.iter().position(|one| Some(*one) == ip);
     let next = at.map_or(0, |at| at + usize::from(!has_worked));
     all.get(next).or_else(|| all.first()).copied()
 }
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn addresses_that_lead_nowhere_take_turns() {
         let [a, b, c] = [1, 2, 3].map(|host| IpAddr::from([192, 0, 2, host]));
-        let after = |ip, has_worked, all: &[IpAddr]| choose(all, Called { ip, has_worked });
+        let after = |ip, has_worked, all: &[IpAddr]| choose(all, Called { ip: Some(ip), has_worked });
         assert_eq!([a, b, c].map(|ip| after(ip, false, &[a, b, c])), [Some(b), Some(c), Some(a)]);
         assert_eq!(after(b, true, &[a, b, c]), Some(b), "who was there is called first");
         assert_eq!((after(c, true, &[a, b]), after(a, false, &[a]), after(a, false, &[])), (Some(a), Some(a), None));

@@ -6,11 +6,13 @@
 use std::io;
 use std::sync::Arc;
 
+use super::calls::Lost;
 use super::door::{Handover, Seat, SentAway, Visitor};
+use super::line::Line;
 use super::lookup::Answer;
-use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
+use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Farewells, Leaving};
 use crate::adapters::counters::Counters;
-use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, Tally};
+use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, SendFailure, Tally};
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
@@ -18,8 +20,8 @@ use crate::path::limit::Verdict;
 use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
 use crate::proto::rtmp::amf::Value;
 use crate::proto::rtmp::flv::AccessUnit;
-use crate::proto::rtmp::{ClientMessage, End, Message, Refusal, Server, ServerMessage, Unsent, set_data_frame};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats, StreamCore, Tuning};
+use crate::proto::rtmp::{Client, End, Refusal, Server, ServerMessage, set_data_frame};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
 use crate::units::Time;
 
 /// Sends one program of the flow.
@@ -32,6 +34,7 @@ pub(super) struct Output {
     events: Events,
     ends: Ends,
     leaving: Leaving,
+    farewells: Farewells,
     /// Of feeds that are over.
     fed: FeedStats,
     tally: Tally,
@@ -44,28 +47,28 @@ pub(super) struct Output {
 
 #[derive(Debug)]
 enum Way {
-    Call { calls: Box<Calls>, feed: Option<Box<Feed>> },
+    Call { calls: Box<Calls>, line: Option<Box<Line>>, coming: Option<Box<Line>> },
     Serve { seat: Seat, players: Box<[Option<Player>]> },
 }
 
 #[derive(Debug)]
 struct Player {
     connection: Connection<Server>,
-    feed: Feed,
+    line: Line,
 }
 
 impl Output {
     /// Publishes to a server.
-    pub(super) fn pushing(calls: Calls, admission: Admission) -> Self {
-        Self::new(Way::Call { calls: Box::new(calls), feed: None }, admission)
+    pub(super) fn pushing(calls: Calls, lent: (Admission, Farewells)) -> Self {
+        Self::new(Way::Call { calls: Box::new(calls), line: None, coming: None }, lent)
     }
 
     /// Serves players who come to `seat`.
-    pub(super) fn serving(seat: Seat, admission: Admission) -> Self {
-        Self::new(Way::Serve { seat, players: (0..PLAYERS_MAX).map(|_| None).collect() }, admission)
+    pub(super) fn serving(seat: Seat, lent: (Admission, Farewells)) -> Self {
+        Self::new(Way::Serve { seat, players: (0..PLAYERS_MAX).map(|_| None).collect() }, lent)
     }
 
-    fn new(way: Way, admission: Admission) -> Self {
+    fn new(way: Way, (admission, farewells): (Admission, Farewells)) -> Self {
         Self {
             way,
             bridge: FromTs::new(),
@@ -74,6 +77,7 @@ impl Output {
             events: Events::default(),
             ends: Ends::default(),
             leaving: Leaving::default(),
+            farewells,
             fed: FeedStats::default(),
             tally: Tally::default(),
             unsent: 0,
@@ -95,56 +99,64 @@ impl Output {
     }
 
     fn run_server(&mut self, cx: &mut Context<'_>) {
-        let Self { way: Way::Call { calls, feed }, bridge, events, counters, ends, .. } = self else { return };
-        let peer = calls.address;
-        if let Some(broken) = calls.call(cx, self.first) {
-            let why = ends.count(None, Some(broken));
-            events.tell(proto::Event::PeerRefused { peer, why }, counters);
-        }
-        let Some(connection) = &mut calls.connection else { return };
-        let (mut end, mut is_ready, mut moved) = (None, false, None);
-        let has_more = connection.turn(cx.now, cx.pool, |client, said| match said {
-            ClientMessage::Ready => {
-                is_ready = true;
-                *feed = Some(Box::new(Feed::new(Takes::new(client.capabilities()), bridge.headers())));
-                let encoder = vec![("encoder".to_owned(), Value::text("anabranch"))];
-                // Nothing waits yet that it could be too much for.
-                let _ = client.send(&set_data_frame(0, encoder));
+        let Self { way: Way::Call { calls, line, coming }, bridge, events, counters, ends, .. } = self else { return };
+        let heard = calls.run(cx, self.first, |client, said| {
+            if said.is_none() {
+                *line = Some(introduce(client, bridge));
             }
-            ClientMessage::Ended(why) => end = Some(why),
-            ClientMessage::Reconnect { tc_url } => moved = Some(tc_url),
-            ClientMessage::Media(_) => {}
         });
-        if has_more {
-            cx.call_again(self.first);
+        if heard.is_ready {
+            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
         }
-        if is_ready {
-            connection.flush(cx.now);
-            calls.retries.agreed(cx.now);
-            events.tell(proto::Event::PeerConnected { peer }, counters);
-        }
-        if let Some(tc_url) = moved
-            && calls.follow(tc_url.as_deref())
-        {
-            end.get_or_insert(End::Closed);
-            calls.connection.iter_mut().for_each(|connection| connection.core.handle_close(cx.now));
-        }
-        let Some(connection) = &mut calls.connection else { return };
-        if end.is_some() || connection.is_done(cx.now) {
-            connection.flush(cx.now);
-            let why = ends.count(end.as_ref(), connection.broken());
-            calls.connection = None;
-            calls.wait(cx.now, feed.is_some());
-            counters.disconnections.add(1);
-            let event = match feed.take() {
-                Some(feed) => {
-                    add(&mut self.fed, feed.stats());
-                    proto::Event::PeerLost { peer, why }
+        if let Some(Lost { peer, end, broken, was_ready, has_moved }) = heard.lost {
+            line.iter().for_each(|line| add(&mut self.fed, line.feed.stats()));
+            *line = coming.take();
+            if has_moved {
+                events.tell(proto::Event::PeerLost { peer, why: ends.count_moved() }, counters);
+                if calls.is_ready() {
+                    events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
                 }
-                None => proto::Event::PeerRefused { peer, why },
-            };
-            events.tell(event, counters);
+                // Its readiness may have been told already.
+                cx.call_again(self.first);
+                return;
+            }
+            let why = ends.count(end.as_ref(), broken);
+            match was_ready {
+                true => {
+                    counters.disconnections.add(1);
+                    events.tell(proto::Event::PeerLost { peer, why }, counters);
+                }
+                false => events.tell_refused(cx.now, (peer, why), counters),
+            }
+            if calls.failures() >= FAILURES_MIN && counters.failing.value() == 0 {
+                counters.failing.set(1);
+                events.tell_failing(SendFailure::Server(why.reason), counters);
+            }
         }
+        let old = calls.run_coming(cx, self.first, |client, said| {
+            if said.is_none() {
+                *coming = Some(introduce(client, bridge));
+            }
+        });
+        if calls.coming().is_none() {
+            *coming = None;
+        }
+        if let Some(old) = old {
+            self.part_with(old, cx.now);
+        }
+    }
+
+    /// The other connection that a server asked for is this one from now on.
+    fn part_with(&mut self, old: Connection<Client>, now: Time) {
+        let Self { way: Way::Call { calls, line, coming }, events, counters, ends, .. } = self else { return };
+        line.iter().for_each(|line| add(&mut self.fed, line.feed.stats()));
+        *line = coming.take();
+        line.iter_mut().for_each(|line| line.feed.forgive_wait());
+        events.tell(proto::Event::PeerLost { peer: old.peer(), why: ends.count_moved() }, counters);
+        if calls.is_ready() {
+            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+        }
+        self.leaving.close(old, now);
     }
 
     fn run_player(&mut self, cx: &mut Context<'_>, at: usize) {
@@ -161,11 +173,13 @@ impl Output {
         }
         if end.is_some() || player.connection.is_done(cx.now) {
             let (peer, broken) = (player.connection.peer(), player.connection.broken());
-            add(&mut self.fed, player.feed.stats());
+            add(&mut self.fed, player.line.feed.stats());
             if let Some(player) = players[at].take() {
                 self.leaving.add(player.connection, cx.now);
             }
+            let left = self.ends.left;
             let why = self.ends.count(end.as_ref(), broken);
+            self.counters.disconnections.add(u64::from(self.ends.left == left));
             self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
         }
     }
@@ -202,38 +216,38 @@ impl Output {
                 connection.core.refuse(Refusal::Denied);
                 self.leaving.add(visitor.connection, cx.now);
                 let why = PeerEnd { reason, refusal: None };
-                self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
+                self.events.tell_refused(cx.now, (peer, why), &self.counters);
             }
             Ok(at) => {
                 connection.core.accept();
                 let feed = Feed::new(Takes::new(&visitor.request.capabilities), self.bridge.headers());
-                players[at] = Some(Player { connection: visitor.connection, feed });
+                players[at] = Some(Player { connection: visitor.connection, line: Line::new(feed) });
                 self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
             }
         }
     }
 
     /// One picture or sound to everybody.
-    fn pass(&mut self, unit: &AccessUnit) {
-        let (pictures, waits_bytes_max) = (self.bridge.pictures(), self.waits_bytes_max);
+    fn pass(&mut self, now: Time, unit: &AccessUnit) {
+        let (pictures, bytes_max) = (self.bridge.pictures(), self.waits_bytes_max);
         match &mut self.way {
-            Way::Call { calls, feed } => {
-                if let (Some(connection), Some(feed)) = (&mut calls.connection, feed) {
-                    let waits_bytes = connection.core.waiting_bytes() + connection.pending_bytes();
-                    let has_room = waits_bytes <= waits_bytes_max;
-                    let send =
-                        |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
-                    feed.handle_unit(unit, pictures, send);
+            Way::Call { calls, line, coming } => {
+                if let (Some(connection), Some(line)) = (calls.coming(), coming) {
+                    line.hand_over(now, connection, (unit, pictures), bytes_max);
+                    // It begins with a key frame, which is no business of the old one any more.
+                    if line.feed.stats().sent > 0
+                        && let Some(old) = calls.change_over()
+                    {
+                        return self.part_with(old, now);
+                    }
+                }
+                if let (Some(connection), Some(line)) = (&mut calls.connection, line) {
+                    line.hand_over(now, connection, (unit, pictures), bytes_max);
                 }
             }
             Way::Serve { players, .. } => {
-                for player in players.iter_mut().flatten() {
-                    let Player { connection, feed } = player;
-                    let waits_bytes = connection.core.waiting_bytes() + connection.pending_bytes();
-                    let has_room = waits_bytes <= waits_bytes_max;
-                    let send =
-                        |message: &Message| if has_room { connection.core.send(message) } else { Err(Unsent::Full) };
-                    feed.handle_unit(unit, pictures, send);
+                for Player { connection, line } in players.iter_mut().flatten() {
+                    line.hand_over(now, connection, (unit, pictures), bytes_max);
                 }
             }
         }
@@ -241,10 +255,10 @@ impl Output {
 
     fn feeds(&self) -> impl Iterator<Item = &Feed> {
         let (one, many) = match &self.way {
-            Way::Call { feed, .. } => (feed.as_deref(), &[][..]),
+            Way::Call { line, .. } => (line.as_deref(), &[][..]),
             Way::Serve { players, .. } => (None, &players[..]),
         };
-        one.into_iter().chain(many.iter().flatten().map(|player| &player.feed))
+        one.into_iter().chain(many.iter().flatten().map(|player| &player.line)).map(|line| &line.feed)
     }
 
     fn tell_uncarried(&mut self) {
@@ -252,17 +266,24 @@ impl Output {
             self.events.tell(proto::Event::NotCarried(what), &self.counters);
         }
         let (one, many) = match &mut self.way {
-            Way::Call { feed, .. } => (feed.as_deref_mut(), &mut [][..]),
+            Way::Call { line, .. } => (line.as_deref_mut(), &mut [][..]),
             Way::Serve { players, .. } => (None, &mut players[..]),
         };
-        for feed in one.into_iter().chain(many.iter_mut().flatten().map(|player| &mut player.feed)) {
-            while let Some(what) = feed.poll_uncarried() {
+        for line in one.into_iter().chain(many.iter_mut().flatten().map(|player| &mut player.line)) {
+            while let Some(what) = line.feed.poll_uncarried() {
                 self.events.tell(proto::Event::NotCarried(what), &self.counters);
             }
         }
     }
 
     fn count(&mut self, now: Time) {
+        if let Way::Call { calls, .. } = &self.way
+            && calls.has_lasted(now)
+            && self.counters.failing.value() > 0
+        {
+            self.counters.failing.set(0);
+            self.events.tell_recovered(&self.counters);
+        }
         std::mem::take(&mut self.tally).count(&self.counters, now);
         let short = match &mut self.way {
             Way::Call { calls, .. } => calls.connection.as_mut().map_or(0, Connection::take_short_of_buffers),
@@ -294,7 +315,7 @@ impl Output {
             ];
             let seat = match &self.way {
                 Way::Serve { seat, .. } => seat.details(),
-                Way::Call { .. } => self.ends.tls.details().collect(),
+                Way::Call { calls, .. } => calls.details(&self.ends),
             };
             let details: Vec<Detail> = bridged.into_iter().chain(self.ends.details()).chain(seat).collect();
             self.counters.details.set(&details);
@@ -316,17 +337,15 @@ impl Driven for Output {
         let at = usize::from(socket.0.saturating_sub(key_of(self.first, 0).0));
         match &mut self.way {
             Way::Call { calls, .. } => {
-                calls.connection.iter_mut().for_each(Connection::handle_ready);
+                calls.handle_ready();
                 return self.run(cx);
             }
             Way::Serve { players, .. } => {
-                players
-                    .get_mut(at)
-                    .iter_mut()
-                    .flat_map(|player| player.iter_mut())
-                    .for_each(|player| player.connection.handle_ready());
+                let player = players.get_mut(at).and_then(Option::as_mut);
+                player.into_iter().for_each(|player| player.connection.handle_ready());
             }
         }
+        self.leaving.handle_timeout(cx.now);
         if at < PLAYERS_MAX {
             self.run_player(cx, at);
         }
@@ -354,12 +373,15 @@ impl Driven for Output {
                 self.unsent += 1;
             }
             while let Some(unit) = self.bridge.poll_unit() {
-                self.pass(&unit);
+                self.pass(now, &unit);
             }
         }
         self.counters.count_missed(cursor);
         match &mut self.way {
-            Way::Call { calls, .. } => calls.connection.iter_mut().for_each(|connection| connection.flush(now)),
+            Way::Call { calls, .. } => {
+                calls.connection.iter_mut().for_each(|connection| connection.flush(now));
+                calls.coming().into_iter().for_each(|connection| connection.flush(now));
+            }
             Way::Serve { players, .. } => {
                 players.iter_mut().flatten().for_each(|player| player.connection.flush(now));
             }
@@ -403,14 +425,19 @@ impl Driven for Output {
     fn close(&mut self, cx: &mut Context<'_>) {
         self.bridge.finish();
         while let Some(unit) = self.bridge.poll_unit() {
-            self.pass(&unit);
+            self.pass(cx.now, &unit);
         }
         match &mut self.way {
-            Way::Call { calls, .. } => calls.connection.iter_mut().for_each(|peer| say_goodbye(peer, cx.now)),
+            Way::Call { calls, .. } => calls.give_out().for_each(|server| self.leaving.close(server, cx.now)),
             Way::Serve { players, .. } => {
-                players.iter_mut().flatten().for_each(|player| say_goodbye(&mut player.connection, cx.now));
+                for mut player in players.iter_mut().filter_map(Option::take) {
+                    // Whoever knows of that is back at once, if there is something to come back to.
+                    player.connection.core.request_reconnect(None);
+                    self.leaving.add(player.connection, cx.now);
+                }
             }
         }
+        self.farewells.take(cx, &mut self.leaving);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -436,6 +463,14 @@ impl Driven for Output {
     }
 }
 
+/// The first words to a server that agrees, and what it gets from now on.
+fn introduce(client: &mut Client, bridge: &FromTs) -> Box<Line> {
+    let encoder = vec![("encoder".to_owned(), Value::text("anabranch"))];
+    // Nothing waits yet that it could be too much for.
+    let _ = client.send(&set_data_frame(0, encoder));
+    Box::new(Line::new(Feed::new(Takes::new(client.capabilities()), bridge.headers())))
+}
+
 const fn key_of(first: SocketKey, at: usize) -> SocketKey {
     SocketKey(first.0 + OWN_SOCKETS + at as u16)
 }
@@ -450,5 +485,7 @@ const fn add(sum: &mut FeedStats, stats: FeedStats) {
 /// What may wait for a slow peer where key frames are gone on with. Judgement: a second and a half at 6 Mb/s, and more than
 /// a key frame of most streams.
 const FRESH_BYTES_MAX: usize = 1 << 20;
+/// Calls in vain after which an output is in error. Judgement: a server that restarts is back before the second.
+const FAILURES_MIN: u32 = 2;
 /// Players that one output serves: as many as it has numbers for.
 const PLAYERS_MAX: usize = (SOCKETS_MAX - OWN_SOCKETS) as usize;

@@ -1,14 +1,15 @@
 //! A source of one RTMP stream: of a publisher who calls us, or from a server that we call.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::calls::Lost;
 use super::door::{Handover, Seat, SentAway, Visitor};
 use super::lookup::Answer;
 use super::slate::Slate;
-use super::{Absent, BOTH, Calls, DETAILS_APART, Ends, Events, Leaving, say_goodbye};
+use super::{Absent, BOTH, Calls, DETAILS_APART, Ends, Events, Farewells, Leaving};
 use crate::adapters::counters::Counters;
 use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
 use crate::adapters::stream_driver::Connection;
@@ -16,8 +17,8 @@ use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Interrupted, ToTs};
-use crate::proto::rtmp::{Client, ClientMessage, End, Message, Refusal, Server, ServerMessage, kind};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats, StreamCore, Tuning};
+use crate::proto::rtmp::{End, Message, Refusal, Server, ServerMessage, kind};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
 use crate::units::Time;
 
 /// Takes in one stream, one sender at a time. Between two of them nothing comes out.
@@ -29,6 +30,7 @@ pub(super) struct Source {
     events: Events,
     ends: Ends,
     leaving: Leaving,
+    farewells: Farewells,
     details_due: Time,
     counters: Arc<Counters>,
 }
@@ -41,6 +43,8 @@ enum Way {
         absent: Absent,
         publisher: Option<Box<Connection<Server>>>,
         slate: Option<Box<Slate>>,
+        /// Where somebody came from who was taken the place of while he was at it, and when he tried last.
+        ousted: Option<(IpAddr, Time)>,
         /// What the publisher said who is there and brings nothing, while a picture is in its place.
         interrupted: Option<Box<Interrupted>>,
     },
@@ -57,14 +61,10 @@ struct Intake {
     over_limit: u64,
     /// Of the multiplexer, as it was counted.
     no_buffer: u64,
-    /// Some came over this connection.
-    has_media: bool,
     /// When audio or video came last, or its sender.
     heard: Time,
     /// What the sender said last.
     end: Option<End>,
-    /// A server that we called agrees.
-    is_ready: bool,
 }
 
 impl Source {
@@ -73,18 +73,18 @@ impl Source {
         seat: Seat,
         (takeover, absent): (bool, Absent),
         bridge: ToTs,
-        admission: Admission,
+        lent: (Admission, Farewells),
     ) -> Self {
-        let way = Way::Listen { seat, takeover, absent, publisher: None, slate: None, interrupted: None };
-        Self::new(way, bridge, admission)
+        let way = Way::Listen { seat, takeover, absent, publisher: None, slate: None, ousted: None, interrupted: None };
+        Self::new(way, bridge, lent)
     }
 
     /// Plays from a server.
-    pub(super) fn pulling(calls: Calls, bridge: ToTs, admission: Admission) -> Self {
-        Self::new(Way::Call(Box::new(calls)), bridge, admission)
+    pub(super) fn pulling(calls: Calls, bridge: ToTs, lent: (Admission, Farewells)) -> Self {
+        Self::new(Way::Call(Box::new(calls)), bridge, lent)
     }
 
-    fn new(way: Way, bridge: ToTs, admission: Admission) -> Self {
+    fn new(way: Way, bridge: ToTs, (admission, farewells): (Admission, Farewells)) -> Self {
         let intake = Intake {
             bridge,
             admission,
@@ -92,10 +92,8 @@ impl Source {
             tally: Tally::default(),
             over_limit: 0,
             no_buffer: 0,
-            has_media: false,
             heard: Time::ZERO,
             end: None,
-            is_ready: false,
         };
         Self {
             way,
@@ -104,6 +102,7 @@ impl Source {
             events: Events::default(),
             ends: Ends::default(),
             leaving: Leaving::default(),
+            farewells,
             details_due: Time::ZERO,
             counters: Arc::default(),
         }
@@ -177,48 +176,57 @@ impl Source {
     }
 
     fn run_server(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
-        let Self { way: Way::Call(calls), intake, .. } = self else { return };
-        let peer = calls.address;
-        if let Some(broken) = calls.call(cx, self.first) {
-            let why = self.ends.count(None, Some(broken));
-            self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
+        let now = cx.now;
+        let Self { way: Way::Call(calls), intake, events, ends, counters, .. } = self else { return };
+        let heard = calls.run(cx, self.first, |_, said| match said {
+            None => intake.bridge.begin(),
+            Some(message) => intake.handle(now, &message, sink),
+        });
+        if heard.is_ready {
+            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
         }
-        let Some(connection) = &mut calls.connection else { return };
-        let (was_ready, mut moved) = (intake.is_ready, None);
-        let has_more = connection.turn(cx.now, cx.pool, |_: &mut Client, said| match said {
-            ClientMessage::Ready => {
-                intake.is_ready = true;
+        if let Some(Lost { peer, end, broken, was_ready, has_moved }) = heard.lost {
+            intake.bridge.end();
+            if has_moved {
+                events.tell(proto::Event::PeerLost { peer, why: ends.count_moved() }, counters);
+                if calls.is_ready() {
+                    intake.bridge.begin();
+                    events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+                }
+                // Its readiness may have been told already.
+                cx.call_again(self.first);
+                return;
+            }
+            let why = ends.count(end.as_ref(), broken);
+            match was_ready {
+                true => events.tell(proto::Event::PeerLost { peer, why }, counters),
+                false => events.tell_refused(cx.now, (peer, why), counters),
+            }
+        }
+        self.run_coming(cx, sink);
+    }
+
+    /// The connection that a server asked for takes over with the first picture or sound.
+    fn run_coming(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
+        let Self { way: Way::Call(calls), intake, events, ends, counters, .. } = self else { return };
+        let (now, mut has_begun) = (cx.now, false);
+        let old = calls.run_coming(cx, self.first, |_, said| {
+            let Some(message) = said else { return };
+            if !has_begun && is_media(&message) {
+                has_begun = true;
                 intake.bridge.begin();
             }
-            ClientMessage::Media(message) => intake.handle(cx.now, &message, sink),
-            ClientMessage::Ended(end) => intake.end = Some(end),
-            ClientMessage::Reconnect { tc_url } => moved = Some(tc_url),
+            if has_begun {
+                intake.handle(now, &message, sink);
+            }
         });
-        if has_more {
-            cx.call_again(self.first);
-        }
-        if intake.is_ready && !was_ready {
-            calls.retries.agreed(cx.now);
-            self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
-        }
-        if let Some(tc_url) = moved
-            && calls.follow(tc_url.as_deref())
-        {
-            intake.end.get_or_insert(End::Closed);
-            calls.connection.iter_mut().for_each(|connection| connection.core.handle_close(cx.now));
-        }
-        let Some(connection) = &mut calls.connection else { return };
-        if intake.end.is_some() || connection.is_done(cx.now) {
-            connection.flush(cx.now);
-            let why = self.ends.count(intake.end.take().as_ref(), connection.broken());
+        let Some(old) = (if has_begun { calls.change_over() } else { old }) else { return };
+        events.tell(proto::Event::PeerLost { peer: old.peer(), why: ends.count_moved() }, counters);
+        self.leaving.close(old, cx.now);
+        if has_begun {
+            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+        } else {
             intake.bridge.end();
-            calls.connection = None;
-            calls.wait(cx.now, std::mem::take(&mut intake.has_media));
-            let event = match std::mem::take(&mut intake.is_ready) {
-                true => proto::Event::PeerLost { peer, why },
-                false => proto::Event::PeerRefused { peer, why },
-            };
-            self.events.tell(event, &self.counters);
         }
     }
 
@@ -233,14 +241,20 @@ impl Source {
             visitor.connection.core.refuse(Refusal::NotFound);
             return self.leaving.add(visitor.connection, cx.now);
         }
-        let Way::Listen { takeover, publisher, slate, interrupted, .. } = &mut self.way else { return };
+        let Way::Listen { takeover, publisher, slate, interrupted, ousted, .. } = &mut self.way else { return };
         let connection = &mut visitor.connection;
         let peer = connection.peer();
+        let is_held = publisher.as_ref().is_some_and(|old| self.intake.defends(cx.now, old.peer(), peer));
+        let was_ousted = ousted.is_some_and(|(ip, at)| ip == peer.ip() && cx.now < at + OUSTED_FOR);
         let refusal = if !self.intake.admission.allow.allows(peer.ip()) {
             self.counters.not_allowed.add(1);
             Some((Refusal::Denied, "its address is not allowed"))
-        } else if !*takeover && publisher.as_ref().is_some_and(|old| self.intake.defends(cx.now, old.peer(), peer)) {
+        } else if !*takeover && is_held {
             Some((Refusal::InUse, "another publisher is there"))
+        } else if was_ousted && is_held {
+            // Each time anew: an encoder that calls again by itself gives its place back to whoever took it.
+            *ousted = Some((peer.ip(), cx.now));
+            Some((Refusal::InUse, "another publisher took over from there a moment ago"))
         } else if cx.register(connection.stream(), self.first, BOTH).is_err() {
             Some((Refusal::InUse, "the system has no room for another connection"))
         } else {
@@ -251,11 +265,12 @@ impl Source {
             connection.core.refuse(refusal);
             self.leaving.add(visitor.connection, cx.now);
             let why = PeerEnd { reason, refusal: None };
-            self.events.tell(proto::Event::PeerRefused { peer, why }, &self.counters);
+            self.events.tell_refused(cx.now, (peer, why), &self.counters);
             return;
         }
         if let Some(old) = publisher.take() {
             self.ends.taken_over += 1;
+            *ousted = is_held.then(|| (old.peer().ip(), cx.now));
             let why = PeerEnd { reason: "another publisher took over", refusal: None };
             self.events.tell(proto::Event::PeerLost { peer: old.peer(), why }, &self.counters);
             self.leaving.add(*old, cx.now);
@@ -270,7 +285,7 @@ impl Source {
     fn is_connected(&self) -> bool {
         match &self.way {
             Way::Listen { publisher, .. } => publisher.is_some(),
-            Way::Call(_) => self.intake.is_ready,
+            Way::Call(calls) => calls.is_ready(),
         }
     }
 
@@ -306,7 +321,7 @@ impl Source {
             ];
             let seat = match &self.way {
                 Way::Listen { seat, .. } => seat.details(),
-                Way::Call(_) => self.ends.tls.details().collect(),
+                Way::Call(calls) => calls.details(&self.ends),
             };
             let details: Vec<Detail> = bridged.into_iter().chain(self.ends.details()).chain(seat).collect();
             self.counters.details.set(&details);
@@ -324,7 +339,7 @@ impl Intake {
     fn handle(&mut self, now: Time, message: &Message, sink: &mut dyn FnMut(Packet)) {
         self.messages += 1;
         if is_media(message) {
-            (self.heard, self.has_media) = (now, true);
+            self.heard = now;
         }
         self.bridge.handle_message(now, message);
         // Small sounds that come at once leave in common packets, at the end of the turn.
@@ -359,7 +374,7 @@ impl Driven for Source {
     fn handle_ready(&mut self, cx: &mut Context<'_>, _socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
         match &mut self.way {
             Way::Listen { publisher, .. } => publisher.iter_mut().for_each(|peer| peer.handle_ready()),
-            Way::Call(calls) => calls.connection.iter_mut().for_each(Connection::handle_ready),
+            Way::Call(calls) => calls.handle_ready(),
         }
         self.run(cx, sink);
     }
@@ -407,9 +422,16 @@ impl Driven for Source {
 
     fn close(&mut self, cx: &mut Context<'_>) {
         match &mut self.way {
-            Way::Listen { publisher, .. } => publisher.iter_mut().for_each(|peer| say_goodbye(peer, cx.now)),
-            Way::Call(calls) => calls.connection.iter_mut().for_each(|peer| say_goodbye(peer, cx.now)),
+            Way::Listen { publisher, .. } => {
+                if let Some(mut publisher) = publisher.take() {
+                    // Whoever knows of that is back at once, if there is something to come back to.
+                    publisher.core.request_reconnect(None);
+                    self.leaving.add(*publisher, cx.now);
+                }
+            }
+            Way::Call(calls) => calls.give_out().for_each(|server| self.leaving.close(server, cx.now)),
         }
+        self.farewells.take(cx, &mut self.leaving);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
@@ -448,6 +470,9 @@ const DRAINED_BYTES: usize = 8 << 10;
 /// A publisher who is there and brings nothing is as good as gone. Judgement: longer than the retransmissions of a lossy
 /// path, and soon enough for whoever watches.
 const STALLED_AFTER: Duration = Duration::from_millis(1_500);
+/// Whoever was thrown out does not throw out in turn, as long as he tries more often than that. Judgement: longer than any
+/// encoder waits before it calls again, and what somebody who starts his anew by hand has patience for.
+const OUSTED_FOR: Duration = Duration::from_secs(10);
 /// How long a publisher may bring nothing and keep his place against somebody who knows the same key, from the same address
 /// or another. Judgement: encoders come back after two seconds or more, and send sound all the time.
 const SAME_SILENT_MAX: Duration = Duration::from_secs(1);

@@ -156,6 +156,11 @@ impl Feed {
         }
     }
 
+    /// What it waited through came to its peer on another way, and is no loss.
+    pub const fn forgive_wait(&mut self) {
+        self.stats.before_key = 0;
+    }
+
     /// What this peer does not take, each once.
     pub fn poll_uncarried(&mut self) -> Option<Uncarried> {
         self.told.poll()

@@ -422,6 +422,19 @@ fn who_was_interrupted_goes_on_without_saying_his_headers_again() {
     assert!(back >= frames.len() - 1, "{back} of {}", frames.len());
 }
 
+#[test]
+fn what_is_not_carried_is_told_once_however_often_he_stalls() {
+    let mut bench = Bench::new();
+    let sent = published("ffmpeg9-av1-opus");
+    for _ in 0..3 {
+        let start_ms = bench.now_ms;
+        sent.iter().for_each(|message| bench.message(&later(message, start_ms)));
+        let interrupted = bench.to_ts.interrupt();
+        bench.to_ts.resume(interrupted);
+    }
+    assert_eq!(bench.uncarried, [Uncarried::Codec(Codec::Av1)]);
+}
+
 /// Pictures of 25 Hz, every 25th a key frame, and a frame of sound with each, whose first DTS is `start_90k`.
 fn stream(start_90k: u64, count: u64) -> Vec<Packet> {
     use crate::proto::mpegts::mux::{AccessUnit, Format, Multiplexer};

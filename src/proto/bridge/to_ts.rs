@@ -61,6 +61,7 @@ struct Track {
 pub struct Interrupted {
     reader: flv::Reader,
     headers: ArrayVec<flv::AccessUnit, TRACKS_MAX>,
+    told: Told,
 }
 
 /// Counters since the start; those of the multiplexer are its own.
@@ -111,8 +112,8 @@ impl ToTs {
 
     /// Somebody else steps in for a publisher who is still there: keeps what that one may not say again.
     pub fn interrupt(&mut self) -> Interrupted {
-        let Self { reader, headers, .. } = self;
-        let interrupted = Interrupted { reader: mem::take(reader), headers: mem::take(headers) };
+        let Self { reader, headers, told, .. } = self;
+        let interrupted = Interrupted { reader: mem::take(reader), headers: mem::take(headers), told: told.clone() };
         self.begin();
         interrupted
     }
@@ -121,6 +122,8 @@ impl ToTs {
     pub fn resume(&mut self, interrupted: Interrupted) {
         self.begin();
         self.reader = interrupted.reader;
+        // What was told of him is not told again.
+        self.told = interrupted.told;
         interrupted.headers.iter().for_each(|header| self.handle_header(header));
     }
 

@@ -520,7 +520,7 @@ impl Receiver {
         if let Err(refusal) = self.handle_arrival(now, datagram) {
             self.refusals.count(refusal, &mut self.stats);
             if let Some(why) = self.refusals.tell(now, refusal) {
-                self.tell(Event::PeerRefused { peer, why });
+                self.tell(Event::PeerRefused { peer, why, count: 1 });
             }
         }
     }
@@ -556,7 +556,7 @@ impl Receiver {
     fn tell_logins(&mut self, now: Time) {
         while let Some((peer, why)) = self.wire.poll_refusal() {
             if self.refusals.is_news(now) {
-                self.tell(Event::PeerRefused { peer, why });
+                self.tell(Event::PeerRefused { peer, why, count: 1 });
             }
         }
     }

@@ -382,7 +382,7 @@ impl Sender {
         if self.peers.is_full() || self.kind != Kind::Listens {
             self.stats.unexpected += 1;
             if self.refusals.is_news(now) {
-                self.tell(Event::PeerRefused { peer, why: error::FULL });
+                self.tell(Event::PeerRefused { peer, why: error::FULL, count: 1 });
             }
             return None;
         }
@@ -395,14 +395,14 @@ impl Sender {
     fn refuse(&mut self, now: Time, peer: SocketAddr, refusal: Refusal) {
         self.refusals.count(refusal, &mut self.stats);
         if let Some(why) = self.refusals.tell(now, refusal) {
-            self.tell(Event::PeerRefused { peer, why });
+            self.tell(Event::PeerRefused { peer, why, count: 1 });
         }
     }
 
     fn tell_logins(&mut self, now: Time) {
         while let Some((peer, why)) = self.wire.poll_refusal() {
             if self.refusals.is_news(now) {
-                self.tell(Event::PeerRefused { peer, why });
+                self.tell(Event::PeerRefused { peer, why, count: 1 });
             }
         }
     }

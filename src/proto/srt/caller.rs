@@ -447,7 +447,7 @@ impl Caller {
             self.told = None;
             self.note(Event::PeerLost { peer, why });
         } else if self.told.replace(why) != Some(why) {
-            self.note(Event::PeerRefused { peer, why });
+            self.note(Event::PeerRefused { peer, why, count: 1 });
         }
     }
 

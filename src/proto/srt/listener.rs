@@ -198,7 +198,7 @@ impl Listener {
                 self.answer(now, peer, asked.socket_id, &body);
                 if self.next_refusal_told <= now {
                     self.next_refusal_told = now + REFUSALS_TOLD_APART;
-                    self.note(Event::PeerRefused { peer, why: Ended::Refusing(rejection).into() });
+                    self.note(Event::PeerRefused { peer, why: Ended::Refusing(rejection).into(), count: 1 });
                 }
             }
         }
