@@ -16,6 +16,8 @@ pub struct Stream {
     pub codec: Option<&'static str>,
     /// ISO 639 code, three letters, as ffprobe has it; the first one if there are several.
     pub language: Option<[u8; 3]>,
+    /// Its pictures may stand still for long (video and AVC video descriptors).
+    pub has_stills: bool,
     /// Where the keys of scrambled packets are found.
     pub ecm_pid: Option<Pid>,
 }
@@ -50,6 +52,7 @@ impl Stream {
             media,
             codec,
             language: read_language(entry.descriptors).filter(|code| code.is_ascii()),
+            has_stills: descriptors(entry.descriptors).any(may_stand_still),
             ecm_pid: conditional_access(entry.descriptors).next(),
         }
     }
@@ -115,6 +118,15 @@ fn by_descriptor((tag, content): (u8, &[u8])) -> Option<(Media, Option<&'static 
         _ => return None,
     };
     Some((media, Some(codec)))
+}
+
+/// `still_picture_flag` (13818-1 2.6.2) or `AVC_still_present` (2.6.64).
+fn may_stand_still((tag, content): (u8, &[u8])) -> bool {
+    match (tag, content) {
+        (0x02, [flags, ..]) => flags & 0x01 != 0,
+        (0x28, [_, _, _, flags, ..]) => flags & 0x80 != 0,
+        _ => false,
+    }
 }
 
 /// That of the sound itself where it is told apart from whom it is for (supplementary audio, EN 300 468 6.4.11).
