@@ -59,6 +59,9 @@ pub struct TsMetrics {
     pub delay_variation: Spans,
     /// Sections of EIT and of tables of other networks and streams that came and could not be watched, as there are too many.
     pub unwatched_sections: u64,
+    /// Video and audio streams that do not tell what buffers a decoder needs, or not yet: they are not among `buffer_error` and
+    /// `empty_buffer_error`.
+    pub unmodelled_streams: u64,
     /// Splice information (SCTE 35); null if a PMT names none and none came.
     pub scte35: Option<SpliceMetrics>,
     /// What the PAT lists.
@@ -219,6 +222,7 @@ impl From<&Snapshot> for TsMetrics {
             inter_arrival: Spans::from(&ts.inter_arrival),
             delay_variation: Spans::from(&ts.delay_variation),
             unwatched_sections: ts.unwatched_sections,
+            unmodelled_streams: ts.unmodelled_streams,
             scte35: SpliceMetrics::new(ts),
             programs: ts.programs.iter().map(|program| ProgramMetrics::new(ts, program)).collect(),
             pids: ts.pids.iter().map(PidMetrics::from).collect(),

@@ -9,6 +9,7 @@
 pub mod analysis;
 #[cfg(any(test, fuzzing))]
 mod check;
+mod decoder_buffers;
 pub mod demux;
 pub mod entry;
 pub mod faults;

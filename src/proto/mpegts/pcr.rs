@@ -25,6 +25,8 @@ pub struct PcrMeter {
 pub struct PcrReading {
     /// The PCR itself.
     pub pcr: Ticks27M,
+    /// Where its TS packet begins, in bytes of the stream.
+    pub position: u64,
     /// Since the one before, unwrapped and with its sign; `None` for the first one and at an announced discontinuity.
     pub step: Option<i64>,
     /// Since the one before, by PCR or by arrival, whichever is less: neither a jump of the clock nor a burst of the network
@@ -56,7 +58,7 @@ impl Default for PcrMeter {
 impl PcrMeter {
     /// The PCR of a packet that came at `now` and starts at byte `position` of the stream.
     pub fn handle_pcr(&mut self, now: Time, position: u64, pcr: Ticks27M, discontinuity: bool) -> PcrReading {
-        let mut reading = PcrReading { pcr, is_restart: true, ..PcrReading::default() };
+        let mut reading = PcrReading { pcr, position, is_restart: true, ..PcrReading::default() };
         if let Some(last) = self.last {
             let step = step(Ticks27M(last.ticks as u64), pcr);
             let waited = now.since(self.last_at);

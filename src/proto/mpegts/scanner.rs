@@ -28,6 +28,9 @@ pub trait Observer {
     /// A TS packet with a payload that can be relied on: no transport error, no repetition.
     fn handle_packet(&mut self, _now: Time, _packet: &Seen<'_>) {}
 
+    /// A TS packet that brings nothing: without payload, or a repetition. It begins at byte `position` of the stream.
+    fn handle_empty(&mut self, _now: Time, _pid: Pid, _position: u64) {}
+
     /// A section, whole; with the reason if it is none of the long form, or broken.
     fn handle_section(
         &mut self,
@@ -57,6 +60,8 @@ impl Observer for () {}
 pub struct Seen<'a> {
     /// Whose.
     pub pid: Pid,
+    /// Where it begins, in bytes of the stream.
+    pub position: u64,
     /// 1 to 184 bytes; encrypted if `is_scrambled`.
     pub payload: &'a [u8],
     /// A PES packet starts here, or a section.
@@ -384,6 +389,7 @@ impl Packets {
             Step::Duplicate => {
                 state.duplicates += 1;
                 self.stats.duplicates += 1;
+                observer.handle_empty(now, pid, position);
                 return;
             }
             Step::Repeated | Step::Lost(_) => {
@@ -396,12 +402,13 @@ impl Packets {
             self.handle_pcr(now, (place, position), (packet, discontinuity), observer);
         }
         if !has_payload || step == Step::Repeated {
+            observer.handle_empty(now, pid, position);
             return;
         }
         let is_scrambled = b3 & 0xc0 != 0;
         let payload = packet.get(HEADER_BYTES + adaptation_bytes..).unwrap_or_default();
         let random_access = flags & RANDOM_ACCESS != 0;
-        let seen = Seen { pid, payload, unit_start: b1 & 0x40 != 0, random_access, after_loss, is_scrambled };
+        let seen = Seen { pid, position, payload, unit_start: b1 & 0x40 != 0, random_access, after_loss, is_scrambled };
         self.handle_payload(now, place, &seen, observer);
         observer.handle_packet(now, &seen);
     }

@@ -18,6 +18,8 @@ pub struct Stream {
     pub language: Option<[u8; 3]>,
     /// Channels of sound, where the PMT tells: of Opus.
     pub channels: Option<u8>,
+    /// Its pictures may stand still for long (video and AVC video descriptors).
+    pub has_stills: bool,
     /// Where the keys of scrambled packets are found.
     pub ecm_pid: Option<Pid>,
 }
@@ -53,6 +55,7 @@ impl Stream {
             codec,
             language: read_language(entry.descriptors).filter(|code| code.is_ascii()),
             channels: opus_channels(entry.descriptors).filter(|_| codec == Some("opus")),
+            has_stills: descriptors(entry.descriptors).any(may_stand_still),
             ecm_pid: conditional_access(entry.descriptors).next(),
         }
     }
@@ -128,6 +131,15 @@ fn opus_channels(bytes: &[u8]) -> Option<u8> {
         (0x7f, [0x80, channels @ 1..=8, ..]) => Some(*channels),
         _ => None,
     })
+}
+
+/// `still_picture_flag` (13818-1 2.6.2) or `AVC_still_present` (2.6.64).
+fn may_stand_still((tag, content): (u8, &[u8])) -> bool {
+    match (tag, content) {
+        (0x02, [flags, ..]) => flags & 0x01 != 0,
+        (0x28, [_, _, _, flags, ..]) => flags & 0x80 != 0,
+        _ => false,
+    }
 }
 
 /// That of the sound itself where it is told apart from whom it is for (supplementary audio, EN 300 468 6.4.11).

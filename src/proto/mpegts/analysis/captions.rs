@@ -189,7 +189,15 @@ mod tests {
         let mut captions = Captions { streams: vec![stream], looks_left: 9, ..Captions::default() };
         for (n, (payload, after_loss)) in payloads.iter().enumerate() {
             let (unit_start, after_loss) = (n == 0, *after_loss);
-            let seen = Seen { pid: video, payload, unit_start, random_access: false, after_loss, is_scrambled: false };
+            let seen = Seen {
+                pid: video,
+                position: 0,
+                payload,
+                unit_start,
+                random_access: false,
+                after_loss,
+                is_scrambled: false,
+            };
             captions.handle_packet(Time::ZERO, &seen);
             captions.handle_packet(Time::ZERO, &Seen { pid: sound, unit_start: true, ..seen });
             assert!(captions.following.iter().all(|following| following.tail.len() <= TAIL_BYTES));

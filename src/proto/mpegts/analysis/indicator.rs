@@ -11,10 +11,9 @@ use crate::units::Time;
 /// One indicator. Those of priority 1 say whether a stream can be decoded at all, of 2 what should be watched, of 3 what
 /// depends on the application.
 ///
-/// Not here: the buffer models (3.3 Buffer_error, 3.9 Empty_buffer_error, 3.10 Data_delay_error). They follow each byte into the
-/// decoder's buffers (13818-1 2.4.2): at the moment that PCR gives it, which is known only where the rate is constant, and out
-/// again at a rate that depends on each stream's profile, level and HRD parameters, of which a transport stream need not say
-/// anything. What must be guessed would raise false alarms.
+/// 3.3, 3.9 and 3.10 follow each byte through the buffers of a decoder (13818-1 2.4.2), at the moment that PCR gives it. They are
+/// told where they can be: of streams whose codec, profile and level say what buffers they need (H.264, HEVC, MPEG-2; MPEG audio, AAC
+/// with ADTS, AC-3), 3.3 and 3.9 only where the rate is constant, as nothing else says when a byte was to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Indicator {
     /// 1.1: two sync bytes in a row were wrong, and none are found again. Unknown where there never were any.
@@ -51,6 +50,9 @@ pub enum Indicator {
     NitOtherError,
     /// 3.2: sections of a table less than 25 ms apart.
     SiRepetitionError,
+    /// 3.3: a decoder's buffer overflows, or data come after they were to be decoded. Not of NIT and other tables of DVB, which no
+    /// buffer of 13818-1 is for. Counted ten times a second at most.
+    BufferError,
     /// 3.4a: a PID that no table refers to for 0.5 s.
     UnreferencedPid,
     /// 3.5a: no SDT for 2 s, or another table on its PID.
@@ -68,11 +70,16 @@ pub enum Indicator {
     RstError,
     /// 3.8: no TDT for 30 s, or another table on its PID.
     TdtError,
+    /// 3.9: a transport buffer is not empty for a second.
+    EmptyBufferError,
+    /// 3.10: data stay in a decoder for more than 1 s; for more than 10 s where they are H.264 or HEVC, as 13818-1 2.14.3 and
+    /// 2.17.2 have it, and for more than 60 s where the PMT says that pictures may stand still.
+    DataDelayError,
 }
 
 impl Indicator {
     /// All of them, in the order of TR 101 290.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::TsSyncLoss,
         Self::SyncByteError,
         Self::PatError,
@@ -89,6 +96,7 @@ impl Indicator {
         Self::NitError,
         Self::NitOtherError,
         Self::SiRepetitionError,
+        Self::BufferError,
         Self::UnreferencedPid,
         Self::SdtError,
         Self::SdtOtherError,
@@ -97,6 +105,8 @@ impl Indicator {
         Self::EitPfError,
         Self::RstError,
         Self::TdtError,
+        Self::EmptyBufferError,
+        Self::DataDelayError,
     ];
 
     /// The name that TR 101 290 has for it, without its case.
@@ -119,6 +129,7 @@ impl Indicator {
             Self::NitError => "nit_error",
             Self::NitOtherError => "nit_other_error",
             Self::SiRepetitionError => "si_repetition_error",
+            Self::BufferError => "buffer_error",
             Self::UnreferencedPid => "unreferenced_pid",
             Self::SdtError => "sdt_error",
             Self::SdtOtherError => "sdt_other_error",
@@ -127,6 +138,8 @@ impl Indicator {
             Self::EitPfError => "eit_pf_error",
             Self::RstError => "rst_error",
             Self::TdtError => "tdt_error",
+            Self::EmptyBufferError => "empty_buffer_error",
+            Self::DataDelayError => "data_delay_error",
         }
     }
 
@@ -150,6 +163,7 @@ impl Indicator {
             Self::NitError => "3.1a",
             Self::NitOtherError => "3.1b",
             Self::SiRepetitionError => "3.2",
+            Self::BufferError => "3.3",
             Self::UnreferencedPid => "3.4",
             Self::SdtError => "3.5a",
             Self::SdtOtherError => "3.5b",
@@ -158,6 +172,8 @@ impl Indicator {
             Self::EitPfError => "3.6c",
             Self::RstError => "3.7",
             Self::TdtError => "3.8",
+            Self::EmptyBufferError => "3.9",
+            Self::DataDelayError => "3.10",
         }
     }
 
@@ -377,7 +393,7 @@ mod tests {
     #[test]
     fn priorities_are_those_of_the_standard() {
         let of = |priority| Indicator::ALL.iter().filter(|indicator| indicator.priority() == priority).count();
-        assert_eq!((of(1), of(2), of(3)), (6, 7, 11));
+        assert_eq!((of(1), of(2), of(3)), (6, 7, 14));
         let priority = |indicator: &Indicator| indicator.number()[..1].parse();
         assert!(Indicator::ALL.iter().all(|indicator| priority(indicator) == Ok(indicator.priority())));
         assert!(Indicator::ALL.iter().enumerate().all(|(at, indicator)| *indicator as usize == at));

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::buffers::Buffers;
 use super::indicator::{Event, Indicator, IndicatorSnapshot, Indicators, State};
 use super::subtables::SubTables;
 use crate::proto::mpegts::pid_set::PidSet;
 use crate::proto::mpegts::section::{LongSection, SectionError};
-use crate::proto::mpegts::{ACCURACY_NS, Media, PcrReading, PesHeader, Pid, PidStats, Scanner};
+use crate::proto::mpegts::{ACCURACY_NS, Media, PcrReading, PesHeader, Pid, PidStats, Scanner, Seen};
 use crate::units::{Bitrate, DataSize, Time};
 
 /// Watches over everything that has to come again in time.
@@ -26,6 +27,7 @@ pub(super) struct Judge {
     tdt: Watch,
     rst: Watch,
     sub_tables: SubTables,
+    pub(super) buffers: Buffers,
     /// One for each program.
     pmts: Vec<PmtWatch>,
     /// One for each video and audio stream.
@@ -85,6 +87,7 @@ impl Judge {
             tdt: watch,
             rst: watch,
             sub_tables: SubTables::default(),
+            buffers: Buffers::default(),
             pmts: Vec::new(),
             streams: Vec::new(),
             referenced: PidSet::default(),
@@ -104,6 +107,16 @@ impl Judge {
         let pmts = self.pmts.iter_mut().map(|pmt| &mut pmt.watch);
         watches.chain(streams).chain(pmts).for_each(|watch| watch.excuse(now));
         self.sub_tables.begin_anew(now);
+        self.buffers.begin_anew();
+    }
+
+    #[inline]
+    pub(super) fn handle_packet(&mut self, now: Time, packet: &Seen<'_>) {
+        self.buffers.handle_packet(now, packet, &mut self.indicators);
+    }
+
+    pub(super) fn handle_empty(&mut self, now: Time, pid: Pid, position: u64) {
+        self.buffers.handle_empty(now, pid, position, &mut self.indicators);
     }
 
     pub(super) fn handle_section(
@@ -181,6 +194,7 @@ impl Judge {
     }
 
     pub(super) fn handle_pcr(&mut self, now: Time, pid: Pid, reading: &PcrReading) {
+        self.buffers.handle_pcr(pid, reading);
         let was_missing = self.missing_clocks.remove(pid);
         match reading.interval {
             Some(interval) if interval > PCR_INTERVAL_MAX && !was_missing => {
@@ -200,6 +214,7 @@ impl Judge {
     }
 
     pub(super) fn handle_pes(&mut self, now: Time, pid: &PidStats, header: &PesHeader) {
+        self.buffers.handle_pes(header);
         let late = pid.pts_at.filter(|before| header.pts.is_some() && now.since(*before) > PTS_MAX);
         let Some(before) = late else { return };
         let stream = self.streams.iter().find(|stream| stream.pid == pid.pid);
@@ -215,7 +230,9 @@ impl Judge {
         if changes != self.tables_seen {
             self.tables_seen = changes;
             self.assign(now, scanner);
+            self.buffers.assign(scanner);
         }
+        self.buffers.review(scanner);
         self.rate = scanner.pcr_rate();
         self.review_tables(now, scanner);
         self.review_streams(now, scanner);
@@ -304,7 +321,7 @@ impl Judge {
         let has_pat = scanner.programs().stream_id().is_some();
         let (nit, sdt, tdt) = (self.nit.seen, self.sdt.seen, self.tdt.seen);
         let [eit, following] = self.eit.map(|watch| watch.seen);
-        let sub_tables = &self.sub_tables;
+        let (sub_tables, buffers) = (&self.sub_tables, &self.buffers);
         let other = |table_id, why| if sub_tables.has(table_id) { None } else { Some(why) };
         let has_clock = scanner.clock().is_some();
         let has_pts = self.streams.iter().any(|stream| stream.pts.seen.is_some());
@@ -344,6 +361,9 @@ impl Judge {
                 Indicator::EitOtherError => other(0x4f, "no EIT of another stream"),
                 Indicator::EitPfError => other(0x4e, "no EIT").and_then(|why| other(0x4f, why)),
                 Indicator::TdtError => absent(tdt, "no TDT"),
+                Indicator::BufferError | Indicator::EmptyBufferError | Indicator::DataDelayError => {
+                    buffers.unknown(indicator)
+                }
                 Indicator::TsSyncLoss
                 | Indicator::SyncByteError
                 | Indicator::PatError
@@ -366,6 +386,11 @@ impl Judge {
     /// Sections of tables that are not watched, as there was no room.
     pub(super) const fn unwatched(&self) -> u64 {
         self.sub_tables.unwatched()
+    }
+
+    /// Video and audio streams whose decoder is not known.
+    pub(super) fn unmodelled(&self) -> u64 {
+        self.buffers.unmodelled()
     }
 
     pub(super) fn poll_event(&mut self) -> Option<Event> {

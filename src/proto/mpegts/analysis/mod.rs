@@ -10,6 +10,7 @@
 //! [`Analyser`] is fed with what passes by and changes nothing. The text of TR 101 290 is what makers of equipment publish of
 //! it; where it leaves a choice, the documentation of [`Indicator`] says which one was made.
 
+mod buffers;
 mod captions;
 #[cfg(any(test, fuzzing))]
 mod check;
@@ -106,6 +107,8 @@ pub struct Snapshot {
     pub last_cue: Option<Cue>,
     /// Sections of tables of other networks and streams and of EIT that there was no room to watch.
     pub unwatched_sections: u64,
+    /// Video and audio streams that do not tell what buffers a decoder needs, or not yet: they are not among 3.3 and 3.9.
+    pub unmodelled_streams: u64,
 }
 
 /// One PID at one moment.
@@ -303,6 +306,7 @@ impl Analyser {
             cues: self.cues.stats(),
             last_cue: self.cues.last(),
             unwatched_sections: self.judge.unwatched(),
+            unmodelled_streams: self.judge.unmodelled(),
         }
     }
 
@@ -386,7 +390,12 @@ struct Eyes<'a> {
 impl Observer for Eyes<'_> {
     #[inline]
     fn handle_packet(&mut self, now: Time, packet: &Seen<'_>) {
+        self.judge.handle_packet(now, packet);
         self.captions.handle_packet(now, packet);
+    }
+
+    fn handle_empty(&mut self, now: Time, pid: Pid, position: u64) {
+        self.judge.handle_empty(now, pid, position);
     }
 
     fn handle_splice(&mut self, now: Time, pid: Pid, splice: Result<SpliceInfo<'_>, SpliceError>) {

@@ -31,6 +31,7 @@ fn a_clean_stream_is_good_in_everything_that_can_be_told() {
                 | Indicator::EitPfError
                 | Indicator::TdtError
                 | Indicator::PtsError
+                | Indicator::DataDelayError
         );
         assert_eq!(matches!(found.state, State::Unknown(_)), is_absent, "{indicator:?} {found:?}");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::others::Others;
 use super::{Config, Fault};
 use crate::proto::mpegts::generator::{NUMBERED_PID, PMT_PID, number_of};
-use crate::proto::mpegts::psi::{crc32, packet_of};
+use crate::proto::mpegts::psi::{Section, crc32, packet_of};
 use crate::proto::mpegts::{Adaptation, PCR_MODULUS_27M, Pid, SYNC_BYTE, TS_PACKET_BYTES, TsPacket};
 use crate::units::{Ticks27M, Time};
 
@@ -26,6 +26,8 @@ pub struct Faults {
     /// The packet before had its sync byte broken, and this one is to follow.
     is_losing_sync: bool,
     others: Others,
+    /// Packets that still belong to a burst for [`Fault::BufferOverflow`].
+    burst_left: u32,
     random: u64,
 }
 
@@ -44,6 +46,7 @@ impl Faults {
             listed_more: false,
             is_losing_sync: false,
             others: Others::default(),
+            burst_left: 0,
             // The generator of random numbers must not begin with zero.
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         }
@@ -173,6 +176,9 @@ impl Faults {
         if pid == NUMBERED_PID && unit_start(packet) && self.is_on(Fault::PtsGap, elapsed) {
             drop_pts(packet);
         }
+        if pid == NUMBERED_PID && unit_start(packet) && self.is_on(Fault::DataDelay, elapsed) {
+            delay_stamps(packet);
+        }
         // Not where a PES packet starts: its header is needed in the clear to tell that there still are PTS.
         let may_be = (pid == SOUND_PID && !unit_start(packet)) || number_of(packet).is_some();
         if may_be && self.is_on(Fault::Scrambled, elapsed) {
@@ -182,7 +188,13 @@ impl Faults {
 
     /// In place of a null packet.
     fn put_in(&mut self, elapsed: Duration, packet: &mut Bytes) {
-        if self.is_due(Fault::Unreferenced, elapsed) {
+        if self.is_due(Fault::BufferOverflow, elapsed) {
+            self.burst_left = BURST_PACKETS;
+        }
+        if let Some(left) = self.burst_left.checked_sub(1) {
+            self.burst_left = left;
+            *packet = packet_of(&stuffing_table(), PMT_PID);
+        } else if self.is_due(Fault::Unreferenced, elapsed) {
             let pid = UNREFERENCED_PID;
             TsPacket { pid, payload: Some(&[0xaa; TS_PACKET_BYTES - 4]), ..TsPacket::default() }.write(packet);
         } else if self.is_due(Fault::Rst, elapsed) {
@@ -303,13 +315,41 @@ fn rewrite_pmt(packet: &mut Bytes, version: u8, lists_more: bool) {
     packet[end - 4..end].copy_from_slice(&crc.to_be_bytes());
 }
 
-/// The PES header keeps its length: what were times is stuffing (13818-1 2.4.3.7).
-fn drop_pts(packet: &mut Bytes) {
+/// Flags, length and fields of a picture's PES header (13818-1 2.4.3.7).
+fn picture_header(packet: &mut Bytes) -> Option<(&mut u8, &mut [u8])> {
     let payload_at = if packet[3] & 0x20 == 0 { 4 } else { 5 + usize::from(packet[4]) };
-    let Some([0, 0, 1, 0xe0, _, _, _, flags, length, rest @ ..]) = packet.get_mut(payload_at..) else { return };
-    *flags &= 0x3f;
+    let Some([0, 0, 1, 0xe0, _, _, _, flags, length, rest @ ..]) = packet.get_mut(payload_at..) else { return None };
     let length = usize::from(*length).min(rest.len());
-    rest[..length].fill(0xff);
+    Some((flags, rest.split_at_mut(length).0))
+}
+
+/// The PES header keeps its length: what were times is stuffing.
+fn drop_pts(packet: &mut Bytes) {
+    let Some((flags, fields)) = picture_header(packet) else { return };
+    *flags &= 0x3f;
+    fields.fill(0xff);
+}
+
+/// PTS and DTS are so much later.
+fn delay_stamps(packet: &mut Bytes) {
+    let Some((flags, fields)) = picture_header(packet) else { return };
+    let count = usize::from(*flags >> 7) + usize::from(*flags >> 6 & 1);
+    for [b0, b1, b2, b3, b4] in fields.as_chunks_mut().0.iter_mut().take(count) {
+        let stamp = u64::from(*b0 >> 1 & 7) << 30
+            | u64::from(u16::from_be_bytes([*b1, *b2]) >> 1) << 15
+            | u64::from(u16::from_be_bytes([*b3, *b4]) >> 1);
+        let stamp = stamp + DATA_DELAY_90K;
+        *b0 = *b0 & 0xf1 | (stamp >> 29) as u8 & 0x0e;
+        [*b1, *b2] = ((stamp >> 14) as u16 | 1).to_be_bytes();
+        [*b3, *b4] = ((stamp << 1) as u16 | 1).to_be_bytes();
+    }
+}
+
+/// As long as a TS packet has room for (EN 300 468 5.2.8).
+fn stuffing_table() -> Section {
+    let mut section = Section::from_iter([0x72, 0x70, STUFFING_BYTES]);
+    section.extend(std::iter::repeat_n(0xaa, STUFFING_BYTES.into()));
+    section
 }
 
 /// The tone of the test picture.
@@ -333,6 +373,11 @@ const PMT_BYTES_MIN: usize = 16;
 const SCRAMBLED: u8 = 0x80;
 /// A running status table without entries (EN 300 468 5.2.7).
 const RST_SECTION: [u8; 3] = [0x71, 0x70, 0];
+/// Twice what the buffer for tables holds (13818-1 2.4.2.3), so that a slow stream fills it as well.
+const BURST_PACKETS: u32 = 20;
+const STUFFING_BYTES: u8 = (TS_PACKET_BYTES - SECTION_AT - 3) as u8;
+/// A second more than H.264 may stay in a decoder (13818-1 2.14.3.1).
+const DATA_DELAY_90K: u64 = 11 * 90_000;
 /// A second: ten times what a PCR may step by (TR 101 290 2.3b).
 const PCR_JUMP_27M: i64 = 27_000_000;
 /// Often enough to be seen at once, and seldom enough that a table that comes every 100 ms is not gone.

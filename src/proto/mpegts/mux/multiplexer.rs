@@ -96,6 +96,8 @@ pub struct Multiplexer {
     offsets: Offsets,
     slew: Slew,
     waiting_bytes: usize,
+    /// The track whose transport buffer in a receiver is not to be empty.
+    kept_filled: Option<usize>,
     stats: Stats,
 }
 
@@ -135,6 +137,7 @@ impl Multiplexer {
             offsets: Offsets::default(),
             slew: Slew::default(),
             waiting_bytes: 0,
+            kept_filled: None,
             stats: Stats::default(),
         })
     }
@@ -254,6 +257,16 @@ impl Multiplexer {
         self.is_paused = true;
     }
 
+    /// With a constant rate, a receiver's transport buffer for the track is never empty, or is again as it should be (13818-1
+    /// 2.4.2.7): for alarms to be seen.
+    pub(in crate::proto::mpegts) fn set_kept_filled(&mut self, track: TrackId, is_kept_filled: bool) {
+        let index = usize::from(track.0);
+        self.kept_filled = is_kept_filled.then_some(index);
+        if let Some(Some(track)) = self.tracks.get_mut(index) {
+            track.is_kept_filled = is_kept_filled;
+        }
+    }
+
     /// The next packet: of 7 TS packets with a constant rate, of 1 to 7 otherwise. Its arrival is the moment it was due.
     pub fn poll_packet(&mut self) -> Option<Packet> {
         let clock = self.clock?;
@@ -328,7 +341,10 @@ impl Multiplexer {
         };
         let is_filled = match pcr {
             Some(reference) => self.write_pcr(reference, stc_27m, out),
-            None => self.choose(stc_27m).is_some_and(|index| self.write_data(index, None, stc_27m, out)),
+            None => {
+                self.keep_filled(stc_27m, out)
+                    || self.choose(stc_27m).is_some_and(|index| self.write_data(index, None, stc_27m, out))
+            }
         };
         if !is_filled {
             TsPacket { pid: Pid::NULL, payload: Some(&NULL_PAYLOAD), ..TsPacket::default() }.write(out);
@@ -419,17 +435,42 @@ impl Multiplexer {
         let Some(index) = self.pcr_track() else {
             return false;
         };
-        let Some(Some(track)) = self.tracks.get(index) else {
-            return false;
-        };
-        if track.is_ready(stc_27m) {
+        let is_ready = self.tracks.get(index).and_then(Option::as_ref).is_some_and(|track| track.is_ready(stc_27m));
+        if is_ready {
             return self.write_data(index, Some(reference), stc_27m, out);
         }
-        // Without payload the continuity counter stays that of the packet before (13818-1 2.4.3.3).
+        self.write_empty(index, reference.adaptation(Adaptation::default()), stc_27m, out)
+    }
+
+    /// A packet without payload.
+    fn write_empty(
+        &mut self,
+        index: usize,
+        adaptation: Adaptation<'static>,
+        stc_27m: u64,
+        out: &mut [u8; TS_PACKET_BYTES],
+    ) -> bool {
+        let Some(Some(track)) = self.tracks.get_mut(index) else {
+            return false;
+        };
+        if self.pace.is_some() {
+            track.take_room(stc_27m);
+        }
+        // The continuity counter stays that of the packet before (13818-1 2.4.3.3).
         let cc = track.cc.wrapping_sub(1) & 0x0f;
-        let adaptation = Some(reference.adaptation(Adaptation::default()));
-        TsPacket { pid: track.pid, cc, adaptation, ..TsPacket::default() }.write(out);
+        TsPacket { pid: track.pid, cc, adaptation: Some(adaptation), ..TsPacket::default() }.write(out);
         true
+    }
+
+    /// A packet for the track whose transport buffer is never to be empty, if there is room in it.
+    fn keep_filled(&mut self, stc_27m: u64, out: &mut [u8; TS_PACKET_BYTES]) -> bool {
+        let Some(index) = self.kept_filled else { return false };
+        let Some(Some(track)) = self.tracks.get(index) else { return false };
+        match (track.has_room(stc_27m), track.is_ready(stc_27m)) {
+            (_, true) => self.write_data(index, None, stc_27m, out),
+            (true, false) => self.write_empty(index, Adaptation::default(), stc_27m, out),
+            (false, false) => false,
+        }
     }
 
     /// The next packet of a track that has something to go out.
@@ -443,6 +484,9 @@ impl Multiplexer {
         let Some(Some(track)) = self.tracks.get_mut(index) else {
             return false;
         };
+        if self.pace.is_some() {
+            track.take_room(stc_27m);
+        }
         let Some(unit) = track.queue.front() else {
             return false;
         };
@@ -455,9 +499,6 @@ impl Multiplexer {
         let payload = Some(track.queue.front_bytes());
         let (pid, cc) = (track.pid, next_cc(&mut track.cc));
         let written = TsPacket { payload_unit_start, pid, cc, adaptation, payload, ..TsPacket::default() }.write(out);
-        if self.pace.is_some() && !track.format.is_video() {
-            track.full_until_27m = stc_27m + AUDIO_PACKET_27M;
-        }
         self.take_off(index, written, stc_27m);
         true
     }
@@ -693,8 +734,6 @@ const SDT_INTERVAL: Duration = Duration::from_millis(500);
 /// How long before its DTS audio goes out at a constant rate: 60 ms of 448 kb/s fit the buffer of 3,584 bytes that a
 /// decoder has (13818-1 2.4.2.3).
 const AUDIO_AHEAD: Duration = Duration::from_millis(60);
-/// A receiver empties its transport buffer for audio at 2 Mb/s (13818-1 2.4.2.3): ticks of 27 MHz for a TS packet.
-const AUDIO_PACKET_27M: u64 = 188 * 8 * 27 / 2;
 /// How long an access unit that came too late may still wait, at a constant rate; what came in time may until its DTS.
 /// Judgement: as long as the buffers of receivers.
 const STALE_27M: u64 = 27_000_000;

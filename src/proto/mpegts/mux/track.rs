@@ -26,8 +26,12 @@ pub(super) struct Track {
     pub(super) last_dts_90k: Option<u64>,
     /// Something was dropped that later pictures may build on.
     pub(super) needs_random_access: bool,
-    /// A receiver's transport buffer is full until then.
-    pub(super) full_until_27m: u64,
+    /// How long a receiver's transport buffer takes for a TS packet; zero if it is not known.
+    packet_27m: u64,
+    /// When it is empty again.
+    empty_at_27m: u64,
+    /// What may be in it when more comes, in time that it takes.
+    pub(super) is_kept_filled: bool,
 }
 
 /// When an access unit is decoded and shown, and when it may go out.
@@ -44,13 +48,15 @@ impl Track {
         Self {
             pid,
             needs_random_access: format.is_video(),
+            packet_27m: if format.is_video() { 0 } else { AUDIO_PACKET_27M },
             format,
             language,
             queue: Queue::default(),
             snap: Snap::default(),
             cc,
             last_dts_90k: None,
-            full_until_27m: 0,
+            empty_at_27m: 0,
+            is_kept_filled: false,
         }
     }
 
@@ -76,6 +82,9 @@ impl Track {
             return;
         }
         self.needs_random_access = false;
+        if let (Kind::Video(video), Ok(true)) = (&self.format.0, appended) {
+            self.packet_27m = video.packet_27m();
+        }
         self.last_dts_90k = Some(times.dts_90k);
         stats.units += 1;
         let mut begin = start;
@@ -112,7 +121,22 @@ impl Track {
     /// Whether its first PES packet may go out now.
     #[inline]
     pub(super) fn is_ready(&self, stc_27m: u64) -> bool {
-        self.full_until_27m <= stc_27m && self.queue.front().is_some_and(|unit| unit.not_before_27m <= stc_27m)
+        self.has_room(stc_27m) && self.queue.front().is_some_and(|unit| unit.not_before_27m <= stc_27m)
+    }
+
+    /// Whether a receiver's transport buffer takes a TS packet in.
+    #[inline]
+    pub(super) const fn has_room(&self, stc_27m: u64) -> bool {
+        let may_hold_27m = if self.is_kept_filled { self.packet_27m * 3 / 2 } else { 0 };
+        self.empty_at_27m <= stc_27m + may_hold_27m
+    }
+
+    /// A TS packet goes out. A picture that has to be there soon waits for no room: it may have more bits than its level allows.
+    pub(super) fn take_room(&mut self, stc_27m: u64) {
+        let is_urgent = self.queue.front().is_some_and(|unit| unit.dts_27m <= stc_27m + URGENT_27M);
+        if !is_urgent || !self.format.is_video() {
+            self.empty_at_27m = self.empty_at_27m.max(stc_27m) + self.packet_27m;
+        }
     }
 }
 
@@ -179,6 +203,11 @@ fn append_opus_header(bytes: usize, out: &mut Vec<u8>) -> Option<()> {
     out.push((bytes % 255) as u8);
     Some(())
 }
+
+/// A receiver empties its transport buffer for audio at 2 Mb/s (13818-1 2.4.2.3): ticks of 27 MHz for a TS packet.
+const AUDIO_PACKET_27M: u64 = 188 * 8 * 27 / 2;
+/// Before a picture is decoded. Judgement: two pictures.
+const URGENT_27M: u64 = 27_000_000 / 12;
 
 /// Judgement: a self-delimiting Opus packet of 120 ms at the highest rate has half of it for each of eight channels.
 const OPUS_BYTES_MAX: usize = 60_000;

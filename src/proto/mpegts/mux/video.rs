@@ -5,6 +5,8 @@ use super::format::{Framing, PARAMETER_SETS_MAX, START_CODE, Video, VideoCodec};
 use super::multiplexer::UNIT_BYTES_MAX;
 use super::stats::Unfit;
 use crate::proto::annexb::{find_start_code, without_trailing_zeros};
+use crate::proto::mpegts::TS_PACKET_BYTES;
+use crate::proto::mpegts::decoder_buffers::DecoderBuffers;
 
 impl Video {
     /// Appends the access unit `data` to `out`, and says whether a decoder may start at it, which `hint` may claim
@@ -39,6 +41,17 @@ impl Video {
             }
         }
         Ok(random_access)
+    }
+
+    /// How long a receiver's transport buffer takes for a TS packet, by the parameter sets; zero if they do not tell. A sixth
+    /// less fast than 13818-1 2.14.3.1 has it, as the buffer behind it goes by that rate.
+    pub(super) fn packet_27m(&self) -> u64 {
+        let codec = match self.codec {
+            VideoCodec::H264 => "h264",
+            VideoCodec::Hevc => "hevc",
+        };
+        let leak_bps = DecoderBuffers::of_video(codec, &self.parameter_sets).map_or(0, |buffers| buffers.leak.as_bps());
+        (TS_PACKET_BYTES as u64 * 8 * 27_000_000 * 6 / 5).checked_div(leak_bps).unwrap_or(0)
     }
 
     /// Looks at the NAL units up to the first of a picture.

@@ -89,7 +89,8 @@ impl TestPicture {
         }
     }
 
-    /// Black, frozen and silent as `faults` have it. What is wrong with packets is for [`faults::Faulty`].
+    /// Black, frozen, silent, and filled up beyond measure as `faults` have it. What else is wrong with packets is for
+    /// [`faults::Faulty`].
     #[must_use]
     pub const fn with_faults(mut self, faults: faults::Config) -> Self {
         self.faults = faults;
@@ -182,6 +183,7 @@ impl Core for TestPicture {
                 self.push_information(information);
             }
         }
+        self.mux.set_kept_filled(self.audio, self.faults.on_for(Fault::EmptyBuffer, now.since(start)).is_some());
         self.mux.handle_timeout(now);
     }
 
