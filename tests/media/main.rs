@@ -13,3 +13,5 @@ mod metadata;
 mod pictures;
 mod quality;
 mod sound;
+mod stream;
+mod watched;

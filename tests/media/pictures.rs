@@ -128,7 +128,7 @@ fn pictures_of_two_fields_are_those_of_ffmpeg_however_they_are_packed() {
 
 /// What a PES packet holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Packing {
+pub(crate) enum Packing {
     Frame,
     /// The second field has no PTS.
     Field,
@@ -136,7 +136,7 @@ enum Packing {
 }
 
 /// Units out of a byte stream whose frames are to be shown in this order; each picture has one slice.
-fn packed(bytes: &[u8], order: &[u64], packing: Packing) -> Vec<AccessUnit> {
+pub(crate) fn packed(bytes: &[u8], order: &[u64], packing: Packing) -> Vec<AccessUnit> {
     let starts: Vec<usize> = (0..bytes.len() - 3).filter(|&at| bytes[at..at + 3] == [0, 0, 1]).collect();
     let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
     let unit = |pts| AccessUnit { pid: Default::default(), codec: Codec::H264, pts, dts: None, bytes: Vec::new() };

@@ -39,8 +39,8 @@ struct Run {
     before: Option<Moment>,
     first: Moment,
     last: Moment,
-    /// From the one before to the last.
-    step: Duration,
+    /// Since then nothing was far apart.
+    near: Moment,
     pictures: u32,
     is_raised: bool,
     /// When it was proven to have begun: all pictures from there to the first that was looked at are bad.
@@ -145,6 +145,11 @@ impl Judge {
         self.run.filter(|run| run.is_raised).map(|run| run.first.at)
     }
 
+    /// A run is on that may be long enough or not.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.run.is_some_and(|run| !run.is_raised)
+    }
+
     /// The last picture before the run that is on, its first, and its last so far.
     pub(super) fn run(&self) -> Option<(Option<Moment>, Moment, Moment)> {
         self.run.map(|run| (run.before, run.first, run.last))
@@ -166,10 +171,18 @@ impl Judge {
         let first = self.reference.unwrap_or(moment);
         let (before, first_seen) = (self.good, self.reference.is_some());
         let pictures = u32::from(first_seen);
-        let step = Duration::ZERO;
-        let run =
-            self.run.get_or_insert(Run { before, first, last: first, step, pictures, is_raised: false, exact: None });
-        run.step = span(run.last, moment);
+        let run = self.run.get_or_insert(Run {
+            before,
+            first,
+            last: first,
+            near: first,
+            pictures,
+            is_raised: false,
+            exact: None,
+        });
+        if span(run.last, moment) > FAR_APART {
+            run.near = moment;
+        }
         run.last = moment;
         run.pictures += 1;
         self.raise()
@@ -178,13 +191,14 @@ impl Judge {
     /// Tells of the run once it is long enough, be it by what was decoded fully alone.
     fn raise(&mut self) -> Option<Change> {
         let run = self.run.as_mut().filter(|run| !run.is_raised)?;
-        let (first, last) = (run.first.pts.0, run.last.pts.0);
-        let begin = run.exact.map_or(first, |exact| exact.0);
-        let decoded = span_90k(first.saturating_sub(begin));
-        let lasted = span_90k(last.saturating_sub(begin));
-        // Of pictures far apart two are not enough: between them there may have been anything.
-        let needed = if run.step > FAR_APART { 3 } else { 2 };
-        if decoded < LASTS_MIN && (lasted < LASTS_MIN || run.pictures < needed) {
+        let begin = run.exact.unwrap_or(run.first.pts);
+        let lasted = span_90k(run.last.pts.0.saturating_sub(begin.0));
+        let decoded = span_90k(run.first.pts.0.saturating_sub(begin.0));
+        // Of pictures far apart two are not enough, nor is one that comes soon after them: between them there may have been
+        // anything.
+        let near = if run.near == run.first { lasted } else { span(run.near, run.last) };
+        let is_third = run.near == run.last && run.pictures >= 3 && lasted >= LASTS_MIN;
+        if decoded < LASTS_MIN && near < LASTS_MIN && !is_third {
             return None;
         }
         run.is_raised = true;
@@ -199,9 +213,11 @@ impl Judge {
         if let Some(exact) = run.exact {
             finished.set_begin(exact);
         }
+        // What lies between pictures far apart is proven neither by them nor by its edges.
+        let is_possible = run.near == run.first && finished.between().1 >= LASTS_MIN;
         match run.is_raised {
             true => Some(Change::Ended(finished)),
-            false => (finished.between().1 >= LASTS_MIN).then_some(Change::Passed(finished)),
+            false => is_possible.then_some(Change::Passed(finished)),
         }
     }
 }
@@ -274,6 +290,13 @@ mod tests {
         judge.handle_picture(at(0), false);
         assert_eq!((judge.handle_picture(at(5), true), judge.handle_picture(at(10), true)), (None, None));
         assert_eq!(judge.handle_picture(at(15), true), Some(Change::Began { lasted: seconds(10) }));
+        // Or two seconds of others.
+        judge.handle_picture(at(20), false);
+        let later = [25, 30, 31, 32].map(|second| judge.handle_picture(at(second), true));
+        assert_eq!(later, [None, None, None, Some(Change::Began { lasted: seconds(7) })]);
+        // They are not worth a proof if it is over before.
+        let over = [35, 40, 45, 46].map(|second| judge.handle_picture(at(second), (40..46).contains(&second)));
+        assert!(matches!(over, [Some(Change::Ended(_)), None, None, None]), "{over:?}");
     }
 
     #[test]

@@ -422,7 +422,10 @@ impl Sight {
     }
 
     fn quality_due(&self, this: Moment, settings: &Settings, every: Duration) -> bool {
-        settings.content_quality && is_over(self.sampled, this, every.max(SAMPLED_EVERY))
+        // What may have begun is not left undecided for long, however seldom there is time: two more pictures tell.
+        let is_undecided = self.black.is_undecided() || self.frozen.is_undecided();
+        let every = if is_undecided { SAMPLED_EVERY } else { every.max(SAMPLED_EVERY) };
+        settings.content_quality && is_over(self.sampled, this, every)
     }
 
     fn thumbnail_due(&self, this: Moment, settings: &Settings, every: Duration) -> bool {
