@@ -82,7 +82,7 @@ impl Track {
             return;
         }
         self.needs_random_access = false;
-        if let (Kind::Video(video), Ok(true)) = (&self.format.0, appended) {
+        if random_access && let Kind::Video(video) = &self.format.0 {
             self.packet_27m = video.packet_27m();
         }
         self.last_dts_90k = Some(times.dts_90k);
