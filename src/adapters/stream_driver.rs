@@ -146,6 +146,8 @@ impl<C: StreamCore> Connection<C> {
     pub(super) fn turn(&mut self, now: Time, pool: &Pool, mut each: impl FnMut(&mut C, C::Message)) -> bool {
         (self.retry, self.is_held) = (None, false);
         self.stream.handle_timeout(now);
+        // What TLS comes to by itself shows in reading.
+        self.is_drained &= self.stream.failure().is_none();
         let mut messages = MESSAGES_PER_TURN;
         let mut has_more = self.take_in(now, pool, &mut messages, &mut each);
         if self.core.poll_timeout().is_some_and(|at| at <= now) {

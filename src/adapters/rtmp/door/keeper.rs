@@ -189,7 +189,7 @@ impl Keeper {
             if self.is_closing() {
                 break;
             }
-            if ready.contains(&at)
+            if (ready.contains(&at) || again.contains(&at))
                 && let Some(caller) = &mut self.state.callers[at]
             {
                 caller.connection.handle_ready();

@@ -570,7 +570,11 @@ impl Multiplexer {
         Some(Times {
             pts_90k: dts_90k.saturating_add_signed(shown_after_90k),
             dts_90k,
-            not_before_27m: if is_constant { dts_27m.saturating_sub(Ticks27M::from_span(ahead).0) } else { 0 },
+            not_before_27m: match (is_constant, track.format.is_video()) {
+                (true, _) => dts_27m.saturating_sub(Ticks27M::from_span(ahead).0),
+                (false, false) => dts_27m.saturating_sub(Ticks27M::from_span(SOUND_AHEAD_MAX).0),
+                (false, true) => 0,
+            },
             not_after_27m: match is_constant {
                 true if dts_27m >= stc_27m => dts_27m,
                 true => stc_27m.saturating_add(STALE_27M),
@@ -734,6 +738,9 @@ const SDT_INTERVAL: Duration = Duration::from_millis(500);
 /// How long before its DTS audio goes out at a constant rate: 60 ms of 448 kb/s fit the buffer of 3,584 bytes that a
 /// decoder has (13818-1 2.4.2.3).
 const AUDIO_AHEAD: Duration = Duration::from_millis(60);
+/// How long before its DTS sound goes out at a varying rate: a second at most (TR 101 290, 3.10), less the steps in which we
+/// are called. A publisher may begin with a burst.
+const SOUND_AHEAD_MAX: Duration = Duration::from_millis(950);
 /// How long an access unit that came too late may still wait, at a constant rate; what came in time may until its DTS.
 /// Judgement: as long as the buffers of receivers.
 const STALE_27M: u64 = 27_000_000;
