@@ -1,5 +1,5 @@
-//! Coded pictures to samples: H.264 and HEVC by the decoders of `rust_h264` and `rust_h265`, MPEG-1 and MPEG-2 by our
-//! own.
+//! Coded pictures to samples: H.264 and HEVC by the decoders of `rust_h264` and `rust_h265`, AV1 by `rav1d` (feature `av1`),
+//! MPEG-1 and MPEG-2 by our own.
 //!
 //! Whoever decodes pictures from strangers does it where a panic or a second of computing hurts nobody: never on a thread
 //! that forwards packets.
@@ -10,6 +10,8 @@ use rust_h264::decoder::{ChromaFormat, Decoder as H264Decoder, Frame as H264Fram
 use rust_h264::nal::NalUnitType;
 use rust_h265::{DecodeLimits, Decoder as HevcDecoder, Frame as HevcFrame, PixelData};
 
+#[cfg(feature = "av1")]
+use super::av1;
 use super::frame::{Display, Frame, Plane, Samples};
 use super::grey::grey_picture;
 use super::headers::{Chroma, Entry, FieldOrder, Headers, Picture, Structure, h264_layout, h264_sizes};
@@ -43,6 +45,8 @@ enum Inner {
     H264(Box<H264Decoder>),
     Hevc(Box<HevcDecoder>),
     Mpeg(Box<mpeg2::Decoder>),
+    #[cfg(feature = "av1")]
+    Av1(av1::Decoder),
 }
 
 impl fmt::Debug for Decoder {
@@ -52,16 +56,19 @@ impl fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// Of a codec of pictures.
+    /// Of a codec of pictures. The decoder of AV1 may end the process over bad input: it is for one that does nothing else.
     ///
     /// # Errors
-    /// [`DecodeError::Unsupported`] for codecs of sound.
+    /// [`DecodeError::Unsupported`] for codecs of sound, and for AV1 without the feature `av1`.
     pub fn new(codec: Codec) -> Result<Self, DecodeError> {
         let inner = match codec {
             Codec::H264 => Inner::H264(Box::default()),
             Codec::Hevc => Inner::Hevc(Box::new(HevcDecoder::with_limits(HEVC_LIMITS))),
             Codec::Mpeg1Video | Codec::Mpeg2Video => Inner::Mpeg(Box::default()),
-            Codec::Av1 => return Err(DecodeError::Unsupported("av1")),
+            #[cfg(feature = "av1")]
+            Codec::Av1 => Inner::Av1(av1::Decoder::new()?),
+            #[cfg(not(feature = "av1"))]
+            Codec::Av1 => return Err(DecodeError::Unsupported("built without AV1")),
             Codec::Aac
             | Codec::AacLatm
             | Codec::MpegAudio
@@ -124,6 +131,8 @@ impl Decoder {
                 decoded.map(from_hevc).transpose()
             }
             Inner::Mpeg(decoder) => decoder.decode(&unit.bytes),
+            #[cfg(feature = "av1")]
+            Inner::Av1(decoder) => decoder.decode(&unit.bytes),
         }
     }
 }
@@ -285,8 +294,7 @@ pub(super) const fn may_abort(codec: Codec) -> bool {
         Codec::Aac | Codec::AacLatm | Codec::MpegAudio | Codec::Ac3 | Codec::Eac3 | Codec::Smpte302m | Codec::Opus => {
             false
         }
-        // Nothing decodes it.
-        Codec::Av1 => false,
+        Codec::Av1 => cfg!(feature = "av1"),
     }
 }
 
@@ -347,7 +355,7 @@ fn from_hevc(frame: HevcFrame) -> Result<Frame, DecodeError> {
     assemble(chroma, frame.bit_depth, planes)
 }
 
-fn assemble(chroma: Chroma, depth: u8, planes: [Option<Plane>; 3]) -> Result<Frame, DecodeError> {
+pub(super) fn assemble(chroma: Chroma, depth: u8, planes: [Option<Plane>; 3]) -> Result<Frame, DecodeError> {
     let [Some(luma), Some(blue), Some(red)] = planes else {
         return Err(DecodeError::Damaged("planes of a wrong size"));
     };

@@ -10,6 +10,8 @@
 
 mod ac3;
 mod annexb;
+#[cfg(feature = "av1")]
+mod av1;
 mod bits;
 pub mod boundary;
 pub mod decode;

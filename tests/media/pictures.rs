@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+#[cfg(feature = "av1")]
+use anabranch::media::decode::Decoder;
 use anabranch::media::frame::{Frame, Plane, Samples};
 use anabranch::media::headers::{Entry, Structure};
 use anabranch::media::thumbnail::{JPEG_BYTES_MAX, Scaled};
@@ -124,6 +126,66 @@ fn pictures_of_two_fields_are_those_of_ffmpeg_however_they_are_packed() {
             assert!(key.display.interlaced);
         }
     }
+}
+
+/// Of key frames alone, as the product asks for them, and of all; in a file of temporal units, as ffmpeg reads no AV1 in a
+/// transport stream.
+#[cfg(feature = "av1")]
+#[test]
+fn pictures_of_av1_are_those_of_ffmpeg() {
+    if !clips::installed() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for format in ["yuv420p", "yuv420p10le"] {
+        let path = directory.path().join(format!("{format}.ivf"));
+        let status = Command::new("ffmpeg")
+            .args([
+                "-v",
+                "error",
+                "-nostdin",
+                "-f",
+                "lavfi",
+                "-i",
+                "testsrc2=s=350x198:r=25,noise=alls=12:allf=t",
+                "-t",
+                "2",
+            ])
+            .args(["-pix_fmt", format, "-c:v", "libsvtav1", "-preset", "10", "-g", "10"])
+            .arg(&path)
+            .status();
+        assert!(status.unwrap().success());
+        let expected = raw(&["-f", "ivf"], &path);
+        let (mut key_frames, mut decoder) = (KeyFrames::new(Codec::Av1), Decoder::new(Codec::Av1).unwrap());
+        let (mut headers, mut keys, mut all) = (Headers::new(Codec::Av1), 0, 0);
+        let units = temporal_units(&std::fs::read(&path).unwrap());
+        let mut expected = expected.chunks(expected.len() / units.len());
+        for unit in &units {
+            let expected = expected.next().unwrap();
+            if let Some(shown) = key_frames.push(unit, true) {
+                assert_eq!(psnr(&shown.unwrap().frame, expected), f64::INFINITY, "{format}, key frame {keys}");
+                keys += 1;
+            }
+            let picture = headers.read(unit).unwrap();
+            let frame = decoder.decode(unit, picture).unwrap().unwrap();
+            assert_eq!(psnr(&frame, expected), f64::INFINITY, "{format}, picture {all}");
+            all += 1;
+        }
+        assert_eq!((keys, all), (5, 50), "{format}");
+    }
+}
+
+/// Out of a file in the form IVF: a header of 32 bytes, then length, time in pictures and bytes of each.
+#[cfg(feature = "av1")]
+fn temporal_units(file: &[u8]) -> Vec<AccessUnit> {
+    let (mut rest, mut units) = (&file[32..], Vec::new());
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let (bytes, after) = after[8..].split_at(u32::from_le_bytes(*length) as usize);
+        let (bytes, pts) = (bytes.to_vec(), Some(Ticks90k(units.len() as u64 * 3_600)));
+        units.push(AccessUnit { pid: Default::default(), codec: Codec::Av1, pts, dts: None, bytes });
+        rest = after;
+    }
+    units
 }
 
 /// What a PES packet holds.
