@@ -57,7 +57,7 @@ impl Decoder {
         let mut shown = None;
         while data.0.sz > 0 {
             // SAFETY: the context is open, and the data outlive the call, which leaves in them what is not taken.
-            let sent = unsafe { dav1d_send_data(self.0.clone(), Some(NonNull::from(&mut data.0))) };
+            let sent = unsafe { dav1d_send_data(self.0, Some(NonNull::from(&mut data.0))) };
             let mut is_stuck = sent == AGAIN;
             while let Some(picture) = self.picture()? {
                 shown = Some(picture.frame()?);
@@ -73,7 +73,7 @@ impl Decoder {
     fn picture(&mut self) -> Result<Option<Output>, DecodeError> {
         let mut picture = Output(Dav1dPicture::default());
         // SAFETY: the context is open, and the picture outlives the call.
-        match unsafe { dav1d_get_picture(self.0.clone(), Some(NonNull::from(&mut picture.0))) } {
+        match unsafe { dav1d_get_picture(self.0, Some(NonNull::from(&mut picture.0))) } {
             OK => Ok(Some(picture)),
             AGAIN => Ok(None),
             _ => Err(DecodeError::Damaged("no picture of AV1")),

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 use crate::http::{Answer, TestServer};
 use crate::peers::{Peer, installed};
+#[cfg(feature = "av1")]
+use crate::rtmp::new_ffmpeg;
 use crate::support::{free_port, wait_for, wait_until};
 
 /// The built-in picture, by all three ways to look at it.
@@ -68,6 +70,29 @@ fn the_test_picture_is_seen() {
     server.delete(&path);
     let id = path.rsplit('/').next().unwrap();
     assert!(!server.get("/metrics").body.contains(id));
+}
+
+/// Its decoder lives in a process of its own, which may do no more than decode.
+#[cfg(feature = "av1")]
+#[test]
+fn a_thumbnail_of_av1_comes_out_of_the_process_apart() {
+    let Some(ffmpeg) = new_ffmpeg() else { return };
+    let (directory, server) = server();
+    let url = format!("127.0.0.1:{}/live/cam1", free_port());
+    let watched = json!({ "source_monitor_config": { "thumbnail_enabled": true, "thumbnail_interval_sec": 1 } });
+    let path = started(&server, &[format!("rtmp://@{url}")], &watched);
+    let picture = "-f lavfi -i testsrc2=s=640x360:r=25 -t 60 -pix_fmt yuv420p -c:v libsvtav1 -preset 12 -g 25";
+    let publish = format!("-v error -nostdin -re {picture} -svtav1-params lookahead=0 -f flv rtmp://{url}");
+    let _peer = Peer::start(&ffmpeg, &publish, directory.path());
+    let thumbnail = wait_for("a thumbnail", || {
+        let answer = server.get(&format!("{path}/thumbnail"));
+        (answer.status == 200).then(|| answer.json())
+    });
+    let jpeg = base64(thumbnail["data"].as_str().unwrap());
+    assert_eq!(size_of_jpeg(&jpeg), Some((480, 270)));
+    if let Some(keep) = std::env::var_os("ANABRANCH_KEEP_THUMBNAIL") {
+        fs::write(keep, &jpeg).unwrap();
+    }
 }
 
 /// The file for browsers: as a whole once, and then only what has changed.

@@ -29,7 +29,7 @@ pub(crate) struct Peer(Child);
 
 impl Peer {
     pub(crate) fn start(program: &str, arguments: &str, directory: &Path) -> Self {
-        let log = fs::File::create(directory.join(format!("{program}.log"))).unwrap();
+        let log = fs::File::create(log_of(program, directory)).unwrap();
         let child = Command::new(program)
             .args(arguments.split_whitespace())
             .current_dir(directory)
@@ -51,9 +51,15 @@ impl Peer {
             status = self.0.try_wait().unwrap();
             status.is_some()
         });
-        let log = fs::read_to_string(directory.join(format!("{program}.log"))).unwrap_or_default();
+        let log = fs::read_to_string(log_of(program, directory)).unwrap_or_default();
         assert!(status.is_some_and(|status| status.success()), "{program}: {log}");
     }
+}
+
+/// Where a program writes to, which may be given with its path.
+fn log_of(program: &str, directory: &Path) -> PathBuf {
+    let name = Path::new(program).file_name().unwrap();
+    directory.join(name).with_added_extension("log")
 }
 
 impl Drop for Peer {

@@ -292,7 +292,7 @@ impl Stream {
     const fn delay_max(&self) -> i64 {
         match self.codec.as_bytes() {
             _ if self.has_stills => 60 * SECOND_27M,
-            b"h264" | b"hevc" => 10 * SECOND_27M,
+            b"h264" | b"hevc" | b"av1" => 10 * SECOND_27M,
             _ => SECOND_27M,
         }
     }
