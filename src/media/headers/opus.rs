@@ -2,7 +2,7 @@
 
 use super::{AudioFormat, HeaderError};
 use crate::proto::mpegts::demux::Codec;
-use crate::proto::mpegts::opus::{ControlHeaderError, is_stereo, read_control_header};
+use crate::proto::mpegts::opus::{ControlHeaderError, read_control_header};
 
 /// The first packet in `bytes`. Channels of more than one coded stream are not seen in it, but in the PMT.
 pub(super) fn read(bytes: &[u8]) -> Result<AudioFormat, HeaderError> {
@@ -10,8 +10,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<AudioFormat, HeaderError> {
         ControlHeaderError::Truncated => HeaderError::Truncated,
         ControlHeaderError::Prefix => HeaderError::Value,
     })?;
-    let stereo = bytes.get(header_bytes..).and_then(is_stereo).ok_or(HeaderError::Truncated)?;
-    let channels = Some(if stereo { 2 } else { 1 });
+    let toc = bytes.get(header_bytes).ok_or(HeaderError::Truncated)?;
+    let channels = Some(if toc & STEREO == 0 { 1 } else { 2 });
     Ok(AudioFormat {
         codec: Codec::Opus,
         profile: None,
@@ -22,5 +22,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<AudioFormat, HeaderError> {
     })
 }
 
+/// Of the first byte of a packet.
+const STEREO: u8 = 0x04;
 /// Whatever went in, that comes out (RFC 6716 2).
 const SAMPLE_RATE: u32 = 48_000;

@@ -46,11 +46,6 @@ pub(crate) fn ticks_90k(packet: &[u8]) -> Option<u64> {
     Some(frames * tenths_ms * 9)
 }
 
-/// Whether the stream that a packet begins with has two channels.
-pub(crate) fn is_stereo(packet: &[u8]) -> Option<bool> {
-    packet.first().map(|toc| toc & 0x04 != 0)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
