@@ -9,7 +9,14 @@ pub(crate) fn read_control_header(bytes: &[u8]) -> Result<(usize, usize), Contro
     if head >> 5 != 0x3ff {
         return Err(ControlHeaderError::Prefix);
     }
-    let long = rest.iter().position(|byte| *byte != 0xff).ok_or(ControlHeaderError::Truncated)?;
+    // More than a packet has would be waited for without end.
+    let long = rest.iter().take(PACKET_BYTES_MAX / 255 + 1).take_while(|byte| **byte == 0xff).count();
+    if long > PACKET_BYTES_MAX / 255 {
+        return Err(ControlHeaderError::Prefix);
+    }
+    if long == rest.len() {
+        return Err(ControlHeaderError::Truncated);
+    }
     let packet_bytes = long * 255 + rest.get(long).map_or(0, |byte| usize::from(*byte));
     let mut header_bytes = 2 + long + 1;
     for trimmed in [0x10, 0x08] {
@@ -26,7 +33,7 @@ pub(crate) fn read_control_header(bytes: &[u8]) -> Result<(usize, usize), Contro
 pub(crate) enum ControlHeaderError {
     /// They end within it.
     Truncated,
-    /// They begin with something else, or nothing is behind it.
+    /// They begin with something else, or nothing is behind it, or more than a packet has.
     Prefix,
 }
 
@@ -46,6 +53,10 @@ pub(crate) fn ticks_90k(packet: &[u8]) -> Option<u64> {
     Some(frames * tenths_ms * 9)
 }
 
+/// Longest packet that is carried. Judgement: a self-delimiting one of 120 ms at the highest rate has half of it for each of eight
+/// channels.
+pub(super) const PACKET_BYTES_MAX: usize = 60_000;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -63,6 +74,9 @@ mod tests {
             assert_eq!(read_control_header(&long[..len]), Err(ControlHeaderError::Truncated), "{len}");
         }
         assert_eq!(read_control_header(&[0x7e, 0xe0, 3]), Err(ControlHeaderError::Prefix));
+        let endless = [&[0x7f, 0xe0][..], &[0xff; PACKET_BYTES_MAX / 255 + 1]].concat();
+        assert_eq!(read_control_header(&endless), Err(ControlHeaderError::Prefix), "nothing waits for it");
+        assert_eq!(read_control_header(&endless[..200]), Err(ControlHeaderError::Truncated));
     }
 
     #[test]

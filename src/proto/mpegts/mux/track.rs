@@ -11,6 +11,7 @@ use super::snap::Snap;
 use super::stats::{Stats, Unfit};
 use crate::proto::av1::FRAMES_MAX;
 use crate::proto::mpegts::Pid;
+use crate::proto::mpegts::opus::PACKET_BYTES_MAX;
 
 /// A stream of the program.
 #[derive(Debug)]
@@ -195,7 +196,7 @@ impl Format {
 /// The control header that Opus packets have in a transport stream: a prefix of eleven ones but for the first, no
 /// trimming, then the size as a sum of bytes of which the last is below 255.
 fn append_opus_header(bytes: usize, out: &mut Vec<u8>) -> Option<()> {
-    if bytes == 0 || bytes > OPUS_BYTES_MAX {
+    if bytes == 0 || bytes > PACKET_BYTES_MAX {
         return None;
     }
     out.extend_from_slice(&[0x7f, 0xe0]);
@@ -208,6 +209,3 @@ fn append_opus_header(bytes: usize, out: &mut Vec<u8>) -> Option<()> {
 const AUDIO_PACKET_27M: u64 = 188 * 8 * 27 / 2;
 /// Before a picture is decoded. Judgement: two pictures.
 const URGENT_27M: u64 = 27_000_000 / 12;
-
-/// Judgement: a self-delimiting Opus packet of 120 ms at the highest rate has half of it for each of eight channels.
-const OPUS_BYTES_MAX: usize = 60_000;
