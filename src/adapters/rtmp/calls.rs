@@ -189,7 +189,7 @@ impl Calls {
     }
 
     /// The same for the connection that a server asked for. Where that comes to nothing the old one goes on, but a server that
-    /// may not have two of them gets it after the old one, which is given out then.
+    /// may not have two of them gets it after the old one, which is given out then, and so it is where something came already.
     pub(super) fn run_coming(
         &mut self,
         cx: &mut Context<'_>,
@@ -197,8 +197,19 @@ impl Calls {
         each: impl FnMut(&mut Client, Option<Message>),
     ) -> Option<Connection<Client>> {
         let coming = self.coming.as_mut()?;
-        let lost = coming.hear(cx, key, each).lost?;
-        if matches!(lost.end, Some(End::Refused { .. })) {
+        let lost = coming.hear(cx, key, each).lost;
+        // Asked on at once: that connection is of no use.
+        if let Some(next) = coming.coming.take() {
+            **coming = *next;
+            return None;
+        }
+        let lost = lost?;
+        // Its pictures and sounds have gone on where the old one's were, which have no headers any more.
+        if self.role == Role::Player && coming.has_worked {
+            coming.wait(cx.now);
+            return self.change_over();
+        }
+        if matches!(&lost.end, Some(End::Refused { code, .. }) if code == IN_USE) {
             coming.next = Some(cx.now);
             coming.lookup = Lookup::Fresh;
             return self.change_over();
@@ -427,6 +438,8 @@ impl Refusals {
     }
 }
 
+/// What a server says that has the stream already.
+const IN_USE: &str = "NetStream.Publish.BadName";
 /// Judgement: a server that restarts is back within seconds, and who repairs one does not want to wait longer.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);

@@ -188,8 +188,8 @@ fn run(mut poll: Poll, inbox: &Receiver<Leaver>) {
 
 /// Judgement: several round trips, after which whoever was told has read it.
 const LEAVING_FOR: Duration = Duration::from_secs(2);
-/// What is above is closed at once. Judgement: more end within two seconds only where somebody attacks.
-const LEAVING_MAX: usize = 8;
+/// What is above is closed at once. Judgement: all players of an output; more end within two seconds only where somebody attacks.
+const LEAVING_MAX: usize = 32;
 /// Judgement: all pushes of an engine that stops.
 const FAREWELLS_MAX: usize = 1_024;
 const WAKER: Token = Token(0);

@@ -220,7 +220,7 @@ impl Source {
                 intake.handle(now, &message, sink);
             }
         });
-        let Some(old) = (if has_begun { calls.change_over() } else { old }) else { return };
+        let Some(old) = (if has_begun { calls.change_over().or(old) } else { old }) else { return };
         events.tell(proto::Event::PeerLost { peer: old.peer(), why: ends.count_moved() }, counters);
         self.leaving.close(old, cx.now);
         if has_begun {

@@ -410,6 +410,8 @@ impl Keeper {
     fn send_away(&mut self, now: Time, mut caller: Caller, refusal: Refusal, cause: Cause, to: Option<(u64, Remote)>) {
         let peer = caller.connection.peer();
         caller.connection.core.refuse(refusal);
+        // His place is the next one's, who shall not be taken for him.
+        let _ = self.poll.registry().reregister(caller.connection.stream(), LEAVERS, BOTH);
         self.state.leaving.add(caller.connection, now);
         self.count(now, cause, peer, to);
     }
@@ -494,6 +496,7 @@ fn after_error(error: &io::Error) -> AfterError {
 }
 
 const CALLERS_FROM: usize = 2;
+const LEAVERS: Token = Token(usize::MAX);
 /// Callers who want what nobody has, of publishers and of players each: who sends wrong keys keeps no places from the others.
 /// Judgement: as many as call while one flow is changed.
 const WAITING_MAX: usize = 128;
