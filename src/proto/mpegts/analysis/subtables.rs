@@ -99,7 +99,7 @@ impl SubTables {
                 seen.is_missing = true;
             }
             go_on(&mut seen.is_missing, now, (indicator, pid), indicators);
-            away <= FORGOTTEN_AFTER && !is_full
+            away <= forgotten_after(*table_id) && !is_full
         });
         self.review_halves(now, indicators);
     }
@@ -169,6 +169,10 @@ const fn limit(table_id: u8) -> Duration {
     if table_id == ACTUAL { ACTUAL_MAX } else { OTHER_MAX }
 }
 
+const fn forgotten_after(table_id: u8) -> Duration {
+    if table_id == ACTUAL { SERVICE_FORGOTTEN_AFTER } else { FORGOTTEN_AFTER }
+}
+
 const TABLES: [u8; 4] = [0x41, 0x46, ACTUAL, 0x4f];
 /// EIT of present and following events of this stream.
 const ACTUAL: u8 = 0x4e;
@@ -183,6 +187,8 @@ const SECTIONS_MAX: usize = 4_096;
 /// What has been away for so long, or when there is no more room, is no longer part of the stream. Judgement: long enough that
 /// nobody misses the alarm, and a service that was given up does not keep it on for ever.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
+/// The same for the EIT of one service. Judgement: services go off air for the night, and that is no fault.
+const SERVICE_FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

@@ -39,6 +39,8 @@ pub(super) struct Stream {
     pub(super) is_scrambled: bool,
     /// More units wait than there is room for.
     is_crowded: bool,
+    /// Sound whose frames begin anywhere in a PES packet.
+    is_unaligned: bool,
 }
 
 /// A PES packet: one picture, or frames of sound.
@@ -75,6 +77,7 @@ impl Stream {
             has_stamps: false,
             is_scrambled: false,
             is_crowded: false,
+            is_unaligned: false,
         }
     }
 
@@ -88,7 +91,7 @@ impl Stream {
     pub(super) fn pass(&mut self, clock: &Clock, position: u64) -> Findings {
         let Some(moment) = clock.moment(position) else { return Findings::NONE };
         if self.era != clock.era {
-            self.begin_anew(clock.era);
+            self.begin_anew(clock.era, moment.at);
         }
         self.fill_transport(clock, moment)
     }
@@ -98,7 +101,7 @@ impl Stream {
     pub(super) fn handle_packet(&mut self, clock: &Clock, packet: &Seen<'_>, header: Option<&PesHeader>) -> Findings {
         let Some(moment) = clock.moment(packet.position) else { return Findings::NONE };
         if self.era != clock.era {
-            self.begin_anew(clock.era);
+            self.begin_anew(clock.era, moment.at);
         }
         let mut found = self.fill_transport(clock, moment);
         if packet.unit_start {
@@ -122,8 +125,8 @@ impl Stream {
             && self.level > u64::from(buffers.bytes) + in_transport
         {
             // What has no room is lost.
-            let lost = self.level - u64::from(buffers.bytes) - in_transport;
-            unit.came = unit.came.saturating_sub(lost);
+            let lost = (self.level - u64::from(buffers.bytes) - in_transport).min(unit.came - unit.gone);
+            unit.came -= lost;
             unit.is_excused = true;
             self.level -= lost;
             found |= Findings::BUFFER;
@@ -139,9 +142,9 @@ impl Stream {
         assert!(self.units.len() <= UNITS_MAX && self.units.iter().all(|unit| unit.frames > 0));
     }
 
-    fn begin_anew(&mut self, era: u32) {
+    fn begin_anew(&mut self, era: u32, at: i64) {
         self.era = era;
-        self.transport = None;
+        self.transport = self.buffers.map(|buffers| transport(buffers, at));
         self.forget_units();
         (self.unfit_since, self.has_stamps, self.is_crowded) = (None, false, false);
     }
@@ -204,8 +207,14 @@ impl Stream {
             self.forget_units();
             return Findings::NONE;
         };
-        if self.buffers.is_none() || packet.random_access {
-            self.learn(packet.payload.get(header.header_bytes..).unwrap_or_default(), moment);
+        let data = packet.payload.get(header.header_bytes..).unwrap_or_default();
+        if !self.is_video && self.buffers.is_some() && SoundFrame::parse(self.codec, data).is_none() {
+            // Its frames do not begin where its packets do: which of them goes when is not known.
+            (self.buffers, self.transport, self.is_unaligned) = (None, None, true);
+            self.forget_units();
+        }
+        if !self.is_unaligned && (self.buffers.is_none() || packet.random_access) {
+            self.learn(data, moment);
         }
         let before = self.units.back().map(|unit| unit.due);
         let stamp = header.dts.or(header.pts).map(|stamp| unwrap(moment.at, stamp));
@@ -285,14 +294,15 @@ impl Stream {
         let Some(buffers) = known else { return };
         self.frame_27m = frame.map_or(0, |frame| frame.ticks_27m);
         self.buffers = Some(buffers);
-        let size = DataSize::from_bytes(TRANSPORT_BYTES);
-        self.transport.get_or_insert_with(|| Tank::new(size, buffers.leak, moment.at)).set_leak(buffers.leak);
+        self.transport.get_or_insert_with(|| transport(buffers, moment.at)).set_leak(buffers.leak);
     }
 
     const fn delay_max(&self) -> i64 {
         match self.codec.as_bytes() {
             _ if self.has_stills => 60 * SECOND_27M,
-            b"h264" | b"hevc" | b"av1" => 10 * SECOND_27M,
+            b"h264" | b"hevc" | b"vvc" | b"av1" | b"mpeg4" | b"aac_latm" => 10 * SECOND_27M,
+            // Nobody knows what it may be.
+            b"" => i64::MAX,
             _ => SECOND_27M,
         }
     }
@@ -312,6 +322,11 @@ impl Unit {
         let frames = u64::try_from(frames).unwrap_or(0).min(self.frames.into());
         if frames == u64::from(self.frames) { self.size } else { self.size / u64::from(self.frames) * frames }
     }
+}
+
+/// An empty transport buffer.
+fn transport(buffers: DecoderBuffers, at: i64) -> Tank {
+    Tank::new(DataSize::from_bytes(TRANSPORT_BYTES), buffers.leak, at)
 }
 
 /// Units kept of a stream: ten seconds of 60 Hz (13818-1 2.14.3.1), and some more.
