@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{Read, Write};
+#[cfg(feature = "av1")]
+use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
@@ -78,9 +80,11 @@ fn the_test_picture_is_seen() {
 fn a_thumbnail_of_av1_comes_out_of_the_process_apart() {
     let Some(ffmpeg) = new_ffmpeg() else { return };
     let (directory, server) = server();
-    let url = format!("127.0.0.1:{}/live/cam1", free_port());
+    let port = free_port();
+    let url = format!("127.0.0.1:{port}/live/cam1");
     let watched = json!({ "source_monitor_config": { "thumbnail_enabled": true, "thumbnail_interval_sec": 1 } });
     let path = started(&server, &[format!("rtmp://@{url}")], &watched);
+    wait_until("the port", || TcpStream::connect(("127.0.0.1", port)).is_ok());
     let picture = "-f lavfi -i testsrc2=s=640x360:r=25 -t 60 -pix_fmt yuv420p -c:v libsvtav1 -preset 12 -g 25";
     let publish = format!("-v error -nostdin -re {picture} -svtav1-params lookahead=0 -f flv rtmp://{url}");
     let _peer = Peer::start(&ffmpeg, &publish, directory.path());

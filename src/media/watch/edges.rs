@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::groups::{Groups, is_leading};
-use super::job::{Failure, ProofFindings, Work};
+use super::job::{Failure, JOB_BYTES_MAX, JOB_UNITS_MAX, ProofFindings, Work};
 use super::judge::{Change, Finished, Judge, LASTS_MIN};
 use super::report::{Defect, WatchCounts};
 use super::shares::STREAM_BYTES_MAX;
@@ -57,6 +57,9 @@ impl Kept {
         if self.until.is_some() {
             self.bytes += unit.bytes.len();
             self.units.push(Arc::clone(unit));
+            if self.bytes > JOB_BYTES_MAX || self.units.len() > JOB_UNITS_MAX {
+                *self = Self::default();
+            }
         }
     }
 
