@@ -74,10 +74,10 @@ fn the_test_picture_is_seen() {
     assert!(!server.get("/metrics").body.contains(id));
 }
 
-/// Its decoder lives in a process of its own, which may do no more than decode.
+/// Its decoder may end the process over bad input, and this one has more to do.
 #[cfg(feature = "av1")]
 #[test]
-fn a_thumbnail_of_av1_comes_out_of_the_process_apart() {
+fn av1_is_not_decoded_on_threads_of_the_engine() {
     let Some(ffmpeg) = new_ffmpeg() else { return };
     let (directory, server) = server();
     let port = free_port();
@@ -88,15 +88,8 @@ fn a_thumbnail_of_av1_comes_out_of_the_process_apart() {
     let picture = "-f lavfi -i testsrc2=s=640x360:r=25 -t 60 -pix_fmt yuv420p -c:v libsvtav1 -preset 12 -g 25";
     let publish = format!("-v error -nostdin -re {picture} -svtav1-params lookahead=0 -f flv rtmp://{url}");
     let _peer = Peer::start(&ffmpeg, &publish, directory.path());
-    let thumbnail = wait_for("a thumbnail", || {
-        let answer = server.get(&format!("{path}/thumbnail"));
-        (answer.status == 200).then(|| answer.json())
-    });
-    let jpeg = base64(thumbnail["data"].as_str().unwrap());
-    assert_eq!(size_of_jpeg(&jpeg), Some((480, 270)));
-    if let Some(keep) = std::env::var_os("ANABRANCH_KEEP_THUMBNAIL") {
-        fs::write(keep, &jpeg).unwrap();
-    }
+    let refusal = || server.get(&format!("{path}/thumbnail")).json()["error"].as_str().unwrap_or_default().to_owned();
+    wait_until("the reason", || refusal().contains("unsupported"));
 }
 
 /// The file for browsers: as a whole once, and then only what has changed.
