@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anabranch::bus::{Pool, PoolLimits};
+use anabranch::proto::Payload;
 use anabranch::proto::mpegts::mux::{AccessUnit, Config, Format, Multiplexer};
 use anabranch::units::{Bitrate, Ticks90k, Time};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -23,13 +24,13 @@ fn mux(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("mux");
     group.throughput(Throughput::Bytes(SECOND_BYTES));
     for (name, format) in formats {
-        let picture = picture(name == "lengths");
+        let picture = Payload::from(picture(name == "lengths"));
         for rate in [None, Some(24_000_000)] {
             let config = Config { rate: rate.map(Bitrate::from_bps), ..Config::default() };
             let mut mux = Multiplexer::new(config, Pool::new(PoolLimits::default())).unwrap();
             let video = mux.add_track(format.clone(), None).unwrap();
             let audio = mux.add_track(Format::mpeg_audio(), None).unwrap();
-            let sound = [&[0xff, 0xfd][..], &[0x55; SOUND_BYTES - 2]].concat();
+            let sound = Payload::from([&[0xff, 0xfd][..], &[0x55; SOUND_BYTES - 2]].concat());
             let (mut tick, mut spent_ns) = (0, 0);
             let rate = if rate.is_some() { "constant" } else { "varying" };
             group.bench_function(format!("{name}, {rate} rate"), |bencher| {
@@ -38,11 +39,12 @@ fn mux(criterion: &mut Criterion) {
                     for _ in 0..seconds * 50 {
                         let now = Time::ZERO + Duration::from_millis(tick * 20);
                         let dts = Ticks90k(tick * 1_800);
-                        let unit = |data| AccessUnit { pts: dts, dts, random_access: false, data };
+                        let unit =
+                            |data: &Payload| AccessUnit { pts: dts, dts, random_access: false, data: data.clone() };
                         if tick % 2 == 0 {
-                            mux.handle_access_unit(now, video, &unit(&picture[..]));
+                            mux.handle_access_unit(now, video, &unit(&picture));
                         }
-                        mux.handle_access_unit(now, audio, &unit(&sound[..]));
+                        mux.handle_access_unit(now, audio, &unit(&sound));
                         while let Some(packet) = mux.poll_packet() {
                             black_box(packet);
                         }

@@ -17,7 +17,7 @@ use anabranch::proto::rist;
 use anabranch::proto::rtp::{self, Over, SenderConfig};
 use anabranch::proto::srt::Config;
 use anabranch::proto::srt::crypto::{CipherMode, KeyLength};
-use anabranch::proto::{Core, Datagram, Event, Stats, Surroundings, Transmit};
+use anabranch::proto::{Core, Datagram, Event, Payload, Stats, Surroundings, Transmit};
 use anabranch::units::{Bitrate, Seq, Ticks90k, Time};
 use srt_line::{Line, PACKETS, Traffic};
 
@@ -134,11 +134,12 @@ fn nothing_is_allocated_for_access_units_multiplexed() {
         let mut mux = Multiplexer::new(config, Pool::new(PoolLimits::default())).unwrap();
         let track = mux.add_track(Format::h264(), None).unwrap();
         let picture = [&[0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 1, 0, 0, 0, 1, 0x65][..], &[0x5a; 30_000]].concat();
-        let mut bytes = 0;
+        let (picture, mut bytes) = (Payload::from(picture), 0);
         let mut round = |pictures: Range<u64>| {
             for n in pictures {
                 let (now, dts) = (Time::from_ns(n * 40_000_000), Ticks90k(n * 3_600));
-                mux.handle_access_unit(now, track, &AccessUnit { pts: dts, dts, random_access: false, data: &picture });
+                let unit = AccessUnit { pts: dts, dts, random_access: false, data: picture.clone() };
+                mux.handle_access_unit(now, track, &unit);
                 while let Some(packet) = mux.poll_packet() {
                     bytes += packet.len();
                 }

@@ -101,6 +101,16 @@ impl Payload {
         })
     }
 
+    /// The same bytes as `part`, which lies in it, sharing the memory.
+    ///
+    /// # Panics
+    /// If `part` lies elsewhere.
+    #[must_use]
+    pub fn part(&self, part: &[u8]) -> Self {
+        let start = (part.as_ptr() as usize).wrapping_sub(self.as_ptr() as usize);
+        self.slice(start..start.wrapping_add(part.len()))
+    }
+
     /// Whether it lies in a pooled buffer.
     #[must_use]
     pub const fn is_pooled(&self) -> bool {
@@ -161,6 +171,7 @@ mod tests {
             let part = whole.slice(2..9);
             assert_eq!(&*part, b"2345678");
             assert_eq!(&*part.slice(1..3), b"34");
+            assert_eq!(&*part.part(&whole[4..6]), b"45");
             assert!(part.slice(7..7).is_empty());
         }
     }

@@ -256,7 +256,7 @@ fn multiplex(units: &[Unit], rate: Option<u64>) -> (Vec<u8>, Stats) {
         let now = Time::ZERO + Duration::from_nanos(unit.dts * 100_000 / 9);
         run(&mut mux, now, &mut out);
         let (pts, dts) = (Ticks90k(unit.pts), Ticks90k(unit.dts));
-        let unit_data = AccessUnit { pts, dts, random_access: false, data: &unit.data };
+        let unit_data = AccessUnit { pts, dts, random_access: false, data: unit.data.clone().into() };
         mux.handle_access_unit(now, tracks[unit.track].unwrap(), &unit_data);
         drain(&mut mux, &mut out);
     }

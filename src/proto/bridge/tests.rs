@@ -456,7 +456,8 @@ fn stream(start_90k: u64, count: u64) -> Vec<Packet> {
         let sound = [&[0xff, 0xf1, 0x4c, 0x80, 0x01, 0x7f, 0xfc][..], &[7; 4]].concat();
         for (track, data) in [(video, &picture), (audio, &sound)] {
             let now = Time::from_ns(n * 40_000_000);
-            mux.handle_access_unit(now, track, &AccessUnit { pts: dts, dts, random_access: false, data });
+            let unit = AccessUnit { pts: dts, dts, random_access: false, data: data.clone().into() };
+            mux.handle_access_unit(now, track, &unit);
             out.extend(std::iter::from_fn(|| mux.poll_packet()));
         }
     }

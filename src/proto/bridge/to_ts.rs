@@ -225,7 +225,7 @@ impl ToTs {
                 self.stats.units += 1;
                 let random_access = unit.codec.is_video() && unit.content == Content::KeyFrame;
                 let &flv::AccessUnit { pts, dts, ref bytes, .. } = unit;
-                self.mux.handle_access_unit(now, track, &AccessUnit { pts, dts, random_access, data: bytes });
+                self.mux.handle_access_unit(now, track, &AccessUnit { pts, dts, random_access, data: bytes.clone() });
             }
             // Another may follow on the same track, and tables that change for it would be for nothing.
             Content::End => {}

@@ -67,7 +67,7 @@ impl Av1 {
         let head = data.get(first.clone()).unwrap_or_default();
         let has_sequence = self.learn(head);
         let random_access = hint || has_sequence && frames.first().is_some_and(|(_, frame)| frame.is_key);
-        let mut ends = ArrayVec::new();
+        let (start, mut ends) = (out.len(), ArrayVec::new());
         for (n, (range, _)) in frames.iter().enumerate() {
             let later = (frames.len() - 1 - n) as u64;
             let dts_90k = times.dts_90k.saturating_sub(later);
@@ -83,7 +83,7 @@ impl Av1 {
             }
             // Of what is longer it stays open, as that of all pictures.
             let _is_long = !pes::set_length(&mut out[begin..]);
-            ends.push(out.len());
+            ends.push(out.len() - start);
         }
         Ok(Appended { random_access, ends })
     }
@@ -134,7 +134,7 @@ mod tests {
     fn each_frame_has_a_pes_packet_of_its_own() {
         let (mut format, mut out) = (format(), vec![7]);
         let appended = format.append(&[&SEQUENCE[..], &KEY].concat(), false, TIMES, &mut out).unwrap();
-        assert_eq!((appended.random_access, &appended.ends[..]), (true, &[out.len()][..]));
+        assert_eq!((appended.random_access, &appended.ends[..]), (true, &[out.len() - 1][..]));
         // Delimiter and sequence header before it, which has no bytes that look like a start code.
         let body = [&DELIMITER[..], &[0, 0, 1], &SEQUENCE, &[0, 0, 1], &KEY].concat();
         assert_eq!(out[15..], body);

@@ -127,7 +127,8 @@ pub fn check_any_units(bytes: &[u8]) -> Stats {
                 let track = TrackId::from_index(script.byte() % 4);
                 let data = script.data();
                 let pts = dts.wrapping_add(u64::from(script.byte()) << (script.byte() % 16));
-                let unit = AccessUnit { pts: Ticks90k(pts), dts: Ticks90k(dts), random_access: false, data: &data };
+                let unit =
+                    AccessUnit { pts: Ticks90k(pts), dts: Ticks90k(dts), random_access: false, data: data.into() };
                 mux.handle_access_unit(now, track, &unit);
                 dts = dts.wrapping_add(3_600);
                 given += 1;

@@ -16,6 +16,7 @@ use super::tables::{Names, PMT_PID, SDT_PID};
 use super::timetable::{Due, Table, Timetable, next_cc};
 use super::track::{Times, Track};
 use crate::bus::{Meta, Packet, Pool};
+use crate::proto::Payload;
 use crate::proto::mpegts::packet::PAYLOAD_BYTES;
 use crate::proto::mpegts::{Adaptation, Pid, TS_PACKET_BYTES, TsPacket};
 use crate::units::{Bitrate, Ticks27M, Ticks90k, Time};
@@ -42,8 +43,8 @@ impl Default for Config {
 }
 
 /// One coded picture or audio frame.
-#[derive(Clone, Copy, Debug)]
-pub struct AccessUnit<'a> {
+#[derive(Clone, Debug)]
+pub struct AccessUnit {
     /// When it is shown, on its source's clock, with or without the bits above the 33rd.
     pub pts: Ticks90k,
     /// When it is decoded, likewise. All tracks have the same clock.
@@ -51,7 +52,7 @@ pub struct AccessUnit<'a> {
     /// A decoder may start here, as far as its source knows; IDR and IRAP pictures are recognised anyway.
     pub random_access: bool,
     /// Its bytes, as the track's [`Format`] has them.
-    pub data: &'a [u8],
+    pub data: Payload,
 }
 
 /// A track of one multiplexer.
@@ -199,7 +200,7 @@ impl Multiplexer {
     }
 
     /// An access unit came. Those of one track come in the order of their DTS.
-    pub fn handle_access_unit(&mut self, now: Time, track: TrackId, unit: &AccessUnit<'_>) {
+    pub fn handle_access_unit(&mut self, now: Time, track: TrackId, unit: &AccessUnit) {
         self.clock.get_or_insert_with(|| Clock::new(now, unit.dts.0 % TICKS_90K_MODULUS * 300));
         self.handle_timeout(now);
         let Some(Some(slot)) = self.tracks.get_mut(usize::from(track.0)) else {
@@ -222,7 +223,7 @@ impl Multiplexer {
         if let Some(Some(track)) = self.tracks.get_mut(usize::from(track.0)) {
             let before = track.queue.waiting_bytes();
             let room = WAITING_BYTES_MAX - self.waiting_bytes;
-            track.push((unit.data, unit.random_access), times, room, &mut self.stats);
+            track.push((&unit.data, unit.random_access), times, room, &mut self.stats);
             self.waiting_bytes += track.queue.waiting_bytes() - before;
         }
     }
@@ -496,7 +497,8 @@ impl Multiplexer {
             Some(reference) => Some(reference.adaptation(begins.unwrap_or_default())),
             None => begins,
         };
-        let payload = Some(track.queue.front_bytes());
+        let mut room = [0; PAYLOAD_BYTES];
+        let payload = Some(track.queue.next_payload(&mut room));
         let (pid, cc) = (track.pid, next_cc(&mut track.cc));
         let written = TsPacket { payload_unit_start, pid, cc, adaptation, payload, ..TsPacket::default() }.write(out);
         self.take_off(index, written, stc_27m);
@@ -508,16 +510,25 @@ impl Multiplexer {
         let Some(Some(track)) = self.tracks.get_mut(index) else {
             return 0;
         };
-        if track.queue.front().is_none_or(|unit| unit.is_whole) {
-            return 0;
+        let mut filled = 0;
+        while let Some(unit) = track.queue.front()
+            && unit.left >= PAYLOAD_BYTES
+            && !unit.is_whole
+            && filled < outs.len()
+        {
+            let mut room = [0; PAYLOAD_BYTES];
+            let (payloads, _) = track.queue.next_payload(&mut room).as_chunks::<PAYLOAD_BYTES>();
+            let outs = &mut outs[filled..];
+            let count = payloads.len().min(outs.len());
+            for (payload, out) in payloads.iter().zip(outs) {
+                TsPacket::write_payload(track.pid, next_cc(&mut track.cc), payload, out);
+            }
+            let ended = track.queue.advance(count * PAYLOAD_BYTES);
+            self.stats.late += u64::from(ended.is_some_and(|unit| unit.dts_27m < stc_27m));
+            filled += count;
         }
-        let (payloads, _) = track.queue.front_bytes().as_chunks::<PAYLOAD_BYTES>();
-        let count = payloads.len().min(outs.len());
-        for (payload, out) in payloads.iter().zip(outs) {
-            TsPacket::write_payload(track.pid, next_cc(&mut track.cc), payload, out);
-        }
-        self.take_off(index, count * PAYLOAD_BYTES, stc_27m);
-        count
+        self.waiting_bytes -= filled * PAYLOAD_BYTES;
+        filled
     }
 
     /// So many bytes of a track went out.
@@ -537,7 +548,7 @@ impl Multiplexer {
     }
 
     /// Puts an access unit on the stream's clock.
-    fn times(&mut self, track: TrackId, unit: &AccessUnit<'_>) -> Option<Times> {
+    fn times(&mut self, track: TrackId, unit: &AccessUnit) -> Option<Times> {
         let stc_27m = self.clock?.stc_27m(self.now);
         let (stc_90k, delay_90k) = (stc_27m / 300, Ticks90k::from_span(self.config.delay).0);
         let source_90k = self.tracks.get_mut(usize::from(track.0))?.as_mut()?.snap.dts(unit.dts.0);

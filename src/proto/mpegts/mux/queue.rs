@@ -1,6 +1,10 @@
-//! PES packets of one track that wait to go out, byte behind byte.
+//! PES packets of one track that wait to go out, byte behind byte: those that were made here, and parts of access units
+//! where they lie.
 
 use std::collections::VecDeque;
+
+use crate::proto::Payload;
+use crate::proto::mpegts::packet::PAYLOAD_BYTES;
 
 /// A PES packet, or what is left of it.
 #[derive(Clone, Copy, Debug)]
@@ -22,16 +26,40 @@ pub(super) struct Unit {
 /// Bytes and where each PES packet ends.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    bytes: Vec<u8>,
-    /// What has gone out and not been moved away.
+    parts: VecDeque<Part>,
+    /// The bytes of [`Part::Own`], one part behind the other.
+    own: Vec<u8>,
+    /// What of these has gone out and not been moved away.
     head: usize,
+    waiting_bytes: usize,
     units: VecDeque<Unit>,
+}
+
+/// Bytes that follow each other and have not gone out.
+#[derive(Debug)]
+enum Part {
+    /// So many of the queue's own.
+    Own(usize),
+    /// From there on.
+    Shared(Payload, usize),
+}
+
+/// One or more PES packets that are being made, from the first byte on. Without [`Draft::commit`] there will have been none.
+#[derive(Debug)]
+pub(super) struct Draft<'queue> {
+    queue: &'queue mut Queue,
+    first_part: usize,
+    first_own: usize,
+    /// Where those of its own bytes begin that no part has yet.
+    loose: usize,
+    shared_bytes: usize,
+    is_committed: bool,
 }
 
 impl Queue {
     /// Bytes that wait.
-    pub(super) fn waiting_bytes(&self) -> usize {
-        self.bytes.len() - self.head
+    pub(super) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// PES packets that wait.
@@ -43,40 +71,52 @@ impl Queue {
         self.units.front()
     }
 
-    /// A PES packet is about to be written to the [`Queue::writer`], from the index given back on;
-    /// [`Queue::commit`] or [`Queue::take_back`] follows.
-    pub(super) fn begin(&mut self) -> usize {
+    /// More is to come behind what waits.
+    pub(super) fn begin(&mut self) -> Draft<'_> {
         // Moving at most as much as has gone out costs each byte no more than one more copy.
-        if self.head >= self.waiting_bytes() {
-            self.bytes.drain(..self.head);
+        if self.head >= self.own.len() - self.head {
+            self.own.drain(..self.head);
             self.head = 0;
         }
-        self.bytes.len()
+        let (first_part, first_own) = (self.parts.len(), self.own.len());
+        Draft { queue: self, first_part, first_own, loose: first_own, shared_bytes: 0, is_committed: false }
     }
 
-    pub(super) const fn writer(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    /// The next bytes of the first PES packet that lie in one place.
+    pub(super) fn run(&self) -> &[u8] {
+        let run = match self.parts.front() {
+            Some(Part::Own(len)) => self.own.get(self.head..self.head + len),
+            Some(Part::Shared(payload, at)) => payload.get(*at..),
+            None => None,
+        };
+        let (run, left) = (run.unwrap_or_default(), self.front().map_or(0, |unit| unit.left));
+        run.get(..left).unwrap_or(run)
     }
 
-    /// What was written since becomes a PES packet.
-    pub(super) fn commit(&mut self, unit: Unit) {
-        self.units.push_back(unit);
-    }
-
-    /// What was written from `start` on goes away.
-    pub(super) fn take_back(&mut self, start: usize) {
-        self.bytes.truncate(start);
-    }
-
-    /// The bytes of the first PES packet that have not gone out.
-    pub(super) fn front_bytes(&self) -> &[u8] {
+    /// The next bytes of the first PES packet: all, or as many as a TS packet holds and perhaps more. They are gathered in `room`
+    /// if they lie in several places.
+    pub(super) fn next_payload<'a>(&'a self, room: &'a mut [u8; PAYLOAD_BYTES]) -> &'a [u8] {
         let left = self.front().map_or(0, |unit| unit.left);
-        self.bytes.get(self.head..self.head + left).unwrap_or_default()
+        let run = self.run();
+        if run.len() >= left.min(PAYLOAD_BYTES) {
+            return run;
+        }
+        let (mut own, mut filled) = (self.own.get(self.head..).unwrap_or_default(), 0);
+        for part in &self.parts {
+            let bytes = match part {
+                Part::Own(len) => own.split_off(..*len).unwrap_or_default(),
+                Part::Shared(payload, at) => payload.get(*at..).unwrap_or_default(),
+            };
+            let count = bytes.len().min(left.min(PAYLOAD_BYTES) - filled);
+            room[filled..filled + count].copy_from_slice(&bytes[..count]);
+            filled += count;
+        }
+        &room[..filled]
     }
 
-    /// So many of them have. Gives the PES packet back if that was its end.
+    /// So many bytes of the first PES packet have gone out. Gives it back if that was its end.
     pub(super) fn advance(&mut self, count: usize) -> Option<Unit> {
-        self.head += count;
+        self.pass(count);
         let unit = self.units.front_mut()?;
         unit.left = unit.left.saturating_sub(count);
         unit.is_whole = false;
@@ -86,7 +126,7 @@ impl Queue {
     /// Forgets the first PES packet.
     pub(super) fn drop_front(&mut self) {
         if let Some(unit) = self.units.pop_front() {
-            self.head += unit.left;
+            self.pass(unit.left);
         }
     }
 
@@ -95,5 +135,145 @@ impl Queue {
         let whole = self.units.iter().filter(|unit| unit.is_whole).count();
         *self = Self::default();
         whole as u64
+    }
+
+    fn pass(&mut self, mut count: usize) {
+        self.waiting_bytes -= count;
+        while count > 0
+            && let Some(part) = self.parts.front_mut()
+        {
+            let left = match part {
+                Part::Own(len) => *len,
+                Part::Shared(payload, at) => payload.len() - *at,
+            };
+            let passed = left.min(count);
+            match part {
+                Part::Own(len) => {
+                    *len -= passed;
+                    self.head += passed;
+                }
+                Part::Shared(_, at) => *at += passed,
+            }
+            if passed == left {
+                self.parts.pop_front();
+            }
+            count -= passed;
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// Bytes that it has.
+    pub(super) fn len(&self) -> usize {
+        self.queue.own.len() - self.first_own + self.shared_bytes
+    }
+
+    /// Where bytes can be appended.
+    pub(super) const fn own(&mut self) -> &mut Vec<u8> {
+        &mut self.queue.own
+    }
+
+    /// Its bytes, as long as none are shared.
+    pub(super) fn own_bytes(&mut self) -> &mut [u8] {
+        &mut self.queue.own[self.first_own..]
+    }
+
+    /// Appends `bytes`, which lie in `whole`: without a copy where that is worth it. What lies in a receive buffer is copied,
+    /// as others wait for that one, and a small part would hold it for as long as it waits.
+    pub(super) fn append_part(&mut self, whole: &Payload, bytes: &[u8]) {
+        if bytes.len() < SHARED_BYTES_MIN || whole.is_pooled() {
+            self.queue.own.extend_from_slice(bytes);
+            return;
+        }
+        let loose = self.queue.own.len() - self.loose;
+        if loose > 0 {
+            self.queue.parts.push_back(Part::Own(loose));
+            self.loose += loose;
+        }
+        self.queue.parts.push_back(Part::Shared(whole.part(bytes), 0));
+        self.shared_bytes += bytes.len();
+    }
+
+    /// What was appended is these PES packets, to their last byte.
+    pub(super) fn commit(mut self, units: impl IntoIterator<Item = Unit>) {
+        self.is_committed = true;
+        let (loose, len) = (self.queue.own.len() - self.loose, self.len());
+        match self.queue.parts.back_mut() {
+            Some(Part::Own(before)) => *before += loose,
+            _ if loose > 0 => self.queue.parts.push_back(Part::Own(loose)),
+            _ => {}
+        }
+        self.queue.waiting_bytes += len;
+        self.queue.units.extend(units);
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.is_committed {
+            self.queue.own.truncate(self.first_own);
+            self.queue.parts.truncate(self.first_part);
+        }
+    }
+}
+
+/// Shorter parts are copied. Judgement: a copy of that costs as much as the two gathered TS packets that a part begins and ends
+/// with.
+const SHARED_BYTES_MIN: usize = 2_048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against a plain list of bytes; what is left out of a draft leaves nothing behind.
+    #[test]
+    fn what_was_appended_comes_out_whatever_parts_it_lies_in() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (mut queue, mut model) = (Queue::default(), VecDeque::new());
+            for _ in 0..60 {
+                let whole: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(3 * SHARED_BYTES_MIN).collect();
+                let whole = Payload::from(whole);
+                let (mut draft, mut expected) = (queue.begin(), Vec::new());
+                for _ in 0..random.usize(..5) {
+                    let (from, len) = (random.usize(..SHARED_BYTES_MIN), random.usize(..2 * SHARED_BYTES_MIN));
+                    let part = &whole[from..from + len];
+                    if random.bool() {
+                        draft.append_part(&whole, part);
+                    } else {
+                        draft.own().extend_from_slice(part);
+                    }
+                    expected.extend_from_slice(part);
+                }
+                assert_eq!(draft.len(), expected.len(), "seed {seed}");
+                if random.bool() && !expected.is_empty() {
+                    draft.commit([unit(expected.len())]);
+                    model.push_back(expected);
+                } else {
+                    drop(draft);
+                }
+                for _ in 0..random.usize(..60) {
+                    let Some(first) = model.front_mut() else { break };
+                    let mut room = [0; PAYLOAD_BYTES];
+                    let next = queue.next_payload(&mut room);
+                    assert!(next.len() >= first.len().min(PAYLOAD_BYTES), "seed {seed}");
+                    assert_eq!(next, &first[..next.len()], "seed {seed}");
+                    let count = random.usize(1..=next.len());
+                    first.drain(..count);
+                    assert_eq!(queue.advance(count).is_some(), first.is_empty(), "seed {seed}");
+                    model.retain(|unit| !unit.is_empty());
+                }
+                if random.u8(..10) == 0 {
+                    queue.drop_front();
+                    model.pop_front();
+                }
+                assert_eq!(queue.waiting_bytes(), model.iter().map(Vec::len).sum::<usize>(), "seed {seed}");
+                assert_eq!(queue.waiting(), model.len(), "seed {seed}");
+            }
+        }
+    }
+
+    fn unit(left: usize) -> Unit {
+        Unit { left, is_whole: true, dts_27m: 0, not_before_27m: 0, not_after_27m: 0, random_access: false }
     }
 }

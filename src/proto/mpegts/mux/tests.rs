@@ -50,7 +50,7 @@ fn everything_leaves_at_once_at_a_varying_rate() {
 #[test]
 fn pts_and_dts_are_those_of_the_source_plus_the_delay() {
     let mut bench = Bench::new(None);
-    bench.mux.handle_access_unit(ms(5), bench.video, &picture(&mut Vec::new(), (1 << 33) - 1, 3_600));
+    bench.mux.handle_access_unit(ms(5), bench.video, &picture((1 << 33) - 1, 3_600));
     bench.drain();
     let header = &bench.checker.units[&VIDEO][0][..19];
     assert_eq!(header[7], 0xc0);
@@ -159,7 +159,8 @@ fn what_builds_on_a_picture_that_was_malformed_is_not_sent() {
     let (idr, p): (&[u8], &[u8]) = (&[0, 0, 0, 2, 0x65, 1], &[0, 0, 0, 2, 0x41, 1]);
     // Cut; of a delimiter alone, which nothing builds on; with an empty NAL unit, which is left out.
     for (n, data) in (0..).zip([idr, p, &p[..5], p, idr, p, &[0, 0, 0, 2, 9, 0xf0], p, &[&[0; 4], p].concat()]) {
-        let unit = AccessUnit { pts: Ticks90k(n * 3_600), dts: Ticks90k(n * 3_600), random_access: false, data };
+        let (at, data) = (Ticks90k(n * 3_600), data.to_vec().into());
+        let unit = AccessUnit { pts: at, dts: at, random_access: false, data };
         mux.handle_access_unit(ms(n * 40), track, &unit);
     }
     let stats = mux.stats();
@@ -178,8 +179,8 @@ fn what_start_codes_make_of_many_short_units_is_bounded() {
     let mut mux = Multiplexer::new(Config::default(), Pool::new(PoolLimits::default())).unwrap();
     let track = mux.add_track(Format::h264_with_record(&record).unwrap(), None).unwrap();
     for (n, count) in (0..).zip([UNIT_BYTES_MAX / 6, UNIT_BYTES_MAX / 2, UNIT_BYTES_MAX / 6]) {
-        let data = [1, 0x65].repeat(count);
-        let unit = AccessUnit { pts: Ticks90k(n), dts: Ticks90k(n), random_access: false, data: &data };
+        let data = [1, 0x65].repeat(count).into();
+        let unit = AccessUnit { pts: Ticks90k(n), dts: Ticks90k(n), random_access: false, data };
         mux.handle_access_unit(ms(0), track, &unit);
     }
     // The second one would have 10 MB.
@@ -203,16 +204,15 @@ fn a_rate_too_low_drops_whole_pictures_and_stays_in_time() {
 #[test]
 fn what_waits_is_bounded() {
     let mut bench = Bench::new(Some(250_000));
-    let mut data = Vec::new();
-    picture(&mut data, 0, 0);
+    let mut data = picture(0, 0).data.to_vec();
     data.resize(UNIT_BYTES_MAX, 1);
     for n in 0..5 {
-        let unit = AccessUnit { pts: Ticks90k(n), dts: Ticks90k(n), random_access: false, data: &data };
+        let unit = AccessUnit { pts: Ticks90k(n), dts: Ticks90k(n), random_access: false, data: data.clone().into() };
         bench.mux.handle_access_unit(ms(0), bench.video, &unit);
     }
     assert_eq!((bench.stats().units, bench.stats().overflow), (1, 4));
     data.push(1);
-    let unit = AccessUnit { pts: Ticks90k(9), dts: Ticks90k(9), random_access: false, data: &data };
+    let unit = AccessUnit { pts: Ticks90k(9), dts: Ticks90k(9), random_access: false, data: data.into() };
     bench.mux.handle_access_unit(ms(0), bench.video, &unit);
     assert_eq!(bench.stats().too_long, 1);
 }
@@ -223,7 +223,7 @@ fn an_empty_pool_loses_nothing_at_a_varying_rate() {
     let mut mux = Multiplexer::new(Config::default(), pool.clone()).unwrap();
     let track = mux.add_track(Format::h264(), None).unwrap();
     let taken: Vec<_> = (0..128).map(|_| pool.take(1)).collect();
-    mux.handle_access_unit(ms(0), track, &picture(&mut Vec::new(), 0, 0));
+    mux.handle_access_unit(ms(0), track, &picture(0, 0));
     assert!(mux.poll_packet().is_none());
     assert!(mux.poll_timeout().unwrap() > ms(0));
     drop(taken);
@@ -265,8 +265,7 @@ fn drift(ppm: i32, rate_bps: Option<u64>, seconds: u64) -> Stats {
     let config = Config { rate: rate_bps.map(Bitrate::from_bps), ..Config::default() };
     let mut mux = Multiplexer::new(config, Pool::new(PoolLimits::default())).unwrap();
     let video = mux.add_track(Format::h264(), None).unwrap();
-    let (mut data, mut first, mut last) = (Vec::new(), None, None);
-    picture(&mut data, 0, 0);
+    let (data, mut first, mut last) = (picture(0, 0).data, None, None);
     let mut drain = |mux: &mut Multiplexer| {
         while let Some(packet) = mux.poll_packet() {
             let pcr = packet.chunks(188).find_map(|bytes| TsPacket::parse(bytes).unwrap().adaptation?.pcr);
@@ -283,7 +282,7 @@ fn drift(ppm: i32, rate_bps: Option<u64>, seconds: u64) -> Stats {
             }
         }
         let dts = Ticks90k(n * 36_000);
-        let unit = AccessUnit { pts: dts, dts, random_access: true, data: &data };
+        let unit = AccessUnit { pts: dts, dts, random_access: true, data: data.clone() };
         mux.handle_access_unit(now, video, &unit);
         drain(&mut mux);
     }
@@ -332,10 +331,10 @@ impl Bench {
     fn unit(&mut self, track: u8, dts: u64) {
         let now = ms(self.now_ms);
         if track == 0 {
-            self.mux.handle_access_unit(now, self.video, &picture(&mut Vec::new(), dts, 0));
+            self.mux.handle_access_unit(now, self.video, &picture(dts, 0));
         } else {
-            let data = [&[0xff, 0xfd][..], &[0; 400]].concat();
-            let unit = AccessUnit { pts: Ticks90k(dts), dts: Ticks90k(dts), random_access: false, data: &data };
+            let data = [&[0xff, 0xfd][..], &[0; 400]].concat().into();
+            let unit = AccessUnit { pts: Ticks90k(dts), dts: Ticks90k(dts), random_access: false, data };
             self.mux.handle_access_unit(now, self.audio, &unit);
         }
         self.drain();
@@ -373,7 +372,8 @@ fn count_video_random_access(packet: &Packet) -> usize {
 }
 
 /// About a kilobyte; IDR at whole seconds and off the grid of 40 ms.
-fn picture(data: &mut Vec<u8>, dts: u64, shown_after: u64) -> AccessUnit<'_> {
+fn picture(dts: u64, shown_after: u64) -> AccessUnit {
+    let mut data = Vec::new();
     let is_idr = !dts.is_multiple_of(3_600) || dts.is_multiple_of(90_000);
     if is_idr {
         data.extend([0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 1, 0, 0, 0, 1, 0x65, 0x88]);
@@ -381,7 +381,7 @@ fn picture(data: &mut Vec<u8>, dts: u64, shown_after: u64) -> AccessUnit<'_> {
         data.extend([0, 0, 0, 1, 0x41, 0x9a]);
     }
     data.resize(data.len() + 1_000, 0x55);
-    AccessUnit { pts: Ticks90k(dts + shown_after), dts: Ticks90k(dts), random_access: false, data }
+    AccessUnit { pts: Ticks90k(dts + shown_after), dts: Ticks90k(dts), random_access: false, data: data.into() }
 }
 
 fn stamp(bytes: &[u8]) -> u64 {

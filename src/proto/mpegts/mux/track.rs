@@ -1,14 +1,15 @@
 //! One elementary stream on its way: access units in, PES packets in a queue.
 
-use std::iter;
+use std::{iter, mem};
 
 use arrayvec::ArrayVec;
 
 use super::format::{Format, Kind};
 use super::pes;
-use super::queue::{Queue, Unit};
+use super::queue::{Draft, Queue, Unit};
 use super::snap::Snap;
 use super::stats::{Stats, Unfit};
+use crate::proto::Payload;
 use crate::proto::av1::FRAMES_MAX;
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::opus::PACKET_BYTES_MAX;
@@ -62,24 +63,22 @@ impl Track {
     }
 
     /// Queues the access unit `data` as a PES packet, unless it is none, cannot be decoded, or has more than `room` bytes.
-    pub(super) fn push(&mut self, (data, hint): (&[u8], bool), times: Times, room: usize, stats: &mut Stats) {
-        let start = self.queue.begin();
-        let out = self.queue.writer();
+    pub(super) fn push(&mut self, (data, hint): (&Payload, bool), times: Times, room: usize, stats: &mut Stats) {
+        let mut draft = self.queue.begin();
         let is_video = self.format.is_video();
-        let appended = self.format.append_packets((data, hint), times, out);
+        let appended = self.format.append_packets((data, hint), times, &mut draft);
         let random_access = appended.as_ref().is_ok_and(|appended| appended.random_access);
         let is_whole = !matches!(appended, Err(Unfit::NoPicture));
         let refused = match &appended {
             Err(Unfit::Malformed | Unfit::NoPicture) => Some(&mut stats.malformed),
             Err(Unfit::TooLong) => Some(&mut stats.too_long),
             Ok(_) if is_video && self.needs_random_access && !random_access => Some(&mut stats.undecodable),
-            Ok(_) if out.len() - start > room => Some(&mut stats.overflow),
+            Ok(_) if draft.len() > room => Some(&mut stats.overflow),
             Ok(_) => None,
         };
         if let Some(counter) = refused {
             *counter += 1;
             self.needs_random_access |= is_video && is_whole;
-            self.queue.take_back(start);
             return;
         }
         self.needs_random_access = false;
@@ -88,18 +87,16 @@ impl Track {
         }
         self.last_dts_90k = Some(times.dts_90k);
         stats.units += 1;
-        let mut begin = start;
-        for end in appended.into_iter().flat_map(|appended| appended.ends) {
-            self.queue.commit(Unit {
-                left: end - begin,
-                is_whole: true,
-                dts_27m: times.dts_90k.saturating_mul(300),
-                not_before_27m: times.not_before_27m,
-                not_after_27m: times.not_after_27m,
-                random_access: random_access && begin == start,
-            });
-            begin = end;
-        }
+        let mut begin = 0;
+        let ends = appended.into_iter().flat_map(|appended| appended.ends);
+        draft.commit(ends.enumerate().map(|(n, end)| Unit {
+            left: end - mem::replace(&mut begin, end),
+            is_whole: true,
+            dts_27m: times.dts_90k.saturating_mul(300),
+            not_before_27m: times.not_before_27m,
+            not_after_27m: times.not_after_27m,
+            random_access: random_access && n == 0,
+        }));
     }
 
     /// Drops what has waited too long, and the pictures that build on it.
@@ -146,7 +143,7 @@ impl Track {
 pub(super) struct Appended {
     /// A decoder may start at it.
     pub(super) random_access: bool,
-    /// Where each of its PES packets ends.
+    /// Where each of its PES packets ends, from the beginning of the first.
     pub(super) ends: ArrayVec<usize, FRAMES_MAX>,
 }
 
@@ -154,41 +151,40 @@ impl Format {
     /// Appends the access unit `data` as the PES packets that a transport stream has of it.
     fn append_packets(
         &mut self,
-        (data, hint): (&[u8], bool),
+        (data, hint): (&Payload, bool),
         times: Times,
-        out: &mut Vec<u8>,
+        draft: &mut Draft<'_>,
     ) -> Result<Appended, Unfit> {
         if let Kind::Av1(av1) = &mut self.0 {
-            return av1.append(data, hint, times, out);
+            return av1.append(data, hint, times, draft.own());
         }
-        let start = out.len();
-        pes::append_header(pes::stream_id(&self.0), times.pts_90k, times.dts_90k, out);
-        let random_access = self.append(data, hint, out)?;
-        if !self.is_video() && !pes::set_length(&mut out[start..]) {
+        pes::append_header(pes::stream_id(&self.0), times.pts_90k, times.dts_90k, draft.own());
+        let random_access = self.append(data, hint, draft)?;
+        if !self.is_video() && !pes::set_length(draft.own_bytes()) {
             return Err(Unfit::TooLong);
         }
-        Ok(Appended { random_access, ends: iter::once(out.len()).collect() })
+        Ok(Appended { random_access, ends: iter::once(draft.len()).collect() })
     }
 
     /// Appends the access unit `data` as a transport stream has it, and says whether a decoder may start at it.
-    fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Result<bool, Unfit> {
+    fn append(&mut self, data: &Payload, hint: bool, draft: &mut Draft<'_>) -> Result<bool, Unfit> {
         let starts_with = |sync: u16, mask: u16| {
             data.first_chunk().is_some_and(|first| u16::from_be_bytes(*first) & mask == sync).then_some(())
         };
         let known = match &mut self.0 {
-            Kind::Video(video) => return video.append(data, hint, out),
+            Kind::Video(video) => return video.append(data, hint, draft),
             Kind::Av1(_) => None,
             Kind::AacAdts => starts_with(0xfff0, 0xfff6),
             Kind::AacRaw(header) => {
                 let header = header.bytes(data.len()).filter(|_| !data.is_empty());
-                header.map(|header| out.extend_from_slice(&header))
+                header.map(|header| draft.own().extend_from_slice(&header))
             }
             Kind::MpegAudio => starts_with(0xfff8, 0xfff8),
             Kind::Ac3 | Kind::Eac3 => starts_with(0x0b77, 0xffff),
-            Kind::Opus { .. } => append_opus_header(data.len(), out),
+            Kind::Opus { .. } => append_opus_header(data.len(), draft.own()),
         };
         known.ok_or(Unfit::Malformed)?;
-        out.extend_from_slice(data);
+        draft.own().extend_from_slice(data);
         Ok(true)
     }
 }

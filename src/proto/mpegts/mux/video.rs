@@ -3,19 +3,21 @@
 
 use super::format::{Framing, PARAMETER_SETS_MAX, START_CODE, Video, VideoCodec};
 use super::multiplexer::UNIT_BYTES_MAX;
+use super::queue::Draft;
 use super::stats::Unfit;
+use crate::proto::Payload;
 use crate::proto::annexb::{find_start_code, without_trailing_zeros};
 use crate::proto::mpegts::TS_PACKET_BYTES;
 use crate::proto::mpegts::decoder_buffers::DecoderBuffers;
 
 impl Video {
-    /// Appends the access unit `data` to `out`, and says whether a decoder may start at it, which `hint` may claim
+    /// Appends the access unit `data` to `draft`, and says whether a decoder may start at it, which `hint` may claim
     /// beside what the unit shows. Parameter sets that come with it are kept for later pictures.
     ///
     /// # Errors
-    /// If the framing is broken, there is no picture inside, or start codes make it longer than [`APPENDED_MAX`]; `out` may
-    /// then hold a part of it.
-    pub(super) fn append(&mut self, data: &[u8], hint: bool, out: &mut Vec<u8>) -> Result<bool, Unfit> {
+    /// If the framing is broken, there is no picture inside, or start codes make it longer than [`APPENDED_MAX`], or more than half
+    /// of it is nothing; `draft` may then hold a part of it.
+    pub(super) fn append(&mut self, data: &Payload, hint: bool, draft: &mut Draft<'_>) -> Result<bool, Unfit> {
         let head = self.look(data)?;
         if head.has_parameter_sets {
             self.learn(data);
@@ -23,22 +25,26 @@ impl Video {
         let Some(picture) = head.picture else {
             return Err(Unfit::NoPicture);
         };
-        let bytes_max = out.len() + APPENDED_MAX;
+        let bytes_max = draft.len() + APPENDED_MAX;
         let random_access = hint || self.codec.is_random_access(picture);
-        out.extend_from_slice(self.codec.delimiter());
+        draft.own().extend_from_slice(self.codec.delimiter());
         if random_access && !head.has_parameter_sets {
-            out.extend_from_slice(&self.parameter_sets);
+            draft.own().extend_from_slice(&self.parameter_sets);
         }
         let codec = self.codec;
         for part in self.framing.units(self.codec, data) {
             let unit = part?;
             if codec.role(unit) != Role::Delimiter {
-                if out.len() + START_CODE.len() + unit.len() > bytes_max {
+                if draft.len() + START_CODE.len() + unit.len() > bytes_max {
                     return Err(Unfit::TooLong);
                 }
-                out.extend_from_slice(&START_CODE);
-                out.extend_from_slice(unit);
+                draft.own().extend_from_slice(&START_CODE);
+                draft.append_part(data, unit);
             }
+        }
+        // A part of it that waits keeps all of it.
+        if draft.len() < data.len() / 2 {
+            return Err(Unfit::Malformed);
         }
         Ok(random_access)
     }
@@ -226,6 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::format::{Format, Kind};
+    use super::super::queue::{Queue, Unit};
     use super::*;
 
     const SPS: &[u8] = &[0x67, 1, 2];
@@ -237,47 +244,57 @@ mod tests {
     #[test]
     fn a_random_access_point_gets_delimiter_and_parameter_sets() {
         let mut video = h264();
-        let mut out = Vec::new();
-        assert_eq!(video.append(&stream(&[DELIMITER, SPS, PPS, IDR]), false, &mut out), Ok(true));
-        assert_eq!(out, stream(&[DELIMITER, SPS, PPS, IDR]));
-        for (unit, random_access, expected) in [(P, false, stream(&[DELIMITER, P])), (IDR, true, out)] {
-            let mut out = Vec::new();
-            assert_eq!(video.append(&stream(&[unit]), false, &mut out), Ok(random_access));
-            assert_eq!(out, expected);
+        let first = stream(&[DELIMITER, SPS, PPS, IDR]);
+        assert_eq!(appended(&mut video, &first), (Ok(true), first.clone()));
+        for (unit, random_access, expected) in [(P, false, stream(&[DELIMITER, P])), (IDR, true, first)] {
+            assert_eq!(appended(&mut video, &stream(&[unit])), (Ok(random_access), expected));
         }
     }
 
     #[test]
     fn short_start_codes_and_trailing_zeros_are_understood() {
         let data = [&[0, 0, 1][..], SPS, &[0, 0, 0, 0, 1], PPS, &[0, 0, 1], IDR, &[0, 0, 1], IDR].concat();
-        let mut out = Vec::new();
-        assert_eq!(h264().append(&data, false, &mut out), Ok(true));
         let slices = [IDR, &[0, 0, 1], IDR].concat();
-        assert_eq!(out, stream(&[DELIMITER, SPS, PPS, &slices]));
+        assert_eq!(appended(&mut h264(), &data), (Ok(true), stream(&[DELIMITER, SPS, PPS, &slices])));
     }
 
     #[test]
     fn lengths_become_start_codes() {
         let mut video = Video { framing: Framing::Lengths(2), parameter_sets: stream(&[SPS, PPS]), ..h264() };
         let data = [&[0, 6][..], IDR, &[0, 6], IDR].concat();
-        let mut out = Vec::new();
-        assert_eq!(video.append(&data, false, &mut out), Ok(true));
-        assert_eq!(out, stream(&[DELIMITER, SPS, PPS, IDR, IDR]));
+        assert_eq!(appended(&mut video, &data), (Ok(true), stream(&[DELIMITER, SPS, PPS, IDR, IDR])));
         for cut in [1, 2, 7] {
-            assert_eq!(video.append(&data[..cut], false, &mut Vec::new()), Err(Unfit::Malformed), "{cut}");
+            assert_eq!(appended(&mut video, &data[..cut]).0, Err(Unfit::Malformed), "{cut}");
         }
     }
 
     #[test]
     fn a_cut_access_unit_is_refused_beyond_its_first_slice_too() {
         let mut video = Video { framing: Framing::Lengths(1), ..h264() };
-        assert_eq!(video.append(&[3, 0x41, 1, 2, 9, 0x41], false, &mut Vec::new()), Err(Unfit::Malformed));
+        assert_eq!(appended(&mut video, &[3, 0x41, 1, 2, 9, 0x41]).0, Err(Unfit::Malformed));
+    }
+
+    /// As it would be kept as long as the rest waits.
+    #[test]
+    fn an_access_unit_that_is_mostly_nothing_is_refused() {
+        let mut video = Video { framing: Framing::Lengths(1), ..h264() };
+        let with = |nothing: usize| [vec![0; nothing], vec![3, 0x41, 1, 2]].concat();
+        assert_eq!(appended(&mut video, &with(4)).0, Ok(false));
+        assert_eq!(appended(&mut video, &with(40)).0, Err(Unfit::Malformed));
+    }
+
+    #[test]
+    fn long_slices_stay_where_they_are() {
+        let mut video = Video { framing: Framing::Lengths(2), ..h264() };
+        let slice = [&[0x41, 7][..], &[0x55; 10_000]].concat();
+        let data = [&[0, 2, 6, 5][..], &(slice.len() as u16).to_be_bytes(), &slice].concat();
+        assert_eq!(appended(&mut video, &data), (Ok(false), stream(&[DELIMITER, &[6, 5], &slice])));
     }
 
     #[test]
     fn without_a_picture_parameter_sets_are_kept_and_nothing_is_sent() {
         let mut video = h264();
-        assert_eq!(video.append(&stream(&[SPS, PPS]), false, &mut Vec::new()), Err(Unfit::NoPicture));
+        assert_eq!(appended(&mut video, &stream(&[SPS, PPS])).0, Err(Unfit::NoPicture));
         assert_eq!(video.parameter_sets, stream(&[SPS, PPS]));
     }
 
@@ -290,10 +307,34 @@ mod tests {
             let framing = if width == 0 { Framing::StartCodes } else { Framing::Lengths(width) };
             let codec = if hevc { VideoCodec::Hevc } else { VideoCodec::H264 };
             let mut video = Video { codec, framing, parameter_sets: Vec::new() };
-            let mut out = Vec::new();
-            let _ = video.append(&data, false, &mut out);
-            prop_assert!(out.len() <= video.parameter_sets.len() + 7 + 4 * data.len());
+            let mut queue = Queue::default();
+            let mut draft = queue.begin();
+            let _ = video.append(&data.clone().into(), false, &mut draft);
+            prop_assert!(draft.len() <= video.parameter_sets.len() + 7 + 4 * data.len());
         }
+    }
+
+    /// What comes out of a queue then.
+    fn appended(video: &mut Video, data: &[u8]) -> (Result<bool, Unfit>, Vec<u8>) {
+        let mut queue = Queue::default();
+        let mut draft = queue.begin();
+        let result = video.append(&data.to_vec().into(), false, &mut draft);
+        let left = draft.len();
+        draft.commit([Unit {
+            left,
+            is_whole: true,
+            dts_27m: 0,
+            not_before_27m: 0,
+            not_after_27m: 0,
+            random_access: false,
+        }]);
+        let mut out = Vec::new();
+        while queue.waiting_bytes() > 0 {
+            let len = out.len();
+            out.extend_from_slice(queue.run());
+            queue.advance(out.len() - len);
+        }
+        (result, out)
     }
 
     fn h264() -> Video {

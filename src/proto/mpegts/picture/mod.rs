@@ -39,8 +39,6 @@ pub struct TestPicture {
     encoder: Encoder,
     cells: Vec<Colour>,
     tone: [u8; tone::FRAME_BYTES],
-    /// The access unit made last.
-    unit: Vec<u8>,
     unix_ns_at_zero: u64,
     /// The first picture's moment; set by the first call.
     start: Option<Time>,
@@ -78,7 +76,6 @@ impl TestPicture {
             encoder: Encoder::new(shape),
             cells: vec![Colour([0; 3]); shape.columns * shape.rows],
             tone: tone::frame(),
-            unit: Vec::new(),
             unix_ns_at_zero: surroundings.unix_ns_at_zero,
             start: None,
             picture: 0,
@@ -111,9 +108,9 @@ impl TestPicture {
             let moment = raster::Moment { number: self.picture, rate, time, name };
             raster::draw(moment, self.config.shape().columns, &mut self.cells);
         }
-        self.unit.clear();
-        self.encoder.encode(&self.cells, is_idr, &mut self.unit);
-        let unit = AccessUnit { pts: dts, dts, random_access: is_idr, data: &self.unit };
+        let mut data = Vec::new();
+        self.encoder.encode(&self.cells, is_idr, &mut data);
+        let unit = AccessUnit { pts: dts, dts, random_access: is_idr, data: data.into() };
         self.mux.handle_access_unit(at, self.video, &unit);
         self.picture += 1;
         self.needs_idr = false;
@@ -123,7 +120,7 @@ impl TestPicture {
         let dts = Ticks90k(self.sound * tone::FRAME_90K);
         let is_silent = self.faults.on_for(Fault::Silence, span_of(dts.0)).is_some();
         let data = if is_silent { &tone::SILENCE } else { &self.tone };
-        let unit = AccessUnit { pts: dts, dts, random_access: false, data };
+        let unit = AccessUnit { pts: dts, dts, random_access: false, data: data.to_vec().into() };
         self.mux.handle_access_unit(at, self.audio, &unit);
         self.sound += 1;
     }
