@@ -1,9 +1,11 @@
 //! A TCP connection that does not block, with TLS around it or not.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
+use socket2::{MaybeUninitSlice, SockRef};
 
 use super::tls::{Failure, Session};
 use crate::units::Time;
@@ -62,6 +64,30 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Reads up to `count` bytes behind those of `first`, which has the capacity, and what follows them into `rest`; gives how
+    /// many went where. Over TLS all go into `rest`.
+    #[allow(unsafe_code, reason = "memory that nobody has written to yet is read into")]
+    pub(super) fn read_behind(
+        &mut self,
+        (first, count): (&mut Vec<u8>, usize),
+        rest: &mut [u8],
+    ) -> io::Result<(usize, usize)> {
+        if self.session.is_some() {
+            return Ok((0, self.read(rest)?));
+        }
+        let room = &mut first.spare_capacity_mut()[..count];
+        // SAFETY: bytes that are initialised may be overwritten, and the system writes nothing else.
+        let rest = unsafe { &mut *(std::ptr::from_mut(rest) as *mut [MaybeUninit<u8>]) };
+        let parts = &mut [MaybeUninitSlice::new(room), MaybeUninitSlice::new(rest)];
+        let (len, _) = SockRef::from(&self.tcp).recv_vectored(parts)?;
+        let behind = len.min(count);
+        // SAFETY: the system wrote so many bytes behind those that were there, within the capacity.
+        unsafe { first.set_len(first.len() + behind) };
+        Ok((behind, len - behind))
+    }
+}
+
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.session {
@@ -94,5 +120,30 @@ impl Drop for Stream {
         if let Some(session) = &mut self.session {
             session.close(&mut self.tcp);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[test]
+    fn what_comes_goes_behind_what_is_there_and_then_elsewhere() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (tcp, _) = listener.accept().unwrap();
+        let mut stream = Stream::plain(TcpStream::from_std(tcp));
+        let (mut first, mut rest) = (Vec::with_capacity(8), [0; 4]);
+        first.push(b'-');
+        peer.write_all(b"abcde").unwrap();
+        assert_eq!(stream.read_behind((&mut first, 3), &mut rest).unwrap(), (3, 2));
+        assert_eq!((&first[..], rest), (&b"-abc"[..], *b"de\0\0"));
+        peer.write_all(b"f").unwrap();
+        assert_eq!(stream.read_behind((&mut first, 3), &mut rest).unwrap(), (1, 0));
+        assert_eq!(first, b"-abcf");
+        drop(peer);
+        assert_eq!(stream.read_behind((&mut first, 3), &mut rest).unwrap(), (0, 0));
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Connection<C> {
     begun: usize,
     /// The socket was read empty, and was not ready since.
     is_drained: bool,
-    /// The last read brought more than a small buffer holds: a message in one piece needs no copy.
+    /// The last read brought as much as a small buffer holds, and the core had no room for it.
     is_busy: bool,
     /// There was no buffer to read into: tried again then, as no readiness tells of one.
     retry: Option<Time>,
@@ -62,7 +62,8 @@ pub(super) enum Broken {
 
 /// What a read brought.
 enum Came {
-    Bytes(Packet),
+    /// What the core was told of.
+    Bytes,
     /// There is nothing now, or never will be.
     Nothing,
     NoBuffer,
@@ -182,7 +183,7 @@ impl<C: StreamCore> Connection<C> {
                 return false;
             }
             match self.read(now, pool) {
-                Came::Bytes(bytes) => self.core.handle_bytes(now, bytes),
+                Came::Bytes => {}
                 Came::Nothing => return false,
                 Came::NoBuffer => {
                     self.short_of_buffers += 1;
@@ -299,17 +300,29 @@ impl<C: StreamCore> Connection<C> {
     }
 
     fn read(&mut self, now: Time, pool: &Pool) -> Came {
-        let size = if self.is_busy { Pool::LARGE } else { Pool::SMALL };
+        // Where the core has room, the buffer is for what follows.
+        let size = if self.is_busy && self.core.room().is_none() { Pool::LARGE } else { Pool::SMALL };
         // Without a buffer the bytes stay where they are, and TCP holds the peer back.
         let Some(mut buffer) = pool.take(size).or_else(|| pool.take(Pool::SMALL)) else {
             return Came::NoBuffer;
         };
         loop {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => self.broken = Some(Broken::Closed),
-                Ok(len) => {
-                    self.is_busy = len >= Pool::SMALL;
-                    return Came::Bytes(Packet::new(buffer, 0..len, Meta { arrival: now, ..Meta::default() }));
+            let read = match self.core.room() {
+                Some(room) => self.stream.read_behind(room, &mut buffer),
+                None => self.stream.read(&mut buffer).map(|len| (0, len)),
+            };
+            match read {
+                Ok((0, 0)) => self.broken = Some(Broken::Closed),
+                Ok((appended, len)) => {
+                    self.is_busy = appended == 0 && len >= Pool::SMALL;
+                    if appended > 0 {
+                        self.core.handle_appended(now, appended);
+                    }
+                    if len > 0 {
+                        let meta = Meta { arrival: now, ..Meta::default() };
+                        self.core.handle_bytes(now, Packet::new(buffer, 0..len, meta));
+                    }
+                    return Came::Bytes;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
@@ -355,8 +368,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_READS: usize = 64;
 /// Pieces that go out with one call. Judgement: a key frame of 1 MB in chunks of 60 kB.
 const PENDING_MAX: usize = 32;
-/// Reads before others have their turn: of 64 KiB each where much comes. Judgement: a key frame of 2 Mbit.
-const READS_PER_TURN: usize = 4;
+/// Reads before others have their turn: of about 64 KiB each where much comes. Judgement: a key frame of 4 Mbit.
+const READS_PER_TURN: usize = 8;
 /// Messages before others have their turn. Judgement: half of the packets that a turn of UDP brings, as messages are dearer.
 const MESSAGES_PER_TURN: usize = 256;
 /// Judgement: buffers come back as outputs send, every millisecond or so.

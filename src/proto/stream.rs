@@ -20,6 +20,18 @@ pub trait StreamCore {
     /// The next bytes came from the peer. Only while [`StreamCore::is_taking`].
     fn handle_bytes(&mut self, now: Time, bytes: Packet);
 
+    /// Where the next bytes are to lie in the end, if that is known: behind those that are there, so many at most, for which
+    /// there is capacity. Bytes that are read into it are not moved again. [`StreamCore::handle_appended`] tells of them, and
+    /// [`StreamCore::handle_bytes`] of what came behind them. Only while [`StreamCore::is_taking`].
+    fn room(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        None
+    }
+
+    /// The next bytes came from the peer, and lie where [`StreamCore::room`] said.
+    fn handle_appended(&mut self, now: Time, count: usize) {
+        let _ = (now, count);
+    }
+
     /// `now` reached what [`StreamCore::poll_timeout`] said. Calling it early is harmless.
     fn handle_timeout(&mut self, now: Time);
 

@@ -129,6 +129,27 @@ impl Reader {
         Ok(())
     }
 
+    /// Where the next bytes of the connection belong, and how many of them: behind those of a message that is not whole, if
+    /// much of a chunk is still to come. [`Reader::appended`] tells how many were put there.
+    pub fn room(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        let (index, left) = self.chunk.filter(|_| self.input.is_empty() && self.carry.is_empty())?;
+        let stream = self.streams.get_mut(index)?;
+        let (partial, length) = (&mut stream.partial, stream.header.length as usize);
+        if left < ROOM_BYTES_MIN {
+            return None;
+        }
+        self.held_bytes += grow(partial, 1, length);
+        let count = left.min(partial.capacity() - partial.len());
+        (self.held_bytes <= HELD_BYTES_MAX).then_some((partial, count))
+    }
+
+    /// So many bytes were put where [`Reader::room`] said, no more than it said.
+    pub fn appended(&mut self, count: usize) {
+        if let Some((_, left)) = &mut self.chunk {
+            *left = left.saturating_sub(count);
+        }
+    }
+
     /// Packets that came and were not read to their end.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -574,6 +595,9 @@ const RESERVE_BYTES: usize = 1 << 18;
 /// Reserved before so much came. Judgement: beginnings of messages on all chunk streams of a stranger are 256 kB then.
 const PROVED_BYTES: usize = 4_096;
 
+/// A chunk of which less is to come is read with what follows it. Judgement: most of them come in one packet.
+const ROOM_BYTES_MIN: usize = 4_096;
+
 /// Longest frame whose duration a first timestamp may be. Judgement: 4 pictures a second.
 const DELTA_LIKELY_MS: u32 = 250;
 
@@ -596,20 +620,30 @@ mod check {
             return;
         };
         let pool = Pool::new(PoolLimits { small_max: 8_192, large_max: 0 });
-        let (whole, end) = read(&pool, bytes, Pool::SMALL);
-        assert_eq!((&whole, end), (&read(&pool, bytes, 1 + usize::from(*cut)).0, end));
+        let (whole, end) = read(&pool, bytes, (Pool::SMALL, false));
+        let (in_parts, end_in_parts) = read(&pool, bytes, (1 + usize::from(*cut), true));
+        assert_eq!((&whole, end), (&in_parts, end_in_parts));
         let (mut writer, mut pieces) = (Writer::default(), VecDeque::new());
         writer.set_chunk_size(1 + u32::from(*cut), &mut pieces);
         for message in &whole {
             writer.write(message, &mut pieces);
         }
         let written: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
-        assert_eq!(read(&pool, &written, Pool::SMALL), (whole, None));
+        assert_eq!(read(&pool, &written, (Pool::SMALL, true)), (whole, None));
     }
 
-    pub(super) fn read(pool: &Pool, bytes: &[u8], cut: usize) -> (Vec<Message>, Option<Error>) {
+    /// Cut into parts of this length, of which as much is put where it belongs as there is room for, or nothing.
+    pub(super) fn read(pool: &Pool, bytes: &[u8], parts: (usize, bool)) -> (Vec<Message>, Option<Error>) {
         let (mut reader, mut messages) = (Reader::new(), Vec::new());
-        for part in bytes.chunks(cut) {
+        let (cut, uses_room) = parts;
+        for mut part in bytes.chunks(cut) {
+            if let Some((room, count)) = reader.room().filter(|_| uses_room) {
+                let capacity = room.capacity();
+                let put = part.split_off(..count.min(part.len())).unwrap_or_default();
+                room.extend_from_slice(put);
+                assert_eq!(room.capacity(), capacity);
+                reader.appended(put.len());
+            }
             let Some(packet) = pool.copy(part, Meta::default()) else {
                 return (messages, None);
             };
@@ -687,6 +721,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_where_it_belongs_is_read_as_what_came_in_packets() {
+        let mut pieces = VecDeque::new();
+        let mut writer = Writer::default();
+        writer.set_chunk_size(60_000, &mut pieces);
+        let lengths = [200_000, 300, 90_000, 60_000, 5_000];
+        let payload = |length: usize| (0..length).map(|n| ((n * length) >> 7) as u8).collect::<Vec<u8>>();
+        for length in lengths {
+            let kind = if length < 1_000 { kind::AUDIO } else { kind::VIDEO };
+            writer.write(&Message { kind, payload: payload(length).into(), ..Message::default() }, &mut pieces);
+        }
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
+        for cut in [1_000, 1_999, 2_048] {
+            let (messages, end) = read(&pool(), &bytes, (cut, true));
+            assert_eq!((messages.len(), end), (lengths.len(), None), "{cut}");
+            for (message, length) in messages.iter().zip(lengths) {
+                assert!(*message.payload == payload(length), "{cut}: {length}");
+            }
+        }
+        let mut reader = Reader::new();
+        for part in bytes[..20_000].chunks(2_000) {
+            reader.push(pool().copy(part, Meta::default()).unwrap()).unwrap();
+            assert_eq!(reader.poll(), Ok(None));
+        }
+        let (room, count) = reader.room().unwrap();
+        assert!(room.len() > 19_000 && count > 30_000 && room.len() + count <= 60_000, "the rest of the chunk");
+    }
+
+    #[test]
     fn extended_timestamps_may_be_repeated_or_not() {
         let first =
             [&[0x06, 0xff, 0xff, 0xff, 0, 0, 200, 9, 1, 0, 0, 0, 0x01, 0x02, 0x03, 0x04][..], &[9; 128]].concat();
@@ -707,7 +769,7 @@ mod tests {
         let bytes = [&first[..], &[0xc6, 1, 2], &[0x04, 0, 0, 0, 0, 0, 1, 8, 1, 0, 0, 0, 7]].concat();
         let pool = pool();
         for cut in 1..bytes.len() {
-            let (messages, end) = read(&pool, &bytes, cut);
+            let (messages, end) = read(&pool, &bytes, (cut, true));
             assert_eq!((messages.len(), end), (2, None), "{cut}");
             assert_eq!(&messages[0].payload[127..], &[9, 1, 2]);
         }
@@ -832,7 +894,7 @@ mod tests {
             writer.set_chunk_size(size, &mut out);
             messages.iter().for_each(|message| writer.write(message, &mut out));
             let bytes: Vec<u8> = out.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
-            prop_assert_eq!(read(&pool(), &bytes, cut), (messages, None));
+            prop_assert_eq!(read(&pool(), &bytes, (cut, true)), (messages, None));
         }
 
         #[test]
@@ -853,7 +915,7 @@ mod tests {
     }
 
     fn read_all(bytes: &[u8]) -> (Vec<Message>, Option<Error>) {
-        read(&pool(), bytes, 2_000)
+        read(&pool(), bytes, (2_000, true))
     }
 
     fn pool() -> Pool {

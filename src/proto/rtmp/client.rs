@@ -304,6 +304,14 @@ impl StreamCore for Client {
         }
     }
 
+    fn room(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        if self.state == State::Over { None } else { self.link.room() }
+    }
+
+    fn handle_appended(&mut self, now: Time, count: usize) {
+        self.link.handle_appended(now, count);
+    }
+
     fn handle_timeout(&mut self, now: Time) {
         if self.poll_timeout().is_some_and(|at| at <= now) {
             let end = if matches!(self.state, State::Active(_)) { End::Silent } else { End::Slow };

@@ -121,6 +121,20 @@ impl Link {
         self.acknowledge();
     }
 
+    /// As [`StreamCore::room`](crate::proto::StreamCore::room).
+    pub(super) fn room(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        // Without a whole handshake there is no chunk.
+        self.reader.room().filter(|_| self.broken.is_none())
+    }
+
+    /// As [`StreamCore::handle_appended`](crate::proto::StreamCore::handle_appended).
+    pub(super) fn handle_appended(&mut self, now: Time, count: usize) {
+        self.heard = now;
+        self.stats.received_bytes += count as u64;
+        self.reader.appended(count);
+        self.acknowledge();
+    }
+
     /// The next message that is not about the connection itself.
     pub(super) fn poll(&mut self) -> Result<Option<Message>, Error> {
         if let Some(error) = self.broken {
