@@ -373,7 +373,7 @@ const PMT_BYTES_MIN: usize = 16;
 const SCRAMBLED: u8 = 0x80;
 /// A running status table without entries (EN 300 468 5.2.7).
 const RST_SECTION: [u8; 3] = [0x71, 0x70, 0];
-/// Twice what the buffer for tables holds (13818-1 2.4.2.3), so that a slow stream fills it as well.
+/// Twice what the buffer for tables holds (13818-1 2.4.2.4), so that a slow stream fills it as well.
 const BURST_PACKETS: u32 = 20;
 const STUFFING_BYTES: u8 = (TS_PACKET_BYTES - SECTION_AT - 3) as u8;
 /// A second more than H.264 may stay in a decoder (13818-1 2.14.3.1).

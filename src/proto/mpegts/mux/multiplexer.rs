@@ -741,7 +741,7 @@ const TABLE_INTERVAL: Duration = Duration::from_millis(80);
 const SDT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long before its DTS audio goes out at a constant rate: 60 ms of 448 kb/s fit the buffer of 3,584 bytes that a
-/// decoder has (13818-1 2.4.2.3).
+/// decoder has (13818-1 2.4.2.4).
 const AUDIO_AHEAD: Duration = Duration::from_millis(60);
 /// How long before its DTS sound goes out at a varying rate: a second at most (TR 101 290, 3.10), less the steps in which we
 /// are called. A publisher may begin with a burst.
