@@ -90,6 +90,7 @@ impl Faults {
             PMT_PID => Fault::PmtGap,
             Pid::NIT => Fault::NitGap,
             Pid::SDT => Fault::SdtGap,
+            Pid::EIT if packet[SECTION_AT + 6] == 1 && self.is_on(Fault::EitPfGap, elapsed) => Fault::EitPfGap,
             Pid::EIT => Fault::EitGap,
             Pid::TDT => Fault::TdtGap,
             SOUND_PID => Fault::NoAudio,
@@ -365,7 +366,7 @@ const NULL_PACKET: Bytes = {
     packet
 };
 const NO_SYNC_BYTE: u8 = !SYNC_BYTE;
-/// Where a section starts behind a pointer of zero.
+/// Where a section starts behind a pointer of zero; its `section_number` is the seventh byte.
 const SECTION_AT: usize = 5;
 /// A PMT without descriptors and streams (13818-1 2.4.4.8).
 const PMT_BYTES_MIN: usize = 16;
