@@ -156,14 +156,14 @@ A fault is on always, or as 5s/60s says. Each raises an alarm of its own, of TR 
   priority 2         tei (2.1), crc (2.2), pcr_gap (2.3a, 2.3b), pcr_jump (2.3b), pcr_jitter (2.4), pts_gap (2.5),
                      scrambled (2.6)
   priority 3         nit_gap (3.1a), nit_other_gap (3.1b), si_repetition (3.2), buffer_overflow (3.3), unreferenced (3.4),
-                     sdt_gap (3.5a), sdt_other_gap (3.5b), eit_gap (3.6a, 3.6c), eit_other_gap (3.6b), rst (3.7),
-                     tdt_gap (3.8), empty_buffer (3.9), data_delay (3.10)
+                     sdt_gap (3.5a), sdt_other_gap (3.5b), eit_gap (3.6a), eit_other_gap (3.6b),
+                     eit_pf_gap (3.6a, 3.6c), rst (3.7), tdt_gap (3.8), empty_buffer (3.9), data_delay (3.10)
 A gap must be longer than the indicator waits: 1.3 and 1.5 0.5 s, 1.6 5 s, 3.1 10 s, 3.5a and 3.6a 2 s, 3.8 30 s.
 empty_buffer must last for more than 1 s, in a stream of 6 Mb/s and more.
 Tables of others (3.1b, 3.5b, 3.6b) come with their fault: in time until it is on, then every 15 s, and may 10 s.
 pcr_jitter=20us is how much, 10us unless given; 20us@1s/10s says when as well.
 Numbered packets have none of black, freeze, silence, no_video, no_audio, pts_gap, nit_gap, si_repetition, sdt_gap,
-eit_gap, tdt_gap, empty_buffer, data_delay.")]
+eit_gap, eit_pf_gap, tdt_gap, empty_buffer, data_delay.")]
 pub(super) struct Generate {
     /// Where to: udp://, rtp://, srt:// or rist://.
     #[arg(required = true, value_name = "OUTPUT")]

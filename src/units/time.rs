@@ -70,7 +70,7 @@ impl Ticks90k {
     }
 }
 
-/// Unwrapped ticks of the 27 MHz clock: PCR (ISO/IEC 13818-1 2.4.2.2).
+/// Unwrapped ticks of the 27 MHz clock: PCR (ISO/IEC 13818-1 2.4.2.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticks27M(pub u64);
 

@@ -89,6 +89,7 @@ const PICTURE_KEYS: &[&str] = &[
     "data_delay",
     "eit_gap",
     "eit_other_gap",
+    "eit_pf_gap",
     "empty_buffer",
     "freeze",
     "nit_gap",

@@ -6,6 +6,7 @@ use super::*;
 use crate::bus::{Packet, Pool, PoolLimits};
 use crate::proto::mpegts::analysis::{Analyser, Indicator};
 use crate::proto::mpegts::mux::Config;
+use crate::proto::mpegts::{PesHeader, TsPacket};
 use crate::proto::rtmp::Message;
 use crate::proto::rtmp::flv::{self, AccessUnit, Codec, Content};
 use crate::proto::rtmp::replay::published;
@@ -107,6 +108,63 @@ fn the_clock_goes_on_where_milliseconds_wrap_and_jump() {
         let snapshot = bench.analyser.snapshot();
         assert_eq!(snapshot.indicator(Indicator::ContinuityCountError).errors, 0);
         assert_eq!(snapshot.indicator(Indicator::PcrDiscontinuityIndicatorError).errors, 0);
+    }
+}
+
+/// Any tracks of a publisher whose milliseconds wrap and whose clock jumps by up to half a day, and whose messages come late.
+#[test]
+#[allow(clippy::print_stdout, reason = "a failing test shows its seed")]
+fn no_clock_of_a_publisher_harms_the_stream() {
+    let recorded = units(&published("ffmpeg51-publish"));
+    for seed in 0..20 {
+        for rate in [None, Some(crate::units::Bitrate::from_bps(5_000_000))] {
+            println!("seed {seed} {rate:?}");
+            let mut random = Random(seed);
+            let mut bench = Bench::with(Config { rate, ..Config::default() });
+            let tracks = random.tracks(&recorded);
+            // The clock shows so much more than the milliseconds that have passed.
+            let mut ahead_ms =
+                [0, u32::MAX - 5_000, random.below(u64::from(u32::MAX)) as u32][random.below(3) as usize];
+            let (mut jump_at, mut jumps, mut came_ms, mut sent) = (2_000, 0, 0, 0);
+            for ms in 0..20_000 {
+                if ms == jump_at {
+                    jump_at += 1_000 + random.below(4_000);
+                    let by_ms = 20_000 + random.below(12 * 3_600_000) as u32;
+                    ahead_ms =
+                        if random.below(2) == 0 { ahead_ms.wrapping_add(by_ms) } else { ahead_ms.wrapping_sub(by_ms) };
+                    jumps += 1;
+                }
+                for track in &tracks {
+                    let Some(unit) = track.unit(ms) else { continue };
+                    came_ms = came_ms.max(ms as u32 + random.below(100) as u32);
+                    sent += usize::from(is_frame(&unit));
+                    if ms == 0 {
+                        bench.message_at(came_ms, &Message { timestamp_ms: ahead_ms, ..flv::write(&track.header) });
+                    }
+                    let timestamp_ms = ahead_ms.wrapping_add(ms as u32);
+                    bench.message_at(came_ms, &Message { timestamp_ms, ..flv::write(&unit) });
+                }
+            }
+            // Behind the last picture sound goes on for a while.
+            let snapshot = bench.analyser.snapshot();
+            bench.to_ts.end();
+            while let Some(due) = bench.to_ts.poll_timeout() {
+                bench.to_ts.handle_timeout(due);
+                bench.drain();
+            }
+            bench.finish();
+            let mux = bench.to_ts.mux_stats();
+            assert_eq!((mux.rebased, mux.late, mux.overflow, mux.stale), (jumps, 0, 0, 0), "{mux:?}");
+            assert_eq!(bench.back.iter().filter(|unit| is_frame(unit)).count(), sent);
+            assert_eq!((bench.from_ts.stats().jumps, bench.discontinuities), (0, 1));
+            for indicator in Indicator::ALL {
+                let seen = snapshot.indicator(indicator);
+                assert_eq!((seen.errors, seen.warnings), (0, 0), "{indicator:?} {seen:?}");
+            }
+            assert!(bench.table_interval_max_ms <= 100, "{}", bench.table_interval_max_ms);
+            let (least, most) = bench.decoded_after_90k.unwrap();
+            assert!(least >= 0 && most <= 90_000, "decoded {least} to {most} ticks after PCR");
+        }
     }
 }
 
@@ -479,6 +537,59 @@ fn pool() -> Pool {
 /// Of a slice.
 const PICTURE_BYTES: usize = 3_000;
 
+/// What a publisher has: a header, and a unit every so often.
+struct Publication {
+    header: AccessUnit,
+    key_frame: AccessUnit,
+    frame: AccessUnit,
+    every_us: u64,
+}
+
+impl Publication {
+    /// The unit that is due at that millisecond; the first one at zero.
+    fn unit(&self, ms: u64) -> Option<AccessUnit> {
+        let n = (ms * 1_000).div_ceil(self.every_us);
+        if n * self.every_us / 1_000 != ms {
+            return None;
+        }
+        let unit = if n.is_multiple_of(25) { &self.key_frame } else { &self.frame };
+        // Pictures are shown in another order than they are decoded in.
+        let shown_after_ms = if unit.codec.is_video() { [40, 120, 0][n as usize % 3] } else { 0 };
+        let (dts, pts) = (Ticks90k(ms * 90), Ticks90k((ms + shown_after_ms) * 90));
+        Some(AccessUnit { dts, pts, ..unit.clone() })
+    }
+}
+
+/// The same numbers of the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, max: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) % max
+    }
+
+    /// One to four tracks with headers and units that were recorded.
+    fn tracks(&mut self, recorded: &[AccessUnit]) -> Vec<Publication> {
+        let mut numbers = [0, 0];
+        let tracks = (0..1 + self.below(4)).map(|_| {
+            let codec = [Codec::H264, Codec::Aac][self.below(2) as usize];
+            let number = &mut numbers[usize::from(codec.is_video())];
+            let track = std::mem::replace(number, *number + 1);
+            let find = |content| {
+                let found = recorded.iter().find(|unit| (unit.codec, unit.content) == (codec, content));
+                found.map(|unit| AccessUnit { track, ..unit.clone() })
+            };
+            let (header, key_frame) = (find(Content::Header).unwrap(), find(Content::KeyFrame).unwrap());
+            let frame = find(Content::Frame).unwrap_or_else(|| key_frame.clone());
+            // Of pictures as large as these no more than their level allows.
+            let every_us = if codec.is_video() { [66_667, 80_000][self.below(2) as usize] } else { 21_333 };
+            Publication { header, key_frame, frame, every_us }
+        });
+        tracks.collect()
+    }
+}
+
 /// Messages in, a transport stream between, units out.
 struct Bench {
     to_ts: ToTs,
@@ -488,8 +599,12 @@ struct Bench {
     uncarried: Vec<Uncarried>,
     now_ms: u32,
     discontinuities: u32,
-    last_pat: Option<Time>,
+    /// PAT and PMT.
+    last_tables: [Option<Time>; 2],
     table_interval_max_ms: u128,
+    pcr_90k: Option<u64>,
+    /// Between the last PCR and DTS, the shortest and the longest.
+    decoded_after_90k: Option<(i64, i64)>,
 }
 
 impl Bench {
@@ -506,8 +621,10 @@ impl Bench {
             uncarried: Vec::new(),
             now_ms: 0,
             discontinuities: 0,
-            last_pat: None,
+            last_tables: [None; 2],
             table_interval_max_ms: 0,
+            pcr_90k: None,
+            decoded_after_90k: None,
         }
     }
 
@@ -542,10 +659,21 @@ impl Bench {
     fn look(&mut self, packet: &Packet) {
         self.discontinuities += u32::from(packet.meta.discontinuity);
         for ts_packet in packet.chunks(188) {
-            if ts_packet[1..3] == [0x40, 0] {
+            let ts_packet = TsPacket::parse(ts_packet).unwrap();
+            if let Some(pcr) = ts_packet.adaptation.and_then(|adaptation| adaptation.pcr) {
+                self.pcr_90k = Some(pcr.0 / 300);
+            }
+            let Some(payload) = ts_packet.payload.filter(|_| ts_packet.payload_unit_start) else { continue };
+            if let Some(table) = [0, 0x1000].iter().position(|pid| *pid == ts_packet.pid.value()) {
                 let at = packet.meta.arrival;
-                let since = self.last_pat.replace(at).map_or(0, |last| at.since(last).as_millis());
+                let since = self.last_tables[table].replace(at).map_or(0, |last| at.since(last).as_millis());
                 self.table_interval_max_ms = self.table_interval_max_ms.max(since);
+            }
+            let stamp = PesHeader::parse(payload).ok().and_then(|header| header.dts.or(header.pts));
+            if let Some((stamp, pcr)) = stamp.zip(self.pcr_90k) {
+                let after = clock::difference(pcr, stamp.0);
+                let (least, most) = self.decoded_after_90k.unwrap_or((after, after));
+                self.decoded_after_90k = Some((least.min(after), most.max(after)));
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::decoder_buffers::{DecoderBuffers, SoundFrame};
+use super::opus;
 use super::packet::{Pid, TS_PACKET_BYTES};
 use super::pcr::PcrReading;
 use super::programs::{PROGRAMS_MAX, Programs, STREAMS_MAX};
@@ -10,6 +12,7 @@ use super::scanner::{Observer, Scanner, Seen};
 use super::section::{Assembler, LongSection, SectionError};
 use super::table::{PmtBody, conditional_access, descriptors, read_pat, read_sdt};
 use super::text::read_text;
+use crate::proto::av1;
 use crate::units::Time;
 
 /// The body of the fuzz target `ts_packets`, which tests call as well: bytes as a stream that comes in pieces. The first byte
@@ -81,6 +84,44 @@ pub fn check_any_tables(bytes: &[u8]) {
         programs.handle_section(now, pid, &section);
         now += Duration::from_millis(20);
         check_programs(&programs);
+    }
+}
+
+/// The body of the fuzz target `ts_units`, which tests call as well: bytes as what PES packets begin with, where they are read
+/// without a decoder: open bitstream units and sequence headers of AV1, control headers of Opus, and what tells of buffers.
+///
+/// # Panics
+/// If what is found does not lie within `bytes`, or does not come back as it was written.
+pub fn check_any_unit(bytes: &[u8]) {
+    for codec in ["h264", "hevc", "mpeg2video"] {
+        let _ = DecoderBuffers::of_video(codec, bytes);
+    }
+    for codec in ["mp2", "aac", "ac3"] {
+        assert!(SoundFrame::parse(codec, bytes).is_none_or(|frame| frame.ticks_27m > 0));
+    }
+    if let Ok((header_bytes, packet_bytes)) = opus::read_control_header(bytes) {
+        assert!(header_bytes >= 3 && (1..=opus::PACKET_BYTES_MAX + 255).contains(&packet_bytes));
+        let _ = bytes.get(header_bytes..).and_then(opus::ticks_90k);
+    }
+    let _ = av1::look(bytes);
+    if let Some(sequence) = av1::Sequence::parse(bytes) {
+        assert_eq!(sequence.record()[0], 0x81);
+        assert!(sequence.range_and_gamut() <= av1::NO_INDICATION);
+    }
+    if let Ok(frames) = av1::frames(bytes) {
+        assert!(frames.iter().all(|(range, _)| range.start < range.end && range.end <= bytes.len()));
+        assert!(frames.windows(2).all(|pair| pair[0].0.end <= pair[1].0.start));
+    }
+    let Ok(plain) = av1::without_start_codes(bytes) else { return };
+    let mut escaped = Vec::new();
+    if av1::append_escaped(&plain, &mut escaped).is_ok() && !plain.is_empty() {
+        // Each has a size from now on, where it had none.
+        let again = av1::without_start_codes(&escaped).unwrap_or_else(|error| unreachable!("{error:?}"));
+        let sized: Vec<u8> = av1::obus(&plain).flatten().fold(Vec::new(), |mut sized, obu| {
+            obu.append(&mut sized);
+            sized
+        });
+        assert_eq!(again, sized);
     }
 }
 

@@ -1,5 +1,8 @@
-//! `DecoderBuffers`: what a decoder's buffers hold and how fast it takes data in, by codec, profile and level (13818-1 2.4.2,
-//! 2.14.3 and 2.17.2; for AC-3 ETSI TS 101 154).
+//! `DecoderBuffers`: what a decoder's buffers hold and how fast it takes data in, by codec, profile and level (13818-1 2.4.2.4,
+//! 2.14.3.1 and 2.17.2; for AC-3 ETSI TS 101 154).
+//!
+//! Where parameters of the hypothetical reference decoder ask for less than the level allows, a decoder of H.264 and HEVC takes
+//! data in at that rate (2.14.3.1). They are not read: what is too fast for the level is too fast for any of its streams.
 
 use crate::proto::annexb::{Units, unescape};
 use crate::units::Bitrate;
@@ -10,7 +13,7 @@ pub(super) struct DecoderBuffers {
     /// How fast the transport buffer empties itself, R<sub>x</sub>.
     pub(super) leak: Bitrate,
     /// What the others hold together: B of sound, MB and EB of pictures. Of pictures that is the same whatever the parameters of
-    /// the hypothetical reference decoder are: the larger EB, the smaller MB.
+    /// the hypothetical reference decoder are: the larger EB, the smaller MB. Of MPEG-2 at the high levels MB is always the same.
     pub(super) bytes: u32,
 }
 
@@ -26,13 +29,14 @@ impl DecoderBuffers {
     /// By the headers in front of a picture that a decoder may start at: sequence headers, parameter sets. `None` without
     /// them, or if profile and level are none that are known here.
     pub(super) fn of_video(codec: &str, bytes: &[u8]) -> Option<Self> {
+        let mut vbv_low = 0;
         let (rate_bps, cpb_bits) = Units::new(bytes).take(HEADERS_MAX).find_map(|unit| match codec {
             "h264" => h264(unit),
             "hevc" => hevc(unit),
-            "mpeg2video" => mpeg2(unit),
+            "mpeg2video" => mpeg2(unit, &mut vbv_low),
             _ => None,
         })?;
-        // BS_mux is 4 ms and BS_oh 1/750 s of the highest rate, which counts as 2 Mb/s at least.
+        // BS_mux is 4 ms and BS_oh 1/750 s of the highest rate (13818-1 2.4.2.4), which counts as 2 Mb/s at least (2.14.3.1).
         let multiplex_bits = rate_bps.max(2_000_000) * 2 / 375;
         let bytes = u32::try_from((multiplex_bits + cpb_bits) / 8).ok()?;
         Some(Self { leak: Bitrate::from_bps(rate_bps + rate_bps / 5), bytes })
@@ -153,13 +157,25 @@ fn hevc(unit: &[u8]) -> Option<(u64, u64)> {
     Some((rate * HEVC_NAL_FACTOR, cpb * HEVC_NAL_FACTOR))
 }
 
-/// A sequence extension (13818-2 6.2.2.3): highest rate by table 8-13, buffer of the video buffering verifier by 8-14.
-fn mpeg2(unit: &[u8]) -> Option<(u64, u64)> {
+/// A sequence extension (13818-2 6.2.2.3): highest rate by table 8-13, buffer of the video buffering verifier by 8-14. At High-1440
+/// and High level EB has what the stream asks for, and MB does not grow by what it leaves (13818-1 2.4.2.4): that is found in the
+/// extension and in the sequence header before it (13818-2 6.2.2.1), whose part is kept in `vbv_low`.
+fn mpeg2(unit: &[u8], vbv_low: &mut u64) -> Option<(u64, u64)> {
+    if let [0xb3, _, _, _, _, _, _, b7, b8, ..] = *unit {
+        *vbv_low = u64::from(b7 & 0x1f) << 5 | u64::from(b8 >> 3);
+    }
     let [0xb5, b1, b2, ..] = *unit else { return None };
     if b1 >> 4 != 1 {
         return None;
     }
-    match b1 << 4 | b2 >> 4 {
+    let (rate, largest) = mpeg2_level(b1 << 4 | b2 >> 4)?;
+    let asked = unit.get(5).map_or(0, |high| (u64::from(*high) << 10 | *vbv_low) * VBV_UNIT_BITS);
+    let is_high = matches!(b2 >> 4, 2 | 4 | 6);
+    Some((rate, if is_high && asked > 0 { asked.min(largest) } else { largest }))
+}
+
+const fn mpeg2_level(profile_and_level: u8) -> Option<(u64, u64)> {
+    match profile_and_level {
         // Main and Simple profile at Low, Main, High-1440 and High level.
         0x4a => Some((4_000_000, 475_136)),
         0x48 | 0x58 => Some((15_000_000, 1_835_008)),
@@ -180,6 +196,8 @@ fn mpeg2(unit: &[u8]) -> Option<(u64, u64)> {
 const HEADERS_MAX: usize = 8;
 /// Where profile and level stand, and no more.
 const PARAMETER_SET_BYTES: usize = 32;
+/// Of `vbv_buffer_size_value` (13818-2 6.3.3).
+const VBV_UNIT_BITS: u64 = 16 * 1_024;
 /// Of the profiles known here (H.265 table A.10).
 const HEVC_NAL_FACTOR: u64 = 1_100;
 /// 14496-3 table 1.18.
@@ -204,6 +222,15 @@ mod tests {
         // Main profile at Main level: 15 Mb/s and 1,835,008 bits.
         let sequence = [0, 0, 1, 0xb3, 0x2d, 0x02, 0x40, 0x33, 0, 0, 1, 0xb5, 0x14, 0x8a, 0];
         assert_eq!(bytes(DecoderBuffers::of_video("mpeg2video", &sequence)), Some((18_000_000, 10_000 + 229_376)));
+        // At High level the 100 and, in the extension, 1,024 units of 16,384 bits that it asks for, of 597 there are; at Main all.
+        let asking = |level: u8, high| {
+            let extension = [0xb5, 0x14, level << 4 | 0x0a, 0, 1, high, 0];
+            [&[0, 0, 1, 0xb3, 0x2d, 0x02, 0x40, 0x33, 0xff, 0xff, 0xe3, 0x20, 0, 0, 1][..], &extension].concat()
+        };
+        let high = |bits: u32| Some((96_000_000, (426_666 + bits) / 8));
+        assert_eq!(bytes(DecoderBuffers::of_video("mpeg2video", &asking(4, 0))), high(100 * 16_384));
+        assert_eq!(bytes(DecoderBuffers::of_video("mpeg2video", &asking(4, 1))), high(9_781_248));
+        assert_eq!(bytes(DecoderBuffers::of_video("mpeg2video", &asking(8, 0))), Some((18_000_000, 10_000 + 229_376)));
         for (codec, bytes) in [("h264", &sps[..10]), ("h264", &vps), ("vc1", &sps), ("mpeg2video", &sequence[..8])] {
             assert_eq!(DecoderBuffers::of_video(codec, bytes), None);
         }

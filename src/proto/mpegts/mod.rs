@@ -36,7 +36,7 @@ mod tests;
 mod text;
 
 #[cfg(any(test, fuzzing))]
-pub use check::{check_any_stream, check_any_tables};
+pub use check::{check_any_stream, check_any_tables, check_any_unit};
 pub use generator::Generator;
 pub use packet::{
     Adaptation, PCR_MODULUS_27M, ParseCounts, ParseError, Pid, SYNC_BYTE, TS_PACKET_BYTES, TsPacket, check_any_bytes,

@@ -326,7 +326,7 @@ pub const TS_PACKET_BYTES: usize = 188;
 /// First byte of every TS packet (13818-1 2.4.3.3).
 pub const SYNC_BYTE: u8 = 0x47;
 
-/// Where PCR wraps: 2^33 ticks of 90 kHz, in ticks of 27 MHz (13818-1 2.4.2.2).
+/// Where PCR wraps: 2^33 ticks of 90 kHz, in ticks of 27 MHz (13818-1 2.4.2.3).
 pub const PCR_MODULUS_27M: u64 = (1 << 33) * 300;
 
 const HEADER_BYTES: usize = 4;

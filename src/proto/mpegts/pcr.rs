@@ -222,7 +222,7 @@ const fn ticks_to_ns(ticks: i64) -> i64 {
 
 /// PCRs that make a line. Judgement: some two seconds at the usual 25 to 40 a second.
 pub const POINTS_MAX: usize = 64;
-/// What a PCR may be off by (13818-1 2.4.2.2; TR 101 290 2.4).
+/// What a PCR may be off by (13818-1 2.4.2.3; TR 101 290 2.4).
 pub const ACCURACY_NS: i64 = 500;
 /// Fewer tell nothing yet. Judgement.
 const POINTS_TO_JUDGE: u32 = 16;

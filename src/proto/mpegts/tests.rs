@@ -218,6 +218,7 @@ proptest! {
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..4_000)) {
         check_any_stream(&bytes);
         check_any_tables(&bytes);
+        check_any_unit(&bytes);
     }
 
     #[test]

@@ -138,7 +138,11 @@ impl Reader {
     pub fn read(&mut self, message: &Message) -> Units {
         let time_ms = match self.last_ms {
             None => message.timestamp_ms.into(),
-            Some(last) => last.saturating_add_signed((message.timestamp_ms.wrapping_sub(last as u32) as i32).into()),
+            Some(last) => {
+                let step = message.timestamp_ms.wrapping_sub(last as u32) as i32;
+                // Before zero it is the same moment 2^32 ms later, also in the 33 bits of a transport stream.
+                last.checked_add_signed(step.into()).unwrap_or_else(|| message.timestamp_ms.into())
+            }
         };
         self.last_ms = Some(time_ms);
         let mut units = Units {
@@ -634,6 +638,20 @@ mod tests {
         assert_eq!(dts(10), u64::from(u32::MAX) + 11);
         assert_eq!(dts(u32::MAX), u64::from(u32::MAX), "a little back");
         assert_eq!(dts(1_000_000), u64::from(u32::MAX) + 1_000_001);
+    }
+
+    /// As whoever has times below zero writes them.
+    #[test]
+    fn a_clock_that_steps_below_zero_does_not_stand_still() {
+        let mut reader = Reader::default();
+        let times = [40, u32::MAX - 19, 20, u32::MAX - 10_000_000, u32::MAX - 9_999_960];
+        let dts = times.map(|timestamp_ms| {
+            let message = Message { kind: kind::AUDIO, stream: 1, timestamp_ms, payload: vec![0xaf, 1, 0].into() };
+            reader.read(&message).next().unwrap().unwrap().dts.0 % (1 << 33)
+        });
+        let steps: Vec<u64> = dts.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]) % (1 << 33)).collect();
+        let back = |ms: u64| (1 << 33) - ms * 90;
+        assert_eq!(steps, [back(60), 40 * 90, back(10_000_021), 40 * 90]);
     }
 
     proptest! {

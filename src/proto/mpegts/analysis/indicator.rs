@@ -42,7 +42,8 @@ pub enum Indicator {
     PtsError,
     /// 2.6: scrambled packets and no CAT, or another table on its PID.
     CatError,
-    /// 3.1: no NIT for 10 s, or another table on its PID. Unknown where there never was one; so with SDT, EIT and TDT.
+    /// 3.1: no NIT for 10 s, or another table on its PID. Unknown where there never was one; so with SDT, EIT and TDT. A table that
+    /// comes just as often as it must is in time while it is no more than 100 ms late.
     NitError,
     /// 3.1b: a section of a NIT of another network did not come again for 10 s. It stays an error until that comes, its table
     /// has fewer sections, or an hour has passed. Unknown where there never was one; so with the others of other networks and
@@ -64,7 +65,7 @@ pub enum Indicator {
     EitError,
     /// 3.6b: a section of an EIT of present and following events of another stream did not come again for 10 s.
     EitOtherError,
-    /// 3.6c: of the EIT of a service only one of present and following events comes.
+    /// 3.6c: of the EIT of a service only one of present and following events goes on coming, for 2 s, or 10 s of another stream.
     EitPfError,
     /// 3.7: RST sections less than 25 ms apart, or another table on its PID.
     RstError,

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::indicator::{Indicator, Indicators, State};
+use super::judge::EIT_MAX;
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::section::LongSection;
 use crate::units::Time;
@@ -25,9 +26,9 @@ type Key = (u8, u16, u32, u8);
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// Since when it is there.
-    first: Time,
     last: Time,
+    /// When its other half came last, if there is one; or since when it is there, if that is later.
+    alone_since: Time,
     /// It has been counted that it did not come again.
     is_missing: bool,
     /// It has been counted that its other half is missing.
@@ -43,12 +44,19 @@ impl SubTables {
         if !is_eit(table_id) {
             self.drop_behind((table_id, extension, of, number.max(last_number)));
         }
+        if is_half(table_id, number)
+            && let Some(other) = self.sections.get_mut(&(table_id, extension, of, 1 - number))
+        {
+            other.alone_since = now;
+        }
         let key = (table_id, extension, of, number);
         if let Some(seen) = self.sections.get_mut(&key) {
-            seen.first = if seen.is_missing { now } else { seen.first };
+            if now.since(seen.last) > limit(table_id) {
+                seen.alone_since = now;
+            }
             (seen.last, seen.is_missing) = (now, false);
         } else if self.sections.len() < SECTIONS_MAX {
-            self.sections.insert(key, Seen { first: now, last: now, is_missing: false, is_half_told: false });
+            self.sections.insert(key, Seen { last: now, alone_since: now, is_missing: false, is_half_told: false });
         } else {
             self.unwatched += 1;
         }
@@ -76,21 +84,27 @@ impl SubTables {
     /// See [`super::judge::Judge::begin_anew`].
     pub(super) fn begin_anew(&mut self, now: Time) {
         for seen in self.sections.values_mut() {
-            (seen.first, seen.last, seen.is_missing) = (now, now, false);
+            (seen.last, seen.alone_since, seen.is_missing) = (now, now, false);
         }
     }
 
-    /// Counts what did not come again, once, and says that it goes on for as long as it is away. Looks once a second.
-    pub(super) fn review(&mut self, now: Time, indicators: &mut Indicators) {
+    /// Counts what did not come again, once, and says that it goes on for as long as it is away. Looks once a second. `coming`
+    /// says whether EIT of present events, and of following ones, comes of any service of this stream.
+    pub(super) fn review(&mut self, now: Time, coming: [bool; 2], indicators: &mut Indicators) {
         if now < self.review_at {
             return;
         }
         self.review_at = now + REVIEW_INTERVAL;
         let is_full = self.sections.len() >= SECTIONS_MAX;
-        let coming = self.halves_coming(now);
         self.sections.retain(|(table_id, _, _, number), seen| {
-            let away = now.since(seen.last);
-            if away <= limit(*table_id) {
+            let (away, limit) = (now.since(seen.last), limit(*table_id));
+            // Where both are away none is alone, whichever of them came last.
+            let is_alone = is_half(*table_id, *number) && away <= limit && seen.last.since(seen.alone_since) > limit;
+            if is_alone {
+                go_on(&mut seen.is_half_told, now, (Indicator::EitPfError, Pid::EIT), indicators);
+            }
+            seen.is_half_told &= is_alone;
+            if away <= limit {
                 return true;
             }
             let Some((indicator, pid)) = indicator(*table_id) else { return false };
@@ -101,33 +115,6 @@ impl SubTables {
             go_on(&mut seen.is_missing, now, (indicator, pid), indicators);
             away <= forgotten_after(*table_id) && !is_full
         });
-        self.review_halves(now, indicators);
-    }
-
-    /// Whether EIT of present events, and of following ones, comes of any service of this stream.
-    fn halves_coming(&self, now: Time) -> [bool; 2] {
-        let of = (ACTUAL, 0, 0, 0)..=(ACTUAL, u16::MAX, u32::MAX, u8::MAX);
-        let coming = self.sections.range(of).filter(|(_, seen)| now.since(seen.last) <= ACTUAL_MAX);
-        coming.fold([false; 2], |[present, following], (key, _)| [present || key.3 == 0, following || key.3 == 1])
-    }
-
-    fn review_halves(&mut self, now: Time, indicators: &mut Indicators) {
-        let halves = self.sections.iter().filter(|(key, seen)| is_eit(key.0) && key.3 < 2 && !seen.is_missing);
-        let alone = halves.filter_map(|(key, seen)| {
-            let (table, service, of, number) = *key;
-            let has_other = self.sections.get(&(table, service, of, 1 - number)).is_some_and(|other| !other.is_missing);
-            let is_alone = !has_other && now.since(seen.first) > limit(table);
-            (is_alone || seen.is_half_told).then_some((*key, is_alone))
-        });
-        let alone: Vec<(Key, bool)> = alone.collect();
-        for (key, is_alone) in alone {
-            let Some(seen) = self.sections.get_mut(&key) else { continue };
-            if is_alone {
-                go_on(&mut seen.is_half_told, now, (Indicator::EitPfError, Pid::EIT), indicators);
-            } else {
-                seen.is_half_told = false;
-            }
-        }
     }
 }
 
@@ -155,6 +142,11 @@ const fn is_eit(table_id: u8) -> bool {
     matches!(table_id, 0x4e | 0x4f)
 }
 
+/// Whether it is one of the two sections that tell of present and of following events (EN 300 468 5.2.4).
+const fn is_half(table_id: u8, number: u8) -> bool {
+    is_eit(table_id) && number < 2
+}
+
 const fn indicator(table_id: u8) -> Option<(Indicator, Pid)> {
     match table_id {
         0x41 => Some((Indicator::NitOtherError, Pid::NIT)),
@@ -166,7 +158,7 @@ const fn indicator(table_id: u8) -> Option<(Indicator, Pid)> {
 }
 
 const fn limit(table_id: u8) -> Duration {
-    if table_id == ACTUAL { ACTUAL_MAX } else { OTHER_MAX }
+    if table_id == ACTUAL { EIT_MAX } else { OTHER_MAX }
 }
 
 const fn forgotten_after(table_id: u8) -> Duration {
@@ -176,8 +168,6 @@ const fn forgotten_after(table_id: u8) -> Duration {
 const TABLES: [u8; 4] = [0x41, 0x46, ACTUAL, 0x4f];
 /// EIT of present and following events of this stream.
 const ACTUAL: u8 = 0x4e;
-/// TR 101 290 3.6a.
-const ACTUAL_MAX: Duration = Duration::from_secs(2);
 /// TR 101 290 3.1b, 3.5b, 3.6b: 10 s or more.
 const OTHER_MAX: Duration = Duration::from_secs(10);
 /// Judgement: a tenth of the shortest limit would be more exact, and ten times the work.
@@ -201,7 +191,7 @@ mod tests {
             tables.handle_section(at(s), &section(0x4e, 7, 0));
             tables.handle_section(at(s), &section(0x4e, 8, 0));
             tables.handle_section(at(s), &section(0x4e, 8, 1));
-            tables.review(at(s), &mut indicators);
+            tables.review(at(s), BOTH, &mut indicators);
         }
         assert_eq!(indicators.of(Indicator::EitPfError).errors, 1);
         assert_eq!(indicators.of(Indicator::EitOtherError).errors, 0);
@@ -220,7 +210,7 @@ mod tests {
                         tables.handle_section(at(s), &section(0x4e, service, number));
                     }
                 }
-                tables.review(at(s), &mut indicators);
+                tables.review(at(s), BOTH, &mut indicators);
                 indicators.review(at(s), |_| None);
                 bad.extend((indicators.of(Indicator::EitError).state == State::Error).then_some(s));
             }
@@ -241,10 +231,28 @@ mod tests {
                     tables.handle_section(at(s), &section(0x4e, service, number));
                 }
             }
-            tables.review(at(s), &mut indicators);
+            tables.review(at(s), if (10..40).contains(&s) { [false; 2] } else { BOTH }, &mut indicators);
         }
         let eit = indicators.of(Indicator::EitError);
         assert_eq!((eit.errors, eit.state), (0, State::Error));
+    }
+
+    /// Half a second apart, so that one of them has been away for longer than the other, and comes back before it.
+    #[test]
+    fn halves_that_go_away_together_are_none_that_is_alone() {
+        for first_review in 0..10 {
+            let (mut tables, mut indicators) = (SubTables::default(), Indicators::default());
+            for tenth in 0..300 {
+                let now = Time::from_ns(tenth * 100_000_000);
+                if tenth % 5 == 0 && !(100..200).contains(&tenth) {
+                    tables.handle_section(now, &section(0x4e, 7, (tenth / 5 % 2) as u8));
+                }
+                if tenth >= first_review {
+                    tables.review(now, BOTH, &mut indicators);
+                }
+            }
+            assert_eq!(indicators.of(Indicator::EitPfError).errors, 0, "{first_review}");
+        }
     }
 
     #[test]
@@ -258,7 +266,7 @@ mod tests {
                 for number in 0..if s < 30 { 2 } else { 1 } {
                     tables.handle_section(at(s), &section(table_id, 7, number));
                 }
-                tables.review(at(s), &mut indicators);
+                tables.review(at(s), BOTH, &mut indicators);
             }
             assert_eq!(indicators.of(indicator).errors, 1, "{table_id:x}");
         }
@@ -275,7 +283,7 @@ mod tests {
                 if s < 20 || (s >= 60 && !is_shorter) {
                     tables.handle_section(at(s), &section(0x46, 7, 1));
                 }
-                tables.review(at(s), &mut indicators);
+                tables.review(at(s), BOTH, &mut indicators);
                 indicators.review(at(s), |_| None);
                 bad.extend((indicators.of(Indicator::SdtOtherError).state == State::Error).then_some(s));
             }
@@ -290,7 +298,7 @@ mod tests {
         let (mut tables, mut indicators) = (SubTables::default(), Indicators::default());
         tables.handle_section(at(0), &section(0x41, 7, 0));
         for s in 0..3_700 {
-            tables.review(at(s), &mut indicators);
+            tables.review(at(s), BOTH, &mut indicators);
             indicators.review(at(s), |_| None);
             let is_bad = indicators.of(Indicator::NitOtherError).state == State::Error;
             assert_eq!(is_bad, (11..3_606).contains(&s), "{s}");
@@ -299,7 +307,7 @@ mod tests {
         for service in 0..5_000 {
             tables.handle_section(at(4_000), &section(0x4f, service, 0));
         }
-        tables.review(at(4_011), &mut indicators);
+        tables.review(at(4_011), BOTH, &mut indicators);
         assert!(tables.sections.is_empty());
         assert_eq!(indicators.of(Indicator::EitOtherError).errors, SECTIONS_MAX as u64);
     }
@@ -312,7 +320,7 @@ mod tests {
             if (20..40).contains(&s) {
                 tables.handle_section(at(s), &section(0x4e, 7, 1));
             }
-            tables.review(at(s), &mut indicators);
+            tables.review(at(s), BOTH, &mut indicators);
             indicators.review(at(s), |_| None);
             let is_bad = indicators.of(Indicator::EitPfError).state == State::Error;
             assert_eq!(is_bad, (3..24).contains(&s) || s >= 42, "{s}");
@@ -333,7 +341,7 @@ mod tests {
                         tables.handle_section(at(s), &LongSection { body, ..section(table_id, 7, number) });
                     }
                 }
-                tables.review(at(s), &mut indicators);
+                tables.review(at(s), BOTH, &mut indicators);
             }
             assert_eq!(indicators.of(indicator).errors, 2, "{table_id:x}");
         }
@@ -356,4 +364,7 @@ mod tests {
     fn at(s: u64) -> Time {
         Time::from_ns(s * 1_000_000_000)
     }
+
+    /// Present and following events come of some service.
+    const BOTH: [bool; 2] = [true; 2];
 }

@@ -132,6 +132,37 @@ fn tables_on_wrong_pids_and_tables_that_go_missing_are_told() {
     assert_eq!(crowded, [Indicator::SiRepetitionError]);
 }
 
+/// Where it must come every 2 s nobody hits the 2 s to the packet.
+#[test]
+fn a_table_that_comes_just_as_often_as_it_must_is_in_time() {
+    for (table_id, pid, indicator, seconds) in [
+        (0x40, 0x10, Indicator::NitError, 10),
+        (0x42, 0x11, Indicator::SdtError, 2),
+        (0x4e, 0x12, Indicator::EitError, 2),
+        (0x70, 0x14, Indicator::TdtError, 30),
+    ] {
+        for (late_ms, is_late) in [(50, false), (200, true)] {
+            let halves = if table_id == 0x4e { 2 } else { 1 };
+            let interval = (seconds * 1_000 + late_ms) * RATE_BPS / (188 * 8 * 1_000);
+            let mut bench = Bench::default();
+            let (mut due, mut number) = (0, 0);
+            bench.run(3 * seconds + 2, |slot, packet| {
+                if packet.pid != Pid::NULL || slot < due {
+                    return Fate::Keep;
+                }
+                let bytes = table((table_id, number), pid, slot);
+                number = (number + 1) % halves;
+                due += if number == 0 { interval } else { 0 };
+                Fate::Change(bytes)
+            });
+            let snapshot = bench.analyser.snapshot();
+            let bad: Vec<_> =
+                Indicator::ALL.into_iter().filter(|indicator| snapshot.indicator(*indicator).errors > 0).collect();
+            assert_eq!(bad, if is_late { vec![indicator] } else { vec![] }, "{table_id:x} {late_ms} ms");
+        }
+    }
+}
+
 /// However long that is: nothing is good only because it has been bad for a while.
 #[test]
 fn an_alarm_lasts_as_long_as_its_table_is_away() {
@@ -154,6 +185,9 @@ fn an_alarm_lasts_as_long_as_its_table_is_away() {
         // One half of an EIT is found missing before the other.
         let states: Vec<_> = states.into_iter().filter(|(indicator, _)| *indicator != Indicator::EitPfError).collect();
         assert_eq!(states, [(indicator, State::Error)], "{table_id:x}");
+        // Each half five times in 12 s, and not once more as those of the one service there is.
+        let errors = bench.analyser.snapshot().indicator(indicator).errors;
+        assert!(table_id != 0x4e || errors == 10, "{errors}");
     }
     // Following events never come.
     let mut bench = Bench::default();

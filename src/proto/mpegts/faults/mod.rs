@@ -78,8 +78,10 @@ pub enum Fault {
     SdtGap,
     /// An SDT of another stream comes, and then every 15 s only, for which a receiver waits 10 s: 3.5b.
     SdtOtherGap,
-    /// No EIT, for which a receiver waits 2 s: 3.6a, and 3.6c, as one of its halves goes first.
+    /// No EIT, for which a receiver waits 2 s: 3.6a.
     EitGap,
+    /// Of EIT only present events, and no following ones, for which a receiver waits 2 s: 3.6a and 3.6c.
+    EitPfGap,
     /// An EIT of another stream comes, and then every 15 s only, for which a receiver waits 10 s: 3.6b.
     EitOtherGap,
     /// RST sections one upon the other, five times a second: 3.7.
@@ -95,7 +97,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them: pictures and sound first, then in the order of TR 101 290.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Black,
         Self::Freeze,
         Self::Silence,
@@ -122,6 +124,7 @@ impl Fault {
         Self::SdtGap,
         Self::SdtOtherGap,
         Self::EitGap,
+        Self::EitPfGap,
         Self::EitOtherGap,
         Self::Rst,
         Self::TdtGap,
@@ -159,6 +162,7 @@ impl Fault {
             Self::SdtGap => "sdt_gap",
             Self::SdtOtherGap => "sdt_other_gap",
             Self::EitGap => "eit_gap",
+            Self::EitPfGap => "eit_pf_gap",
             Self::EitOtherGap => "eit_other_gap",
             Self::Rst => "rst",
             Self::TdtGap => "tdt_gap",
@@ -188,6 +192,7 @@ impl Fault {
                 | Self::SiRepetition
                 | Self::SdtGap
                 | Self::EitGap
+                | Self::EitPfGap
                 | Self::TdtGap
                 | Self::EmptyBuffer
                 | Self::DataDelay

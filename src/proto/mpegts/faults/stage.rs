@@ -90,6 +90,7 @@ impl Faults {
             PMT_PID => Fault::PmtGap,
             Pid::NIT => Fault::NitGap,
             Pid::SDT => Fault::SdtGap,
+            Pid::EIT if packet[SECTION_AT + 6] == 1 && self.is_on(Fault::EitPfGap, elapsed) => Fault::EitPfGap,
             Pid::EIT => Fault::EitGap,
             Pid::TDT => Fault::TdtGap,
             SOUND_PID => Fault::NoAudio,
@@ -365,7 +366,7 @@ const NULL_PACKET: Bytes = {
     packet
 };
 const NO_SYNC_BYTE: u8 = !SYNC_BYTE;
-/// Where a section starts behind a pointer of zero.
+/// Where a section starts behind a pointer of zero; its `section_number` is the seventh byte.
 const SECTION_AT: usize = 5;
 /// A PMT without descriptors and streams (13818-1 2.4.4.8).
 const PMT_BYTES_MIN: usize = 16;
@@ -373,7 +374,7 @@ const PMT_BYTES_MIN: usize = 16;
 const SCRAMBLED: u8 = 0x80;
 /// A running status table without entries (EN 300 468 5.2.7).
 const RST_SECTION: [u8; 3] = [0x71, 0x70, 0];
-/// Twice what the buffer for tables holds (13818-1 2.4.2.3), so that a slow stream fills it as well.
+/// Twice what the buffer for tables holds (13818-1 2.4.2.4), so that a slow stream fills it as well.
 const BURST_PACKETS: u32 = 20;
 const STUFFING_BYTES: u8 = (TS_PACKET_BYTES - SECTION_AT - 3) as u8;
 /// A second more than H.264 may stay in a decoder (13818-1 2.14.3.1).

@@ -420,7 +420,8 @@ impl Multiplexer {
         }
         let mut chosen = None;
         for (index, track) in self.tracks.iter().enumerate() {
-            let Some(track) = track.as_ref().filter(|track| track.is_ready(stc_27m)) else {
+            let is_crowded = |track: &Track| self.pace.is_none() && track.queue.waiting() > CROWDED_UNITS;
+            let Some(track) = track.as_ref().filter(|track| track.is_ready(stc_27m) || is_crowded(track)) else {
                 continue;
             };
             let dts_27m = track.queue.front().map_or(u64::MAX, |unit| unit.dts_27m);
@@ -724,6 +725,10 @@ pub const WAITING_BYTES_MAX: usize = 2 * UNIT_BYTES_MAX;
 /// Access units of a track that may wait. Judgement: ten seconds of audio in frames of 21 ms, eight of 60 Hz.
 pub const UNITS_MAX: usize = 512;
 
+/// With more of them a track waits no longer for what is due, at a varying rate: better early than lost. Judgement: as much room
+/// again for what comes before the next call.
+const CROWDED_UNITS: usize = UNITS_MAX / 2;
+
 /// Slowest constant rate: below it, PCR and tables would fill the stream.
 pub const RATE_MIN: Bitrate = Bitrate::from_bps(250_000);
 
@@ -747,7 +752,7 @@ const TABLE_INTERVAL: Duration = Duration::from_millis(80);
 const SDT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long before its DTS audio goes out at a constant rate: 60 ms of 448 kb/s fit the buffer of 3,584 bytes that a
-/// decoder has (13818-1 2.4.2.3).
+/// decoder has (13818-1 2.4.2.4).
 const AUDIO_AHEAD: Duration = Duration::from_millis(60);
 /// How long before its DTS sound goes out at a varying rate: a second at most (TR 101 290, 3.10), less the steps in which we
 /// are called. A publisher may begin with a burst.

@@ -46,7 +46,7 @@ impl Pace {
         saturating(bits / (TS_PACKET_BYTES as u128 * 8))
     }
 
-    /// The moment at which the byte with the last bit of the PCR base passes by (13818-1 2.4.2.2), at exactly the
+    /// The moment at which the byte with the last bit of the PCR base passes by (13818-1 2.4.2.3), at exactly the
     /// rate and cut to the tick, which is 37 ns; slot 0 passes when the clock shows `start`.
     pub(in crate::proto::mpegts) fn pcr(self, start: Ticks27M, slot: u64) -> Ticks27M {
         let ticks = self.ticks_at_byte(slot, PCR_BASE_LAST_BYTE) + u128::from(start.0);

@@ -6,7 +6,7 @@
 //!                                       └─► what is left of it ────► times of access units move, at most 200 ppm
 //! ```
 //!
-//! A receiver follows PCR, and PCR may be wrong by 30 ppm and change its rate by 75 mHz in a second (13818-1 2.4.2.1):
+//! A receiver follows PCR, and PCR may be wrong by 30 ppm and change its rate by 75 mHz in a second (13818-1 2.4.2.2):
 //! from one edge to the other takes it hours. Until then, and for sources that are further off, the times of access units
 //! are moved by a tick of 90 kHz here and there, so that they neither come too late nor pile up.
 
@@ -136,11 +136,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 const POINTS_MAX: usize = 60;
 /// Judgement: a minute.
 const POINTS_MIN: usize = 6;
-/// 13818-1 2.4.2.1: 27 MHz may be 810 Hz off, which is 30 ppm; the rest is for the caller's clock.
+/// 13818-1 2.4.2.2: 27 MHz may be 810 Hz off, which is 30 ppm; the rest is for the caller's clock.
 const RATE_MAX_PPB: i64 = 29_000;
 /// Below it nothing is worth leaving the caller's clock. Judgement: 43 ms in 12 h.
 const RATE_MIN_PPB: i64 = 1_000;
-/// In a second; 13818-1 2.4.2.1 allows 75 mHz, 2.7 billionths.
+/// In a second; 13818-1 2.4.2.2 allows 75 mHz, 2.7 billionths.
 const STEP_PPB: i64 = 2;
 /// 5 ms. Judgement: what a network makes of it in ten seconds.
 const LEVEL_TOLERANCE_90K: i64 = 450;

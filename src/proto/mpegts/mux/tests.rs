@@ -1,7 +1,7 @@
 //! The multiplexer against what receivers rely on.
 
 use super::check::Checker;
-use super::{AccessUnit, Config, Format, Multiplexer, Stats, TrackId, UNIT_BYTES_MAX};
+use super::{AccessUnit, Config, Format, Multiplexer, Stats, TrackId, UNIT_BYTES_MAX, UNITS_MAX};
 use crate::bus::{Packet, Pool, PoolLimits};
 use crate::proto::mpegts::{Pid, TsPacket};
 use crate::units::{Bitrate, Ticks90k, Time};
@@ -45,6 +45,24 @@ fn everything_leaves_at_once_at_a_varying_rate() {
         assert_eq!(units.len() as u64, ms / 40 + 1);
         assert_eq!(units.last().unwrap().len(), 14 + 6 + if ms == 0 { 18 } else { 6 } + 1_000, "{ms}");
     }
+}
+
+#[test]
+fn sound_of_a_burst_waits_at_a_varying_rate_and_is_not_lost() {
+    let mut bench = Bench::new(None);
+    let sent = |bench: &Bench| bench.checker.units.get(&AUDIO).map_or(0, Vec::len);
+    // Ten seconds of it at once, in frames of 10 ms: what is decoded within 950 ms, of which the delay is 700, goes at once.
+    for n in 0..1_000 {
+        bench.unit(1, n * 900);
+        if n == 200 {
+            assert_eq!(sent(&bench), 26);
+        }
+    }
+    assert_eq!(sent(&bench), 1_000 - UNITS_MAX / 2, "what would have no room goes early");
+    bench.run_to(8_000);
+    assert_eq!(sent(&bench), 26 + 8_000 / 10, "and no more until it is due");
+    bench.run_to(10_000);
+    assert_eq!((sent(&bench), bench.stats().overflow, bench.stats().late), (1_000, 0, 0));
 }
 
 #[test]

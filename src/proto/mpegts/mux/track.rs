@@ -201,7 +201,7 @@ fn append_opus_header(bytes: usize, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// A receiver empties its transport buffer for audio at 2 Mb/s (13818-1 2.4.2.3): ticks of 27 MHz for a TS packet.
+/// A receiver empties its transport buffer for audio at 2 Mb/s (13818-1 2.4.2.4): ticks of 27 MHz for a TS packet.
 const AUDIO_PACKET_27M: u64 = 188 * 8 * 27 / 2;
 /// Before a picture is decoded. Judgement: two pictures.
 const URGENT_27M: u64 = 27_000_000 / 12;

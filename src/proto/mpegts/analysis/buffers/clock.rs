@@ -1,4 +1,4 @@
-//! `Clock`: when each byte of a stream enters a decoder, by the PCRs of one program (13818-1 2.4.2.2).
+//! `Clock`: when each byte of a stream enters a decoder, by the PCRs of one program (13818-1 2.4.2.3).
 
 use crate::proto::mpegts::{PcrReading, Pid, Scanner, TS_PACKET_BYTES};
 use crate::units::{Bitrate, Ticks90k};

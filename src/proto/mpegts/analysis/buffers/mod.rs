@@ -12,6 +12,8 @@
 //! bursts, picture by picture: of it only 3.10 is told. MB and EB are taken together, as what both hold does not depend on
 //! the parameters of the hypothetical reference decoder nor on how data go from one to the other. A PES packet is one picture, or
 //! frames of sound that are equally long.
+//!
+//! Sections of 13818-1 are those of its editions since 2018, which have a 2.4.2.1 that older ones, and TR 101 290, have not.
 
 mod clock;
 mod stream;
@@ -280,7 +282,7 @@ impl System {
     }
 }
 
-/// 13818-1 2.4.2.3: R_b,sys.
+/// 13818-1 2.4.2.4: R_b,sys, the higher one of 80 kb/s and a 500th of the rate of all.
 fn system_leak(rate: Bitrate) -> Bitrate {
     Bitrate::from_bps((rate.as_bps() / 500).max(80_000))
 }
@@ -290,9 +292,9 @@ const INDICATORS: [(Findings, Indicator); 3] = [
     (Findings::NEVER_EMPTY, Indicator::EmptyBufferError),
     (Findings::DELAY, Indicator::DataDelayError),
 ];
-/// 13818-1 2.4.2.3: TBS and TBS_sys.
+/// 13818-1 2.4.2.4: TBS and TBS_sys.
 const TRANSPORT_BYTES: u64 = 512;
-/// 13818-1 2.4.2.3: BS_sys and R_x,sys.
+/// 13818-1 2.4.2.4: BS_sys and R_x,sys.
 const SYSTEM_BYTES: u64 = 1_536;
 const SYSTEM_TRANSPORT_BPS: u64 = 1_000_000;
 /// Judgement: a full multiplex has half as many, and a flood of PATs costs less than 1 us for each.

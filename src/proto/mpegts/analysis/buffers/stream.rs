@@ -1,4 +1,4 @@
-//! `Stream`: the buffers that a decoder has for one elementary stream (13818-1 2.4.2.3).
+//! `Stream`: the buffers that a decoder has for one elementary stream (13818-1 2.4.2.4).
 
 use std::collections::VecDeque;
 
