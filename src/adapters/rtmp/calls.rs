@@ -5,7 +5,6 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use mio::net::TcpStream;
 
 use super::lookup::{self, Called};
@@ -415,29 +414,6 @@ impl Retries {
     }
 }
 
-/// What was told of those who did not get together with us: the same again only after a while.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(ArrayVec<(&'static str, Time, u64), REASONS_MAX>);
-
-impl Refusals {
-    /// How many there were since the last time, with this one, if that is to be told.
-    pub(super) fn tell(&mut self, now: Time, reason: &'static str) -> Option<u64> {
-        if let Some((_, told, count)) = self.0.iter_mut().find(|(known, ..)| *known == reason) {
-            *count += 1;
-            if now.since(*told) < TOLD_APART {
-                return None;
-            }
-            *told = now;
-            return Some(mem::take(count));
-        }
-        if self.0.is_full() {
-            self.0.remove(0);
-        }
-        self.0.push((reason, now, 0));
-        Some(1)
-    }
-}
-
 /// What a server says that has the stream already.
 const IN_USE: &str = "NetStream.Publish.BadName";
 /// Judgement: a server that restarts is back within seconds, and who repairs one does not want to wait longer.
@@ -447,10 +423,6 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 const LASTED_MIN: Duration = Duration::from_secs(10);
 /// Requests to call anew that are followed without a pause. Judgement: a server that moves its callers does so once.
 const FOLLOWS_MAX: u32 = 4;
-/// Judgement: the thousand events that are kept of a flow last for days then.
-const TOLD_APART: Duration = Duration::from_secs(600);
-/// Judgement: what one server or one encoder has to say.
-const REASONS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -553,15 +525,5 @@ mod tests {
             calls.follow(NOW, Some(target));
             assert_eq!(calls.coming.unwrap().is_led_inside(), is_refused, "{target}");
         }
-    }
-
-    #[test]
-    fn the_same_reason_is_told_again_after_a_while_with_how_often() {
-        let mut refusals = Refusals::default();
-        assert_eq!(refusals.tell(NOW, "one"), Some(1));
-        assert_eq!(refusals.tell(NOW + Duration::from_secs(1), "other"), Some(1));
-        assert_eq!([1, 30, 599].map(|at| refusals.tell(NOW + Duration::from_secs(at), "one")), [None; 3]);
-        assert_eq!(refusals.tell(NOW + TOLD_APART, "one"), Some(4));
-        assert_eq!(refusals.tell(NOW + TOLD_APART, "other"), None);
     }
 }

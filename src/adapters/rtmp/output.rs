@@ -106,7 +106,7 @@ impl Output {
             }
         });
         if heard.is_ready {
-            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+            events.tell_agreed(calls.peer(), counters);
         }
         if let Some(Lost { peer, end, broken, was_ready, has_moved }) = heard.lost {
             line.iter().for_each(|line| add(&mut self.fed, line.feed.stats()));
@@ -114,7 +114,7 @@ impl Output {
             if has_moved {
                 events.tell(proto::Event::PeerLost { peer, why: ends.count_moved() }, counters);
                 if calls.is_ready() {
-                    events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+                    events.tell_agreed(calls.peer(), counters);
                 }
                 // Its readiness may have been told already.
                 cx.call_again(self.first);
@@ -154,7 +154,7 @@ impl Output {
         line.iter_mut().for_each(|line| line.feed.forgive_wait());
         events.tell(proto::Event::PeerLost { peer: old.peer(), why: ends.count_moved() }, counters);
         if calls.is_ready() {
-            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+            events.tell_agreed(calls.peer(), counters);
         }
         self.leaving.close(old, now);
     }

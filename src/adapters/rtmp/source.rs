@@ -183,7 +183,7 @@ impl Source {
             Some(message) => intake.handle(now, &message, sink),
         });
         if heard.is_ready {
-            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+            events.tell_agreed(calls.peer(), counters);
         }
         if let Some(Lost { peer, end, broken, was_ready, has_moved }) = heard.lost {
             intake.bridge.end();
@@ -191,7 +191,7 @@ impl Source {
                 events.tell(proto::Event::PeerLost { peer, why: ends.count_moved() }, counters);
                 if calls.is_ready() {
                     intake.bridge.begin();
-                    events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+                    events.tell_agreed(calls.peer(), counters);
                 }
                 // Its readiness may have been told already.
                 cx.call_again(self.first);
@@ -224,7 +224,7 @@ impl Source {
         events.tell(proto::Event::PeerLost { peer: old.peer(), why: ends.count_moved() }, counters);
         self.leaving.close(old, cx.now);
         if has_begun {
-            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+            events.tell_agreed(calls.peer(), counters);
         } else {
             intake.bridge.end();
         }
