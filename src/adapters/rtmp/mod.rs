@@ -141,13 +141,11 @@ impl EndpointConfig {
                 Box::new(source::Source::pulling(calls, self.bridge(pool)?, (admission, ports.farewells.clone())))
             }
             Side::Listener { takeover, absent, tls, .. } => {
+                // What may fail comes before the seat, whose certificate is everybody's.
+                let bridge = self.bridge(pool)?;
                 let seat = ports.rtmp.join((address, tls.as_ref()), Role::Publisher, (&self.app, &self.key), pool)?;
-                Box::new(source::Source::listening(
-                    seat,
-                    (*takeover, *absent),
-                    self.bridge(pool)?,
-                    (admission, ports.farewells.clone()),
-                ))
+                let lent = (admission, ports.farewells.clone());
+                Box::new(source::Source::listening(seat, (*takeover, *absent), bridge, lent))
             }
         })
     }
