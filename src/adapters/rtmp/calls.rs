@@ -187,27 +187,29 @@ impl Calls {
         heard
     }
 
-    /// The same for the connection that a server asked for. Where that comes to nothing the old one goes on, but a server that
-    /// may not have two of them gets it after the old one, which is given out then, and so it is where something came already.
+    /// The same for the connection that a server asked for; `each` says whether it takes over, and the old one is given out
+    /// then. Where the new one comes to nothing the old one goes on, but a server that may not have two of them gets it after
+    /// the old one, which is given out as well.
     pub(super) fn run_coming(
         &mut self,
         cx: &mut Context<'_>,
         key: SocketKey,
-        each: impl FnMut(&mut Client, Option<Message>),
+        mut each: impl FnMut(&mut Client, Option<Message>) -> bool,
     ) -> Option<Connection<Client>> {
-        let coming = self.coming.as_mut()?;
-        let lost = coming.hear(cx, key, each).lost;
+        let (coming, mut takes_over) = (self.coming.as_mut()?, false);
+        let lost = coming.hear(cx, key, |client, said| takes_over |= each(client, said)).lost;
+        if takes_over {
+            if lost.is_some() {
+                coming.wait(cx.now);
+            }
+            return self.change_over();
+        }
         // Asked on at once: that connection is of no use.
         if let Some(next) = coming.coming.take() {
             **coming = *next;
             return None;
         }
         let lost = lost?;
-        // Its pictures and sounds have gone on where the old one's were, which have no headers any more.
-        if self.role == Role::Player && coming.has_worked {
-            coming.wait(cx.now);
-            return self.change_over();
-        }
         if matches!(&lost.end, Some(End::Refused { code, .. }) if code == IN_USE) {
             coming.next = Some(cx.now);
             coming.lookup = Lookup::Fresh;

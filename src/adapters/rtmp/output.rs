@@ -137,6 +137,8 @@ impl Output {
             if said.is_none() {
                 *coming = Some(introduce(client, bridge));
             }
+            // With its first key frame, which is ours to send.
+            false
         });
         if calls.coming().is_none() {
             *coming = None;
