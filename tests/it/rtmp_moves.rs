@@ -305,6 +305,25 @@ fn a_server_that_sends_us_on_before_it_takes_anything_is_passed_over() {
     assert!(new.pictures[0] && between.pictures.is_empty());
 }
 
+/// What went to the old server while the new one waited for a key frame was not lost.
+#[test]
+fn pictures_that_an_old_server_took_to_its_end_count_as_sent() {
+    let (rig, [(first, address), (second, elsewhere)]) = (Rig::new(), [(); 2].map(|()| listener()));
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://{address}/live/cam1")]));
+    let mut old = Host::letting_in(&first);
+    old.wait("two key frames", |host| host.pictures.iter().filter(|is_key| **is_key).count() > 1);
+    let gop = old.pictures.iter().skip(1).position(|is_key| *is_key).unwrap() + 1;
+    let dropped = rig.output("out", "o1").drops.other;
+    old.ask_to_move(Some(elsewhere));
+    let mut new = Host::letting_in(&second);
+    old.wait("most of a group", |host| host.end.is_some() || host.pictures.len() % gop > gop / 2);
+    let taken = (old.pictures.len() % gop) as u64;
+    drop(old);
+    new.wait("pictures", |host| !host.pictures.is_empty());
+    let missing = rig.output("out", "o1").drops.other - dropped;
+    assert!(taken + missing <= gop as u64, "{taken} {missing} {gop}");
+}
+
 #[test]
 fn what_was_handed_to_a_slow_server_arrives_when_its_push_is_stopped() {
     let rig = Rig::new();

@@ -111,6 +111,7 @@ impl Output {
         if let Some(Lost { peer, end, broken, was_ready, has_moved }) = heard.lost {
             line.iter().for_each(|line| add(&mut self.fed, line.feed.stats()));
             *line = coming.take();
+            line.iter_mut().for_each(|line| line.feed.forgive_wait());
             if has_moved {
                 events.tell(proto::Event::PeerLost { peer, why: ends.count_moved() }, counters);
                 if calls.is_ready() {
