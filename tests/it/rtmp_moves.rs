@@ -44,6 +44,11 @@ impl Host {
         Self::of(listener).let_in()
     }
 
+    /// If somebody calls.
+    fn try_letting_in(listener: &TcpListener) -> Option<Self> {
+        Some(Self::on(listener.accept().ok()?.0).let_in())
+    }
+
     fn let_in(mut self) -> Self {
         self.core.accept();
         self.flush();
@@ -303,6 +308,21 @@ fn a_server_that_sends_us_on_before_it_takes_anything_is_passed_over() {
     old.wait("the end", |host| host.end.is_some());
     between.wait("its end", |host| host.end.is_some());
     assert!(new.pictures[0] && between.pictures.is_empty());
+}
+
+/// Each of them agrees, sends us on, and is gone.
+#[test]
+fn a_push_that_is_sent_on_for_ever_is_called_less_and_less_and_in_error() {
+    let (rig, (listener, address)) = (Rig::new(), listener());
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://{address}/live/cam1")]));
+    listener.set_nonblocking(true).unwrap();
+    let is_error = |kind: &EventKind| matches!(kind, EventKind::OutputError { .. });
+    wait_until("the error", || {
+        if let Some(mut host) = Host::try_letting_in(&listener) {
+            host.ask_to_move(Some(address));
+        }
+        rig.events("out").iter().any(is_error)
+    });
 }
 
 /// What went to the old server while the new one waited for a key frame was not lost.

@@ -38,8 +38,9 @@ pub(super) struct Calls {
     next: Option<Time>,
     /// Where we were told to call, while a server asked us to call another place.
     home: Option<Box<Place>>,
-    /// Requests to call anew that were followed in a row.
+    /// Requests to call anew that were followed in a row, and when the last one was.
     follows: u32,
+    followed: Option<Time>,
     /// What the server asked for: made while the connection goes on, whose place it takes.
     coming: Option<Box<Self>>,
     /// Requests that were not followed, or in vain.
@@ -130,6 +131,7 @@ impl Calls {
             next: Some(Time::ZERO),
             home: None,
             follows: 0,
+            followed: None,
             coming: None,
             moves_failed: 0,
         }
@@ -332,7 +334,9 @@ impl Calls {
         if self.coming.is_some() {
             return;
         }
-        let follows = if self.has_lasted(now) { 0 } else { self.follows };
+        // A server that asks for what comes to nothing, again and again, is not followed each time.
+        let has_rested = self.followed.is_none_or(|at| now.since(at) >= LASTED_MIN);
+        let follows = if self.has_lasted(now) && has_rested { 0 } else { self.follows };
         let place = match tc_url {
             None => Some(self.place.clone()),
             Some(url) => Place::parse(url, self.trust.is_some()),
@@ -347,6 +351,9 @@ impl Calls {
         coming.home = Some(home);
         coming.follows = follows + 1;
         coming.moves_failed = self.moves_failed;
+        // To be sent on is no success.
+        coming.retries.failures = if self.has_worked && self.has_lasted(now) { 0 } else { self.retries.failures };
+        (self.follows, self.followed) = (follows + 1, Some(now));
         self.coming = Some(Box::new(coming));
     }
 
@@ -476,6 +483,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_sends_us_on_for_ever_is_called_less_and_less() {
+        let mut calls = calls("first.example", "192.0.2.1");
+        let mut round = |lasted: Duration| {
+            for _ in 0..FOLLOWS_MAX {
+                (calls.retries.agreed, calls.has_worked) = (Some(NOW), true);
+                calls.follow(NOW + lasted, None);
+                calls.change_over();
+            }
+            calls.wait(NOW + lasted);
+            calls.failures()
+        };
+        assert_eq!([(); 3].map(|()| round(Duration::from_millis(100))), [1, 2, 3]);
+        assert_eq!(round(LASTED_MIN), 1, "it worked for a while before that");
+    }
+
+    #[test]
     fn a_server_may_send_us_elsewhere_a_few_times_in_a_row_and_a_failure_leads_home() {
         let mut calls = calls("first.example", "192.0.2.1");
         for url in
@@ -503,6 +526,16 @@ mod tests {
         calls.retries.agreed = Some(NOW);
         calls.follow(NOW + LASTED_MIN, None);
         assert!(calls.coming.is_some(), "it lasted");
+        let in_vain: Vec<bool> = (0..6)
+            .map(|n| {
+                calls.coming = None;
+                calls.follow(NOW + LASTED_MIN + Duration::from_secs(n), None);
+                calls.coming.is_some()
+            })
+            .collect();
+        assert_eq!(in_vain, [true, true, true, false, false, false], "nothing came of it, again and again");
+        calls.follow(NOW + LASTED_MIN * 3, None);
+        assert!(calls.coming.is_some(), "after a while");
         calls.coming = None;
         calls.wait(NOW);
         assert_eq!(
