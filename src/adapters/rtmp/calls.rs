@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
+use super::inside::is_inside;
 use super::lookup::{self, Called};
 use super::{BOTH, Ends, PORT, TLS_PORT};
 use crate::adapters::host::Host;
@@ -386,16 +387,6 @@ impl Calls {
     }
 }
 
-/// Whether an address is this machine's, or of a network that is nobody else's (RFC 6890).
-fn is_inside(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified() || ip.is_broadcast()
-        }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified(),
-    }
-}
-
 /// How often a server is called in vain.
 #[derive(Debug, Default)]
 struct Retries {
@@ -553,6 +544,7 @@ mod tests {
             ("192.0.2.1", "rtmp://10.0.0.1/x", true),
             ("192.0.2.1", "rtmp://[fd00::1]/x", true),
             ("192.0.2.1", "rtmp://[::ffff:127.0.0.1]/x", true),
+            ("192.0.2.1", "rtmp://100.64.0.1/x", true),
             ("192.0.2.1", "rtmp://198.51.100.1/x", false),
             ("10.0.0.2", "rtmp://10.0.0.1/x", false),
         ] {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod door;
+mod inside;
 mod leaving;
 mod line;
 mod lookup;
