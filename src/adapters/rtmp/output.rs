@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::calls::Lost;
 use super::door::{Handover, Seat, SentAway, Visitor};
+use super::leaving::LEAVING_MAX;
 use super::line::Line;
 use super::lookup::Answer;
 use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Farewells, Leaving};
@@ -492,3 +493,5 @@ const FRESH_BYTES_MAX: usize = 1 << 20;
 const FAILURES_MIN: u32 = 2;
 /// Players that one output serves: as many as it has numbers for.
 const PLAYERS_MAX: usize = (SOCKETS_MAX - OWN_SOCKETS) as usize;
+/// All of them are heard out at a stop.
+const _: () = assert!(PLAYERS_MAX <= LEAVING_MAX);

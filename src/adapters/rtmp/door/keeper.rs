@@ -775,6 +775,29 @@ mod tests {
         assert_eq!(workers.map(|(_, told)| told.try_iter().collect::<Vec<_>>()), [vec![300], vec![1]]);
     }
 
+    /// The place of one who was sent away is the next one's, while he is still heard out.
+    #[test]
+    fn who_was_sent_away_does_not_take_the_next_one_with_him() {
+        let (mut keeper, mut events) = (keeper(), Events::with_capacity(8));
+        let done = seat(&keeper, 1, "live/cam1", 9);
+        drop(ask(&mut keeper));
+        let mut stranger = Peer::new(&keeper, "live", "cam1");
+        assert!(stranger.talk(&mut keeper, |_| false), "he is sent away");
+        keeper.porter = None;
+        let mut peer = Peer::new(&keeper, "live", "cam1");
+        peer.talk(&mut keeper, |keeper| keeper.state.callers[0].is_some());
+        drop(stranger);
+        while keeper.state.leaving.poll_timeout().is_some() {
+            keeper.pass(&mut events).unwrap();
+        }
+        let mut came = None;
+        peer.talk(&mut keeper, |keeper| {
+            came = came.take().or_else(|| visitor(&done));
+            came.is_some() || figure(keeper, "portLeft") > 0.0
+        });
+        assert!(came.is_some());
+    }
+
     #[test]
     fn who_was_ready_when_a_fault_happened_is_heard() {
         let mut keeper = keeper();
