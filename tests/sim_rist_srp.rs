@@ -203,13 +203,19 @@ fn a_wrong_password_brings_nothing_and_is_told_and_counted() {
         rig.send(6_000);
         assert_eq!(rig.received(0), 0, "seed {seed}");
         assert!(!rig.events.iter().any(|event| matches!(event, Event::PeerConnected { .. })), "seed {seed}");
-        // In twelve seconds each side tells it at most every ten.
-        assert!((2..=4).contains(&rig.refusals()), "seed {seed}: {:?}", rig.events);
+        assert_eq!(rig.refusals(), 2, "each side tells it, seed {seed}: {:?}", rig.events);
         for node in [rig.sender, rig.receivers[0]] {
             let failures = rig.figure(node, "auth_failed");
             assert!((1.0..20.0).contains(&failures), "seed {seed}: {failures}");
         }
         assert!(rig.network.core(rig.sender).stats().not_connected == 6_000, "seed {seed}");
+        rig.send(30_000);
+        let counts = rig.events.iter().filter_map(|event| {
+            let Event::PeerRefused { count, .. } = event else { return None };
+            Some(*count)
+        });
+        let counts: Vec<u64> = counts.collect();
+        assert!(counts.len() == 4 && counts[2..].iter().all(|count| *count > 1), "seed {seed}: {counts:?}");
     }
 }
 

@@ -457,6 +457,26 @@ fn a_wrong_passphrase_is_refused_with_the_reason_and_the_listener_lives_on() {
     }
 }
 
+#[test]
+fn whoever_is_refused_again_and_again_is_told_of_once_a_minute_with_how_often() {
+    let wrong = Config { passphrase: passphrase("somethingelse"), ..config() };
+    let mut rig = Rig::new(14, Sends::Caller, caller(14, wrong), encrypted(KeyLength::Aes128, CipherMode::Ctr));
+    rig.idle(Duration::from_secs(1_300));
+    let counts = |who: &str| -> Vec<u64> {
+        let count = |event: &Event| {
+            let Event::PeerRefused { why, count, .. } = event else { return None };
+            why.refusal.is_some_and(|(by, _)| by == who).then_some(*count)
+        };
+        rig.events.iter().filter_map(count).collect()
+    };
+    let (told, heard) = (counts("refused"), counts("the peer refused"));
+    assert!((20..=22).contains(&told.len()), "by the listener: {told:?}");
+    assert!(heard.len() == 3, "by the caller, every ten minutes: {heard:?}");
+    for counts in [told, heard] {
+        assert!(counts[0] == 1 && counts[1..].iter().all(|count| *count > 1), "{counts:?}");
+    }
+}
+
 /// As libsrt's does that does not insist on a passphrase: it takes itself for connected, and only the caller knows better.
 #[test]
 fn a_listener_whose_answer_is_not_taken_is_told_at_once() {

@@ -7,8 +7,16 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::worker::SocketKey;
 use crate::proto::{Done, Work};
 
-/// Brings what was done to the actor and the socket that it is for; false if too much waits there.
-pub(super) type Deliver = Arc<dyn Fn(usize, SocketKey, Done) -> bool + Send + Sync>;
+/// Brings all of it to those that it is for, at once; false if too much waits there.
+pub(super) type Deliver = Arc<dyn Fn(Vec<Parcel>) -> bool + Send + Sync>;
+
+/// What was done, and the actor and the socket that it is for.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) actor: usize,
+    pub(super) socket: SocketKey,
+    pub(super) done: Done,
+}
 
 /// The thread, once there was something to do; it ends with the worker.
 pub(super) struct Background {
@@ -28,7 +36,27 @@ pub(super) struct Remote {
 impl Remote {
     /// Hands `done` to the actor, if it is still there; false if too much waits for its worker.
     pub(super) fn deliver(&self, done: Done) -> bool {
-        (self.deliver)(self.actor, self.socket, done)
+        (self.deliver)(vec![self.parcel(done)])
+    }
+
+    /// Hands one to each of `remotes`, all of a worker together, so that many take no more room there than one; what there is
+    /// too much of is left out.
+    pub(super) fn deliver_to_all(remotes: impl Iterator<Item = Self>, done: impl Fn() -> Done) {
+        let mut workers: Vec<(Deliver, Vec<Parcel>)> = Vec::new();
+        for remote in remotes {
+            let parcel = remote.parcel(done());
+            match workers.iter_mut().find(|(deliver, _)| Arc::ptr_eq(deliver, &remote.deliver)) {
+                Some((_, parcels)) => parcels.push(parcel),
+                None => workers.push((remote.deliver, vec![parcel])),
+            }
+        }
+        for (deliver, parcels) in workers {
+            deliver(parcels);
+        }
+    }
+
+    const fn parcel(&self, done: Done) -> Parcel {
+        Parcel { actor: self.actor, socket: self.socket, done }
     }
 
     /// Whether both reach the same one, on whichever of its sockets.
@@ -74,7 +102,7 @@ impl Background {
         let (jobs, inbox) = sync_channel(JOBS_MAX);
         let deliver = Arc::clone(&self.deliver);
         let thread = std::thread::Builder::new().name(self.name.clone());
-        thread.spawn(move || run(&inbox, &*deliver)).ok().map(|_ends_with_the_sender| jobs)
+        thread.spawn(move || run(&inbox, &deliver)).ok().map(|_ends_with_the_sender| jobs)
     }
 }
 
@@ -84,10 +112,10 @@ impl fmt::Debug for Background {
     }
 }
 
-fn run(inbox: &Receiver<Job>, deliver: &(dyn Fn(usize, SocketKey, Done) -> bool + Send + Sync)) {
+fn run(inbox: &Receiver<Job>, deliver: &Deliver) {
     while let Ok(Job { actor, socket, work }) = inbox.recv() {
         // Whoever asks for such work asks again.
-        deliver(actor, socket, work.run());
+        deliver(vec![Parcel { actor, socket, done: work.run() }]);
     }
 }
 

@@ -189,6 +189,7 @@ pub struct Driver<C> {
 enum Role {
     Source,
     Output,
+    Server,
 }
 
 #[derive(Debug)]
@@ -236,6 +237,12 @@ impl<C: Core + Send> Driver<C> {
     #[must_use]
     pub fn conversation(core: C, media: UdpSocket, admission: Admission) -> Self {
         Self { listens: true, ..Self::new(core, Role::Output, Some(media), None, admission) }
+    }
+
+    /// An output whose peers call it. That one of them cannot be reached is not its fault: the others have theirs.
+    #[must_use]
+    pub fn serving(core: C, media: UdpSocket, admission: Admission) -> Self {
+        Self { role: Role::Server, ..Self::conversation(core, media, admission) }
     }
 
     /// With sockets for columns and rows of forward error correction.
@@ -448,7 +455,7 @@ impl<C: Core + Send> Driver<C> {
         };
         counter.add(datagrams);
         self.health.last_error = now;
-        if !self.health.failing {
+        if !self.health.failing && self.role != Role::Server {
             self.health.failing = true;
             counters.disconnections.add(1);
             counters.failing.set(1);

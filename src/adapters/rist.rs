@@ -115,7 +115,7 @@ impl EndpointConfig {
         Ok(match (&self.side, config.profile) {
             (Side::Listener { .. }, _) => {
                 let socket = UdpSocket::serve(address, &self.socket)?;
-                Box::new(Driver::conversation(login(Sender::listening(config, &surroundings)), socket, admission))
+                Box::new(Driver::serving(login(Sender::listening(config, &surroundings)), socket, admission))
             }
             (Side::Bonded { legs, .. }, profile) => {
                 // Each is reached by whichever way the system has to it.

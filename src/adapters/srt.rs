@@ -154,9 +154,10 @@ impl EndpointConfig {
     ) -> Result<Box<dyn Driven>, OpenError> {
         let secret = secret(address)?;
         let config = self.connection(address);
-        let place = |socket| match service {
-            Service::Receive => Place::Source(socket),
-            Service::Send { .. } => Place::Output(socket),
+        let place = |socket| match (service, &self.side) {
+            (Service::Receive, _) => Place::Source(socket),
+            (Service::Send { .. }, Side::Listener { .. }) => Place::Server(socket),
+            (Service::Send { .. }, _) => Place::Output(socket),
         };
         let rest = (admission, address);
         Ok(match &self.side {
@@ -227,6 +228,7 @@ const fn any(like: SocketAddr) -> IpAddr {
 enum Place {
     Source(UdpSocket),
     Output(UdpSocket),
+    Server(UdpSocket),
     /// A port that it shares with other sources.
     Guests(Seat, SocketOptions),
 }
@@ -236,6 +238,7 @@ impl Place {
         Box::new(match self {
             Self::Source(socket) => Driver::source(core, Some(socket), None, admission),
             Self::Output(socket) => Driver::conversation(core, socket, admission),
+            Self::Server(socket) => Driver::serving(core, socket, admission),
             Self::Guests(seat, options) => Driver::guest_house(core, seat, options, admission),
         })
     }

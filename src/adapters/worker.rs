@@ -15,7 +15,7 @@ use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::alarm::Alarm;
-use super::background::{Background, Deliver, Remote};
+use super::background::{Background, Deliver, Parcel, Remote};
 use super::clock;
 use super::io::{Io, IoKind};
 use crate::bus::Pool;
@@ -113,9 +113,11 @@ impl<A: Actor> Worker<A> {
         let (sender, inbox) = sync_channel(COMMANDS_MAX);
         let commands = Commands { sender, waker };
         let back = commands.clone();
-        let deliver: Deliver = Arc::new(move |actor, socket, done| {
+        let deliver: Deliver = Arc::new(move |parcels| {
             back.try_send(Command::Call(Box::new(move |state| {
-                state.visit(actor, |actor: &mut A, cx| actor.handle_done(cx, socket, done));
+                for Parcel { actor, socket, done } in parcels {
+                    state.visit(actor, |actor: &mut A, cx| actor.handle_done(cx, socket, done));
+                }
             })))
         });
         let background = Background::new(name, deliver);

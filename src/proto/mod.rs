@@ -21,6 +21,7 @@ pub(crate) mod bits;
 pub mod bridge;
 pub mod fec;
 pub mod mpegts;
+mod refusals;
 #[cfg(feature = "rist")]
 pub mod rist;
 pub mod rtmp;
@@ -30,6 +31,7 @@ pub mod srt;
 mod stream;
 pub mod udp;
 
+pub use refusals::Refusals;
 pub use stream::{Payload, Piece, StreamCore};
 
 /// A protocol without IO.

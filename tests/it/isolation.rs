@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use anabranch::engine::{EngineConfig, EventKind, OutputStatus};
+use anabranch::engine::{EngineConfig, EventKind, OutputStatus, SourceStatus};
 use anabranch::proto::rtp::RtpPacket;
 
 use crate::network::{Neighbour, in_own_network, ip, try_run};
@@ -112,6 +112,35 @@ fn a_route_that_goes_away_harms_only_its_output() {
         rig.wait_event("f", "the recovery", is_recovery("o1"));
         assert!(rig.output("f", "o1").retry_total > 0, "it was opened anew");
         sink.assert_perfect(feed.stop().made());
+    });
+}
+
+/// Callers of an output that listens: the one whose route goes away is lost, the other notices nothing.
+#[test]
+fn a_caller_whose_route_goes_away_harms_no_other_and_finds_the_output_again() {
+    in_own_network("a caller whose route goes away", || {
+        let neighbour = Neighbour::new();
+        let (sink, listen, port) = (Sink::new(V4), (V4, free_port()).into(), free_port());
+        let (rig, near, far) = (Rig::new(), Rig::new(), neighbour.run(Rig::new));
+        rig.apply("f", flow([udp(listen)], [format!("srt://0.0.0.0:{port}?mode=listener&peeridletimeo=2000")]));
+        near.apply("f", flow([format!("srt://127.0.0.1:{port}")], [sink.url()]));
+        far.apply("f", flow([format!("srt://10.9.0.1:{port}")], [udp((V4, 9).into())]));
+        let feed = Feed::new(listen, TS).run(Duration::from_millis(1));
+        let status = || rig.output("f", "o1").status;
+        let is_there = |far: &Rig| far.source("f", "s1").status == SourceStatus::Connected;
+        wait_until("both", || sink.count() > 50 && is_there(&far));
+        ip("route add unreachable 10.9.0.2/32");
+        wait_until("unreachable", || rig.output("f", "o1").drops.unreachable > 50);
+        let is_lost = |kind: &EventKind| matches!(kind, EventKind::PeerDisconnected { peer, .. } if peer.ip() == Neighbour::THERE);
+        rig.wait_event("f", "the loss", is_lost);
+        assert_eq!(status(), OutputStatus::Connected);
+        assert!(!near.events("f").iter().any(|kind| matches!(kind, EventKind::PeerDisconnected { .. })));
+        near.stop("f");
+        wait_until("nobody", || status() == OutputStatus::Disconnected);
+        ip("route del unreachable 10.9.0.2/32");
+        wait_until("the other again", || status() == OutputStatus::Connected && is_there(&far));
+        assert!(!rig.events("f").iter().any(is_error("o1")));
+        drop(feed);
     });
 }
 

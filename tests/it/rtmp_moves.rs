@@ -1,7 +1,7 @@
 //! Servers that ask to be called anew, that are not there, and pushes that end.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anabranch::bus::{Meta, Pool, PoolLimits};
@@ -27,7 +27,11 @@ struct Host {
 impl Host {
     /// The next caller, who has said what he wants.
     fn of(listener: &TcpListener) -> Self {
-        let stream = listener.accept().unwrap().0;
+        Self::on(listener.accept().unwrap().0)
+    }
+
+    fn on(stream: TcpStream) -> Self {
+        stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         let core = Server::new(Time::ZERO, Config::default(), 1);
         let pool = Pool::new(PoolLimits::default());
@@ -37,10 +41,18 @@ impl Host {
     }
 
     fn letting_in(listener: &TcpListener) -> Self {
-        let mut host = Self::of(listener);
-        host.core.accept();
-        host.flush();
-        host
+        Self::of(listener).let_in()
+    }
+
+    /// If somebody calls.
+    fn try_letting_in(listener: &TcpListener) -> Option<Self> {
+        Some(Self::on(listener.accept().ok()?.0).let_in())
+    }
+
+    fn let_in(mut self) -> Self {
+        self.core.accept();
+        self.flush();
+        self
     }
 
     /// True if he asked for something.
@@ -67,11 +79,14 @@ impl Host {
         has_asked
     }
 
+    /// All at once, so that it comes together.
     fn flush(&mut self) {
+        let mut bytes = Vec::new();
         while let Some(piece) = self.core.poll_transmit() {
-            self.stream.write_all(&piece.header).unwrap();
-            self.stream.write_all(&piece.payload).unwrap();
+            bytes.extend_from_slice(&piece.header);
+            bytes.extend_from_slice(&piece.payload);
         }
+        self.stream.write_all(&bytes).unwrap();
     }
 
     fn wait(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
@@ -89,12 +104,27 @@ impl Host {
 
     /// Sends a frame of AAC, and its header before the first.
     fn send_sound(&mut self, ms: u32) {
-        let header = (ms == 0).then(|| vec![0xaf, 0, 0x12, 0x10]);
-        for payload in header.into_iter().chain([vec![0xaf, 1, 0x21, 0x10, 4, 0x60, 0x8c, 0x1c]]) {
-            let message =
-                Message { kind: kind::AUDIO, timestamp_ms: ms, payload: payload.into(), ..Message::default() };
-            self.core.send(&message).unwrap();
+        if ms == 0 {
+            self.send(kind::AUDIO, ms, &[0xaf, 0, 0x12, 0x10]);
         }
+        self.send(kind::AUDIO, ms, &[0xaf, 1, 0x21, 0x10, 4, 0x60, 0x8c, 0x1c]);
+    }
+
+    /// Sends the header of pictures.
+    fn send_header(&mut self) {
+        let record = [1, 0x64, 0, 31, 0xff, 0xe1, 0, 4, 0x67, 0x64, 0, 31, 1, 0, 4, 0x68, 0xee, 0x3c, 0x80];
+        self.send(kind::VIDEO, 0, &[&[0x17, 0, 0, 0, 0], &record[..]].concat());
+    }
+
+    /// Sends a slice of a picture, nothing that could be decoded.
+    fn send_picture(&mut self, ms: u32, is_key: bool) {
+        let [frame, slice] = if is_key { [0x17, 0x65] } else { [0x27, 0x41] };
+        self.send(kind::VIDEO, ms, &[frame, 1, 0, 0, 0, 0, 0, 0, 4, slice, 0x88, 0x84, 0x21]);
+    }
+
+    fn send(&mut self, kind: u8, timestamp_ms: u32, payload: &[u8]) {
+        let message = Message { kind, timestamp_ms, payload: payload.to_vec().into(), ..Message::default() };
+        self.core.send(&message).unwrap();
         self.flush();
     }
 }
@@ -171,6 +201,147 @@ fn a_pull_is_moved_with_the_first_sound_from_elsewhere() {
     play(&mut new, 50);
     sink.wait(before + 1);
     assert_eq!(rig.events("in").iter().filter(|kind| is_connected(kind)).count(), 2);
+}
+
+#[test]
+fn a_pull_is_moved_with_the_first_key_frame_from_elsewhere() {
+    let (rig, sink, [(first, address), (second, elsewhere)]) =
+        (Rig::new(), Sink::new(V4), [(); 2].map(|()| listener()));
+    rig.apply("in", flow([format!("rtmp://{address}/live/cam1")], [sink.url()]));
+    let mut old = Host::letting_in(&first);
+    old.send_header();
+    old.send_picture(0, true);
+    old.ask_to_move(Some(elsewhere));
+    let mut new = Host::letting_in(&second);
+    new.send_header();
+    for n in 0..50 {
+        old.send_picture(40 * (n + 1), false);
+        new.send_sound(40 * n);
+        new.send_picture(40 * n, false);
+        let_pass(Duration::from_millis(5));
+    }
+    old.step();
+    assert_eq!(old.end, None, "nobody could see what comes from there");
+    new.send_picture(2_000, true);
+    old.wait("the end", |host| host.end.is_some());
+    rig.wait_event("in", "the move", has_moved);
+    let carried = || {
+        let details = rig.source("in", "s1").details;
+        details.into_iter().find(|detail| detail.0 == "unitsCarried").map_or(0.0, |detail| detail.1)
+    };
+    let before = carried();
+    new.send_picture(2_040, false);
+    new.send_sound(2_040);
+    wait_until("both of them", || carried() >= before + 2.0);
+    assert_eq!(rig.source("in", "s1").drops.unexpected, 0, "their headers came before");
+}
+
+/// The old connection ends before there was a key frame: what the new one said so far holds.
+#[test]
+fn a_pull_whose_server_does_not_wait_for_a_key_frame_goes_on_elsewhere() {
+    let (rig, sink, [(first, address), (second, elsewhere)]) =
+        (Rig::new(), Sink::new(V4), [(); 2].map(|()| listener()));
+    rig.apply("in", flow([format!("rtmp://{address}/live/cam1")], [sink.url()]));
+    let mut old = Host::letting_in(&first);
+    old.send_header();
+    old.send_picture(0, true);
+    old.ask_to_move(Some(elsewhere));
+    let mut new = Host::letting_in(&second);
+    new.send_header();
+    new.send_sound(0);
+    for n in 1..20 {
+        new.send_picture(40 * n, false);
+        let_pass(Duration::from_millis(5));
+    }
+    drop(old);
+    rig.wait_event("in", "the move", has_moved);
+    wait_until("pictures", || {
+        new.send_picture(2_000, true);
+        sink.count() > 50
+    });
+    assert_eq!(rig.source("in", "s1").drops.unexpected, 0);
+}
+
+/// Its pictures have gone on in the place of the old one's, which has no headers there any more.
+#[test]
+fn a_pull_whose_new_server_ends_with_its_first_picture_begins_anew() {
+    let (rig, sink, [(first, address), (second, elsewhere)]) =
+        (Rig::new(), Sink::new(V4), [(); 2].map(|()| listener()));
+    rig.apply("in", flow([format!("rtmp://{address}/live/cam1")], [sink.url()]));
+    let mut old = Host::letting_in(&first);
+    old.send_header();
+    old.send_picture(0, true);
+    old.ask_to_move(Some(elsewhere));
+    let new = Host::of(&second);
+    // All of it, and the end, comes at once.
+    SockRef::from(&new.stream).set_tcp_cork(true).unwrap();
+    let mut new = new.let_in();
+    new.send_header();
+    new.send_picture(0, true);
+    new.stream.shutdown(Shutdown::Write).unwrap();
+    wait_until("the end", || {
+        old.send_picture(40, false);
+        old.step();
+        old.end.is_some()
+    });
+    let mut again = Host::letting_in(&first);
+    again.send_header();
+    wait_until("pictures", || {
+        again.send_picture(0, true);
+        sink.count() > 50
+    });
+    assert_eq!(rig.source("in", "s1").drops.unexpected, 0);
+}
+
+#[test]
+fn a_server_that_sends_us_on_before_it_takes_anything_is_passed_over() {
+    let (rig, [(first, address), (second, elsewhere), (third, beyond)]) = (Rig::new(), [(); 3].map(|()| listener()));
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://{address}/live/cam1")]));
+    let mut old = Host::letting_in(&first);
+    old.wait("pictures", |host| !host.pictures.is_empty());
+    old.ask_to_move(Some(elsewhere));
+    let mut between = Host::of(&second);
+    between.core.accept();
+    between.ask_to_move(Some(beyond));
+    let mut new = Host::letting_in(&third);
+    new.wait("pictures", |host| !host.pictures.is_empty());
+    old.wait("the end", |host| host.end.is_some());
+    between.wait("its end", |host| host.end.is_some());
+    assert!(new.pictures[0] && between.pictures.is_empty());
+}
+
+/// Each of them agrees, sends us on, and is gone.
+#[test]
+fn a_push_that_is_sent_on_for_ever_is_called_less_and_less_and_in_error() {
+    let (rig, (listener, address)) = (Rig::new(), listener());
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://{address}/live/cam1")]));
+    listener.set_nonblocking(true).unwrap();
+    let is_error = |kind: &EventKind| matches!(kind, EventKind::OutputError { .. });
+    wait_until("the error", || {
+        if let Some(mut host) = Host::try_letting_in(&listener) {
+            host.ask_to_move(Some(address));
+        }
+        rig.events("out").iter().any(is_error)
+    });
+}
+
+/// What went to the old server while the new one waited for a key frame was not lost.
+#[test]
+fn pictures_that_an_old_server_took_to_its_end_count_as_sent() {
+    let (rig, [(first, address), (second, elsewhere)]) = (Rig::new(), [(); 2].map(|()| listener()));
+    rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [format!("rtmp://{address}/live/cam1")]));
+    let mut old = Host::letting_in(&first);
+    old.wait("two key frames", |host| host.pictures.iter().filter(|is_key| **is_key).count() > 1);
+    let gop = old.pictures.iter().skip(1).position(|is_key| *is_key).unwrap() + 1;
+    let dropped = rig.output("out", "o1").drops.other;
+    old.ask_to_move(Some(elsewhere));
+    let mut new = Host::letting_in(&second);
+    old.wait("most of a group", |host| host.end.is_some() || host.pictures.len() % gop > gop / 2);
+    let taken = (old.pictures.len() % gop) as u64;
+    drop(old);
+    new.wait("pictures", |host| !host.pictures.is_empty());
+    let missing = rig.output("out", "o1").drops.other - dropped;
+    assert!(taken + missing <= gop as u64, "{taken} {missing} {gop}");
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use mio::net::TcpStream;
 
+use super::inside::is_inside;
 use super::lookup::{self, Called};
 use super::{BOTH, Ends, PORT, TLS_PORT};
 use crate::adapters::host::Host;
@@ -39,8 +39,9 @@ pub(super) struct Calls {
     next: Option<Time>,
     /// Where we were told to call, while a server asked us to call another place.
     home: Option<Box<Place>>,
-    /// Requests to call anew that were followed in a row.
+    /// Requests to call anew that were followed in a row, and when the last one was.
     follows: u32,
+    followed: Option<Time>,
     /// What the server asked for: made while the connection goes on, whose place it takes.
     coming: Option<Box<Self>>,
     /// Requests that were not followed, or in vain.
@@ -131,6 +132,7 @@ impl Calls {
             next: Some(Time::ZERO),
             home: None,
             follows: 0,
+            followed: None,
             coming: None,
             moves_failed: 0,
         }
@@ -188,27 +190,29 @@ impl Calls {
         heard
     }
 
-    /// The same for the connection that a server asked for. Where that comes to nothing the old one goes on, but a server that
-    /// may not have two of them gets it after the old one, which is given out then, and so it is where something came already.
+    /// The same for the connection that a server asked for; `each` says whether it takes over, and the old one is given out
+    /// then. Where the new one comes to nothing the old one goes on, but a server that may not have two of them gets it after
+    /// the old one, which is given out as well.
     pub(super) fn run_coming(
         &mut self,
         cx: &mut Context<'_>,
         key: SocketKey,
-        each: impl FnMut(&mut Client, Option<Message>),
+        mut each: impl FnMut(&mut Client, Option<Message>) -> bool,
     ) -> Option<Connection<Client>> {
-        let coming = self.coming.as_mut()?;
-        let lost = coming.hear(cx, key, each).lost;
+        let (coming, mut takes_over) = (self.coming.as_mut()?, false);
+        let lost = coming.hear(cx, key, |client, said| takes_over |= each(client, said)).lost;
+        if takes_over {
+            if lost.is_some() {
+                coming.wait(cx.now);
+            }
+            return self.change_over();
+        }
         // Asked on at once: that connection is of no use.
         if let Some(next) = coming.coming.take() {
             **coming = *next;
             return None;
         }
         let lost = lost?;
-        // Its pictures and sounds have gone on where the old one's were, which have no headers any more.
-        if self.role == Role::Player && coming.has_worked {
-            coming.wait(cx.now);
-            return self.change_over();
-        }
         if matches!(&lost.end, Some(End::Refused { code, .. }) if code == IN_USE) {
             coming.next = Some(cx.now);
             coming.lookup = Lookup::Fresh;
@@ -331,7 +335,9 @@ impl Calls {
         if self.coming.is_some() {
             return;
         }
-        let follows = if self.has_lasted(now) { 0 } else { self.follows };
+        // A server that asks for what comes to nothing, again and again, is not followed each time.
+        let has_rested = self.followed.is_none_or(|at| now.since(at) >= LASTED_MIN);
+        let follows = if self.has_lasted(now) && has_rested { 0 } else { self.follows };
         let place = match tc_url {
             None => Some(self.place.clone()),
             Some(url) => Place::parse(url, self.trust.is_some()),
@@ -346,6 +352,9 @@ impl Calls {
         coming.home = Some(home);
         coming.follows = follows + 1;
         coming.moves_failed = self.moves_failed;
+        // To be sent on is no success.
+        coming.retries.failures = if self.has_worked && self.has_lasted(now) { 0 } else { self.retries.failures };
+        (self.follows, self.followed) = (follows + 1, Some(now));
         self.coming = Some(Box::new(coming));
     }
 
@@ -378,16 +387,6 @@ impl Calls {
     }
 }
 
-/// Whether an address is this machine's, or of a network that is nobody else's (RFC 6890).
-fn is_inside(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified() || ip.is_broadcast()
-        }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified(),
-    }
-}
-
 /// How often a server is called in vain.
 #[derive(Debug, Default)]
 struct Retries {
@@ -415,29 +414,6 @@ impl Retries {
     }
 }
 
-/// What was told of those who did not get together with us: the same again only after a while.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(ArrayVec<(&'static str, Time, u64), REASONS_MAX>);
-
-impl Refusals {
-    /// How many there were since the last time, with this one, if that is to be told.
-    pub(super) fn tell(&mut self, now: Time, reason: &'static str) -> Option<u64> {
-        if let Some((_, told, count)) = self.0.iter_mut().find(|(known, ..)| *known == reason) {
-            *count += 1;
-            if now.since(*told) < TOLD_APART {
-                return None;
-            }
-            *told = now;
-            return Some(mem::take(count));
-        }
-        if self.0.is_full() {
-            self.0.remove(0);
-        }
-        self.0.push((reason, now, 0));
-        Some(1)
-    }
-}
-
 /// What a server says that has the stream already.
 const IN_USE: &str = "NetStream.Publish.BadName";
 /// Judgement: a server that restarts is back within seconds, and who repairs one does not want to wait longer.
@@ -447,10 +423,6 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 const LASTED_MIN: Duration = Duration::from_secs(10);
 /// Requests to call anew that are followed without a pause. Judgement: a server that moves its callers does so once.
 const FOLLOWS_MAX: u32 = 4;
-/// Judgement: the thousand events that are kept of a flow last for days then.
-const TOLD_APART: Duration = Duration::from_secs(600);
-/// Judgement: what one server or one encoder has to say.
-const REASONS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -502,6 +474,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_sends_us_on_for_ever_is_called_less_and_less() {
+        let mut calls = calls("first.example", "192.0.2.1");
+        let mut round = |lasted: Duration| {
+            for _ in 0..FOLLOWS_MAX {
+                (calls.retries.agreed, calls.has_worked) = (Some(NOW), true);
+                calls.follow(NOW + lasted, None);
+                calls.change_over();
+            }
+            calls.wait(NOW + lasted);
+            calls.failures()
+        };
+        assert_eq!([(); 3].map(|()| round(Duration::from_millis(100))), [1, 2, 3]);
+        assert_eq!(round(LASTED_MIN), 1, "it worked for a while before that");
+    }
+
+    #[test]
     fn a_server_may_send_us_elsewhere_a_few_times_in_a_row_and_a_failure_leads_home() {
         let mut calls = calls("first.example", "192.0.2.1");
         for url in
@@ -529,6 +517,16 @@ mod tests {
         calls.retries.agreed = Some(NOW);
         calls.follow(NOW + LASTED_MIN, None);
         assert!(calls.coming.is_some(), "it lasted");
+        let in_vain: Vec<bool> = (0..6)
+            .map(|n| {
+                calls.coming = None;
+                calls.follow(NOW + LASTED_MIN + Duration::from_secs(n), None);
+                calls.coming.is_some()
+            })
+            .collect();
+        assert_eq!(in_vain, [true, true, true, false, false, false], "nothing came of it, again and again");
+        calls.follow(NOW + LASTED_MIN * 3, None);
+        assert!(calls.coming.is_some(), "after a while");
         calls.coming = None;
         calls.wait(NOW);
         assert_eq!(
@@ -546,6 +544,7 @@ mod tests {
             ("192.0.2.1", "rtmp://10.0.0.1/x", true),
             ("192.0.2.1", "rtmp://[fd00::1]/x", true),
             ("192.0.2.1", "rtmp://[::ffff:127.0.0.1]/x", true),
+            ("192.0.2.1", "rtmp://100.64.0.1/x", true),
             ("192.0.2.1", "rtmp://198.51.100.1/x", false),
             ("10.0.0.2", "rtmp://10.0.0.1/x", false),
         ] {
@@ -553,15 +552,5 @@ mod tests {
             calls.follow(NOW, Some(target));
             assert_eq!(calls.coming.unwrap().is_led_inside(), is_refused, "{target}");
         }
-    }
-
-    #[test]
-    fn the_same_reason_is_told_again_after_a_while_with_how_often() {
-        let mut refusals = Refusals::default();
-        assert_eq!(refusals.tell(NOW, "one"), Some(1));
-        assert_eq!(refusals.tell(NOW + Duration::from_secs(1), "other"), Some(1));
-        assert_eq!([1, 30, 599].map(|at| refusals.tell(NOW + Duration::from_secs(at), "one")), [None; 3]);
-        assert_eq!(refusals.tell(NOW + TOLD_APART, "one"), Some(4));
-        assert_eq!(refusals.tell(NOW + TOLD_APART, "other"), None);
     }
 }

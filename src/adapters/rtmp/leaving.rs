@@ -189,8 +189,44 @@ fn run(mut poll: Poll, inbox: &Receiver<Leaver>) {
 /// Judgement: several round trips, after which whoever was told has read it.
 const LEAVING_FOR: Duration = Duration::from_secs(2);
 /// What is above is closed at once. Judgement: all players of an output; more end within two seconds only where somebody attacks.
-const LEAVING_MAX: usize = 32;
+pub(super) const LEAVING_MAX: usize = 32;
 /// Judgement: all pushes of an engine that stops.
 const FAREWELLS_MAX: usize = 1_024;
 const WAKER: Token = Token(0);
 const SOCKET: Token = Token(1);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream as Peer};
+
+    use super::*;
+    use crate::adapters::stream::Stream;
+    use crate::proto::rtmp::{Config, Server};
+
+    #[test]
+    fn of_more_than_there_is_room_for_the_first_is_closed_and_no_other() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (mut leaving, now) = (Leaving::default(), Time::from_ns(1));
+        let mut peers: Vec<Peer> = (0..=LEAVING_MAX)
+            .map(|_| {
+                let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+                peer.set_nonblocking(true).unwrap();
+                let (stream, address) = listener.accept().unwrap();
+                stream.set_nonblocking(true).unwrap();
+                let stream = Stream::plain(TcpStream::from_std(stream));
+                leaving.add(Connection::new(Server::new(now, Config::default(), 1), stream, address), now);
+                peer
+            })
+            .collect();
+        let is_closed = |peer: &mut Peer| match peer.read(&mut [0; 9]) {
+            Ok(len) => len == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        assert_eq!(leaving.leavers.len(), LEAVING_MAX);
+        while !is_closed(&mut peers[0]) {}
+        assert!(!peers.iter_mut().skip(1).any(is_closed));
+        leaving.handle_timeout(now + LEAVING_FOR);
+        assert!(leaving.leavers.is_empty());
+    }
+}

@@ -2,6 +2,7 @@
 
 mod calls;
 mod door;
+mod inside;
 mod leaving;
 mod line;
 mod lookup;
@@ -26,10 +27,10 @@ use crate::bus::Pool;
 use crate::proto::bridge::ToTs;
 use crate::proto::mpegts::mux::{self, ConfigError};
 use crate::proto::rtmp::{Config, End, Error, Role};
-use crate::proto::{self, PeerEnd};
+use crate::proto::{self, PeerEnd, Refusals};
 use crate::units::{Bitrate, Time};
 
-use calls::{Calls, Place, Refusals};
+use calls::{Calls, Place};
 use leaving::Leaving;
 
 pub(super) use door::Doors;
@@ -141,13 +142,11 @@ impl EndpointConfig {
                 Box::new(source::Source::pulling(calls, self.bridge(pool)?, (admission, ports.farewells.clone())))
             }
             Side::Listener { takeover, absent, tls, .. } => {
+                // What may fail comes before the seat, whose certificate is everybody's.
+                let bridge = self.bridge(pool)?;
                 let seat = ports.rtmp.join((address, tls.as_ref()), Role::Publisher, (&self.app, &self.key), pool)?;
-                Box::new(source::Source::listening(
-                    seat,
-                    (*takeover, *absent),
-                    self.bridge(pool)?,
-                    (admission, ports.farewells.clone()),
-                ))
+                let lent = (admission, ports.farewells.clone());
+                Box::new(source::Source::listening(seat, (*takeover, *absent), bridge, lent))
             }
         })
     }
@@ -303,10 +302,16 @@ fn refusal(code: &str) -> &'static str {
 }
 
 /// Events that wait for whoever asks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Events {
     waiting: ArrayVec<DriverEvent, EVENTS_MAX>,
     refusals: Refusals,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { waiting: ArrayVec::new(), refusals: Refusals::new(Refusals::CALLED_APART) }
+    }
 }
 
 impl Events {
@@ -314,9 +319,15 @@ impl Events {
         note(DriverEvent::Core(event), &mut self.waiting, counters);
     }
 
+    /// A server that we called agrees: if another call comes to nothing, that is news.
+    fn tell_agreed(&mut self, peer: SocketAddr, counters: &super::Counters) {
+        self.refusals.clear();
+        self.tell(proto::Event::PeerConnected { peer }, counters);
+    }
+
     /// Nobody gets together with us; told again after a while.
     fn tell_refused(&mut self, now: Time, (peer, why): (SocketAddr, PeerEnd), counters: &super::Counters) {
-        if let Some(count) = self.refusals.tell(now, why.reason) {
+        if let Some(count) = self.refusals.tell(now, why) {
             self.tell(proto::Event::PeerRefused { peer, why, count }, counters);
         }
     }
@@ -346,3 +357,24 @@ pub const TLS_PORT: u16 = 443;
 const KEY_BYTES_MAX: usize = 1_024;
 /// As the other drivers.
 const DETAILS_APART: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_again_once_the_server_agreed_in_between() {
+        let (mut events, counters) = (Events::default(), crate::adapters::Counters::default());
+        let (now, peer) = (Time::from_ns(1), SocketAddr::from(([192, 0, 2, 1], PORT)));
+        let refused = (peer, PeerEnd { reason: "refused by the server", refusal: None });
+        let told = |events: &mut Events| std::iter::from_fn(|| events.poll()).count();
+        for is_news in [true, false] {
+            events.tell_refused(now, refused, &counters);
+            assert_eq!(told(&mut events), usize::from(is_news));
+        }
+        events.tell_agreed(peer, &counters);
+        assert_eq!(told(&mut events), 1);
+        events.tell_refused(now, refused, &counters);
+        assert_eq!(told(&mut events), 1);
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::calls::Lost;
 use super::door::{Handover, Seat, SentAway, Visitor};
+use super::leaving::LEAVING_MAX;
 use super::line::Line;
 use super::lookup::Answer;
 use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Farewells, Leaving};
@@ -106,15 +107,16 @@ impl Output {
             }
         });
         if heard.is_ready {
-            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+            events.tell_agreed(calls.peer(), counters);
         }
         if let Some(Lost { peer, end, broken, was_ready, has_moved }) = heard.lost {
             line.iter().for_each(|line| add(&mut self.fed, line.feed.stats()));
             *line = coming.take();
+            line.iter_mut().for_each(|line| line.feed.forgive_wait());
             if has_moved {
                 events.tell(proto::Event::PeerLost { peer, why: ends.count_moved() }, counters);
                 if calls.is_ready() {
-                    events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+                    events.tell_agreed(calls.peer(), counters);
                 }
                 // Its readiness may have been told already.
                 cx.call_again(self.first);
@@ -137,6 +139,8 @@ impl Output {
             if said.is_none() {
                 *coming = Some(introduce(client, bridge));
             }
+            // With its first key frame, which is ours to send.
+            false
         });
         if calls.coming().is_none() {
             *coming = None;
@@ -154,7 +158,7 @@ impl Output {
         line.iter_mut().for_each(|line| line.feed.forgive_wait());
         events.tell(proto::Event::PeerLost { peer: old.peer(), why: ends.count_moved() }, counters);
         if calls.is_ready() {
-            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+            events.tell_agreed(calls.peer(), counters);
         }
         self.leaving.close(old, now);
     }
@@ -489,3 +493,5 @@ const FRESH_BYTES_MAX: usize = 1 << 20;
 const FAILURES_MIN: u32 = 2;
 /// Players that one output serves: as many as it has numbers for.
 const PLAYERS_MAX: usize = (SOCKETS_MAX - OWN_SOCKETS) as usize;
+/// All of them are heard out at a stop.
+const _: () = assert!(PLAYERS_MAX <= LEAVING_MAX);

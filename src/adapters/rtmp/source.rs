@@ -16,7 +16,7 @@ use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
-use crate::proto::bridge::{Interrupted, ToTs};
+use crate::proto::bridge::{Interrupted, Prelude, ToTs};
 use crate::proto::rtmp::{End, Message, Refusal, Server, ServerMessage, kind};
 use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
 use crate::units::Time;
@@ -48,7 +48,11 @@ enum Way {
         /// What the publisher said who is there and brings nothing, while a picture is in its place.
         interrupted: Option<Box<Interrupted>>,
     },
-    Call(Box<Calls>),
+    Call {
+        calls: Box<Calls>,
+        /// Of the connection that is to take the place of the one that there is.
+        prelude: Box<Prelude>,
+    },
 }
 
 /// What becomes of media.
@@ -81,7 +85,7 @@ impl Source {
 
     /// Plays from a server.
     pub(super) fn pulling(calls: Calls, bridge: ToTs, lent: (Admission, Farewells)) -> Self {
-        Self::new(Way::Call(Box::new(calls)), bridge, lent)
+        Self::new(Way::Call { calls: Box::new(calls), prelude: Box::default() }, bridge, lent)
     }
 
     fn new(way: Way, bridge: ToTs, (admission, farewells): (Admission, Farewells)) -> Self {
@@ -116,7 +120,7 @@ impl Source {
         self.intake.drain(now, sink);
         match self.way {
             Way::Listen { .. } => self.run_publisher(cx, sink),
-            Way::Call(_) => self.run_server(cx, sink),
+            Way::Call { .. } => self.run_server(cx, sink),
         }
         self.intake.drain(now, sink);
         while let Some(what) = self.intake.bridge.poll_uncarried() {
@@ -177,21 +181,21 @@ impl Source {
 
     fn run_server(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
         let now = cx.now;
-        let Self { way: Way::Call(calls), intake, events, ends, counters, .. } = self else { return };
+        let Self { way: Way::Call { calls, prelude }, intake, events, ends, counters, .. } = self else { return };
         let heard = calls.run(cx, self.first, |_, said| match said {
             None => intake.bridge.begin(),
             Some(message) => intake.handle(now, &message, sink),
         });
         if heard.is_ready {
-            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+            events.tell_agreed(calls.peer(), counters);
         }
         if let Some(Lost { peer, end, broken, was_ready, has_moved }) = heard.lost {
             intake.bridge.end();
             if has_moved {
                 events.tell(proto::Event::PeerLost { peer, why: ends.count_moved() }, counters);
                 if calls.is_ready() {
-                    intake.bridge.begin();
-                    events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+                    intake.bridge.resume(prelude.take());
+                    events.tell_agreed(calls.peer(), counters);
                 }
                 // Its readiness may have been told already.
                 cx.call_again(self.first);
@@ -206,25 +210,29 @@ impl Source {
         self.run_coming(cx, sink);
     }
 
-    /// The connection that a server asked for takes over with the first picture or sound.
+    /// The connection that a server asked for takes over when a decoder can go on with it.
     fn run_coming(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet)) {
-        let Self { way: Way::Call(calls), intake, events, ends, counters, .. } = self else { return };
+        let Self { way: Way::Call { calls, prelude }, intake, events, ends, counters, .. } = self else { return };
         let (now, mut has_begun) = (cx.now, false);
         let old = calls.run_coming(cx, self.first, |_, said| {
-            let Some(message) = said else { return };
-            if !has_begun && is_media(&message) {
+            let Some(message) = said else {
+                **prelude = Prelude::default();
+                return false;
+            };
+            if !has_begun && prelude.is_over_with(now, &message, intake.bridge.has_pictures()) {
                 has_begun = true;
-                intake.bridge.begin();
+                intake.bridge.resume(prelude.take());
             }
             if has_begun {
                 intake.handle(now, &message, sink);
             }
+            has_begun
         });
-        let Some(old) = (if has_begun { calls.change_over().or(old) } else { old }) else { return };
+        let Some(old) = old else { return };
         events.tell(proto::Event::PeerLost { peer: old.peer(), why: ends.count_moved() }, counters);
         self.leaving.close(old, cx.now);
-        if has_begun {
-            events.tell(proto::Event::PeerConnected { peer: calls.peer() }, counters);
+        if calls.is_ready() {
+            events.tell_agreed(calls.peer(), counters);
         } else {
             intake.bridge.end();
         }
@@ -234,7 +242,7 @@ impl Source {
     fn welcome(&mut self, cx: &Context<'_>, mut visitor: Visitor) {
         let seat = match &self.way {
             Way::Listen { seat, .. } => Some(seat),
-            Way::Call(_) => None,
+            Way::Call { .. } => None,
         };
         // Whoever he was for is gone, and another in its place: he is no guest of this one.
         if !seat.is_some_and(|seat| seat.expects(&visitor)) {
@@ -285,7 +293,7 @@ impl Source {
     fn is_connected(&self) -> bool {
         match &self.way {
             Way::Listen { publisher, .. } => publisher.is_some(),
-            Way::Call(calls) => calls.is_ready(),
+            Way::Call { calls, .. } => calls.is_ready(),
         }
     }
 
@@ -295,7 +303,7 @@ impl Source {
         self.counters.over_limit.add(std::mem::take(&mut self.intake.over_limit));
         let connection_short = match &mut self.way {
             Way::Listen { publisher, .. } => publisher.as_mut().map_or(0, |peer| peer.take_short_of_buffers()),
-            Way::Call(calls) => calls.connection.as_mut().map_or(0, Connection::take_short_of_buffers),
+            Way::Call { calls, .. } => calls.connection.as_mut().map_or(0, Connection::take_short_of_buffers),
         };
         let before = std::mem::replace(&mut self.intake.no_buffer, mux.no_buffer);
         self.counters.short_of_buffers.add(connection_short + mux.no_buffer - before);
@@ -321,7 +329,7 @@ impl Source {
             ];
             let seat = match &self.way {
                 Way::Listen { seat, .. } => seat.details(),
-                Way::Call(calls) => calls.details(&self.ends),
+                Way::Call { calls, .. } => calls.details(&self.ends),
             };
             let details: Vec<Detail> = bridged.into_iter().chain(self.ends.details()).chain(seat).collect();
             self.counters.details.set(&details);
@@ -374,7 +382,7 @@ impl Driven for Source {
     fn handle_ready(&mut self, cx: &mut Context<'_>, _socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
         match &mut self.way {
             Way::Listen { publisher, .. } => publisher.iter_mut().for_each(|peer| peer.handle_ready()),
-            Way::Call(calls) => calls.handle_ready(),
+            Way::Call { calls, .. } => calls.handle_ready(),
         }
         self.run(cx, sink);
     }
@@ -407,7 +415,7 @@ impl Driven for Source {
                 (Ok(away), Way::Listen { seat, .. }) if seat.is_of(&away) => {
                     self.events.tell((*away).into(), &self.counters);
                 }
-                (Err(other), Way::Call(calls)) => {
+                (Err(other), Way::Call { calls, .. }) => {
                     if let Ok(answer) = other.downcast::<Answer>() {
                         calls.looked_up(cx.now, &answer);
                     }
@@ -429,7 +437,7 @@ impl Driven for Source {
                     self.leaving.add(*publisher, cx.now);
                 }
             }
-            Way::Call(calls) => calls.give_out().for_each(|server| self.leaving.close(server, cx.now)),
+            Way::Call { calls, .. } => calls.give_out().for_each(|server| self.leaving.close(server, cx.now)),
         }
         self.farewells.take(cx, &mut self.leaving);
     }
@@ -442,7 +450,7 @@ impl Driven for Source {
                 let stalled = may_stall.then(|| self.intake.heard + STALLED_AFTER);
                 [peer, slate.as_ref().and_then(|slate| slate.poll_timeout()), stalled].into_iter().flatten().min()
             }
-            Way::Call(calls) => calls.poll_timeout(),
+            Way::Call { calls, .. } => calls.poll_timeout(),
         };
         [peer, self.intake.bridge.poll_timeout(), self.leaving.poll_timeout()].into_iter().flatten().min()
     }

@@ -21,6 +21,7 @@ mod clock;
 mod feed;
 mod frames;
 mod from_ts;
+mod prelude;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -31,5 +32,6 @@ mod uncarried;
 pub use check::check_any_bridge;
 pub use feed::{Feed, FeedStats, Pictures, Takes};
 pub use from_ts::{FromTs, FromTsStats};
+pub use prelude::Prelude;
 pub use to_ts::{Interrupted, QUIET_MIN, ToTs, ToTsStats};
 pub use uncarried::{UNCARRIED_MAX, Uncarried};

@@ -57,10 +57,10 @@ struct Track {
 }
 
 /// What a publisher said once that still holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Interrupted {
-    reader: flv::Reader,
-    headers: ArrayVec<flv::AccessUnit, TRACKS_MAX>,
+    pub(super) reader: flv::Reader,
+    pub(super) headers: ArrayVec<flv::AccessUnit, TRACKS_MAX>,
     told: Told,
 }
 
@@ -118,7 +118,7 @@ impl ToTs {
         interrupted
     }
 
-    /// He goes on.
+    /// He goes on, or one who said that meanwhile begins.
     pub fn resume(&mut self, interrupted: Interrupted) {
         self.begin();
         self.reader = interrupted.reader;
@@ -190,6 +190,12 @@ impl ToTs {
         self.told.poll()
     }
 
+    /// Whether the one who publishes has pictures.
+    #[must_use]
+    pub fn has_pictures(&self) -> bool {
+        self.tracks.iter().any(|track| track.is_video && !track.is_old)
+    }
+
     /// Bytes of pictures and sounds that have not gone out.
     #[must_use]
     pub const fn waiting_bytes(&self) -> usize {
@@ -259,9 +265,7 @@ impl ToTs {
             }
         };
         let (is_video, number, codec) = (unit.codec.is_video(), unit.track, unit.codec);
-        self.headers.retain(|header| (header.codec.is_video(), header.track) != (is_video, number));
-        // Where there are too many, the multiplexer has no track for it, either.
-        let _ = self.headers.try_push(unit.clone());
+        keep(&mut self.headers, unit);
         let known = self.tracks.iter_mut().find(|track| (track.is_video, track.number) == (is_video, number));
         if let Some(track) = known {
             (track.codec, track.is_old) = (codec, false);
@@ -320,6 +324,13 @@ pub const QUIET_MIN: Duration = Duration::from_millis(200);
 const QUIET_MAX: Duration = Duration::from_secs(2);
 /// Judgement: less than between pictures of 120 Hz, and more than the parts of one take to come.
 const STEP_MIN: Duration = Duration::from_millis(5);
+
+/// In the place of the one that its track had. Where there are too many, the multiplexer has no track for it, either.
+pub(super) fn keep(headers: &mut ArrayVec<flv::AccessUnit, TRACKS_MAX>, header: &flv::AccessUnit) {
+    let track = |header: &flv::AccessUnit| (header.codec.is_video(), header.track);
+    headers.retain(|known| track(known) != track(header));
+    let _ = headers.try_push(header.clone());
+}
 
 /// What a header says of its track; `None` for a codec that is not carried.
 fn format(header: &flv::AccessUnit) -> Result<Option<Format>, FormatError> {

@@ -519,9 +519,8 @@ impl Receiver {
         let peer = datagram.peer;
         if let Err(refusal) = self.handle_arrival(now, datagram) {
             self.refusals.count(refusal, &mut self.stats);
-            if let Some(why) = self.refusals.tell(now, refusal) {
-                self.tell(Event::PeerRefused { peer, why, count: 1 });
-            }
+            let told = self.refusals.tell(now, peer, refusal);
+            told.into_iter().for_each(|event| self.tell(event));
         }
     }
 
@@ -555,9 +554,8 @@ impl Receiver {
 
     fn tell_logins(&mut self, now: Time) {
         while let Some((peer, why)) = self.wire.poll_refusal() {
-            if self.refusals.is_news(now) {
-                self.tell(Event::PeerRefused { peer, why, count: 1 });
-            }
+            let told = self.refusals.tell_login(now, peer, why);
+            told.into_iter().for_each(|event| self.tell(event));
         }
     }
 

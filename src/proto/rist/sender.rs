@@ -381,9 +381,8 @@ impl Sender {
         }
         if self.peers.is_full() || self.kind != Kind::Listens {
             self.stats.unexpected += 1;
-            if self.refusals.is_news(now) {
-                self.tell(Event::PeerRefused { peer, why: error::FULL, count: 1 });
-            }
+            let told = self.refusals.tell_datagram(now, peer, error::FULL);
+            told.into_iter().for_each(|event| self.tell(event));
             return None;
         }
         self.add_peer(Some(peer), port.unwrap_or_else(|| self.control_port()));
@@ -394,16 +393,14 @@ impl Sender {
 
     fn refuse(&mut self, now: Time, peer: SocketAddr, refusal: Refusal) {
         self.refusals.count(refusal, &mut self.stats);
-        if let Some(why) = self.refusals.tell(now, refusal) {
-            self.tell(Event::PeerRefused { peer, why, count: 1 });
-        }
+        let told = self.refusals.tell(now, peer, refusal);
+        told.into_iter().for_each(|event| self.tell(event));
     }
 
     fn tell_logins(&mut self, now: Time) {
         while let Some((peer, why)) = self.wire.poll_refusal() {
-            if self.refusals.is_news(now) {
-                self.tell(Event::PeerRefused { peer, why, count: 1 });
-            }
+            let told = self.refusals.tell_login(now, peer, why);
+            told.into_iter().for_each(|event| self.tell(event));
         }
     }
 

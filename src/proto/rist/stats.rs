@@ -1,9 +1,10 @@
 //! Counters of one flow, under the names that librist's statistics have where it has them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::error::{self, Refusal};
-use crate::proto::{Detail, PeerEnd, Stats};
+use crate::proto::{self, Detail, Event, PeerEnd, Stats};
 use crate::units::Time;
 
 /// What a sender counts beside [`Stats`], in packets.
@@ -64,14 +65,20 @@ impl Receiving {
     }
 }
 
-/// Datagrams refused, and when that was last told.
-#[derive(Clone, Copy, Debug, Default)]
+/// Datagrams refused, and what was told of that.
+#[derive(Debug)]
 pub(super) struct Refusals {
-    told: Option<Time>,
+    told: proto::Refusals,
     /// Came before their key was there; most wait for it.
     pub(super) keyless: u64,
     /// From whoever has not authenticated.
     strangers: u64,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { told: proto::Refusals::new(proto::Refusals::CALLERS_APART), keyless: 0, strangers: 0 }
+    }
 }
 
 impl Refusals {
@@ -85,29 +92,28 @@ impl Refusals {
         }
     }
 
-    /// What is to be told of `refusal`, if nothing was told lately.
-    pub(super) fn tell(&mut self, now: Time, refusal: Refusal) -> Option<PeerEnd> {
+    /// What is to be told of a datagram that is refused, if anything: nothing of those that follow, which the others count.
+    pub(super) fn tell(&mut self, now: Time, peer: SocketAddr, refusal: Refusal) -> Option<Event> {
         let why = match refusal {
             Refusal::Secret => error::SECRETS_DIFFER,
             Refusal::NoLogin => error::NO_LOGIN,
             Refusal::Malformed | Refusal::Stranger | Refusal::NoKey | Refusal::NoBuffer => return None,
         };
-        self.is_news(now).then_some(why)
+        self.tell_datagram(now, peer, why)
     }
 
-    /// Whether it was not told lately; it then counts as told.
-    pub(super) fn is_news(&mut self, now: Time) -> bool {
-        let is_news = self.told.is_none_or(|told| now.since(told) >= TOLD_EVERY);
-        if is_news {
-            self.told = Some(now);
-        }
-        is_news
+    /// One of many that are refused for this.
+    pub(super) fn tell_datagram(&mut self, now: Time, peer: SocketAddr, why: PeerEnd) -> Option<Event> {
+        // Of attempts nobody knows here: a sender goes on whatever he hears.
+        self.told.tell(now, why).map(|_| Event::PeerRefused { peer, why, count: 1 })
+    }
+
+    /// Somebody did not say who he is, or could not show it.
+    pub(super) fn tell_login(&mut self, now: Time, peer: SocketAddr, why: PeerEnd) -> Option<Event> {
+        self.told.tell(now, why).map(|count| Event::PeerRefused { peer, why, count })
     }
 }
 
 fn ms(span: Option<Duration>) -> f64 {
     span.map_or(0.0, |span| span.as_secs_f64() * 1e3)
 }
-
-/// Judgement: nobody wants to read it more often.
-const TOLD_EVERY: Duration = Duration::from_secs(10);

@@ -23,7 +23,9 @@ use super::packet::{ControlHeader, ControlKind, HEADER_BYTES, Header};
 use super::rendezvous::{Answer, Meeting, Step};
 use super::stats::{self, Totals};
 use crate::bus::{Meta, Packet, Pool};
-use crate::proto::{Core, Datagram, Detail, Done, Event, PeerEnd, Port, Stats, Transmit, Tuning, Work, wire_header};
+use crate::proto::{
+    Core, Datagram, Detail, Done, Event, PeerEnd, Port, Refusals, Stats, Transmit, Tuning, Work, wire_header,
+};
 use crate::units::{Seq, Time};
 
 /// A caller as a core.
@@ -36,8 +38,7 @@ pub struct Caller {
     state: State,
     /// Attempts that failed since the last connection.
     failures: u32,
-    /// Why the last attempt failed, which is told once.
-    told: Option<PeerEnd>,
+    refusals: Refusals,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     totals: Totals,
@@ -136,7 +137,7 @@ impl Caller {
             entropy: Entropy::new(secret),
             state: State::Resting { until: Time::ZERO },
             failures: 0,
-            told: None,
+            refusals: Refusals::new(Refusals::CALLED_APART),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             totals: Totals::default(),
@@ -444,10 +445,10 @@ impl Caller {
         self.state = State::Resting { until: now + wait + jitter };
         let (peer, why) = (self.peer, PeerEnd::from(why));
         if was_connected {
-            self.told = None;
+            self.refusals.clear();
             self.note(Event::PeerLost { peer, why });
-        } else if self.told.replace(why) != Some(why) {
-            self.note(Event::PeerRefused { peer, why, count: 1 });
+        } else if let Some(count) = self.refusals.tell(now, why) {
+            self.note(Event::PeerRefused { peer, why, count });
         }
     }
 

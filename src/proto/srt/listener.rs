@@ -24,7 +24,7 @@ use super::slow::{self, Watch};
 use super::stats::{self, Totals};
 use super::waiting::Waiting;
 use crate::bus::{Packet, Pool};
-use crate::proto::{Core, Datagram, Detail, Done, Event, Stats, Transmit, Tuning, Work};
+use crate::proto::{Core, Datagram, Detail, Done, Event, Refusals, Stats, Transmit, Tuning, Work};
 use crate::units::Time;
 
 /// What a listener does with those who call.
@@ -58,7 +58,7 @@ pub struct Listener {
     ready: Vec<u32>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
-    next_refusal_told: Time,
+    refusals: Refusals,
     /// Looks for callers who cannot keep up.
     watch: Watch,
     totals: Totals,
@@ -108,7 +108,7 @@ impl Listener {
             ready: Vec::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
-            next_refusal_told: Time::ZERO,
+            refusals: Refusals::new(Refusals::CALLERS_APART),
             totals: Totals::default(),
             waiting: Waiting::default(),
             work: VecDeque::new(),
@@ -196,9 +196,9 @@ impl Listener {
                 let mut body = Vec::new();
                 Handshake { version: 5, stage: Stage::Rejected(rejection), ..asked.clone() }.write(&mut body);
                 self.answer(now, peer, asked.socket_id, &body);
-                if self.next_refusal_told <= now {
-                    self.next_refusal_told = now + REFUSALS_TOLD_APART;
-                    self.note(Event::PeerRefused { peer, why: Ended::Refusing(rejection).into(), count: 1 });
+                let why = Ended::Refusing(rejection).into();
+                if let Some(count) = self.refusals.tell(now, why) {
+                    self.note(Event::PeerRefused { peer, why, count });
                 }
             }
         }
@@ -558,7 +558,5 @@ impl Core for Listener {
 
 /// Handshakes answered at a time; whoever is not answered asks again.
 const ANSWERS_MAX: usize = 1_024;
-/// Whoever is refused calls again and again.
-const REFUSALS_TOLD_APART: Duration = Duration::from_secs(1);
 /// libsrt says something every second: a sender that was silent for longer may be replaced.
 pub(super) const TAKEOVER_SILENCE: Duration = Duration::from_millis(1_500);

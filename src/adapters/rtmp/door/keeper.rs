@@ -171,11 +171,9 @@ impl Keeper {
         self.hear_answers(now);
         if self.state.recount_due.is_some_and(|due| due <= now) {
             (self.state.recount_due, self.state.recounted) = (None, now);
-            for place in lock(&self.shared.places).iter() {
-                if let Some(remote) = &place.remote {
-                    remote.deliver(Done { id: 0, result: Box::new(Recounted) });
-                }
-            }
+            let places = lock(&self.shared.places);
+            let remotes = places.iter().filter_map(|place| place.remote.clone());
+            Remote::deliver_to_all(remotes, || Done { id: 0, result: Box::new(Recounted) });
         }
         let is_due = self.state.accept_at.is_some_and(|at| at <= now);
         if is_due || events.iter().any(|event| event.token() == LISTENER) {
@@ -526,7 +524,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::accept::AcceptHook;
-    use crate::adapters::background::Background;
+    use crate::adapters::background::{Background, Parcel};
     use crate::adapters::rtmp::Key;
     use crate::adapters::worker::SocketKey;
     use crate::bus::{Meta, PoolLimits};
@@ -602,7 +600,8 @@ mod tests {
 
     fn worker(room: usize) -> (Background, Receiver<Done>) {
         let (sender, receiver) = sync_channel(room);
-        (Background::new("test", Arc::new(move |_, _, done| sender.try_send(done).is_ok())), receiver)
+        let deliver = move |all: Vec<Parcel>| all.into_iter().all(|parcel| sender.try_send(parcel.done).is_ok());
+        (Background::new("test", Arc::new(deliver)), receiver)
     }
 
     fn seat_of(keeper: &Keeper, id: u64, path: &str, remote: Remote) {
@@ -760,9 +759,49 @@ mod tests {
     }
 
     #[test]
+    fn however_many_places_are_told_of_the_counts_each_worker_has_one_message() {
+        let mut keeper = keeper();
+        let workers = [(); 2].map(|()| {
+            let (sender, receiver) = sync_channel(9);
+            let deliver = move |all: Vec<Parcel>| sender.try_send(all.len()).is_ok();
+            (Background::new("test", Arc::new(deliver)), receiver)
+        });
+        for id in 0..301 {
+            let (worker, _) = &workers[usize::from(id == 7)];
+            seat_of(&keeper, id, &format!("live/{id}"), worker.remote(id as usize, SocketKey(0)));
+        }
+        keeper.state.recount_due = Some(Time::ZERO);
+        keeper.pass(&mut Events::with_capacity(8)).unwrap();
+        assert_eq!(workers.map(|(_, told)| told.try_iter().collect::<Vec<_>>()), [vec![300], vec![1]]);
+    }
+
+    /// The place of one who was sent away is the next one's, while he is still heard out.
+    #[test]
+    fn who_was_sent_away_does_not_take_the_next_one_with_him() {
+        let (mut keeper, mut events) = (keeper(), Events::with_capacity(8));
+        let done = seat(&keeper, 1, "live/cam1", 9);
+        drop(ask(&mut keeper));
+        let mut stranger = Peer::new(&keeper, "live", "cam1");
+        assert!(stranger.talk(&mut keeper, |_| false), "he is sent away");
+        keeper.porter = None;
+        let mut peer = Peer::new(&keeper, "live", "cam1");
+        peer.talk(&mut keeper, |keeper| keeper.state.callers[0].is_some());
+        drop(stranger);
+        while keeper.state.leaving.poll_timeout().is_some() {
+            keeper.pass(&mut events).unwrap();
+        }
+        let mut came = None;
+        peer.talk(&mut keeper, |keeper| {
+            came = came.take().or_else(|| visitor(&done));
+            came.is_some() || figure(keeper, "portLeft") > 0.0
+        });
+        assert!(came.is_some());
+    }
+
+    #[test]
     fn who_was_ready_when_a_fault_happened_is_heard() {
         let mut keeper = keeper();
-        let faulty = Background::new("test", Arc::new(|_, _, _| unreachable!("a fault on purpose")));
+        let faulty = Background::new("test", Arc::new(|_| unreachable!("a fault on purpose")));
         let mut peer = Peer::new(&keeper, "live", "cam1");
         peer.talk(&mut keeper, |keeper| keeper.state.callers.len() == 1);
         // All that he says at first is there before the next turn, which comes to nothing.

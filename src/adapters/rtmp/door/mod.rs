@@ -159,19 +159,14 @@ impl Doors {
     ) -> Result<Seat, OpenError> {
         let mut open = lock(&self.open);
         open.retain(|_, door| door.strong_count() > 0);
-        let certificate = tls.map(Certificate::read).transpose().map_err(|error| unusable(&error))?;
+        let mut certificate = tls.map(Certificate::read).transpose().map_err(|error| unusable(&error))?;
         let door = match open.get(&address).and_then(Weak::upgrade) {
-            None => Arc::new(Door::open(address, certificate, pool, self.hook.clone())?),
-            Some(door) => {
-                match (&door.shared.certificate, certificate) {
-                    // All who share a port have the certificate of the last one.
-                    (Some(old), Some(new)) => *lock(old) = new,
-                    (None, None) => {}
-                    (Some(_), None) => return Err(OpenError::InUse { address: format!("{address} with TLS") }),
-                    (None, Some(_)) => return Err(OpenError::InUse { address: format!("{address} without TLS") }),
-                }
-                door
-            }
+            None => Arc::new(Door::open(address, certificate.take(), pool, self.hook.clone())?),
+            Some(door) => match (door.shared.certificate.is_some(), tls.is_some()) {
+                (true, false) => return Err(OpenError::InUse { address: format!("{address} with TLS") }),
+                (false, true) => return Err(OpenError::InUse { address: format!("{address} without TLS") }),
+                (true, true) | (false, false) => door,
+            },
         };
         // Of all ports together, so that what was for one is not taken for another's.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -182,6 +177,10 @@ impl Doors {
         }
         places.push(Place { id, role, app: app.into(), path, allow: AllowList::default(), remote: None });
         drop(places);
+        // All who share a port have the certificate of the last one.
+        if let (Some(old), Some(new)) = (&door.shared.certificate, certificate) {
+            *lock(old) = new;
+        }
         open.insert(address, Arc::downgrade(&door));
         Ok(Seat { door, id })
     }

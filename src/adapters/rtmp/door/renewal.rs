@@ -74,6 +74,7 @@ mod tests {
     use super::*;
     use crate::adapters::clock;
     use crate::adapters::rtmp::Key;
+    use crate::adapters::socket::OpenError;
     use crate::adapters::tls::{Session, Trust};
     use crate::bus::{Pool, PoolLimits};
     use crate::proto::rtmp::Role;
@@ -109,9 +110,22 @@ mod tests {
         assert!(is_believed(address));
     }
 
+    #[test]
+    fn who_finds_no_place_at_a_port_leaves_its_certificate_alone() {
+        let (doors, address) = (Doors::new(None), free());
+        let files = |certificate, key| IdentityFiles { certificate: pem(certificate), key: pem(key) };
+        let _one = join(&doors, address, &files("cert.pem", "key.pem"), "one");
+        assert!(try_join(&doors, address, &files("ca.pem", "ca-key.pem"), "one").is_err());
+        assert!(is_believed(address));
+    }
+
     fn join(doors: &Doors, address: SocketAddr, files: &IdentityFiles, key: &str) -> Seat {
+        try_join(doors, address, files, key).unwrap()
+    }
+
+    fn try_join(doors: &Doors, address: SocketAddr, files: &IdentityFiles, key: &str) -> Result<Seat, OpenError> {
         let (pool, key) = (Pool::new(PoolLimits::default()), Key::new(key).unwrap());
-        doors.join((address, Some(files)), Role::Publisher, ("live", &key), &pool).unwrap()
+        doors.join((address, Some(files)), Role::Publisher, ("live", &key), &pool)
     }
 
     /// By one who knows the authority.
