@@ -77,7 +77,7 @@ impl Bed {
     fn new() -> Self {
         let (folder, program) = program();
         let (sender, outcomes) = sync_channel(16);
-        let deliver: Deliver = Arc::new(move |stream, outcome| sender.send((stream, outcome)).unwrap());
+        let deliver: Deliver = Arc::new(move |stream, _, outcome| sender.send((stream, outcome)).unwrap());
         let pool = Pool::new(1, Box::new(move || Box::new(Apart::new(program.clone()))), deliver).unwrap();
         Self { pool, outcomes, number: 0, sounds: 0, _folder: folder }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::governor::Kind;
 use super::report::Levels;
 use crate::media::boundary::{self, Turn};
 use crate::media::quality::Span;
@@ -48,6 +49,18 @@ pub enum Work {
         /// The first picture is one of several equal ones.
         frozen: bool,
     },
+}
+
+impl Work {
+    /// What it is about; `None` for a proof.
+    #[must_use]
+    pub const fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Picture { .. } => Some(Kind::Picture),
+            Self::Sound { .. } => Some(Kind::Sound),
+            Self::Proof { .. } => None,
+        }
+    }
 }
 
 /// What came of a job.
