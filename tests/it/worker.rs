@@ -81,7 +81,9 @@ impl Worker {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Self { child, connection }
+        let mut worker = Self { child, connection };
+        assert_eq!(worker.read(), Some(Vec::new()), "it is ready");
+        worker
     }
 
     /// What it says to a picture of these bytes; `None` if it is gone.
@@ -92,6 +94,11 @@ impl Worker {
         let request = Request::Do(1, Job { number, work, units: vec![Arc::new(unit)] }).encode();
         let length = u32::try_from(request.len()).unwrap().to_le_bytes();
         self.connection.write_all(&[&length[..], &request].concat()).unwrap();
+        Some(Outcome::decode(&self.read()?).unwrap())
+    }
+
+    /// Its next message; `None` if it is gone.
+    fn read(&mut self) -> Option<Vec<u8>> {
         let mut length = [0; 4];
         if let Err(error) = self.connection.read_exact(&mut length) {
             let is_gone = [std::io::ErrorKind::UnexpectedEof, std::io::ErrorKind::ConnectionReset];
@@ -100,7 +107,7 @@ impl Worker {
         }
         let mut answer = vec![0; u32::from_le_bytes(length) as usize];
         self.connection.read_exact(&mut answer).unwrap();
-        Some(Outcome::decode(&answer).unwrap())
+        Some(answer)
     }
 
     /// How it ended, and what it said on the way.

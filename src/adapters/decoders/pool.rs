@@ -371,6 +371,7 @@ const LOST_MAX: usize = 4;
 mod tests {
     use std::sync::mpsc::sync_channel;
 
+    use super::super::Apart;
     use super::*;
     use crate::proto::mpegts::Pid;
     use crate::proto::mpegts::demux::{AccessUnit, Codec};
@@ -385,6 +386,20 @@ mod tests {
             let (stream, outcome) = outcomes.recv_timeout(Duration::from_secs(30)).unwrap();
             let expected = if number == 13 { Failure::Crashed } else { Failure::Damaged };
             assert_eq!((stream, outcome.number, outcome.result), (5, number, Err(expected)));
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_decoder_cannot_be_started_is_no_suspect() {
+        let (sender, outcomes) = sync_channel(16);
+        let deliver: Deliver = Arc::new(move |_, _, outcome| sender.send(outcome).unwrap());
+        let missing = tempfile::tempdir().unwrap().path().join("missing");
+        let pool = Pool::new(1, Box::new(move || Box::new(Apart::new(missing.clone()))), deliver).unwrap();
+        for (kind, work) in [(Kind::Picture, PICTURE), (Kind::Sound, SOUND)] {
+            let place = pool.slot_of(clock::now(), 5, Some(kind));
+            assert!(pool.submit(clock::now(), 5, Job { work, ..job(1) }));
+            assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap().result, Err(Failure::NotStarted));
+            assert_eq!(pool.slot_of(clock::now(), 5, Some(kind)), place);
         }
     }
 

@@ -275,7 +275,7 @@ impl Watching<'_> {
 fn submit(pool: &Pool, now: Time, stream: u64, job: Job) -> Option<Outcome> {
     let number = job.number;
     let is_taken = pool.submit(now, stream, job);
-    (!is_taken).then_some(Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO })
+    (!is_taken).then_some(Outcome { number, result: Err(Failure::NotStarted), cpu: Duration::ZERO })
 }
 
 impl Stream {

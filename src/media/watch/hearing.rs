@@ -240,6 +240,10 @@ impl Hearing {
                 self.retry_at = now + self.crashes.handle_crash();
                 Reason::Restarting
             }
+            Failure::NotStarted => {
+                self.retry_at = now + pause.min(RETRY_MAX);
+                Reason::NoDecoder
+            }
         };
         self.failure = Some(reason.clone());
         self.levels = None;

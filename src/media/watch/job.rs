@@ -131,6 +131,8 @@ pub enum Failure {
     Damaged,
     /// What decodes it crashed, was killed, or did not end; it starts anew.
     Crashed,
+    /// Nobody decoded it: what would could not be started, or took nothing more. That is not the stream's doing.
+    NotStarted,
 }
 
 /// Units of sound in a job: more than two seconds of the shortest frames that are sent singly.

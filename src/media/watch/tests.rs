@@ -169,7 +169,7 @@ fn a_reader_that_was_overtaken_goes_on_with_whole_units() {
 fn decoders_that_crash_are_told_of_and_tried_again_less_and_less_often() {
     let mut bed = Bed::new(ALL);
     bed.play(Duration::from_secs(4));
-    bed.crashes = true;
+    bed.failure = Some(Failure::Crashed);
     bed.play(Duration::from_secs(20));
     let restarts = bed.take_events().iter().filter(|event| matches!(event, Event::DecoderRestarted { .. })).count();
     assert!((6..=12).contains(&restarts), "{restarts}");
@@ -179,16 +179,35 @@ fn decoders_that_crash_are_told_of_and_tried_again_less_and_less_often() {
         (None, Some(Reason::Restarting), Some(Reason::Restarting))
     );
     assert!(bed.watch.thumbnail().is_some(), "the last one stays");
-    bed.crashes = false;
+    bed.failure = None;
     bed.play(Duration::from_secs(40));
     assert_eq!(bed.watch.content(bed.now).black, Some(false));
+}
+
+#[test]
+fn what_no_decoder_can_be_started_for_is_unknown_and_tried_again_less_and_less_often() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(4));
+    bed.failure = Some(Failure::NotStarted);
+    let before = bed.jobs;
+    bed.play(Duration::from_secs(30));
+    // After 1, 2, 4, 8 and 10 s, each.
+    assert!((8..=14).contains(&(bed.jobs - before)), "{}", bed.jobs - before);
+    let content = bed.watch.content(bed.now);
+    assert_eq!((content.black, content.frozen, content.silent, content.loudness), (None, None, None, None));
+    assert_eq!((content.video, content.audio), (Some(Reason::NoDecoder), Some(Reason::NoDecoder)));
+    assert_eq!((bed.watch.counts().decoder_restarts, bed.take_events()), (0, Vec::new()));
+    bed.failure = None;
+    bed.play(Duration::from_secs(20));
+    let content = bed.watch.content(bed.now);
+    assert_eq!((content.black, content.silent, content.video, content.audio), (Some(false), Some(false), None, None));
 }
 
 #[test]
 fn decoders_that_crash_by_turns_are_tried_again_less_and_less_often_too() {
     let mut bed = Bed::new(ALL);
     for _ in 0..400 {
-        bed.crashes = bed.jobs % 2 == 1;
+        bed.failure = (bed.jobs % 2 == 1).then_some(Failure::Crashed);
         bed.play(Duration::from_millis(100));
     }
     let restarts = bed.take_events().iter().filter(|event| matches!(event, Event::DecoderRestarted { .. })).count();
@@ -405,7 +424,8 @@ struct Bed {
     behind: Duration,
     events: Vec<Event>,
     jobs: u32,
-    crashes: bool,
+    /// What comes of all jobs.
+    failure: Option<Failure>,
     grants: bool,
     scrambles: bool,
     /// PES packets say no times.
@@ -441,7 +461,7 @@ impl Bed {
             behind: Duration::ZERO,
             events: Vec::new(),
             jobs: 0,
-            crashes: false,
+            failure: None,
             grants: true,
             scrambles: false,
             timeless: false,
@@ -544,7 +564,7 @@ impl Bed {
 
     fn examine(&mut self, job: &Job, cpu: Duration) {
         self.jobs += 1;
-        let mut result = if self.crashes { Err(Failure::Crashed) } else { self.examiners.examine(1, job) };
+        let mut result = self.failure.clone().map_or_else(|| self.examiners.examine(1, job), Err);
         if let Ok(Findings::Picture(findings)) = &mut result {
             findings.black = Some(self.black);
         }

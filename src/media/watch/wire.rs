@@ -133,6 +133,7 @@ impl Outcome {
             }
             Err(Failure::Damaged) => out.byte(TAG_DAMAGED),
             Err(Failure::Crashed) => out.byte(TAG_CRASHED),
+            Err(Failure::NotStarted) => out.byte(TAG_NOT_STARTED),
         }
         out.0
     }
@@ -170,6 +171,7 @@ impl Outcome {
             }
             TAG_DAMAGED => Err(Failure::Damaged),
             TAG_CRASHED => Err(Failure::Crashed),
+            TAG_NOT_STARTED => Err(Failure::NotStarted),
             _ => return Err(WireError),
         };
         reader.end(Self { number, result, cpu })
@@ -369,6 +371,7 @@ const TAG_UNSUPPORTED: u8 = 5;
 const TAG_DAMAGED: u8 = 6;
 const TAG_CRASHED: u8 = 7;
 const TAG_PROOF: u8 = 8;
+const TAG_NOT_STARTED: u8 = 9;
 const WORK_SOUND: u8 = 8;
 const WORK_PROOF: u8 = 16;
 const TURNS: [Turn; 4] = [Turn::BlackBegins, Turn::BlackEnds, Turn::FreezeBegins, Turn::FreezeEnds];
@@ -421,7 +424,7 @@ mod tests {
 
         #[test]
         fn changed_messages_do_no_harm(
-            which in 0_usize..7,
+            which in 0_usize..8,
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)
         ) {
             let mut messages: Vec<_> = outcomes().iter().map(Outcome::encode).collect();
@@ -475,6 +478,7 @@ mod tests {
             Err(Failure::Unsupported("4:4:4".into())),
             Err(Failure::Damaged),
             Err(Failure::Crashed),
+            Err(Failure::NotStarted),
         ];
         results.into_iter().map(|result| Outcome { number: 8, result, cpu: Duration::from_micros(17) }).collect()
     }
