@@ -24,11 +24,12 @@ fn a_crash_of_one_stream_is_not_noticed_by_others() {
     let (before, heard) = (bed.listen(), bed.listen());
     let loudness = heard.levels.integrated_lufs.expect("it is measured");
     for round in 1..4 {
-        assert_eq!(bed.picture(2, true, b"abort").result, Err(Failure::Crashed));
+        // Another one each time: who has crashed once is decoded elsewhere.
+        bed.next_hostile();
         assert_eq!(
             bed.look(1, false),
             PictureFindings { same: Some(true), ..first.clone() },
-            "it stands still as before"
+            "it stands still as before, round {round}"
         );
         let then = bed.listen();
         assert_eq!(then.heard, heard.heard + round * (heard.heard - before.heard), "nothing was begun anew");
@@ -57,7 +58,7 @@ fn a_picture_that_cannot_be_shown_again_is_compared_to_nothing() {
 
 /// Not a test, but what those above start. Nothing is forbidden to it, as there are other threads that run tests.
 #[test]
-#[ignore = "the process that decodes"]
+#[ignore = "runs as the decoding process of the other tests here, and does nothing alone"]
 fn worker() {
     if std::env::var_os(STARTED).is_some() {
         serve(connection().unwrap(), true).unwrap();
