@@ -6,7 +6,7 @@
 //! `since` says. They keep nothing but one picture.
 
 use super::frame::{Frame, Plane, Samples};
-pub use super::loudness::Loudness;
+pub use super::loudness::{Loudness, Measured, Meter};
 use super::sound::Sound;
 use crate::units::Ticks90k;
 
@@ -84,6 +84,18 @@ pub struct Silence {
 }
 
 impl Silence {
+    /// One that goes on where another one came to: see [`Silence::since`] and [`Silence::samples`].
+    #[must_use]
+    pub const fn resumed(since: Option<Ticks90k>, samples: u64) -> Self {
+        Self { silent: samples, since }
+    }
+
+    /// Samples of each channel since the last that was not silent.
+    #[must_use]
+    pub const fn samples(&self) -> u64 {
+        self.silent
+    }
+
     /// Takes the next samples, of which the first is at `pts`; the last span that ends in them, if that was long enough.
     /// Gaps between calls are not looked for.
     pub fn push(&mut self, sound: &Sound<'_>, pts: Ticks90k) -> Option<Span> {

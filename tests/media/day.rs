@@ -19,7 +19,7 @@ use anabranch::media::quality::{Black, Freeze, SPAN_MIN_90K, Silence, Span};
 use anabranch::media::sound::Sound;
 use anabranch::media::watch::governor::Kind;
 use anabranch::media::watch::{
-    Defect, Event, Findings, Job, Outcome, PictureFindings, ProofFindings, Settings, SoundFindings, Watch, Work,
+    Defect, Event, Findings, Heard, Job, Outcome, PictureFindings, ProofFindings, Settings, SoundFindings, Watch, Work,
 };
 use anabranch::units::{Ticks90k, Time};
 
@@ -206,10 +206,8 @@ impl Viewer {
                 let until = Ticks90k(FIRST_90K + (last.number + 1) * 90_000);
                 let from = *self.heard_from.get_or_insert(until);
                 Findings::Sound(SoundFindings {
-                    silent_since: last.silent_since,
+                    heard: Heard { began: from, until, silent_since: last.silent_since, silent_samples: 0 },
                     ended: last.silence,
-                    until,
-                    heard: Duration::from_secs((until.0 - from.0) / 90_000),
                     decoded: job.units.len() as u32,
                     ..SoundFindings::default()
                 })

@@ -17,7 +17,7 @@ use crate::units::Time;
 ///
 /// What a process knew of a stream's pictures is the one that later ones are compared to. Its coded units are kept here,
 /// so that the next process can be shown it again before it is asked about another: whoever brought down the one
-/// before does not make others' pictures begin anew. What it heard is lost.
+/// before does not make others' pictures begin anew. How far it listened says each job of sound.
 #[derive(Debug)]
 pub(in crate::adapters) struct Apart {
     program: PathBuf,
@@ -446,6 +446,6 @@ mod tests {
     }
 
     fn job(number: u64) -> Job {
-        Job { number, work: Work::Sound { anew: false }, units: Vec::new() }
+        Job { number, work: Work::Sound { before: None }, units: Vec::new() }
     }
 }

@@ -539,7 +539,7 @@ mod tests {
     }
 
     const PICTURE: Work = Work::Picture { thumbnail: true, quality: true, anew: true };
-    const SOUND: Work = Work::Sound { anew: false };
+    const SOUND: Work = Work::Sound { before: None };
     const PROOF: Work = Work::Proof { black: false, frozen: false };
     static ENDS: AtomicBool = AtomicBool::new(false);
 

@@ -61,8 +61,8 @@ pub use examiner::Examiner;
 pub use examiners::{Examiners, KEPT_BYTES_MAX};
 pub use governor::Governor;
 pub use job::{
-    EDGES_MAX, Failure, Findings, JOB_BYTES_MAX, JOB_UNITS_MAX, Job, Outcome, PictureFindings, ProofFindings,
-    SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work,
+    EDGES_MAX, Failure, Findings, Heard, JOB_BYTES_MAX, JOB_UNITS_MAX, Job, Outcome, PictureFindings, ProofFindings,
+    SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, TENTHS_MAX, Work,
 };
 pub use report::{
     Content, Defect, Event, Levels, Metadata, Picture, ProgramMetadata, Reason, Report, Settings, StreamMetadata,

@@ -255,6 +255,28 @@ fn sound_is_heard_while_each_picture_takes_three_seconds() {
 }
 
 #[test]
+fn a_decoder_that_begins_anew_for_the_sake_of_others_is_not_noticed_in_sound() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(6));
+    // Over three seconds less is told if what was before them is forgotten; the sound is as loud as ever.
+    let levels = |bed: &Bed| {
+        let levels = bed.watch.content(bed.now).loudness.unwrap();
+        [levels.short_term_lufs, levels.integrated_lufs].map(Option::unwrap)
+    };
+    let before = levels(&bed);
+    for step in 0..50 {
+        if step % 10 == 0 {
+            bed.examiners = Examiners::new();
+        }
+        bed.play(Duration::from_millis(100));
+        let now = levels(&bed);
+        assert!((0..2).all(|at| (now[at] - before[at]).abs() < 3.0), "{now:?} after {before:?}");
+        assert_eq!(bed.watch.content(bed.now).silent, Some(false));
+    }
+    assert_eq!((bed.watch.counts().sounds_failed, bed.take_events()), (0, Vec::new()));
+}
+
+#[test]
 fn an_outcome_answers_the_job_that_has_its_number_and_no_other() {
     let mut bed = Bed::new(ALL);
     bed.grants = false;
