@@ -8,11 +8,10 @@
 use std::collections::VecDeque;
 use std::f64::consts::PI;
 
-use super::sound::Sound;
+use super::sound::{Place, Sound};
 use super::true_peak::TruePeak;
 
-/// Measures loudness after EBU R 128 (ITU-R BS.1770). Of sound with more than two channels the order is that of MPEG:
-/// centre, left, right, the two surrounds, low frequencies.
+/// Measures loudness after EBU R 128 (ITU-R BS.1770).
 #[derive(Debug, Default)]
 pub struct Loudness {
     meter: Meter,
@@ -95,18 +94,22 @@ pub struct Measured {
 #[derive(Debug, Default)]
 pub struct Meter {
     format: Option<(u32, u8)>,
+    /// Of the channels.
+    weights: [f64; CHANNELS_MAX],
     /// `None` of what is not measured.
     channels: Option<Channels>,
     tenths: Vec<f64>,
 }
 
 impl Meter {
-    /// Takes the next samples. Another rate or number of channels begins anew.
+    /// Takes the next samples. Another rate, or other channels, begin anew.
     pub fn push(&mut self, sound: &Sound<'_>) {
         let count = sound.channels.len();
         let format = Some((sound.rate, u8::try_from(count).unwrap_or(u8::MAX)));
-        if self.format != format {
-            *self = Self { format, channels: Channels::new(count, sound.rate), tenths: Vec::new() };
+        let weights = weights(sound.places);
+        if self.format != format || self.weights != weights {
+            let channels = Channels::new(count, sound.rate, &weights);
+            *self = Self { format, weights, channels, tenths: Vec::new() };
         }
         if let Some(channels) = &mut self.channels {
             channels.push(sound.channels, &mut self.tenths);
@@ -135,10 +138,8 @@ struct Channels {
 
 impl Channels {
     /// `None` of what is not measured.
-    fn new(channels: usize, rate: u32) -> Option<Self> {
-        if !(1..=CHANNELS_MAX).contains(&channels) || !RATES_HZ.contains(&rate) {
-            return None;
-        }
+    fn new(channels: usize, rate: u32, weights: &[f64; CHANNELS_MAX]) -> Option<Self> {
+        let weights = weights.get(..channels).filter(|weights| !weights.is_empty() && RATES_HZ.contains(&rate))?;
         let pair = |weights: &[f64]| Pair {
             weights: [weights[0], weights.get(1).copied().unwrap_or(0.0)],
             state: Default::default(),
@@ -146,7 +147,7 @@ impl Channels {
         Some(Self {
             rate,
             weighting: Weighting::new(f64::from(rate)),
-            pairs: weights(channels)[..channels].chunks(2).map(pair).collect(),
+            pairs: weights.chunks(2).map(pair).collect(),
             energy: 0.0,
             filled: 0,
             true_peak: TruePeak::new(channels),
@@ -307,15 +308,13 @@ fn loudness(energy: f64) -> Option<f64> {
     loudness.is_finite().then_some(loudness)
 }
 
-/// What each channel counts: BS.1770-4 table 3.
-const fn weights(channels: usize) -> [f64; CHANNELS_MAX] {
-    match channels {
-        4 => [1.0, 1.0, SURROUND, SURROUND, 0.0, 0.0, 0.0, 0.0],
-        5 | 6 => [1.0, 1.0, 1.0, SURROUND, SURROUND, 0.0, 0.0, 0.0],
-        // In the order of WAVE, as far as anybody says.
-        7.. => [1.0, 1.0, 1.0, 0.0, SURROUND, SURROUND, 0.0, 0.0],
-        _ => [1.0; CHANNELS_MAX],
-    }
+/// What each channel counts: BS.1770-4 table 3. It knows two surrounds; more of them count as ffmpeg's ebur128 has it.
+fn weights(places: &[Place]) -> [f64; CHANNELS_MAX] {
+    std::array::from_fn(|channel| match places.get(channel) {
+        None | Some(Place::Front) => 1.0,
+        Some(Place::Surround) => SURROUND,
+        Some(Place::Apart) => 0.0,
+    })
 }
 
 const SURROUND: f64 = 1.41;
@@ -337,6 +336,7 @@ const NOTHING: f64 = 1e-30;
 mod tests {
     use std::f64::consts::TAU;
 
+    use super::super::sound::places;
     use super::*;
 
     #[test]
@@ -349,7 +349,7 @@ mod tests {
                 assert!((value.unwrap() - level).abs() < 0.05, "{value:?}");
             }
             assert!((loudness.true_peak().unwrap() - level).abs() < 0.1);
-            loudness.push(&Sound { rate, channels: &[] });
+            loudness.push(&Sound { rate, channels: &[], places: &[] });
             assert_eq!(loudness.momentary(), None);
         }
     }
@@ -376,14 +376,14 @@ mod tests {
         let [side, centre, surround, low] = [-28.0, -24.0, -30.0, -3.0].map(tone);
         let mut loudness = Loudness::default();
         let channels = [&centre, &side, &side, &surround, &surround, &low].map(Vec::as_slice);
-        loudness.push(&Sound { rate: 48_000, channels: &channels });
+        loudness.push(&Sound { rate: 48_000, channels: &channels, places: places(6) });
         assert!((loudness.integrated().unwrap() + 23.0).abs() < 0.1, "{:?}", loudness.integrated());
         let mut of_five = Loudness::default();
-        of_five.push(&Sound { rate: 48_000, channels: &channels[..5] });
+        of_five.push(&Sound { rate: 48_000, channels: &channels[..5], places: places(5) });
         assert_eq!(of_five.integrated(), loudness.integrated());
         let (mut one, mut two) = (Loudness::default(), Loudness::default());
-        one.push(&Sound { rate: 48_000, channels: &[&centre] });
-        two.push(&Sound { rate: 48_000, channels: &[&centre, &centre] });
+        one.push(&Sound { rate: 48_000, channels: &[&centre], places: &[] });
+        two.push(&Sound { rate: 48_000, channels: &[&centre, &centre], places: &[] });
         assert!((two.integrated().unwrap() - one.integrated().unwrap() - 10.0 * 2_f64.log10()).abs() < 1e-9);
     }
 
@@ -391,11 +391,11 @@ mod tests {
     fn pieces_of_any_length_are_as_loud_as_the_whole() {
         let samples: Vec<f32> = sine(48_000, 48_000 * 4, -10.0).iter().enumerate().map(shape).collect();
         let mut whole = Loudness::default();
-        whole.push(&Sound { rate: 48_000, channels: &[&samples, &samples] });
+        whole.push(&Sound { rate: 48_000, channels: &[&samples, &samples], places: &[] });
         for len in [1, 7, 1_152, 1_536, 4_800, 4_801] {
             let mut loudness = Loudness::default();
             for piece in samples.chunks(len) {
-                loudness.push(&Sound { rate: 48_000, channels: &[piece, piece] });
+                loudness.push(&Sound { rate: 48_000, channels: &[piece, piece], places: &[] });
             }
             for (value, expected) in [
                 (loudness.momentary(), whole.momentary()),
@@ -420,7 +420,7 @@ mod tests {
             // Some units that show nothing come first.
             loudness.add(&meter.take());
             for piece in samples.chunks(1_024) {
-                meter.push(&Sound { rate: 48_000, channels: &[piece, piece] });
+                meter.push(&Sound { rate: 48_000, channels: &[piece, piece], places: &[] });
                 loudness.add(&meter.take());
             }
         }
@@ -453,9 +453,9 @@ mod tests {
     #[test]
     fn what_is_no_number_or_silent_has_no_loudness_and_does_no_lasting_harm() {
         let mut loudness = Loudness::default();
-        loudness.push(&Sound { rate: 48_000, channels: &[&[0.0; 48_000], &[0.0; 48_000]] });
+        loudness.push(&Sound { rate: 48_000, channels: &[&[0.0; 48_000], &[0.0; 48_000]], places: &[] });
         assert_eq!((loudness.momentary(), loudness.integrated(), loudness.true_peak()), (None, None, None));
-        loudness.push(&Sound { rate: 48_000, channels: &[&[f32::NAN; 480], &[f32::INFINITY; 480]] });
+        loudness.push(&Sound { rate: 48_000, channels: &[&[f32::NAN; 480], &[f32::INFINITY; 480]], places: &[] });
         play(&mut loudness, 48_000, 10.0, -23.0);
         for value in [loudness.momentary(), loudness.short_term(), loudness.true_peak()] {
             assert!((value.unwrap() + 23.0).abs() < 0.1, "{value:?}");
@@ -469,7 +469,7 @@ mod tests {
             [(48_000, 8, true), (48_000, 9, false), (7_349, 2, false), (7_350, 2, true), (96_001, 2, false)]
         {
             let mut loudness = Loudness::default();
-            loudness.push(&Sound { rate, channels: &channels[..count] });
+            loudness.push(&Sound { rate, channels: &channels[..count], places: &[] });
             assert_eq!(loudness.true_peak().is_some(), is_measured, "{rate} {count}");
         }
     }
@@ -477,7 +477,7 @@ mod tests {
     fn play(loudness: &mut Loudness, rate: u32, seconds: f64, level: f64) {
         let samples = sine(rate, (f64::from(rate) * seconds) as usize, level);
         for piece in samples.chunks(1_024) {
-            loudness.push(&Sound { rate, channels: &[piece, piece] });
+            loudness.push(&Sound { rate, channels: &[piece, piece], places: &[] });
         }
     }
 

@@ -274,11 +274,11 @@ mod tests {
         let mut ended = Vec::new();
         for n in 0..40_u64 {
             let samples = if (5..30).contains(&n) { &quiet } else { &loud };
-            let sound = Sound { rate: 48_000, channels: &[samples, samples] };
+            let sound = Sound { rate: 48_000, channels: &[samples, samples], places: &[] };
             ended.extend(silence.push(&sound, Ticks90k(n * 9_000)));
         }
         assert_eq!(ended, [Span { start: Ticks90k(5 * 9_000), end: Ticks90k(30 * 9_000) }]);
-        let one_side = Sound { rate: 48_000, channels: &[&quiet, &loud] };
+        let one_side = Sound { rate: 48_000, channels: &[&quiet, &loud], places: &[] };
         assert_eq!((silence.push(&one_side, Ticks90k(0)), silence.since()), (None, None));
     }
 
@@ -306,7 +306,7 @@ mod tests {
                         since = None;
                     }
                 }
-                let sound = Sound { rate, channels: &[piece, &vec![0.0; piece.len()]] };
+                let sound = Sound { rate, channels: &[piece, &vec![0.0; piece.len()]], places: &[] };
                 prop_assert_eq!((silence.push(&sound, Ticks90k(pts)), silence.since()), (ended, since));
                 pts = at(piece.len());
             }
@@ -317,9 +317,9 @@ mod tests {
     fn silence_is_heard_when_the_rate_changes_meanwhile() {
         let mut silence = Silence::default();
         let quiet = vec![0.0_f32; 91_200];
-        silence.push(&Sound { rate: 48_000, channels: &[&quiet] }, Ticks90k(0));
+        silence.push(&Sound { rate: 48_000, channels: &[&quiet], places: &[] }, Ticks90k(0));
         assert_eq!(silence.since(), None, "1.9 s");
-        silence.push(&Sound { rate: 32_000, channels: &[&quiet[..6_400]] }, Ticks90k(171_000));
+        silence.push(&Sound { rate: 32_000, channels: &[&quiet[..6_400]], places: &[] }, Ticks90k(171_000));
         assert!(silence.since().is_some());
     }
 

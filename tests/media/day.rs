@@ -111,7 +111,7 @@ impl Past {
         for at in [0, SPAN_MIN_90K] {
             black.push(&frame, false, Ticks90k(at));
         }
-        let sound = Sound { rate: RATE_HZ, channels: &[sound] };
+        let sound = Sound { rate: RATE_HZ, channels: &[sound], places: &[] };
         let silence = self.silence.push(&sound, Ticks90k(FIRST_90K + number * 90_000));
         let (is_black, silent_since) = (black.since().is_some(), self.silence.since());
         self.seconds.push_back(Second { number, frame, is_black, silent_since, silence });
