@@ -181,8 +181,8 @@ pub struct Analysis {
 /// Whether something is known, or why not.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AnalysisState {
-    /// `ok`, `off`, `no_stream`, `missing`, `waiting_keyframe`, `listening`, `scrambled`, `unsupported`, `damaged`, `budget` or
-    /// `restarting`.
+    /// `ok`, `off`, `no_stream`, `missing`, `waiting_keyframe`, `listening`, `scrambled`, `unsupported`, `damaged`, `budget`,
+    /// `restarting` or `no_decoder`.
     pub state: &'static str,
     /// The same for people.
     pub detail: Option<String>,

@@ -7,7 +7,7 @@ use oxideav_core::{CodecId, CodecParameters, Decoder, Frame, Packet, TimeBase};
 
 use super::decode::DecodeError;
 use super::headers::{AudioFormat, ac3_frames, read_ac3};
-use super::sound::Sound;
+use super::sound::{Sound, places};
 use crate::proto::mpegts::demux::Codec;
 
 /// Decodes one stream.
@@ -83,7 +83,7 @@ fn show_samples(
     for (shown, &index) in shown.iter_mut().zip(order) {
         *shown = planes.get(index).map(Vec::as_slice).unwrap_or_default();
     }
-    show(Sound { rate: format.sample_rate, channels: &shown[..channels] });
+    show(Sound { rate: format.sample_rate, channels: &shown[..channels], places: places(channels) });
 }
 
 const CHANNELS_MAX: usize = 8;

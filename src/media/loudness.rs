@@ -8,95 +8,154 @@
 use std::collections::VecDeque;
 use std::f64::consts::PI;
 
-use super::sound::Sound;
+use super::sound::{Place, Sound};
 use super::true_peak::TruePeak;
 
-/// Measures loudness after EBU R 128 (ITU-R BS.1770). Of sound with more than two channels the order is that of MPEG:
-/// centre, left, right, the two surrounds, low frequencies.
+/// Measures loudness after EBU R 128 (ITU-R BS.1770).
 #[derive(Debug, Default)]
 pub struct Loudness {
-    meter: Option<Meter>,
+    meter: Meter,
+    format: Option<(u32, u8)>,
+    /// Energies of the last tenths, as many as are needed.
+    tenths: VecDeque<f64>,
+    blocks: Blocks,
+    peak: f32,
 }
 
 impl Loudness {
     /// Takes the next samples. Another rate or number of channels begins anew.
     pub fn push(&mut self, sound: &Sound<'_>) {
-        let fits = |meter: &Meter| meter.channels == sound.channels.len() && meter.rate == sound.rate;
-        if !self.meter.as_ref().is_some_and(fits) {
-            self.meter = Meter::new(sound.channels.len(), sound.rate);
+        self.meter.push(sound);
+        let measured = self.meter.take();
+        self.add(&measured);
+    }
+
+    /// Takes what a [`Meter`] measured of the next samples. Of what was measured by several of them one after the other it
+    /// misses no more than the tenths between them.
+    pub fn add(&mut self, measured: &Measured) {
+        if measured.format.is_some() && measured.format != self.format {
+            let meter = std::mem::take(&mut self.meter);
+            *self = Self { meter, format: measured.format, ..Self::default() };
         }
-        if let Some(meter) = &mut self.meter {
-            meter.push(sound.channels);
+        for energy in &measured.tenths {
+            if self.tenths.len() == SHORT_TERM_TENTHS {
+                self.tenths.pop_front();
+            }
+            self.tenths.push_back(*energy);
+            if self.tenths.len() >= MOMENTARY_TENTHS {
+                self.blocks.push(self.energy(MOMENTARY_TENTHS));
+            }
         }
+        self.peak = self.peak.max(measured.peak);
     }
 
     /// Over the last 400 ms, in LUFS.
     #[must_use]
     pub fn momentary(&self) -> Option<f64> {
-        self.meter.as_ref().and_then(|meter| loudness(meter.energy(MOMENTARY_TENTHS)))
+        loudness(self.energy(MOMENTARY_TENTHS))
     }
 
     /// Over the last 3 s, in LUFS.
     #[must_use]
     pub fn short_term(&self) -> Option<f64> {
-        self.meter.as_ref().and_then(|meter| loudness(meter.energy(SHORT_TERM_TENTHS)))
+        loudness(self.energy(SHORT_TERM_TENTHS))
     }
 
     /// Since the beginning, gated, in LUFS.
     #[must_use]
     pub fn integrated(&self) -> Option<f64> {
-        self.meter.as_ref().and_then(|meter| loudness(meter.blocks.energy()))
+        loudness(self.blocks.energy())
     }
 
     /// The highest peak between samples of any channel since the beginning, in dBTP.
     #[must_use]
     pub fn true_peak(&self) -> Option<f64> {
-        let peak = self.meter.as_ref()?.true_peak.value();
-        (peak > 0.0).then(|| 20.0 * f64::from(peak).log10())
+        (self.peak > 0.0).then(|| 20.0 * f64::from(self.peak).log10())
+    }
+
+    /// Mean of the last tenths. What was before the beginning was silent.
+    fn energy(&self, tenths: usize) -> f64 {
+        self.tenths.iter().rev().take(tenths).sum::<f64>() / tenths as f64
+    }
+}
+
+/// What was measured of a piece of sound.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Samples a second of each channel, and channels; `None` if there was no sound.
+    pub format: Option<(u32, u8)>,
+    /// Weighted energy of each tenth of a second that was full: its mean, a number that is not negative.
+    pub tenths: Vec<f64>,
+    /// The highest peak between samples since sound of that format began, 1 for full scale.
+    pub peak: f32,
+}
+
+/// Measures what [`Loudness`] needs to know of the samples.
+#[derive(Debug, Default)]
+pub struct Meter {
+    format: Option<(u32, u8)>,
+    /// Of the channels.
+    weights: [f64; CHANNELS_MAX],
+    /// `None` of what is not measured.
+    channels: Option<Channels>,
+    tenths: Vec<f64>,
+}
+
+impl Meter {
+    /// Takes the next samples. Another rate, or other channels, begin anew.
+    pub fn push(&mut self, sound: &Sound<'_>) {
+        let count = sound.channels.len();
+        let format = Some((sound.rate, u8::try_from(count).unwrap_or(u8::MAX)));
+        let weights = weights(sound.places);
+        if self.format != format || self.weights != weights {
+            let channels = Channels::new(count, sound.rate, &weights);
+            *self = Self { format, weights, channels, tenths: Vec::new() };
+        }
+        if let Some(channels) = &mut self.channels {
+            channels.push(sound.channels, &mut self.tenths);
+        }
+    }
+
+    /// What was measured since this was asked for last.
+    pub fn take(&mut self) -> Measured {
+        let peak = self.channels.as_ref().map_or(0.0, |channels| channels.true_peak.value());
+        Measured { format: self.format, tenths: std::mem::take(&mut self.tenths), peak }
     }
 }
 
 /// Sound of one rate, and so many channels.
 #[derive(Debug)]
-struct Meter {
+struct Channels {
     rate: u32,
-    channels: usize,
     weighting: Weighting,
     /// By twos, as a processor computes them.
     pairs: Vec<Pair>,
     /// Energy of the tenth of a second that is not full, and how many samples it has.
     energy: f64,
     filled: usize,
-    /// Mean energy of the last tenths, as many as are needed.
-    tenths: VecDeque<f64>,
-    blocks: Blocks,
     true_peak: TruePeak,
 }
 
-impl Meter {
+impl Channels {
     /// `None` of what is not measured.
-    fn new(channels: usize, rate: u32) -> Option<Self> {
-        if !(1..=CHANNELS_MAX).contains(&channels) || !RATES_HZ.contains(&rate) {
-            return None;
-        }
+    fn new(channels: usize, rate: u32, weights: &[f64; CHANNELS_MAX]) -> Option<Self> {
+        let weights = weights.get(..channels).filter(|weights| !weights.is_empty() && RATES_HZ.contains(&rate))?;
         let pair = |weights: &[f64]| Pair {
             weights: [weights[0], weights.get(1).copied().unwrap_or(0.0)],
             state: Default::default(),
         };
         Some(Self {
             rate,
-            channels,
             weighting: Weighting::new(f64::from(rate)),
-            pairs: weights(channels)[..channels].chunks(2).map(pair).collect(),
+            pairs: weights.chunks(2).map(pair).collect(),
             energy: 0.0,
             filled: 0,
-            tenths: VecDeque::with_capacity(SHORT_TERM_TENTHS),
-            blocks: Blocks::new(),
             true_peak: TruePeak::new(channels),
         })
     }
 
-    fn push(&mut self, channels: &[&[f32]]) {
+    /// Adds the energies of those tenths that are full then.
+    fn push(&mut self, channels: &[&[f32]], tenths: &mut Vec<f64>) {
         self.true_peak.push(channels);
         let count = channels.iter().map(|channel| channel.len()).min().unwrap_or(0);
         let tenth = (self.rate as usize + 5) / 10;
@@ -111,27 +170,12 @@ impl Meter {
             self.filled += to - from;
             from = to;
             if self.filled == tenth {
-                self.end_tenth(tenth);
+                self.filled = 0;
+                let energy = std::mem::take(&mut self.energy) / tenth as f64;
+                // Samples need not be numbers.
+                tenths.push(if energy.is_finite() { energy } else { 0.0 });
             }
         }
-    }
-
-    fn end_tenth(&mut self, samples: usize) {
-        self.filled = 0;
-        let energy = std::mem::take(&mut self.energy) / samples as f64;
-        if self.tenths.len() == SHORT_TERM_TENTHS {
-            self.tenths.pop_front();
-        }
-        // Samples need not be numbers.
-        self.tenths.push_back(if energy.is_finite() { energy } else { 0.0 });
-        if self.tenths.len() >= MOMENTARY_TENTHS {
-            self.blocks.push(self.energy(MOMENTARY_TENTHS));
-        }
-    }
-
-    /// Mean of the last tenths. What was before the beginning was silent.
-    fn energy(&self, tenths: usize) -> f64 {
-        self.tenths.iter().rev().take(tenths).sum::<f64>() / tenths as f64
     }
 }
 
@@ -228,21 +272,18 @@ impl Filter {
 }
 
 /// Energies of all blocks of 400 ms that are above the absolute threshold, by their loudness: it does not grow with time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Blocks {
-    /// Number and sum of the energies.
+    /// Number and sum of the energies; none before the first.
     bins: Vec<(u64, f64)>,
 }
 
 impl Blocks {
-    fn new() -> Self {
-        Self { bins: vec![(0, 0.0); BINS] }
-    }
-
     fn push(&mut self, energy: f64) {
         let Some(above) = loudness(energy).map(|loudness| loudness - ABSOLUTE_LUFS).filter(|above| *above > 0.0) else {
             return;
         };
+        self.bins.resize(BINS, (0, 0.0));
         if let Some((count, sum)) = self.bins.get_mut(((above * BINS_PER_LU) as usize).min(BINS - 1)) {
             *count += 1;
             *sum += energy;
@@ -267,15 +308,13 @@ fn loudness(energy: f64) -> Option<f64> {
     loudness.is_finite().then_some(loudness)
 }
 
-/// What each channel counts: BS.1770-4 table 3.
-const fn weights(channels: usize) -> [f64; CHANNELS_MAX] {
-    match channels {
-        4 => [1.0, 1.0, SURROUND, SURROUND, 0.0, 0.0, 0.0, 0.0],
-        5 | 6 => [1.0, 1.0, 1.0, SURROUND, SURROUND, 0.0, 0.0, 0.0],
-        // In the order of WAVE, as far as anybody says.
-        7.. => [1.0, 1.0, 1.0, 0.0, SURROUND, SURROUND, 0.0, 0.0],
-        _ => [1.0; CHANNELS_MAX],
-    }
+/// What each channel counts: BS.1770-4 table 3. It knows two surrounds; more of them count as ffmpeg's ebur128 has it.
+fn weights(places: &[Place]) -> [f64; CHANNELS_MAX] {
+    std::array::from_fn(|channel| match places.get(channel) {
+        None | Some(Place::Front) => 1.0,
+        Some(Place::Surround) => SURROUND,
+        Some(Place::Apart) => 0.0,
+    })
 }
 
 const SURROUND: f64 = 1.41;
@@ -297,6 +336,7 @@ const NOTHING: f64 = 1e-30;
 mod tests {
     use std::f64::consts::TAU;
 
+    use super::super::sound::places;
     use super::*;
 
     #[test]
@@ -309,7 +349,7 @@ mod tests {
                 assert!((value.unwrap() - level).abs() < 0.05, "{value:?}");
             }
             assert!((loudness.true_peak().unwrap() - level).abs() < 0.1);
-            loudness.push(&Sound { rate, channels: &[] });
+            loudness.push(&Sound { rate, channels: &[], places: &[] });
             assert_eq!(loudness.momentary(), None);
         }
     }
@@ -336,14 +376,14 @@ mod tests {
         let [side, centre, surround, low] = [-28.0, -24.0, -30.0, -3.0].map(tone);
         let mut loudness = Loudness::default();
         let channels = [&centre, &side, &side, &surround, &surround, &low].map(Vec::as_slice);
-        loudness.push(&Sound { rate: 48_000, channels: &channels });
+        loudness.push(&Sound { rate: 48_000, channels: &channels, places: places(6) });
         assert!((loudness.integrated().unwrap() + 23.0).abs() < 0.1, "{:?}", loudness.integrated());
         let mut of_five = Loudness::default();
-        of_five.push(&Sound { rate: 48_000, channels: &channels[..5] });
+        of_five.push(&Sound { rate: 48_000, channels: &channels[..5], places: places(5) });
         assert_eq!(of_five.integrated(), loudness.integrated());
         let (mut one, mut two) = (Loudness::default(), Loudness::default());
-        one.push(&Sound { rate: 48_000, channels: &[&centre] });
-        two.push(&Sound { rate: 48_000, channels: &[&centre, &centre] });
+        one.push(&Sound { rate: 48_000, channels: &[&centre], places: &[] });
+        two.push(&Sound { rate: 48_000, channels: &[&centre, &centre], places: &[] });
         assert!((two.integrated().unwrap() - one.integrated().unwrap() - 10.0 * 2_f64.log10()).abs() < 1e-9);
     }
 
@@ -351,11 +391,11 @@ mod tests {
     fn pieces_of_any_length_are_as_loud_as_the_whole() {
         let samples: Vec<f32> = sine(48_000, 48_000 * 4, -10.0).iter().enumerate().map(shape).collect();
         let mut whole = Loudness::default();
-        whole.push(&Sound { rate: 48_000, channels: &[&samples, &samples] });
+        whole.push(&Sound { rate: 48_000, channels: &[&samples, &samples], places: &[] });
         for len in [1, 7, 1_152, 1_536, 4_800, 4_801] {
             let mut loudness = Loudness::default();
             for piece in samples.chunks(len) {
-                loudness.push(&Sound { rate: 48_000, channels: &[piece, piece] });
+                loudness.push(&Sound { rate: 48_000, channels: &[piece, piece], places: &[] });
             }
             for (value, expected) in [
                 (loudness.momentary(), whole.momentary()),
@@ -366,6 +406,30 @@ mod tests {
                 assert!((value.unwrap() - expected.unwrap()).abs() < 1e-9, "{len}: {value:?} {expected:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_several_meters_measure_one_after_the_other_is_as_loud_as_the_whole() {
+        // Louder and louder, so that whatever is forgotten shows.
+        let pieces = [(12.0, -36.0), (12.0, -30.0), (12.0, -26.0)];
+        let (mut whole, mut loudness) = (Loudness::default(), Loudness::default());
+        for (seconds, level) in pieces {
+            play(&mut whole, 48_000, seconds, level);
+            let samples = sine(48_000, (48_000.0 * seconds) as usize + 2_000, level);
+            let mut meter = Meter::default();
+            // Some units that show nothing come first.
+            loudness.add(&meter.take());
+            for piece in samples.chunks(1_024) {
+                meter.push(&Sound { rate: 48_000, channels: &[piece, piece], places: &[] });
+                loudness.add(&meter.take());
+            }
+        }
+        let close = |one: Option<f64>, other: Option<f64>| (one.unwrap() - other.unwrap()).abs() < 0.05;
+        assert!(close(loudness.integrated(), whole.integrated()), "{:?}", loudness.integrated());
+        assert!(close(loudness.true_peak(), whole.true_peak()) && close(loudness.short_term(), whole.short_term()));
+        let other = Measured { format: Some((44_100, 2)), ..Measured::default() };
+        loudness.add(&other);
+        assert_eq!((loudness.integrated(), loudness.true_peak()), (None, None));
     }
 
     #[test]
@@ -389,9 +453,9 @@ mod tests {
     #[test]
     fn what_is_no_number_or_silent_has_no_loudness_and_does_no_lasting_harm() {
         let mut loudness = Loudness::default();
-        loudness.push(&Sound { rate: 48_000, channels: &[&[0.0; 48_000], &[0.0; 48_000]] });
+        loudness.push(&Sound { rate: 48_000, channels: &[&[0.0; 48_000], &[0.0; 48_000]], places: &[] });
         assert_eq!((loudness.momentary(), loudness.integrated(), loudness.true_peak()), (None, None, None));
-        loudness.push(&Sound { rate: 48_000, channels: &[&[f32::NAN; 480], &[f32::INFINITY; 480]] });
+        loudness.push(&Sound { rate: 48_000, channels: &[&[f32::NAN; 480], &[f32::INFINITY; 480]], places: &[] });
         play(&mut loudness, 48_000, 10.0, -23.0);
         for value in [loudness.momentary(), loudness.short_term(), loudness.true_peak()] {
             assert!((value.unwrap() + 23.0).abs() < 0.1, "{value:?}");
@@ -405,7 +469,7 @@ mod tests {
             [(48_000, 8, true), (48_000, 9, false), (7_349, 2, false), (7_350, 2, true), (96_001, 2, false)]
         {
             let mut loudness = Loudness::default();
-            loudness.push(&Sound { rate, channels: &channels[..count] });
+            loudness.push(&Sound { rate, channels: &channels[..count], places: &[] });
             assert_eq!(loudness.true_peak().is_some(), is_measured, "{rate} {count}");
         }
     }
@@ -413,7 +477,7 @@ mod tests {
     fn play(loudness: &mut Loudness, rate: u32, seconds: f64, level: f64) {
         let samples = sine(rate, (f64::from(rate) * seconds) as usize, level);
         for piece in samples.chunks(1_024) {
-            loudness.push(&Sound { rate, channels: &[piece, piece] });
+            loudness.push(&Sound { rate, channels: &[piece, piece], places: &[] });
         }
     }
 

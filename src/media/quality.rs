@@ -6,7 +6,7 @@
 //! `since` says. They keep nothing but one picture.
 
 use super::frame::{Frame, Plane, Samples};
-pub use super::loudness::Loudness;
+pub use super::loudness::{Loudness, Measured, Meter};
 use super::sound::Sound;
 use crate::units::Ticks90k;
 
@@ -84,6 +84,18 @@ pub struct Silence {
 }
 
 impl Silence {
+    /// One that goes on where another one came to: see [`Silence::since`] and [`Silence::samples`].
+    #[must_use]
+    pub const fn resumed(since: Option<Ticks90k>, samples: u64) -> Self {
+        Self { silent: samples, since }
+    }
+
+    /// Samples of each channel since the last that was not silent.
+    #[must_use]
+    pub const fn samples(&self) -> u64 {
+        self.silent
+    }
+
     /// Takes the next samples, of which the first is at `pts`; the last span that ends in them, if that was long enough.
     /// Gaps between calls are not looked for.
     pub fn push(&mut self, sound: &Sound<'_>, pts: Ticks90k) -> Option<Span> {
@@ -262,11 +274,11 @@ mod tests {
         let mut ended = Vec::new();
         for n in 0..40_u64 {
             let samples = if (5..30).contains(&n) { &quiet } else { &loud };
-            let sound = Sound { rate: 48_000, channels: &[samples, samples] };
+            let sound = Sound { rate: 48_000, channels: &[samples, samples], places: &[] };
             ended.extend(silence.push(&sound, Ticks90k(n * 9_000)));
         }
         assert_eq!(ended, [Span { start: Ticks90k(5 * 9_000), end: Ticks90k(30 * 9_000) }]);
-        let one_side = Sound { rate: 48_000, channels: &[&quiet, &loud] };
+        let one_side = Sound { rate: 48_000, channels: &[&quiet, &loud], places: &[] };
         assert_eq!((silence.push(&one_side, Ticks90k(0)), silence.since()), (None, None));
     }
 
@@ -294,7 +306,7 @@ mod tests {
                         since = None;
                     }
                 }
-                let sound = Sound { rate, channels: &[piece, &vec![0.0; piece.len()]] };
+                let sound = Sound { rate, channels: &[piece, &vec![0.0; piece.len()]], places: &[] };
                 prop_assert_eq!((silence.push(&sound, Ticks90k(pts)), silence.since()), (ended, since));
                 pts = at(piece.len());
             }
@@ -305,9 +317,9 @@ mod tests {
     fn silence_is_heard_when_the_rate_changes_meanwhile() {
         let mut silence = Silence::default();
         let quiet = vec![0.0_f32; 91_200];
-        silence.push(&Sound { rate: 48_000, channels: &[&quiet] }, Ticks90k(0));
+        silence.push(&Sound { rate: 48_000, channels: &[&quiet], places: &[] }, Ticks90k(0));
         assert_eq!(silence.since(), None, "1.9 s");
-        silence.push(&Sound { rate: 32_000, channels: &[&quiet[..6_400]] }, Ticks90k(171_000));
+        silence.push(&Sound { rate: 32_000, channels: &[&quiet[..6_400]], places: &[] }, Ticks90k(171_000));
         assert!(silence.since().is_some());
     }
 

@@ -2,7 +2,7 @@
 
 use super::decode::DecodeError;
 use super::headers::{AudioFormat, HeaderError};
-use super::sound::Sound;
+use super::sound::{Sound, places};
 use crate::proto::mpegts::demux::Codec;
 
 /// The header of a PES packet's payload.
@@ -78,7 +78,8 @@ pub(super) fn decode(
         let from = if header.channels == ORDER_OF_SIX.len() { ORDER_OF_SIX[place] } else { place };
         *channel = planes.get(from).and_then(|plane| plane.get(..samples)).unwrap_or_default();
     }
-    show(Sound { rate: RATE_HZ, channels: &channels[..header.channels.min(CHANNELS_MAX)] });
+    let places = places(header.channels);
+    show(Sound { rate: RATE_HZ, channels: &channels[..header.channels.min(CHANNELS_MAX)], places });
     Ok(())
 }
 

@@ -36,9 +36,35 @@ enum Inner {
 pub struct Sound<'a> {
     /// Samples a second of each channel.
     pub rate: u32,
-    /// As many samples of each channel as of the others. Of five or six channels the order is that of MPEG: centre, left,
-    /// right, the two surrounds, low frequencies.
+    /// As many samples of each channel as of the others.
     pub channels: &'a [&'a [f32]],
+    /// Where each of them is heard from; what is not said comes from the front.
+    pub places: &'a [Place],
+}
+
+/// Where a channel is heard from, as far as loudness depends on that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// From the front.
+    #[default]
+    Front,
+    /// From beside or behind.
+    Surround,
+    /// It is not measured: low frequencies, or a mix of the others.
+    Apart,
+}
+
+/// Of so many channels whose order says nobody but the codec, which is none of AAC: left, right and two surrounds; or, in the
+/// order of MPEG, centre, left, right, two surrounds, low frequencies; or those of SMPTE ST 320, which are left, right, centre,
+/// low frequencies, two surrounds, and a mix of them for two loudspeakers.
+pub(super) const fn places(channels: usize) -> &'static [Place] {
+    use Place::{Apart, Front, Surround};
+    match channels {
+        4 => &[Front, Front, Surround, Surround],
+        5 | 6 => &[Front, Front, Front, Surround, Surround, Apart],
+        7.. => &[Front, Front, Front, Apart, Surround, Surround, Apart, Apart],
+        _ => &[],
+    }
 }
 
 impl fmt::Debug for SoundDecoder {
@@ -78,7 +104,8 @@ impl SoundDecoder {
         match &mut self.inner {
             Inner::Aac(decoder) => {
                 let outcome = decoder.feed(&unit.bytes, |frame| {
-                    show(Sound { rate: frame.sample_rate, channels: frame.planar });
+                    let places = frame.meta.channels.map(|channel| channel.map(place).unwrap_or_default());
+                    show(Sound { rate: frame.sample_rate, channels: frame.planar, places: &places });
                     Ok(())
                 });
                 if outcome.is_err() {
@@ -105,6 +132,18 @@ impl SoundDecoder {
                 Ok(())
             }
         }
+    }
+}
+
+/// By the decoder's word for it (ISO/IEC 14496-3 table 1.19).
+const fn place(channel: syom::Channel) -> Place {
+    use syom::Channel::{BackCenter, BackLeft, BackRight, Lfe, SideLeft, SideRight};
+    if matches!(channel, BackLeft | BackRight | BackCenter | SideLeft | SideRight) {
+        Place::Surround
+    } else if matches!(channel, Lfe) {
+        Place::Apart
+    } else {
+        Place::Front
     }
 }
 
@@ -147,13 +186,14 @@ fn show_buffer(buffer: &GenericAudioBufferRef<'_>, planes: &mut Vec<Vec<f32>>, s
     for (channel, plane) in channels.iter_mut().zip(planes.iter()) {
         *channel = plane;
     }
-    show(Sound { rate: buffer.spec().rate(), channels: &channels[..count] });
+    show(Sound { rate: buffer.spec().rate(), channels: &channels[..count], places: &[] });
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::quality::Loudness;
     use super::*;
 
     #[test]
@@ -161,6 +201,38 @@ mod tests {
         for bytes in RECORDED {
             for len in 0..bytes.len() {
                 check_any_bytes(&bytes[..len]);
+            }
+        }
+    }
+
+    /// Places by ISO/IEC 14496-3 table 1.19, weights by ITU-R BS.1770-4 table 3: what is heard from behind counts 1.41, what
+    /// has only low frequencies nothing. Each channel alone is heard, in the order in which the decoder gives them.
+    #[test]
+    fn each_channel_of_aac_counts_as_its_place_says() {
+        const REAR: f64 = 1.41;
+        for (configuration, expected) in [
+            (1, &[1.0][..]),
+            (2, &[1.0; 2]),
+            (3, &[1.0; 3]),
+            (4, &[1.0, 1.0, 1.0, REAR]),
+            (5, &[1.0, 1.0, 1.0, REAR, REAR]),
+            (6, &[1.0, 1.0, 1.0, 0.0, REAR, REAR]),
+            (7, &[1.0, 1.0, 1.0, 0.0, REAR, REAR, REAR, REAR]),
+        ] {
+            let places: Vec<Place> = syom::mpeg_channels(configuration).iter().map(|channel| place(*channel)).collect();
+            assert_eq!(places.len(), expected.len());
+            let loud: Vec<f32> = (0..48_000).map(|at| if at % 48 < 24 { 0.1 } else { -0.1 }).collect();
+            let measure = |channels: &[&[f32]], places: &[Place]| {
+                let mut loudness = Loudness::default();
+                loudness.push(&Sound { rate: 48_000, channels, places });
+                loudness.momentary()
+            };
+            let one = measure(&[&loud], &[]).unwrap();
+            for (at, weight) in expected.iter().enumerate() {
+                let mut channels = vec![&[0.0; 48_000][..]; expected.len()];
+                channels[at] = &loud;
+                let counts = measure(&channels, &places).map_or(0.0, |loudness| 10_f64.powf((loudness - one) / 10.0));
+                assert!((counts - weight).abs() < 1e-9, "configuration {configuration}, channel {at}: {counts}");
             }
         }
     }

@@ -38,6 +38,18 @@ fn a_worker_decodes_with_nothing_but_what_it_needs() {
 }
 
 #[test]
+fn a_worker_decodes_av1() {
+    let mut worker = Worker::start();
+    for number in [1, 2] {
+        let outcome = worker.ask_of(Codec::Av1, number, AV1).unwrap();
+        let Ok(Findings::Picture(findings)) = outcome.result else { panic!("{outcome:?}") };
+        assert_eq!((outcome.number, findings.black), (number, Some(false)));
+        assert_eq!(findings.same, (number > 1).then_some(true));
+    }
+    assert_eq!(worker.end(), (Some(0), None, String::new()));
+}
+
+#[test]
 fn a_worker_that_opens_a_file_is_killed() {
     let mut worker = Worker::start();
     assert!(worker.ask(1, PICTURE).is_some() && worker.ask(2, b"open").is_none());
@@ -81,17 +93,27 @@ impl Worker {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Self { child, connection }
+        let mut worker = Self { child, connection };
+        assert_eq!(worker.read(), Some(Vec::new()), "it is ready");
+        worker
     }
 
     /// What it says to a picture of these bytes; `None` if it is gone.
     fn ask(&mut self, number: u64, bytes: &[u8]) -> Option<Outcome> {
-        let unit =
-            AccessUnit { pid: Default::default(), codec: Codec::H264, pts: None, dts: None, bytes: bytes.to_vec() };
+        self.ask_of(Codec::H264, number, bytes)
+    }
+
+    fn ask_of(&mut self, codec: Codec, number: u64, bytes: &[u8]) -> Option<Outcome> {
+        let unit = AccessUnit { pid: Default::default(), codec, pts: None, dts: None, bytes: bytes.to_vec() };
         let work = Work::Picture { thumbnail: false, quality: true, anew: false };
         let request = Request::Do(1, Job { number, work, units: vec![Arc::new(unit)] }).encode();
         let length = u32::try_from(request.len()).unwrap().to_le_bytes();
         self.connection.write_all(&[&length[..], &request].concat()).unwrap();
+        Some(Outcome::decode(&self.read()?).unwrap())
+    }
+
+    /// Its next message; `None` if it is gone.
+    fn read(&mut self) -> Option<Vec<u8>> {
         let mut length = [0; 4];
         if let Err(error) = self.connection.read_exact(&mut length) {
             let is_gone = [std::io::ErrorKind::UnexpectedEof, std::io::ErrorKind::ConnectionReset];
@@ -100,7 +122,7 @@ impl Worker {
         }
         let mut answer = vec![0; u32::from_le_bytes(length) as usize];
         self.connection.read_exact(&mut answer).unwrap();
-        Some(Outcome::decode(&answer).unwrap())
+        Some(answer)
     }
 
     /// How it ended, and what it said on the way.
@@ -113,3 +135,4 @@ impl Worker {
 }
 
 const PICTURE: &[u8] = include_bytes!("../data/media/h264_mbaff");
+const AV1: &[u8] = include_bytes!("../data/media/av1_main10_pq");

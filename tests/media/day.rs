@@ -17,8 +17,9 @@ use anabranch::media::frame::{Plane, Samples};
 use anabranch::media::headers::Chroma;
 use anabranch::media::quality::{Black, Freeze, SPAN_MIN_90K, Silence, Span};
 use anabranch::media::sound::Sound;
+use anabranch::media::watch::governor::Kind;
 use anabranch::media::watch::{
-    Defect, Event, Findings, Job, Outcome, PictureFindings, ProofFindings, Settings, SoundFindings, Watch, Work,
+    Defect, Event, Findings, Heard, Job, Outcome, PictureFindings, ProofFindings, Settings, SoundFindings, Watch, Work,
 };
 use anabranch::units::{Ticks90k, Time};
 
@@ -110,7 +111,7 @@ impl Past {
         for at in [0, SPAN_MIN_90K] {
             black.push(&frame, false, Ticks90k(at));
         }
-        let sound = Sound { rate: RATE_HZ, channels: &[sound] };
+        let sound = Sound { rate: RATE_HZ, channels: &[sound], places: &[] };
         let silence = self.silence.push(&sound, Ticks90k(FIRST_90K + number * 90_000));
         let (is_black, silent_since) = (black.since().is_some(), self.silence.since());
         self.seconds.push_back(Second { number, frame, is_black, silent_since, silence });
@@ -175,7 +176,7 @@ impl Viewer {
         self.watch.handle_packet(now, packets);
         for now in [now, now + Duration::from_millis(500)] {
             self.watch.handle_timeout(now);
-            while let Some(job) = self.watch.poll_job(now).or_else(|| self.watch.poll_proof(now)) {
+            while let Some(job) = next_job(&mut self.watch, now) {
                 let result = Ok(self.examine(&job, past));
                 let outcome = Outcome { number: job.number, result, cpu: Duration::from_millis(1) };
                 self.watch.handle_outcome(now, outcome);
@@ -205,10 +206,8 @@ impl Viewer {
                 let until = Ticks90k(FIRST_90K + (last.number + 1) * 90_000);
                 let from = *self.heard_from.get_or_insert(until);
                 Findings::Sound(SoundFindings {
-                    silent_since: last.silent_since,
+                    heard: Heard { began: from, until, silent_since: last.silent_since, silent_samples: 0 },
                     ended: last.silence,
-                    until,
-                    heard: Duration::from_secs((until.0 - from.0) / 90_000),
                     decoded: job.units.len() as u32,
                     ..SoundFindings::default()
                 })
@@ -216,6 +215,12 @@ impl Viewer {
             Work::Proof { black, frozen } => Findings::Proof(ProofFindings { edges: past.turns(job, [black, frozen]) }),
         }
     }
+}
+
+/// What the watch wants to have done next, whatever it is.
+pub(crate) fn next_job(watch: &mut Watch, now: Time) -> Option<Job> {
+    let job = Kind::ALL.into_iter().find_map(|kind| watch.poll_job(now, kind));
+    job.or_else(|| watch.poll_proof(now))
 }
 
 /// Whether the detector would take both for a picture that stands still.

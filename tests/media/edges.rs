@@ -11,6 +11,7 @@ use anabranch::units::{Ticks90k, Time};
 
 use crate::clips::{self, PROGRAMME};
 use crate::content;
+use crate::day::next_job;
 use crate::quality::{filtered, spans};
 
 #[test]
@@ -119,7 +120,7 @@ impl Played {
 
     /// Whatever is asked is answered at once.
     fn work(&mut self) {
-        while let Some(job) = self.watch.poll_job(self.now).or_else(|| self.watch.poll_proof(self.now)) {
+        while let Some(job) = next_job(&mut self.watch, self.now) {
             let result = self.examiners.examine(1, &job);
             let outcome = Outcome { number: job.number, result, cpu: Duration::from_millis(1) };
             self.watch.handle_outcome(self.now, outcome);

@@ -85,7 +85,7 @@ fn listen(units: &[AccessUnit]) -> Heard {
             while from < count {
                 let to = count.min(from + 4_800 - seen % 4_800);
                 let piece: Vec<&[f32]> = sound.channels.iter().map(|channel| &channel[from..to]).collect();
-                loudness.push(&Sound { rate: sound.rate, channels: &piece });
+                loudness.push(&Sound { channels: &piece, ..sound });
                 (seen, from) = (seen + to - from, to);
                 if seen % 4_800 == 0 {
                     momentary = momentary.max(loudness.momentary().unwrap_or(f64::MIN));
@@ -166,10 +166,18 @@ const PROGRAMME: &str = "aevalsrc=\
     *not(between(t,3,5.6))*not(between(t,7,8.4))*not(between(t,11,13.3))*if(between(t,9,10.5),0.005,1)'\
     :s=48000:d=15:c=stereo";
 
-const CODECS: [(&str, &str); 11] = [
+const CODECS: [(&str, &str); 15] = [
     ("aac", "-c:a aac -b:a 192k"),
     ("aac_latm", "-c:a aac -b:a 160k -mpegts_flags latm"),
     ("aac_51", "-c:a aac -ac 6 -b:a 384k"),
+    // Each channel is another one, so that it shows which counts as what: low frequencies most, then those behind.
+    ("aac_quad", "-af pan=4.0|FL=0.5*c0|FR=0.3*c1|FC=0.2*c0|BC=0.9*c1 -c:a aac -b:a 384k"),
+    ("aac_50", "-af pan=5.0|FL=0.5*c0|FR=0.3*c1|FC=0.2*c0|BL=0.9*c1|BR=0.7*c0 -c:a aac -b:a 448k"),
+    ("aac_51_all", "-af pan=5.1|FL=0.5*c0|FR=0.3*c1|FC=0.2*c0|LFE=c0|BL=0.9*c1|BR=0.7*c0 -c:a aac -b:a 448k"),
+    (
+        "aac_71",
+        "-af pan=7.1|FL=0.5*c0|FR=0.3*c1|FC=0.2*c0|LFE=c0|BL=0.9*c1|BR=0.2*c0|SL=0.2*c1|SR=0.9*c0 -c:a aac -b:a 640k",
+    ),
     ("mp2", "-c:a mp2 -b:a 192k"),
     ("mp3", "-c:a libmp3lame -b:a 160k"),
     ("ac3", "-c:a ac3 -b:a 256k"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anabranch::media::Headers;
 use anabranch::media::headers::Entry;
+use anabranch::media::watch::governor::Kind;
 use anabranch::media::watch::{
     Event, Examiners, Findings, Governor, Outcome, PictureFindings, Reason, Settings, Watch, Work,
 };
@@ -13,6 +14,7 @@ use anabranch::proto::mpegts::demux::AccessUnit;
 use anabranch::units::{Ticks90k, Time};
 
 use crate::clips::{self, REFRESHED, VIDEO};
+use crate::day::next_job;
 use crate::pictures::{Packing, packed};
 use crate::stream::Writer;
 
@@ -85,7 +87,7 @@ fn is_seen(name: &str, units: &[AccessUnit]) {
         now += Duration::from_millis(20);
         watch.handle_packet(now, &writer.picture(unit.pts, &unit.bytes));
         watch.handle_timeout(now);
-        while let Some(job) = watch.poll_job(now).or_else(|| watch.poll_proof(now)) {
+        while let Some(job) = next_job(&mut watch, now) {
             let result = examiners.examine(1, &job);
             watch.handle_outcome(now, Outcome { number: job.number, result, cpu: Duration::from_millis(1) });
         }
@@ -160,7 +162,7 @@ impl Bed {
             if let Some((every, is_stretched)) = self.governor.every(id) {
                 viewer.watch.set_every(every, is_stretched);
             }
-            self.governor.ask(id, viewer.watch.waiting_job(self.now));
+            self.governor.ask(id, Kind::Picture, viewer.watch.has_job(self.now, Kind::Picture));
             while let Some(event) = viewer.watch.poll_event() {
                 if let Event::Stretched { every } = event {
                     viewer.stretched = Some(every);
@@ -173,10 +175,9 @@ impl Bed {
     }
 
     fn work(&mut self, cost: Duration) {
-        while let Some(id) = self.governor.poll_grant(self.now, |_| true) {
+        while let Some((id, kind)) = self.governor.poll_grant(self.now, |_, _| true) {
             let viewer = &mut self.viewers[id as usize];
-            let kind = viewer.watch.waiting_job(self.now).unwrap();
-            let job = viewer.watch.poll_job(self.now).unwrap();
+            let job = viewer.watch.poll_job(self.now, kind).unwrap();
             assert!(matches!(job.work, Work::Picture { quality: true, .. }));
             viewer.looked_at.extend(job.units[0].pts);
             let findings = PictureFindings { black: Some(false), same: Some(false), thumbnail: None };

@@ -12,9 +12,12 @@ use crate::units::Time;
 
 /// Has jobs done by a process, which is started when there is one, and again after it crashed.
 ///
+/// A process says that it has given up what it does not need before it gets anything from a stream. One that could not even
+/// do that, or could not be started at all, is nobody's crash.
+///
 /// What a process knew of a stream's pictures is the one that later ones are compared to. Its coded units are kept here,
 /// so that the next process can be shown it again before it is asked about another: whoever brought down the one
-/// before does not make others' pictures begin anew. What it heard is lost.
+/// before does not make others' pictures begin anew. How far it listened says each job of sound.
 #[derive(Debug)]
 pub(in crate::adapters) struct Apart {
     program: PathBuf,
@@ -24,6 +27,8 @@ pub(in crate::adapters) struct Apart {
     /// How often it failed in a row, and until when it is left alone therefore.
     failures: u32,
     not_before: Time,
+    /// The last one could not be started.
+    is_refused: bool,
     shown: BTreeMap<u64, Shown>,
 }
 
@@ -38,37 +43,51 @@ struct Shown {
 impl Apart {
     /// Processes are this program, which has to call [`run_decode_worker`](super::run_decode_worker) first.
     pub(in crate::adapters) const fn new(program: PathBuf) -> Self {
-        let (started, failures, not_before) = (0, 0, Time::ZERO);
-        Self { program, process: None, started, failures, not_before, shown: BTreeMap::new() }
+        let (started, failures, not_before, is_refused) = (0, 0, Time::ZERO, false);
+        Self { program, process: None, started, failures, not_before, is_refused, shown: BTreeMap::new() }
     }
 
-    /// The process that is there, or another one as soon as it may be started.
+    /// The process that is there, or another one as soon as it may be started; `None` while none can be.
     fn process(&mut self) -> Option<&mut imp::Process> {
         if self.process.is_none() {
+            // After a crash it is there in a moment. Where none can be started all streams are to know that.
+            if self.is_refused && clock::now() < self.not_before {
+                return None;
+            }
             pause_until(self.not_before);
             self.process = imp::Process::start(&self.program).ok();
-            self.started += 1;
+            self.is_refused = self.process.is_none();
+            if self.is_refused {
+                self.put_off();
+            } else {
+                self.started += 1;
+            }
         }
         self.process.as_mut()
+    }
+
+    fn put_off(&mut self) {
+        self.failures += 1;
+        self.not_before = clock::now() + (PAUSE_MIN * 2_u32.pow(self.failures.min(10) - 1)).min(PAUSE_MAX);
     }
 
     /// The same for one job, whatever the process knows.
     fn ask(&mut self, stream: u64, job: Job) -> Outcome {
         let (number, cpu_max) = (job.number, cpu_max(&job));
         // Waiting costs nothing.
-        let process = self.process();
+        let Some(process) = self.process() else {
+            return Outcome { number, result: Err(Failure::NotStarted), cpu: Duration::ZERO };
+        };
         let started = clock::now();
-        let outcome = process.and_then(|process| process.ask(&Request::Do(stream, job), cpu_max).ok());
+        let outcome = process.ask(&Request::Do(stream, job), cpu_max).ok();
         // What it took says the system, and not who may have been taken over. Where it does not: what passed is never less.
-        let measured = self.process.as_ref().and_then(imp::Process::spent);
-        let cpu = measured.unwrap_or_else(|| clock::now().since(started));
+        let cpu = process.spent().unwrap_or_else(|| clock::now().since(started));
         if let Some(outcome) = outcome.filter(|outcome| outcome.number == number) {
             self.failures = 0;
             return Outcome { cpu, ..outcome };
         }
         self.process = None;
-        self.failures += 1;
-        self.not_before = clock::now() + (PAUSE_MIN * 2_u32.pow(self.failures.min(10) - 1)).min(PAUSE_MAX);
+        self.put_off();
         Outcome { number, result: Err(Failure::Crashed), cpu }
     }
 
@@ -107,7 +126,8 @@ impl Bench for Apart {
     fn run(&mut self, stream: u64, job: Job) -> Outcome {
         let again = self.show_again(stream, &job.work);
         let cpu = again.as_ref().map_or(Duration::ZERO, |again| again.cpu);
-        let outcome = match again.filter(|again| again.result == Err(Failure::Crashed)) {
+        let has_failed = |again: &Outcome| matches!(again.result, Err(Failure::Crashed | Failure::NotStarted));
+        let outcome = match again.filter(has_failed) {
             Some(again) => Outcome { number: job.number, ..again },
             None => {
                 let outcome = self.ask(stream, job.clone());
@@ -153,7 +173,7 @@ mod imp {
 
     use super::super::pool::{Idle, is_stuck};
     use super::super::system::{is_runnable, process_clock, read_clock};
-    use super::super::worker::{read_message, write_message};
+    use super::super::worker::{READY, read_message, write_message};
     use crate::adapters::clock;
     use crate::adapters::watchers::WORKER_ARGUMENT;
     use crate::media::watch::Outcome;
@@ -179,20 +199,36 @@ mod imp {
             // What the environment tells is none of its business.
             command.env_clear().arg(WORKER_ARGUMENT).stdin(Stdio::from(OwnedFd::from(theirs)));
             let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-            Ok(Self { child, connection, spent: Duration::ZERO, message: Vec::new() })
+            // It has their end of the connection, which is to end with the process.
+            drop(command);
+            let mut process = Self { child, connection, spent: Duration::ZERO, message: Vec::new() };
+            if process.read(START_CPU_MAX)? && process.message == READY {
+                return Ok(process);
+            }
+            Err(io::ErrorKind::InvalidData.into())
         }
 
         /// Has the job done, which may take so much computing time.
         pub(super) fn ask(&mut self, request: &Request, cpu_max: Duration) -> io::Result<Outcome> {
             self.spent = self.cpu().unwrap_or_default();
-            let pid = self.child.id();
-            let (connection, spent) = (&self.connection, self.spent);
-            let mut patient = Patient { connection, pid, began: clock::now(), spent, cpu_max, idle: Idle::default() };
-            write_message(&mut patient, &request.encode())?;
-            if !read_message(&mut patient, &mut self.message)? {
+            write_message(&mut self.patient(cpu_max), &request.encode())?;
+            if !self.read(cpu_max)? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             Outcome::decode(&self.message).map_err(|_| io::ErrorKind::InvalidData.into())
+        }
+
+        /// Its next message; false if there is none any more.
+        fn read(&mut self, cpu_max: Duration) -> io::Result<bool> {
+            let mut message = std::mem::take(&mut self.message);
+            let result = read_message(&mut self.patient(cpu_max), &mut message);
+            self.message = message;
+            result
+        }
+
+        fn patient(&self, cpu_max: Duration) -> Patient<'_> {
+            let (connection, pid, spent) = (&self.connection, self.child.id(), self.spent);
+            Patient { connection, pid, began: clock::now(), spent, cpu_max, idle: Idle::default() }
         }
 
         pub(super) fn tell(&mut self, request: &Request) -> io::Result<()> {
@@ -272,6 +308,8 @@ mod imp {
     }
 
     const LOOK_EVERY: Duration = Duration::from_secs(1);
+    /// It takes some milliseconds.
+    const START_CPU_MAX: Duration = Duration::from_secs(10);
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -325,6 +363,27 @@ mod tests {
     use crate::media::watch::Work;
 
     #[test]
+    fn a_process_that_cannot_be_started_is_nobodys_crash_and_is_tried_again() {
+        let missing = tempfile::tempdir().unwrap().path().join("missing");
+        // One that is not there, and one that ends before it is ready.
+        for (folder, program) in [(None, missing), (script("exit 1", "", 7))] {
+            let mut apart = Apart::new(program);
+            assert_eq!(apart.run(5, job(7)).result, Err(Failure::NotStarted));
+            // Nobody waits for the next attempt.
+            apart.not_before = clock::now() + Duration::from_secs(3_600);
+            assert_eq!((apart.run(6, job(7)).result, apart.failures), (Err(Failure::NotStarted), 1));
+            let before = clock::now();
+            apart.not_before = before;
+            assert_eq!((apart.run(5, job(7)).result, apart.failures), (Err(Failure::NotStarted), 2));
+            assert!(apart.not_before > before, "later and later");
+            let (_folder, program) = script("", "", 7);
+            (apart.program, apart.not_before) = (program, before);
+            assert_eq!((apart.run(5, job(7)).result, apart.failures), (Err(Failure::Damaged), 0));
+            drop(folder);
+        }
+    }
+
+    #[test]
     fn a_process_that_ends_costs_one_job() {
         let (_folder, mut apart) = apart("[ -e $0.was ] || { : >$0.was; exit 1; }", 8);
         let crashed = apart.run(5, job(7));
@@ -365,20 +424,28 @@ mod tests {
 
     /// Started for it is a script, which answers that job `number` was damaged, whatever it was asked.
     fn apart(first: &str, number: u64) -> (TempDir, Apart) {
+        let (folder, program) = script("", first, number);
+        (folder.unwrap(), Apart::new(program))
+    }
+
+    /// One that does this before it says that it is ready, and that before it answers.
+    fn script(unready: &str, first: &str, number: u64) -> (Option<TempDir>, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let [text, program, answer] = ["text", "program", "answer"].map(|name| folder.path().join(name));
         let message = Outcome { number, result: Err(Failure::Damaged), cpu: Duration::from_secs(3_600) }.encode();
         let length = (message.len() as u32).to_le_bytes();
         fs::write(&answer, [&length[..], &message].concat()).unwrap();
         let answer = answer.display();
-        fs::write(&text, format!("#!/bin/sh\n{first}\n/bin/cat {answer} >&0\nexec /bin/cat >/dev/null\n")).unwrap();
+        let ready = "printf '\\0\\0\\0\\0' >&0";
+        let lines = ["#!/bin/sh", unready, ready, first, &format!("/bin/cat {answer} >&0"), "exec /bin/cat >/dev/null"];
+        fs::write(&text, lines.join("\n")).unwrap();
         // Written by another process: what is open for writing here would be so in children that others start.
         let made = Command::new("install").args(["-m", "755"]).args([&text, &program]).status().unwrap();
         assert!(made.success());
-        (folder, Apart::new(program))
+        (Some(folder), program)
     }
 
     fn job(number: u64) -> Job {
-        Job { number, work: Work::Sound { anew: false }, units: Vec::new() }
+        Job { number, work: Work::Sound { before: None }, units: Vec::new() }
     }
 }

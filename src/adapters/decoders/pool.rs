@@ -24,8 +24,8 @@ pub(in crate::adapters) trait Bench: Send {
     fn forget(&mut self, stream: u64);
 }
 
-/// Takes outcomes, from any thread.
-pub(in crate::adapters) type Deliver = Arc<dyn Fn(u64, Outcome) + Send + Sync>;
+/// Takes the outcomes of streams' jobs, with what each was about, from any thread.
+pub(in crate::adapters) type Deliver = Arc<dyn Fn(u64, Option<Kind>, Outcome) + Send + Sync>;
 type MakeBench = Box<dyn Fn() -> Box<dyn Bench> + Send>;
 
 /// Threads that do jobs: those for pictures, one for sound, which no picture is to keep waiting or to bring down, and one for
@@ -76,12 +76,7 @@ struct Ticket {
 
 impl Ticket {
     const fn new(stream: u64, job: &Job) -> Self {
-        let kind = match job.work {
-            Work::Picture { .. } => Some(Kind::Picture),
-            Work::Sound { .. } => Some(Kind::Sound),
-            Work::Proof { .. } => None,
-        };
-        Self { stream, number: job.number, kind }
+        Self { stream, number: job.number, kind: job.work.kind() }
     }
 }
 
@@ -151,7 +146,7 @@ impl Pool {
                 if let Some(kind) = kind.filter(|_| !cpu.is_zero()) {
                     lock(&self.suspects).handle_crash(now, stream, kind);
                 }
-                (self.deliver)(stream, Outcome { number, result: Err(Failure::Crashed), cpu });
+                (self.deliver)(stream, kind, Outcome { number, result: Err(Failure::Crashed), cpu });
             }
             self.lost.push(old.progress);
         }
@@ -265,7 +260,7 @@ fn run(
     inbox: &Receiver<Task>,
     progress: &Progress,
     suspects: &Mutex<Suspects>,
-    deliver: &(dyn Fn(u64, Outcome) + Sync),
+    deliver: &(dyn Fn(u64, Option<Kind>, Outcome) + Sync),
 ) {
     let _ended = Ended(progress);
     lower_priority(true);
@@ -294,7 +289,7 @@ fn run(
         if !is_expected {
             return;
         }
-        deliver(stream, outcome);
+        deliver(stream, ticket.kind, outcome);
     }
 }
 
@@ -376,6 +371,7 @@ const LOST_MAX: usize = 4;
 mod tests {
     use std::sync::mpsc::sync_channel;
 
+    use super::super::Apart;
     use super::*;
     use crate::proto::mpegts::Pid;
     use crate::proto::mpegts::demux::{AccessUnit, Codec};
@@ -383,7 +379,7 @@ mod tests {
     #[test]
     fn panics_are_caught_and_the_next_job_is_done() {
         let (sender, outcomes) = sync_channel(16);
-        let deliver: Deliver = Arc::new(move |stream, outcome| sender.send((stream, outcome)).unwrap());
+        let deliver: Deliver = Arc::new(move |stream, _, outcome| sender.send((stream, outcome)).unwrap());
         let pool = Pool::new(1, Box::new(|| Box::new(Moody)), deliver).unwrap();
         for number in [13, 14] {
             assert!(pool.submit(clock::now(), 5, job(number)));
@@ -394,9 +390,23 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_whose_decoder_cannot_be_started_is_no_suspect() {
+        let (sender, outcomes) = sync_channel(16);
+        let deliver: Deliver = Arc::new(move |_, _, outcome| sender.send(outcome).unwrap());
+        let missing = tempfile::tempdir().unwrap().path().join("missing");
+        let pool = Pool::new(1, Box::new(move || Box::new(Apart::new(missing.clone()))), deliver).unwrap();
+        for (kind, work) in [(Kind::Picture, PICTURE), (Kind::Sound, SOUND)] {
+            let place = pool.slot_of(clock::now(), 5, Some(kind));
+            assert!(pool.submit(clock::now(), 5, Job { work, ..job(1) }));
+            assert_eq!(outcomes.recv_timeout(Duration::from_secs(30)).unwrap().result, Err(Failure::NotStarted));
+            assert_eq!(pool.slot_of(clock::now(), 5, Some(kind)), place);
+        }
+    }
+
+    #[test]
     fn a_thread_without_end_is_replaced() {
         let (sender, outcomes) = sync_channel(16);
-        let deliver: Deliver = Arc::new(move |_, outcome| sender.send(outcome).unwrap());
+        let deliver: Deliver = Arc::new(move |_, _, outcome| sender.send(outcome).unwrap());
         let mut pool = Pool::new(1, Box::new(|| Box::new(Moody)), deliver).unwrap();
         let now = clock::now();
         assert!(pool.submit(now, 5, job(99)) && pool.submit(now, 6, job(3)));
@@ -435,7 +445,7 @@ mod tests {
     #[test]
     fn a_proof_keeps_nobody_waiting() {
         let (sender, outcomes) = sync_channel(16);
-        let deliver: Deliver = Arc::new(move |_, outcome| sender.send(outcome).unwrap());
+        let deliver: Deliver = Arc::new(move |_, _, outcome| sender.send(outcome).unwrap());
         let pool = Pool::new(1, Box::new(|| Box::new(Moody)), deliver).unwrap();
         assert!(pool.has_room_for_proof());
         let now = clock::now();
@@ -453,7 +463,7 @@ mod tests {
         let (release, released) = sync_channel(0);
         let released = Arc::new(Mutex::new(released));
         let (sender, outcomes) = sync_channel(16);
-        let deliver: Deliver = Arc::new(move |_, outcome| sender.send(outcome).unwrap());
+        let deliver: Deliver = Arc::new(move |_, _, outcome| sender.send(outcome).unwrap());
         let pool = Pool::new(1, Box::new(move || Box::new(Hanging(Arc::clone(&released)))), deliver).unwrap();
         let submit = |stream, work, number| assert!(pool.submit(clock::now(), stream, Job { work, ..job(number) }));
         let outcome = || outcomes.recv_timeout(Duration::from_secs(30)).unwrap();
@@ -529,7 +539,7 @@ mod tests {
     }
 
     const PICTURE: Work = Work::Picture { thumbnail: true, quality: true, anew: true };
-    const SOUND: Work = Work::Sound { anew: false };
+    const SOUND: Work = Work::Sound { before: None };
     const PROOF: Work = Work::Proof { black: false, frozen: false };
     static ENDS: AtomicBool = AtomicBool::new(false);
 

@@ -9,7 +9,8 @@ use crate::media::watch::wire::MESSAGE_BYTES_MAX;
 /// with [`WORKER_ARGUMENT`](crate::adapters::watchers::WORKER_ARGUMENT).
 ///
 /// The connection is the standard input. Before anything is read from there the process gives up what it does not
-/// need: memory beyond 1 GiB, new files, new privileges, and where the system can filter them, most system calls.
+/// need: memory beyond 1 GiB, new files, new privileges, and where the system can filter them, most system calls. Then it
+/// says that it is ready, with a message of no bytes.
 #[must_use]
 pub fn run_decode_worker() -> ExitCode {
     #[cfg(target_os = "linux")]
@@ -38,7 +39,7 @@ mod imp {
 
     use super::super::pool::{Bench, InProcess};
     use super::super::system::{confine, filter_system_calls, lower_priority};
-    use super::{TESTS, read_message, write_message};
+    use super::{READY, TESTS, read_message, write_message};
     use crate::media::watch::Examiners;
     use crate::media::watch::wire::Request;
 
@@ -62,6 +63,7 @@ mod imp {
     pub(in super::super) fn serve(mut connection: ManuallyDrop<File>, tests: bool) -> io::Result<()> {
         let mut bench = InProcess::new(Examiners::apart());
         let mut message = Vec::new();
+        write_message(&mut *connection, READY)?;
         while read_message(&mut *connection, &mut message)? {
             match Request::decode(&message).map_err(|_| io::ErrorKind::InvalidData)? {
                 Request::Do(stream, job) => {
@@ -111,5 +113,7 @@ pub(super) fn write_message(to: &mut impl Write, message: &[u8]) -> io::Result<(
     to.write_all(message)
 }
 
+/// What it sends before anything else.
+pub(super) const READY: &[u8] = &[];
 /// If this is set in the environment units may say what is to go wrong.
 const TESTS: &str = "ANABRANCH_DECODE_WORKER_TESTS";

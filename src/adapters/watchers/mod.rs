@@ -17,6 +17,7 @@ use std::thread::Thread;
 
 use crate::adapters::decoders::{Apart, Bench, Deliver, InProcess, Pool};
 use crate::bus::{LagPolicy, Subscribe, Subscriber};
+use crate::media::watch::governor::Kind;
 use crate::media::watch::{Event, Examiners, Outcome, Report, Settings};
 use crate::units::Time;
 
@@ -87,8 +88,8 @@ pub const WORKER_ARGUMENT: &str = "--decode-worker";
 struct Shared {
     wanted: Mutex<Wanted>,
     reports: Mutex<BTreeMap<WatchId, Arc<Report>>>,
-    /// One for each stream at most: that has one job at a time.
-    outcomes: Mutex<Vec<(u64, Outcome)>>,
+    /// Of each stream one of each kind at most, and one of a proof (`None`): it has no more jobs at a time.
+    outcomes: Mutex<Vec<(u64, Option<Kind>, Outcome)>>,
     stats: Mutex<WatchersStats>,
     budget_per_mille: AtomicU32,
     next_id: AtomicU64,
@@ -202,8 +203,8 @@ fn new_pool(config: &WatchersConfig, shared: &Arc<Shared>, watching: Thread) -> 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (config.budget_per_mille as usize).div_ceil(500).clamp(1, cores);
     let shared = Arc::clone(shared);
-    let deliver: Deliver = Arc::new(move |stream, outcome| {
-        lock(&shared.outcomes).push((stream, outcome));
+    let deliver: Deliver = Arc::new(move |stream, kind, outcome| {
+        lock(&shared.outcomes).push((stream, kind, outcome));
         watching.unpark();
     });
     let placement = config.placement.clone();

@@ -33,7 +33,6 @@ pub(super) fn run(shared: &Shared, pool: io::Result<Pool>) {
         pool,
         governor,
         streams: BTreeMap::new(),
-        proving: None,
         budget: 0,
         spent: cpu_time(),
         next_share: now,
@@ -54,8 +53,6 @@ struct Watching<'a> {
     pool: Option<Pool>,
     governor: Governor,
     streams: BTreeMap<WatchId, Stream>,
-    /// The proof that is being done: whose, and its number.
-    proving: Option<(WatchId, u64)>,
     budget: u32,
     /// What this thread had taken when it was last accounted for.
     spent: Duration,
@@ -73,8 +70,6 @@ struct Stream {
     open: Open,
     /// Rings when packets come while the thread sleeps.
     alarm: Arc<Alarm>,
-    /// What the job that is being done is about.
-    kind: Option<Kind>,
     pace: Pace,
     /// After a failure it is not looked at before that, whatever comes.
     paused_until: Time,
@@ -157,25 +152,22 @@ impl Watching<'_> {
             return;
         }
         let mut stats = lock(&self.shared.stats);
-        for (id, outcome) in outcomes {
+        for (id, kind, outcome) in outcomes {
             let id = WatchId(id);
             stats.jobs += 1;
             stats.crashes += u64::from(outcome.result == Err(Failure::Crashed));
             let cpu_ns = u64::try_from(outcome.cpu.as_nanos()).unwrap_or(u64::MAX);
             stats.decoding_cpu_ns = stats.decoding_cpu_ns.saturating_add(cpu_ns);
-            self.take_outcome(now, id, outcome);
+            self.take_outcome(now, id, kind, outcome);
         }
     }
 
-    fn take_outcome(&mut self, now: Time, id: WatchId, outcome: Outcome) {
-        let mut stream = self.streams.get_mut(&id);
-        if self.proving.take_if(|proving| *proving == (id, outcome.number)).is_some() {
-            self.governor.handle_proof_cost(now, outcome.cpu);
-        } else {
-            let kind = stream.as_mut().and_then(|stream| stream.kind.take()).unwrap_or(Kind::Picture);
-            self.governor.handle_cost(now, id.0, kind, outcome.cpu);
+    fn take_outcome(&mut self, now: Time, id: WatchId, kind: Option<Kind>, outcome: Outcome) {
+        match kind {
+            Some(kind) => self.governor.handle_cost(now, id.0, kind, outcome.cpu),
+            None => self.governor.handle_proof_cost(now, outcome.cpu),
         }
-        let Some(stream) = stream else { return };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.is_news = true;
         stream.guarded(now, |stream| stream.watch.handle_outcome(now, outcome));
         stream.ask(now, id, &mut self.governor);
@@ -231,24 +223,16 @@ impl Watching<'_> {
 
     fn hand_out(&mut self, now: Time) {
         let Some(pool) = &self.pool else { return };
-        let has_room = |streams: &BTreeMap<WatchId, Stream>, id| {
-            let kind = streams.get(&WatchId(id)).and_then(|stream| stream.watch.waiting_job(now));
-            pool.has_room(now, id, kind.unwrap_or(Kind::Picture))
-        };
-        while let Some(id) = self.governor.poll_grant(now, |id| has_room(&self.streams, id)) {
-            let stream = self.streams.get_mut(&WatchId(id));
-            let kind = stream.as_ref().and_then(|stream| stream.watch.waiting_job(now)).unwrap_or(Kind::Picture);
-            let job = stream.and_then(|stream| {
-                let job = stream.guarded(now, |stream| stream.watch.poll_job(now)).flatten();
+        while let Some((id, kind)) = self.governor.poll_grant(now, |id, kind| pool.has_room(now, id, kind)) {
+            let job = self.streams.get_mut(&WatchId(id)).and_then(|stream| {
+                let job = stream.guarded(now, |stream| stream.watch.poll_job(now, kind)).flatten();
                 job.map(|job| (stream, job))
             });
             let Some((stream, job)) = job else {
                 self.governor.handle_cost(now, id, kind, Duration::ZERO);
                 continue;
             };
-            stream.kind = Some(kind);
             if let Some(outcome) = submit(pool, now, id, job) {
-                stream.kind = None;
                 self.governor.handle_cost(now, id, kind, Duration::ZERO);
                 stream.watch.handle_outcome(now, outcome);
             }
@@ -270,9 +254,7 @@ impl Watching<'_> {
             self.governor.handle_proof_cost(now, Duration::ZERO);
             return;
         };
-        self.proving = Some((id, job.number));
         if let Some(outcome) = submit(pool, now, id.0, job) {
-            self.proving = None;
             self.governor.handle_proof_cost(now, Duration::ZERO);
             stream.watch.handle_outcome(now, outcome);
         }
@@ -293,7 +275,7 @@ impl Watching<'_> {
 fn submit(pool: &Pool, now: Time, stream: u64, job: Job) -> Option<Outcome> {
     let number = job.number;
     let is_taken = pool.submit(now, stream, job);
-    (!is_taken).then_some(Outcome { number, result: Err(Failure::Crashed), cpu: Duration::ZERO })
+    (!is_taken).then_some(Outcome { number, result: Err(Failure::NotStarted), cpu: Duration::ZERO })
 }
 
 impl Stream {
@@ -304,7 +286,6 @@ impl Stream {
             sink,
             open: Open::default(),
             alarm: Arc::new(Alarm { has_rung: AtomicBool::new(false), thread: std::thread::current() }),
-            kind: None,
             pace: Pace::new(now),
             paused_until: now,
             reported_at: None,
@@ -327,7 +308,7 @@ impl Stream {
     /// Asks for computing time for what the watch has.
     fn ask(&mut self, now: Time, id: WatchId, governor: &mut Governor) {
         self.guarded(now, |stream| {
-            governor.ask(id.0, stream.watch.waiting_job(now));
+            Kind::ALL.into_iter().for_each(|kind| governor.ask(id.0, kind, stream.watch.has_job(now, kind)));
             while !governor.ask_proof(id.0, stream.watch.waiting_proof()) {
                 stream.watch.refuse_proof();
             }

@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
-use super::job::{EDGES_MAX, Failure, Findings, Job, PictureFindings, ProofFindings, SoundFindings, Work};
-use super::judge::span_90k;
-use super::report::Levels;
+use super::job::{
+    EDGES_MAX, Failure, Findings, Heard, Job, PictureFindings, ProofFindings, SoundFindings, TENTHS_MAX, Work,
+};
 use crate::media::boundary::{self, Before, ProofError, Turn};
 use crate::media::decode::{DecodeError, KeyFrames, Shown};
 use crate::media::frame::{Frame, Samples};
-use crate::media::quality::{Loudness, Sampled, Silence, is_black, is_same};
+use crate::media::quality::{Meter, Sampled, Silence, is_black, is_same};
 use crate::media::sound::SoundDecoder;
 use crate::media::thumbnail::Thumbnail;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
 use crate::units::Ticks90k;
 
-/// What is kept of one stream between its jobs: the picture that others are compared to, and all of sound's state.
+/// What is kept of one stream between its jobs: the picture that others are compared to, and the state of sound's decoder.
 ///
 /// Pictures are decoded alone, each by a decoder of its own: that costs no more, as measured, and neither memory nor what a
 /// decoder was led into lasts longer than a picture.
@@ -46,7 +46,7 @@ struct Listening {
     codec: Codec,
     decoder: SoundDecoder,
     silence: Silence,
-    loudness: Loudness,
+    meter: Meter,
     /// Where listening without a break began, and how far it came.
     began: Ticks90k,
     until: Ticks90k,
@@ -72,12 +72,7 @@ impl Examiner {
                 let shown = decode_picture(job)?;
                 self.look(shown, thumbnail, quality).map(Findings::Picture)
             }
-            Work::Sound { anew } => {
-                if anew {
-                    self.sound = None;
-                }
-                self.listen(job).map(Findings::Sound)
-            }
+            Work::Sound { before } => self.listen(job, before).map(Findings::Sound),
             Work::Proof { black, frozen } => prove(job, Before { black, frozen }).map(Findings::Proof),
         }
     }
@@ -126,11 +121,13 @@ impl Examiner {
         Ok(PictureFindings { black: Some(black), same, thumbnail })
     }
 
-    fn listen(&mut self, job: &Job) -> Result<SoundFindings, Failure> {
+    fn listen(&mut self, job: &Job, mut before: Option<Heard>) -> Result<SoundFindings, Failure> {
+        // What is kept may be of long ago, if somebody else listened since.
+        self.sound.take_if(|kept| before != Some(kept.heard()));
         let mut findings = SoundFindings::default();
         let mut failure = None;
         for unit in &job.units {
-            let listening = self.listening(unit)?;
+            let listening = self.listening(unit, before.take())?;
             match listening.listen(unit, &mut findings) {
                 Ok(()) => findings.decoded += 1,
                 Err(error) => {
@@ -143,44 +140,52 @@ impl Examiner {
             self.sound = None;
             return Err(failure);
         }
-        if let Some(listening) = &self.sound {
-            findings.silent_since = listening.silence.since();
-            findings.until = listening.until;
-            findings.heard = span_90k(listening.until.0.saturating_sub(listening.began.0));
-            findings.levels = levels(&listening.loudness);
+        if let Some(listening) = &mut self.sound {
+            findings.heard = listening.heard();
+            findings.loudness = listening.meter.take();
+            let over = findings.loudness.tenths.len().saturating_sub(TENTHS_MAX);
+            findings.loudness.tenths.drain(..over);
         }
         Ok(findings)
     }
 
     /// What goes on from before. After a break, silence begins anew; what is loud is measured over all of it.
-    fn listening(&mut self, unit: &AccessUnit) -> Result<&mut Listening, Failure> {
+    fn listening(&mut self, unit: &AccessUnit, before: Option<Heard>) -> Result<&mut Listening, Failure> {
         let kept = self.sound.take().filter(|kept| kept.codec == unit.codec);
         let mut listening = match kept {
             Some(kept) => kept,
-            None => Listening::new(unit)?,
+            None => Listening::new(unit, before)?,
         };
         if unit.pts.is_some_and(|pts| pts.0.abs_diff(listening.until.0) > BREAK_MIN_90K) {
-            let loudness = std::mem::take(&mut listening.loudness);
-            listening = Listening { loudness, ..Listening::new(unit)? };
+            let meter = std::mem::take(&mut listening.meter);
+            listening = Listening { meter, ..Listening::new(unit, None)? };
         }
         Ok(self.sound.insert(listening))
     }
 }
 
 impl Listening {
-    fn new(unit: &AccessUnit) -> Result<Self, Failure> {
+    /// That begins with the unit, or goes on from before it.
+    fn new(unit: &AccessUnit, before: Option<Heard>) -> Result<Self, Failure> {
         let decoder = SoundDecoder::new(unit.codec).map_err(failure_of)?;
         let pts = unit.pts.unwrap_or_default();
-        let (silence, loudness) = (Silence::default(), Loudness::default());
-        Ok(Self { codec: unit.codec, decoder, silence, loudness, began: pts, until: pts })
+        let before = before.unwrap_or_else(|| Heard { began: pts, until: pts, ..Heard::default() });
+        let silence = Silence::resumed(before.silent_since, before.silent_samples);
+        let (codec, meter) = (unit.codec, Meter::default());
+        Ok(Self { codec, decoder, silence, meter, began: before.began, until: before.until })
+    }
+
+    const fn heard(&self) -> Heard {
+        let (silent_since, silent_samples) = (self.silence.since(), self.silence.samples());
+        Heard { began: self.began, until: self.until, silent_since, silent_samples }
     }
 
     fn listen(&mut self, unit: &AccessUnit, findings: &mut SoundFindings) -> Result<(), DecodeError> {
         let mut pts = unit.pts.unwrap_or(self.until);
-        let (silence, loudness) = (&mut self.silence, &mut self.loudness);
+        let (silence, meter) = (&mut self.silence, &mut self.meter);
         let outcome = self.decoder.decode(unit, |sound| {
             findings.ended = silence.push(&sound, pts).or(findings.ended);
-            loudness.push(&sound);
+            meter.push(&sound);
             let samples = sound.channels.first().map_or(0, |channel| channel.len()) as u64;
             pts.0 = pts.0.saturating_add(samples * 90_000 / u64::from(sound.rate.max(1)));
         });
@@ -229,16 +234,6 @@ fn failure_of(error: DecodeError) -> Failure {
         DecodeError::Unsupported(what) => Failure::Unsupported(Cow::Borrowed(what)),
         DecodeError::TooLarge => Failure::Unsupported(Cow::Borrowed("larger than 8192x4352")),
         DecodeError::Damaged(_) => Failure::Damaged,
-    }
-}
-
-fn levels(loudness: &Loudness) -> Levels {
-    let value = |value: Option<f64>| value.map(|value| value as f32);
-    Levels {
-        momentary_lufs: value(loudness.momentary()),
-        short_term_lufs: value(loudness.short_term()),
-        integrated_lufs: value(loudness.integrated()),
-        true_peak_dbtp: value(loudness.true_peak()),
     }
 }
 

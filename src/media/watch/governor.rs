@@ -12,8 +12,9 @@ use crate::units::Time;
 /// being done, and is worked off before the next one begins: over any span, jobs that begin in it take no more than
 /// the budget, [`BURST`] of it saved up, and one job for each that is done at a time.
 ///
-/// Streams are served by how much time they took, not by how many jobs: one with large pictures gets fewer of them, and
-/// everybody else's come as ever (start-time fair queueing, Goyal, Vin and Cheng 1996). When the budget does not reach for
+/// A stream has one picture and one piece of sound done at a time, beside each other. Its pictures, and its sound, are
+/// served by how much time they took, not by how many jobs: one with large pictures gets fewer of them, and everybody else's
+/// come as ever (start-time fair queueing, Goyal, Vin and Cheng 1996). When the budget does not reach for
 /// all that is wanted, those that want more than their equal share have their pictures taken less often, by steps of
 /// [`STEPS`]; what others leave over is shared among them.
 ///
@@ -54,15 +55,15 @@ pub enum Kind {
     Sound,
 }
 
-#[derive(Debug, Default)]
+impl Kind {
+    /// All there are; what cannot wait comes first.
+    pub const ALL: [Self; 2] = [Self::Sound, Self::Picture];
+}
+
+#[derive(Debug)]
 struct Stream {
-    waiting: Option<Kind>,
-    /// What it was expected to cost.
-    running_ns: Option<u64>,
-    /// Virtual time at which its next job may begin.
-    used_ns: u64,
-    picture_ns: Averaged,
-    sound_job_ns: Averaged,
+    pictures: Jobs,
+    sound: Jobs,
     /// Of sound, per second.
     sound_ns: Averaged,
     sound_now_ns: u64,
@@ -71,6 +72,17 @@ struct Stream {
     every: Duration,
     /// Since when its pictures could be taken more often.
     fits_since: Option<Time>,
+}
+
+/// Those of one stream and kind, of which one is done at a time.
+#[derive(Debug, Default)]
+struct Jobs {
+    is_waiting: bool,
+    /// What the one that is being done was expected to cost.
+    running_ns: Option<u64>,
+    /// Virtual time at which the next one may begin.
+    used_ns: u64,
+    cost_ns: Averaged,
 }
 
 /// A mean that follows slowly.
@@ -127,52 +139,53 @@ impl Governor {
     /// A stream comes in, or wants its pictures at another interval: `None` for no pictures.
     pub fn set_stream(&mut self, id: u64, wanted: Option<Duration>) {
         let virtual_ns = self.virtual_ns;
-        let stream = self.streams.entry(id).or_insert_with(|| Stream { used_ns: virtual_ns, ..Stream::default() });
+        let stream = self.streams.entry(id).or_insert_with(|| Stream::new(virtual_ns));
         stream.wanted = wanted;
         if wanted.is_none() {
             stream.every = Duration::ZERO;
         }
     }
 
-    /// A stream is gone. A job of it that is being done is charged by [`Governor::handle_cost`] as ever.
+    /// A stream is gone. Jobs of it that are being done are charged by [`Governor::handle_cost`] as ever.
     pub fn remove_stream(&mut self, id: u64) {
         self.proofs.remove_stream(id);
         if let Some(stream) = self.streams.remove(&id) {
-            self.reserved_ns -= stream.running_ns.unwrap_or(0) as i64;
+            let running = [stream.pictures.running_ns, stream.sound.running_ns].into_iter().flatten();
+            self.reserved_ns -= running.sum::<u64>() as i64;
         }
     }
 
-    /// The stream has a job; `None` if it has none any more.
-    pub fn ask(&mut self, id: u64, job: Option<Kind>) {
+    /// Whether the stream has a job of that kind.
+    pub fn ask(&mut self, id: u64, kind: Kind, is_waiting: bool) {
         let virtual_ns = self.virtual_ns;
         if let Some(stream) = self.streams.get_mut(&id) {
-            if stream.waiting.is_none() && stream.running_ns.is_none() {
+            let jobs = stream.jobs_mut(kind);
+            if !jobs.is_waiting && jobs.running_ns.is_none() {
                 // Time that it did not use is not saved up.
-                stream.used_ns = stream.used_ns.max(virtual_ns);
+                jobs.used_ns = jobs.used_ns.max(virtual_ns);
             }
-            stream.waiting = job;
+            jobs.is_waiting = is_waiting;
         }
     }
 
-    /// The stream whose job may be done now, among those that `can_run` says there is somebody for.
-    pub fn poll_grant(&mut self, now: Time, can_run: impl Fn(u64) -> bool) -> Option<u64> {
+    /// The stream and the kind of the job that may be done now, among those that `can_run` says there is somebody for.
+    pub fn poll_grant(&mut self, now: Time, can_run: impl Fn(u64, Kind) -> bool) -> Option<(u64, Kind)> {
         self.update(now);
         let is_overdrawn = self.balance_ns - self.reserved_ns <= 0;
         if is_overdrawn && self.sound_balance_ns <= 0 {
             return None;
         }
-        let may_wait = |kind| kind == Kind::Picture && is_overdrawn;
-        let ready = self.streams.iter_mut().filter(|(id, stream)| {
-            let is_waiting = stream.waiting.is_some_and(|kind| !may_wait(kind));
-            is_waiting && stream.running_ns.is_none() && can_run(**id)
-        });
-        let (id, stream) = ready.min_by_key(|(_, stream)| stream.used_ns)?;
-        let kind = stream.waiting.take()?;
+        let kinds = Kind::ALL.into_iter().filter(|kind| *kind == Kind::Sound || !is_overdrawn);
+        let all = kinds.flat_map(|kind| self.streams.iter().map(move |(id, stream)| (*id, kind, stream.jobs(kind))));
+        let ready = all.filter(|(id, kind, jobs)| jobs.is_waiting && jobs.running_ns.is_none() && can_run(*id, *kind));
+        let (id, kind, _) = ready.min_by_key(|(_, _, jobs)| jobs.used_ns)?;
+        let stream = self.streams.get_mut(&id)?;
         let expected = stream.expected_ns(kind);
-        stream.running_ns = Some(expected);
-        self.virtual_ns = self.virtual_ns.max(stream.used_ns);
+        let jobs = stream.jobs_mut(kind);
+        (jobs.is_waiting, jobs.running_ns) = (false, Some(expected));
+        self.virtual_ns = self.virtual_ns.max(jobs.used_ns);
         self.reserved_ns += expected as i64;
-        Some(*id)
+        Some((id, kind))
     }
 
     /// What a job that was granted cost; zero if it was not done after all.
@@ -183,15 +196,14 @@ impl Governor {
         self.sound_balance_ns -= set_aside_ns;
         self.balance_ns -= cost_ns as i64 - set_aside_ns;
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        self.reserved_ns -= stream.running_ns.take().unwrap_or(0) as i64;
-        stream.used_ns = stream.used_ns.max(self.virtual_ns).saturating_add(cost_ns);
-        match kind {
-            Kind::Picture if cost_ns > 0 => stream.picture_ns.push(cost_ns),
-            Kind::Sound if cost_ns > 0 => {
-                stream.sound_job_ns.push(cost_ns);
-                stream.sound_now_ns += cost_ns;
-            }
-            Kind::Picture | Kind::Sound => {}
+        let jobs = stream.jobs_mut(kind);
+        self.reserved_ns -= jobs.running_ns.take().unwrap_or(0) as i64;
+        jobs.used_ns = jobs.used_ns.max(self.virtual_ns).saturating_add(cost_ns);
+        if cost_ns > 0 {
+            jobs.cost_ns.push(cost_ns);
+        }
+        if kind == Kind::Sound {
+            stream.sound_now_ns += cost_ns;
         }
     }
 
@@ -218,7 +230,8 @@ impl Governor {
     /// Whether anybody waits for anything.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
-        self.proofs.is_waited_for() || self.streams.values().any(|stream| stream.waiting.is_some())
+        let waits = |stream: &Stream| stream.pictures.is_waiting || stream.sound.is_waiting;
+        self.proofs.is_waited_for() || self.streams.values().any(waits)
     }
 
     /// What was spent on other things than jobs, of the same budget.
@@ -320,22 +333,46 @@ impl Governor {
 }
 
 impl Stream {
-    fn expected_ns(&self, kind: Kind) -> u64 {
-        match kind {
-            Kind::Picture => self.picture_ns.0.unwrap_or(PICTURE_NS),
-            Kind::Sound => self.sound_job_ns.0.unwrap_or(SOUND_NS),
+    fn new(virtual_ns: u64) -> Self {
+        let jobs = || Jobs { used_ns: virtual_ns, ..Jobs::default() };
+        Self {
+            pictures: jobs(),
+            sound: jobs(),
+            sound_ns: Averaged::default(),
+            sound_now_ns: 0,
+            wanted: None,
+            every: Duration::ZERO,
+            fits_since: None,
         }
+    }
+
+    const fn jobs(&self, kind: Kind) -> &Jobs {
+        match kind {
+            Kind::Picture => &self.pictures,
+            Kind::Sound => &self.sound,
+        }
+    }
+
+    const fn jobs_mut(&mut self, kind: Kind) -> &mut Jobs {
+        match kind {
+            Kind::Picture => &mut self.pictures,
+            Kind::Sound => &mut self.sound,
+        }
+    }
+
+    fn expected_ns(&self, kind: Kind) -> u64 {
+        self.jobs(kind).cost_ns.or(if kind == Kind::Picture { PICTURE_NS } else { SOUND_NS })
     }
 
     /// What its pictures would take if all wanted ones were decoded, in nanoseconds per second.
     fn demand(&self) -> Option<f64> {
         let wanted = self.wanted?.max(STEPS[0]);
-        Some(self.picture_ns.value() as f64 / wanted.as_secs_f64())
+        Some(self.pictures.cost_ns.value() as f64 / wanted.as_secs_f64())
     }
 
     fn plan(&mut self, now: Time, share: f64) {
         let Some(wanted) = self.wanted else { return };
-        let needed = |room: f64| Duration::from_secs_f64(self.picture_ns.value() as f64 * room / share.max(1.0));
+        let needed = |room: f64| Duration::from_secs_f64(self.pictures.cost_ns.value() as f64 * room / share.max(1.0));
         let step = |needed: Duration| {
             if needed <= wanted {
                 return Duration::ZERO;
@@ -423,8 +460,8 @@ mod tests {
         let mut now = Time::ZERO;
         let mut second = |governor: &mut Governor, cost_ms| {
             for id in 0..50 {
-                governor.ask(id, Some(Kind::Picture));
-                if governor.poll_grant(now, |other| other == id).is_some() {
+                governor.ask(id, Kind::Picture, true);
+                if governor.poll_grant(now, |other, _| other == id).is_some() {
                     governor.handle_cost(now, id, Kind::Picture, Duration::from_millis(cost_ms));
                 }
                 now += Duration::from_millis(20);
@@ -445,8 +482,8 @@ mod tests {
     fn a_stream_that_goes_while_its_job_is_done_gives_back_what_was_set_aside() {
         let mut governor = Governor::new(Time::ZERO, 500);
         governor.set_stream(1, Some(Duration::from_secs(1)));
-        governor.ask(1, Some(Kind::Picture));
-        assert_eq!(governor.poll_grant(Time::ZERO, |_| true), Some(1));
+        governor.ask(1, Kind::Picture, true);
+        assert_eq!(governor.poll_grant(Time::ZERO, |_, _| true), Some((1, Kind::Picture)));
         governor.remove_stream(1);
         governor.handle_cost(Time::ZERO, 1, Kind::Picture, Duration::from_millis(10));
         assert_eq!((governor.reserved_ns, governor.balance_ns), (0, 240_000_000));
@@ -461,8 +498,8 @@ mod tests {
         for _ in 0..60_000 {
             now += Duration::from_millis(10);
             governor.handle_overhead(now, Duration::from_millis(6));
-            governor.ask(1, Some(Kind::Picture));
-            if governor.poll_grant(now, |_| true).is_some() {
+            governor.ask(1, Kind::Picture, true);
+            if governor.poll_grant(now, |_, _| true).is_some() {
                 governor.handle_cost(now, 1, Kind::Picture, Duration::from_millis(20));
                 spent_ms += 20;
             }
@@ -475,40 +512,45 @@ mod tests {
     fn what_took_as_long_as_it_may_is_worked_off_and_no_more() {
         let mut governor = Governor::new(Time::ZERO, 500);
         (1..=2).for_each(|id| governor.set_stream(id, Some(Duration::from_secs(1))));
-        governor.ask(1, Some(Kind::Picture));
-        assert_eq!(governor.poll_grant(Time::ZERO, |_| true), Some(1));
+        governor.ask(1, Kind::Picture, true);
+        assert_eq!(governor.poll_grant(Time::ZERO, |_, _| true), Some((1, Kind::Picture)));
         governor.handle_cost(Time::ZERO, 1, Kind::Picture, Duration::from_secs(3_000));
-        governor.ask(2, Some(Kind::Picture));
+        governor.ask(2, Kind::Picture, true);
         // 10 s at half a core, less what was saved up.
         let later = |ms| Time::ZERO + Duration::from_millis(ms);
-        assert_eq!(governor.poll_grant(later(19_500), |_| true), None);
-        assert_eq!(governor.poll_grant(later(19_501), |_| true), Some(2), "{}", governor.balance_ns());
+        assert_eq!(governor.poll_grant(later(19_500), |_, _| true), None);
+        assert_eq!(
+            governor.poll_grant(later(19_501), |_, _| true),
+            Some((2, Kind::Picture)),
+            "{}",
+            governor.balance_ns()
+        );
     }
 
     #[test]
     fn sound_is_listened_to_while_pictures_that_took_too_long_are_worked_off() {
         let mut governor = Governor::new(Time::ZERO, 500);
         (1..=4).for_each(|id| governor.set_stream(id, Some(Duration::from_secs(1))));
-        governor.ask(1, Some(Kind::Picture));
-        assert_eq!(governor.poll_grant(Time::ZERO, |_| true), Some(1));
+        governor.ask(1, Kind::Picture, true);
+        assert_eq!(governor.poll_grant(Time::ZERO, |_, _| true), Some((1, Kind::Picture)));
         governor.handle_cost(Time::ZERO, 1, Kind::Picture, Duration::from_secs(10));
         let (mut now, mut greedy, mut pictures) = (Time::ZERO, Duration::ZERO, Vec::new());
         while now < Time::ZERO + Duration::from_secs(40) {
             now += Duration::from_millis(10);
             // One that is heard twice a second, a picture, and one whose sound takes whatever it can get.
             if now.as_ns() % 500_000_000 == 0 {
-                governor.ask(2, Some(Kind::Sound));
+                governor.ask(2, Kind::Sound, true);
             }
-            governor.ask(3, Some(Kind::Picture));
-            governor.ask(4, Some(Kind::Sound));
-            while let Some(id) = governor.poll_grant(now, |_| true) {
-                let (kind, cost_ms) = [(Kind::Sound, 3), (Kind::Picture, 20), (Kind::Sound, 10)][id as usize - 2];
+            governor.ask(3, Kind::Picture, true);
+            governor.ask(4, Kind::Sound, true);
+            while let Some((id, kind)) = governor.poll_grant(now, |_, _| true) {
+                let cost_ms = [3, 20, 10][id as usize - 2];
                 governor.handle_cost(now, id, kind, Duration::from_millis(cost_ms));
                 greedy += Duration::from_millis(if id == 4 { cost_ms } else { 0 });
                 pictures.extend((id == 3).then_some(now));
-                governor.ask(4, (id == 4).then_some(Kind::Sound));
+                governor.ask(4, Kind::Sound, id == 4);
             }
-            let waits = governor.streams[&2].waiting.is_some() && now.as_ns() % 500_000_000 >= 100_000_000;
+            let waits = governor.streams[&2].sound.is_waiting && now.as_ns() % 500_000_000 >= 100_000_000;
             assert!(!waits, "{now:?}");
             if pictures.is_empty() {
                 // A fifth of half a core, and what was saved up of that.
@@ -534,8 +576,8 @@ mod tests {
                 governor.handle_cost(now, 1, Kind::Picture, picture);
                 spent += picture;
             }
-            governor.ask(1, Some(Kind::Picture));
-            if governor.poll_grant(now, |_| true).is_some() {
+            governor.ask(1, Kind::Picture, true);
+            if governor.poll_grant(now, |_, _| true).is_some() {
                 running = Some(now + picture);
             }
             governor.ask_proof(1, Some(1));
@@ -558,9 +600,9 @@ mod tests {
         while granted.is_none() {
             now += Duration::from_millis(10);
             // All the same, pictures of another stream are decoded for a quarter of a core.
-            governor.ask(2, Some(Kind::Picture));
+            governor.ask(2, Kind::Picture, true);
             if now.as_ns() % 100_000_000 == 0 {
-                assert_eq!(governor.poll_grant(now, |_| true), Some(2));
+                assert_eq!(governor.poll_grant(now, |_, _| true), Some((2, Kind::Picture)));
                 governor.handle_cost(now, 2, Kind::Picture, Duration::from_millis(25));
             }
             granted = governor.poll_proof(now);
@@ -572,8 +614,8 @@ mod tests {
         // It takes ten times as long: only later proofs pay for that.
         governor.handle_proof_cost(now, Duration::from_secs(15));
         assert!(governor.balance_ns() > 0);
-        governor.ask(1, Some(Kind::Picture));
-        assert_eq!(governor.poll_grant(now, |_| true), Some(1));
+        governor.ask(1, Kind::Picture, true);
+        assert_eq!(governor.poll_grant(now, |_, _| true), Some((1, Kind::Picture)));
         assert!(!governor.ask_proof(1, Some(25)), "a second of those would cost more than can be saved up");
         assert!(governor.ask_proof(1, Some(5)), "but not fewer");
         governor.remove_stream(1);
@@ -659,11 +701,11 @@ mod tests {
                 let every = governor.every(id as u64).unwrap().0;
                 if offered.is_none_or(|at| now.since(at) >= every) {
                     *offered = Some(now);
-                    governor.ask(id as u64, Some(Kind::Picture));
+                    governor.ask(id as u64, Kind::Picture, true);
                 }
             }
             while running.len() < threads {
-                let Some(id) = governor.poll_grant(now, |_| true) else { break };
+                let Some((id, _)) = governor.poll_grant(now, |_, _| true) else { break };
                 let cost = costs_ms[id as usize];
                 running.push((now + Duration::from_millis(cost), id));
                 run.grants.push((now, cost));

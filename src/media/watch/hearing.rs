@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::clock::Unwrap;
 use super::crashes::Crashes;
-use super::job::{Failure, SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work};
+use super::job::{Failure, Heard, SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work};
 use super::judge::{LASTS_MIN, Moment, span_90k};
 use super::presence::{Presence, Turn};
 use super::report::{Defect, Event, Levels, Reason, Settings};
 use super::sight::Out;
+use crate::media::quality::Loudness;
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::demux::{AccessUnit, Codec};
 use crate::units::{Ticks90k, Time};
@@ -43,6 +44,9 @@ pub(super) struct Hearing {
     heard_at: Time,
     /// By the stream's clock, and when that was.
     silent_since: Option<(Ticks90k, Time)>,
+    /// How far listening came, for whoever is asked next.
+    heard: Option<Heard>,
+    loudness: Loudness,
     levels: Option<Levels>,
     failures: u32,
     crashes: Crashes,
@@ -51,7 +55,7 @@ pub(super) struct Hearing {
 }
 
 impl Hearing {
-    pub(super) const fn new(now: Time, pid: Pid, codec: Option<Codec>, name: &'static str) -> Self {
+    pub(super) fn new(now: Time, pid: Pid, codec: Option<Codec>, name: &'static str) -> Self {
         Self {
             pid,
             codec,
@@ -69,6 +73,8 @@ impl Hearing {
             silent: None,
             heard_at: now,
             silent_since: None,
+            heard: None,
+            loudness: Loudness::default(),
             levels: None,
             failures: 0,
             crashes: Crashes::new(),
@@ -122,8 +128,10 @@ impl Hearing {
         }
         self.is_asked = true;
         self.bytes = 0;
-        let anew = std::mem::take(&mut self.anew);
-        Some((Work::Sound { anew }, self.units.drain(..).collect()))
+        if std::mem::take(&mut self.anew) {
+            (self.heard, self.loudness) = (None, Loudness::default());
+        }
+        Some((Work::Sound { before: self.heard }, self.units.drain(..).collect()))
     }
 
     pub(super) fn handle_outcome(&mut self, now: Time, result: Result<SoundFindings, Failure>, out: &mut Out<'_>) {
@@ -144,7 +152,9 @@ impl Hearing {
         if self.anew {
             return;
         }
-        self.levels = Some(findings.levels);
+        self.heard = Some(findings.heard);
+        self.loudness.add(&findings.loudness);
+        self.levels = Some(levels(&self.loudness));
         self.judge(&findings, out);
     }
 
@@ -193,9 +203,10 @@ impl Hearing {
             let between = (lasted, lasted);
             out.events.push(Event::Ended { defect: Defect::Silent, lasted, between, lost_sight: None });
         }
-        match findings.silent_since {
+        let Heard { began, until, silent_since, .. } = findings.heard;
+        match silent_since {
             Some(since) if self.silent_since.is_none() => {
-                let lasted = span_90k(findings.until.0.saturating_sub(since.0));
+                let lasted = span_90k(until.0.saturating_sub(since.0));
                 out.events.push(Event::Began { defect: Defect::Silent, lasted });
                 self.silent_since = Some((since, self.time_of(since)));
             }
@@ -203,8 +214,8 @@ impl Hearing {
             // It began anew at a break in the sound.
             None => self.forget(Reason::Listening, out),
         }
-        let is_sure = findings.silent_since.is_some() || findings.heard >= LASTS_MIN;
-        self.silent = is_sure.then_some(findings.silent_since.is_some());
+        let is_sure = silent_since.is_some() || span_90k(until.0.saturating_sub(began.0)) >= LASTS_MIN;
+        self.silent = is_sure.then_some(silent_since.is_some());
     }
 
     /// When a moment of the stream's clock was, by when its last unit came.
@@ -240,6 +251,10 @@ impl Hearing {
                 self.retry_at = now + self.crashes.handle_crash();
                 Reason::Restarting
             }
+            Failure::NotStarted => {
+                self.retry_at = now + pause.min(RETRY_MAX);
+                Reason::NoDecoder
+            }
         };
         self.failure = Some(reason.clone());
         self.levels = None;
@@ -269,6 +284,16 @@ impl Hearing {
         // What was heard so long ago says nothing of now.
         let waits = self.is_asked || !self.units.is_empty();
         (now.since(self.heard_at) >= PATIENCE).then_some(if waits { Reason::Budget } else { Reason::Listening })
+    }
+}
+
+fn levels(loudness: &Loudness) -> Levels {
+    let value = |value: Option<f64>| value.map(|value| value as f32);
+    Levels {
+        momentary_lufs: value(loudness.momentary()),
+        short_term_lufs: value(loudness.short_term()),
+        integrated_lufs: value(loudness.integrated()),
+        true_peak_dbtp: value(loudness.true_peak()),
     }
 }
 

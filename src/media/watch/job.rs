@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::report::Levels;
+use super::governor::Kind;
 use crate::media::boundary::{self, Turn};
-use crate::media::quality::Span;
+use crate::media::quality::{Measured, Span};
 use crate::media::thumbnail::Thumbnail;
 use crate::proto::mpegts::demux::AccessUnit;
 use crate::units::Ticks90k;
@@ -38,8 +38,8 @@ pub enum Work {
     },
     /// Listen.
     Sound {
-        /// It has nothing to do with sound before it.
-        anew: bool,
+        /// How far listening came before; `None` if it has nothing to do with sound before it.
+        before: Option<Heard>,
     },
     /// Decode all pictures, and say when black and freeze began and ended: see [`boundary`](crate::media::boundary).
     Proof {
@@ -48,6 +48,18 @@ pub enum Work {
         /// The first picture is one of several equal ones.
         frozen: bool,
     },
+}
+
+impl Work {
+    /// What it is about; `None` for a proof.
+    #[must_use]
+    pub const fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Picture { .. } => Some(Kind::Picture),
+            Self::Sound { .. } => Some(Kind::Sound),
+            Self::Proof { .. } => None,
+        }
+    }
 }
 
 /// What came of a job.
@@ -93,20 +105,29 @@ pub struct PictureFindings {
 /// What was found in sound.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SoundFindings {
-    /// Since when it is silent, if it is so for long enough.
-    pub silent_since: Option<Ticks90k>,
+    /// How far listening came.
+    pub heard: Heard,
     /// A silence that was long enough and ended; the last, if there are several.
     pub ended: Option<Span>,
-    /// Behind the last sample.
-    pub until: Ticks90k,
-    /// How long it was listened to without a break, up to there.
-    pub heard: Duration,
-    /// How loud it is.
-    pub levels: Levels,
+    /// What tells how loud it is; at most [`TENTHS_MAX`].
+    pub loudness: Measured,
     /// Units that could be decoded.
     pub decoded: u32,
     /// Units that could not.
     pub failed: u32,
+}
+
+/// How far listening came: whoever decodes the next sound may be another one, and goes on from there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Where listening without a break began.
+    pub began: Ticks90k,
+    /// Behind the last sample.
+    pub until: Ticks90k,
+    /// Since when it is silent, if it is so for long enough.
+    pub silent_since: Option<Ticks90k>,
+    /// Samples of each channel since the last that was not silent.
+    pub silent_samples: u64,
 }
 
 /// Why nothing was found.
@@ -118,6 +139,8 @@ pub enum Failure {
     Damaged,
     /// What decodes it crashed, was killed, or did not end; it starts anew.
     Crashed,
+    /// Nobody decoded it: what would could not be started, or took nothing more. That is not the stream's doing.
+    NotStarted,
 }
 
 /// Units of sound in a job: more than two seconds of the shortest frames that are sent singly.
@@ -128,5 +151,7 @@ pub const SOUND_BYTES_MAX: usize = 4 << 20;
 pub const JOB_BYTES_MAX: usize = boundary::BYTES_MAX;
 /// Units of a job: as many pictures as are kept.
 pub const JOB_UNITS_MAX: usize = 2_048;
+/// Tenths of a second of which a job's sound says how loud they are: seven minutes, of the half second that it should have.
+pub const TENTHS_MAX: usize = 4_096;
 /// A stream that flickers is not worth more.
 pub const EDGES_MAX: usize = 64;

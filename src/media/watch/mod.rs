@@ -1,8 +1,9 @@
 //! Looks at what one transport stream carries and shows, without ever being in its way.
 //!
 //! [`Watch`] follows a stream by copies of its packets: it reads metadata, picks what is to be decoded, and judges what came
-//! of it. It decodes nothing: an [`Examiner`] does, where a crash hurts nobody, one [`Job`] at a time. A [`Governor`] says
-//! when each of many streams may have its next job done, so that all together take no more than their budget.
+//! of it. It decodes nothing: an [`Examiner`] does, where a crash hurts nobody. There is one [`Job`] at a time for a picture,
+//! one for sound and one for a proof, and none waits for the others. A [`Governor`] says when each of many streams may have
+//! its next job done, so that all together take no more than their budget.
 //!
 //! ```text
 //!  packets ──► Watch ──Job──► (Governor: now?) ──► Examiner in a thread or a process of its own
@@ -60,8 +61,8 @@ pub use examiner::Examiner;
 pub use examiners::{Examiners, KEPT_BYTES_MAX};
 pub use governor::Governor;
 pub use job::{
-    EDGES_MAX, Failure, Findings, JOB_BYTES_MAX, JOB_UNITS_MAX, Job, Outcome, PictureFindings, ProofFindings,
-    SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, Work,
+    EDGES_MAX, Failure, Findings, Heard, JOB_BYTES_MAX, JOB_UNITS_MAX, Job, Outcome, PictureFindings, ProofFindings,
+    SOUND_BYTES_MAX, SOUND_UNITS_MAX, SoundFindings, TENTHS_MAX, Work,
 };
 pub use report::{
     Content, Defect, Event, Levels, Metadata, Picture, ProgramMetadata, Reason, Report, Settings, StreamMetadata,
@@ -80,7 +81,9 @@ pub struct Watch {
     /// How often pictures may be decoded, as the governor has it.
     every: Duration,
     is_stretched: bool,
-    asked: Option<AskedJob>,
+    /// Jobs that are being done: a picture, sound, a proof.
+    looking: Option<AskedJob>,
+    listening: Option<AskedJob>,
     proving: Option<AskedJob>,
     jobs: u64,
     bytes_max: usize,
@@ -99,12 +102,6 @@ struct AskedJob {
     work: Work,
     /// It was for a stream that is not looked at any more.
     is_stale: bool,
-}
-
-impl AskedJob {
-    const fn is_sound(&self) -> bool {
-        matches!(self.work, Work::Sound { .. })
-    }
 }
 
 /// Events that wait to be taken; more than [`EVENTS_MAX`] are dropped and counted.
@@ -137,7 +134,8 @@ impl Watch {
             thumbnail: None,
             every: SAMPLED_EVERY,
             is_stretched: false,
-            asked: None,
+            looking: None,
+            listening: None,
             proving: None,
             jobs: 0,
             bytes_max: shares::STREAM_BYTES_MAX,
@@ -217,7 +215,8 @@ impl Watch {
         let cpu_ns = u64::try_from(outcome.cpu.as_nanos()).unwrap_or(u64::MAX);
         self.counts.cpu_ns = self.counts.cpu_ns.saturating_add(cpu_ns);
         let is_its = |asked: &mut AskedJob| asked.number == outcome.number;
-        let asked = self.asked.take_if(is_its).or_else(|| self.proving.take_if(is_its));
+        let all = [&mut self.looking, &mut self.listening, &mut self.proving];
+        let asked = all.into_iter().find_map(|asked| asked.take_if(is_its));
         let Some(asked) = asked.filter(|asked| !asked.is_stale) else { return };
         self.last_check = Some(now);
         let mut out = Out { events: &mut self.events, counts: &mut self.counts };
@@ -293,7 +292,7 @@ impl Watch {
         if let Some(hearing) = &mut self.hearing {
             hearing.handle_timeout(now, &self.settings, &mut out);
         }
-        for asked in [self.asked, self.proving].into_iter().flatten() {
+        for asked in [self.looking, self.listening, self.proving].into_iter().flatten() {
             if now.since(asked.at) >= OUTCOME_MAX {
                 let result = Err(Failure::Crashed);
                 self.handle_outcome(now, Outcome { number: asked.number, result, cpu: Duration::ZERO });
@@ -307,14 +306,15 @@ impl Watch {
         self.next_tick
     }
 
-    /// What [`Watch::poll_job`] has, if anything.
+    /// Whether [`Watch::poll_job`] has something.
     #[must_use]
-    pub fn waiting_job(&self, now: Time) -> Option<Kind> {
-        if self.asked.is_some() {
-            return None;
+    pub fn has_job(&self, now: Time, kind: Kind) -> bool {
+        match kind {
+            Kind::Picture => self.looking.is_none() && self.sight.as_ref().is_some_and(Sight::has_job),
+            Kind::Sound => {
+                self.listening.is_none() && self.hearing.as_ref().is_some_and(|hearing| hearing.has_job(now))
+            }
         }
-        let sound = self.hearing.as_ref().filter(|hearing| hearing.has_job(now)).map(|_| Kind::Sound);
-        sound.or_else(|| self.sight.as_ref().filter(|sight| sight.has_job()).map(|_| Kind::Picture))
     }
 
     /// How many pictures [`Watch::poll_proof`] has, if any.
@@ -340,16 +340,18 @@ impl Watch {
         }
     }
 
-    /// The next job, to be answered by [`Watch::handle_outcome`]; there is one at a time.
-    pub fn poll_job(&mut self, now: Time) -> Option<Job> {
-        if self.asked.is_some() {
+    /// The next job of that kind, to be answered by [`Watch::handle_outcome`]; there is one of each at a time.
+    pub fn poll_job(&mut self, now: Time, kind: Kind) -> Option<Job> {
+        if !self.has_job(now, kind) {
             return None;
         }
-        let sound = self.hearing.as_mut().and_then(|hearing| hearing.poll_job(now));
-        let (work, units) = sound.or_else(|| self.sight.as_mut()?.poll_job())?;
-        self.counts.pictures_asked += u64::from(matches!(work, Work::Picture { .. }));
+        let (asked, (work, units)) = match kind {
+            Kind::Picture => (&mut self.looking, self.sight.as_mut()?.poll_job()?),
+            Kind::Sound => (&mut self.listening, self.hearing.as_mut()?.poll_job(now)?),
+        };
+        self.counts.pictures_asked += u64::from(kind == Kind::Picture);
         self.jobs += 1;
-        self.asked = Some(AskedJob { number: self.jobs, at: now, work, is_stale: false });
+        *asked = Some(AskedJob { number: self.jobs, at: now, work, is_stale: false });
         Some(Job { number: self.jobs, work, units })
     }
 
@@ -490,8 +492,7 @@ impl Watch {
             if let Some(sight) = &mut self.sight {
                 sight.edges.set_bytes_max(self.bytes_max, &mut out);
             }
-            let asked = self.asked.iter_mut().filter(|asked| !asked.is_sound());
-            asked.chain(&mut self.proving).for_each(|asked| asked.is_stale = true);
+            self.looking.iter_mut().chain(&mut self.proving).for_each(|asked| asked.is_stale = true);
         }
         let keeps_hearing = match (&self.hearing, &audio) {
             (Some(hearing), Some(chosen)) => same(chosen, hearing.pid, hearing.codec),
@@ -503,9 +504,7 @@ impl Watch {
                 hearing.stop_listening(Reason::NoStream, &mut out);
             }
             self.hearing = audio.map(|chosen| Hearing::new(now, chosen.pid, chosen.codec, chosen.name));
-            if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_sound()) {
-                asked.is_stale = true;
-            }
+            self.listening.iter_mut().for_each(|asked| asked.is_stale = true);
         }
     }
 
@@ -586,7 +585,8 @@ pub fn check_any_bytes(bytes: &[u8]) {
             watch.handle_missed(1);
         }
         watch.handle_timeout(now);
-        for job in [watch.poll_job(now), watch.poll_proof(now)].into_iter().flatten() {
+        let [sound, picture] = Kind::ALL.map(|kind| watch.poll_job(now, kind));
+        for job in [picture, sound, watch.poll_proof(now)].into_iter().flatten() {
             let outcome = Outcome::decode(chunk);
             let result = outcome.map_or(Err(Failure::Damaged), |outcome| outcome.result);
             watch.handle_outcome(now, Outcome { number: job.number, result, cpu: Duration::ZERO });

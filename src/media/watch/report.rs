@@ -208,6 +208,8 @@ pub enum Reason {
     Budget,
     /// What decodes it failed and starts anew.
     Restarting,
+    /// What decodes it cannot be started at present.
+    NoDecoder,
 }
 
 impl Reason {
@@ -225,6 +227,7 @@ impl Reason {
             Self::Damaged => "damaged",
             Self::Budget => "budget",
             Self::Restarting => "restarting",
+            Self::NoDecoder => "no_decoder",
         }
     }
 
@@ -383,6 +386,7 @@ impl fmt::Display for Reason {
             Self::Damaged => "damaged",
             Self::Budget => "not computing time enough",
             Self::Restarting => "the decoder starts anew",
+            Self::NoDecoder => "no decoder can be started",
         })
     }
 }

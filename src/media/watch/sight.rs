@@ -468,6 +468,12 @@ impl Sight {
                 self.retry_at = now + self.crashes.handle_crash();
                 self.anew = true;
             }
+            Failure::NotStarted => {
+                self.failure = Some(Reason::NoDecoder);
+                self.retry_at = now + pause.min(RETRY_MAX);
+                // If it was to begin anew, it has not.
+                self.anew = true;
+            }
         }
         if let Some(reason) = self.failure.clone() {
             self.lose_sight(reason, out);

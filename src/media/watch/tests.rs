@@ -79,17 +79,7 @@ fn what_was_begun_to_be_looked_at_before_it_was_switched_off_is_not_judged() {
     let mut bed = Bed::new(Settings { thumbnail_every: None, content_quality: true });
     bed.grants = false;
     bed.play(Duration::from_secs(3));
-    let mut jobs = Vec::new();
-    // Sound comes first; its outcome says nothing here.
-    while let Some(job) = bed.watch.poll_job(bed.now) {
-        if matches!(job.work, Work::Picture { .. }) {
-            jobs.push(job);
-            break;
-        }
-        let outcome = Outcome { number: job.number, result: Err(Failure::Damaged), cpu: Duration::ZERO };
-        bed.watch.handle_outcome(bed.now, outcome);
-    }
-    let number = jobs[0].number;
+    let number = bed.watch.poll_job(bed.now, Kind::Picture).unwrap().number;
     let on = *bed.watch.settings();
     bed.watch.set(Settings::default());
     bed.watch.set(on);
@@ -179,7 +169,7 @@ fn a_reader_that_was_overtaken_goes_on_with_whole_units() {
 fn decoders_that_crash_are_told_of_and_tried_again_less_and_less_often() {
     let mut bed = Bed::new(ALL);
     bed.play(Duration::from_secs(4));
-    bed.crashes = true;
+    bed.failure = Some(Failure::Crashed);
     bed.play(Duration::from_secs(20));
     let restarts = bed.take_events().iter().filter(|event| matches!(event, Event::DecoderRestarted { .. })).count();
     assert!((6..=12).contains(&restarts), "{restarts}");
@@ -189,16 +179,35 @@ fn decoders_that_crash_are_told_of_and_tried_again_less_and_less_often() {
         (None, Some(Reason::Restarting), Some(Reason::Restarting))
     );
     assert!(bed.watch.thumbnail().is_some(), "the last one stays");
-    bed.crashes = false;
+    bed.failure = None;
     bed.play(Duration::from_secs(40));
     assert_eq!(bed.watch.content(bed.now).black, Some(false));
+}
+
+#[test]
+fn what_no_decoder_can_be_started_for_is_unknown_and_tried_again_less_and_less_often() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(4));
+    bed.failure = Some(Failure::NotStarted);
+    let before = bed.jobs;
+    bed.play(Duration::from_secs(30));
+    // After 1, 2, 4, 8 and 10 s, each.
+    assert!((8..=14).contains(&(bed.jobs - before)), "{}", bed.jobs - before);
+    let content = bed.watch.content(bed.now);
+    assert_eq!((content.black, content.frozen, content.silent, content.loudness), (None, None, None, None));
+    assert_eq!((content.video, content.audio), (Some(Reason::NoDecoder), Some(Reason::NoDecoder)));
+    assert_eq!((bed.watch.counts().decoder_restarts, bed.take_events()), (0, Vec::new()));
+    bed.failure = None;
+    bed.play(Duration::from_secs(20));
+    let content = bed.watch.content(bed.now);
+    assert_eq!((content.black, content.silent, content.video, content.audio), (Some(false), Some(false), None, None));
 }
 
 #[test]
 fn decoders_that_crash_by_turns_are_tried_again_less_and_less_often_too() {
     let mut bed = Bed::new(ALL);
     for _ in 0..400 {
-        bed.crashes = bed.jobs % 2 == 1;
+        bed.failure = (bed.jobs % 2 == 1).then_some(Failure::Crashed);
         bed.play(Duration::from_millis(100));
     }
     let restarts = bed.take_events().iter().filter(|event| matches!(event, Event::DecoderRestarted { .. })).count();
@@ -225,6 +234,66 @@ fn whoever_gets_no_computing_time_knows_nothing_and_says_so() {
     bed.play(Duration::from_secs(14));
     assert_eq!(bed.take_events(), [Event::Stretched { every: Duration::from_secs(5) }, Event::Restored]);
     assert_eq!(bed.watch.content(bed.now).silent, Some(false));
+}
+
+#[test]
+fn sound_is_heard_while_each_picture_takes_three_seconds() {
+    let mut bed = Bed::new(ALL);
+    bed.slow = Some(Slow { governor: Governor::new(bed.now, 1_000), takes: Duration::from_secs(3), looking: None });
+    bed.play(Duration::from_secs(4));
+    for _ in 0..600 {
+        bed.play(Duration::from_millis(100));
+        let content = bed.watch.content(bed.now);
+        assert_eq!((content.silent, content.audio), (Some(false), None), "{:?}", bed.now);
+        assert!(content.loudness.is_some_and(|levels| levels.momentary_lufs.is_some()), "{:?}", bed.now);
+    }
+    let counts = bed.watch.counts();
+    assert!(counts.pictures_decoded >= 10 && counts.sounds_passed_over == 0, "{counts:?}");
+    // 5 ms for each half second of sound, beside 3 s for each picture.
+    let cpu = Duration::from_secs(3 * counts.pictures_decoded) + Duration::from_millis(5 * 2 * 64);
+    assert!(Duration::from_nanos(counts.cpu_ns).abs_diff(cpu) < Duration::from_millis(50), "{counts:?}");
+}
+
+#[test]
+fn a_decoder_that_begins_anew_for_the_sake_of_others_is_not_noticed_in_sound() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(6));
+    // Over three seconds less is told if what was before them is forgotten; the sound is as loud as ever.
+    let levels = |bed: &Bed| {
+        let levels = bed.watch.content(bed.now).loudness.unwrap();
+        [levels.short_term_lufs, levels.integrated_lufs].map(Option::unwrap)
+    };
+    let before = levels(&bed);
+    for step in 0..50 {
+        if step % 10 == 0 {
+            bed.examiners = Examiners::new();
+        }
+        bed.play(Duration::from_millis(100));
+        let now = levels(&bed);
+        assert!((0..2).all(|at| (now[at] - before[at]).abs() < 3.0), "{now:?} after {before:?}");
+        assert_eq!(bed.watch.content(bed.now).silent, Some(false));
+    }
+    assert_eq!((bed.watch.counts().sounds_failed, bed.take_events()), (0, Vec::new()));
+}
+
+#[test]
+fn an_outcome_answers_the_job_that_has_its_number_and_no_other() {
+    let mut bed = Bed::new(ALL);
+    bed.grants = false;
+    bed.play(Duration::from_secs(3));
+    let [sound, picture] = Kind::ALL.map(|kind| bed.watch.poll_job(bed.now, kind).unwrap());
+    bed.play(Duration::from_secs(1));
+    assert!(Kind::ALL.iter().all(|kind| bed.watch.poll_job(bed.now, *kind).is_none()), "one of each at a time");
+    let result = bed.examiners.examine(1, &picture);
+    bed.watch.handle_outcome(bed.now, Outcome { number: picture.number, result, cpu: Duration::ZERO });
+    let counts = bed.watch.counts();
+    assert_eq!((counts.pictures_decoded, counts.pictures_failed, counts.sounds_decoded), (1, 0, 0));
+    assert!(bed.watch.has_job(bed.now, Kind::Picture) && !bed.watch.has_job(bed.now, Kind::Sound));
+    // What is found in a picture is no answer to what was to be listened to.
+    let findings = Findings::Picture(PictureFindings { black: Some(false), same: None, thumbnail: None });
+    bed.watch.handle_outcome(bed.now, Outcome { number: sound.number, result: Ok(findings), cpu: Duration::ZERO });
+    let counts = bed.watch.counts();
+    assert_eq!((counts.pictures_decoded, counts.sounds_decoded, counts.sounds_failed), (1, 0, 1));
 }
 
 #[test]
@@ -316,7 +385,7 @@ fn eight_thousand_pids_keep_the_bounds() {
         }
         now += Duration::from_millis(500);
         watch.handle_timeout(now);
-        while let Some(job) = watch.poll_job(now) {
+        while let Some(job) = Kind::ALL.into_iter().find_map(|kind| watch.poll_job(now, kind)) {
             watch.handle_outcome(
                 now,
                 Outcome { number: job.number, result: Err(Failure::Damaged), cpu: Duration::ZERO },
@@ -377,7 +446,8 @@ struct Bed {
     behind: Duration,
     events: Vec<Event>,
     jobs: u32,
-    crashes: bool,
+    /// What comes of all jobs.
+    failure: Option<Failure>,
     grants: bool,
     scrambles: bool,
     /// PES packets say no times.
@@ -389,6 +459,16 @@ struct Bed {
     /// Proofs are not done.
     holds_proofs: bool,
     held: Option<Job>,
+    slow: Option<Slow>,
+}
+
+/// Somebody who takes time, and a governor that says when.
+struct Slow {
+    governor: Governor,
+    /// For each picture.
+    takes: Duration,
+    /// When it is done with it.
+    looking: Option<(Time, Job)>,
 }
 
 impl Bed {
@@ -403,7 +483,7 @@ impl Bed {
             behind: Duration::ZERO,
             events: Vec::new(),
             jobs: 0,
-            crashes: false,
+            failure: None,
             grants: true,
             scrambles: false,
             timeless: false,
@@ -411,6 +491,7 @@ impl Bed {
             black: false,
             holds_proofs: false,
             held: None,
+            slow: None,
         }
     }
 
@@ -467,19 +548,53 @@ impl Bed {
         if self.now >= self.watch.poll_timeout() {
             self.watch.handle_timeout(self.now);
         }
+        if let Some(mut slow) = self.slow.take() {
+            self.work_slowly(&mut slow);
+            self.slow = Some(slow);
+        }
         while let Some(job) = self.next_job() {
-            self.jobs += 1;
-            let mut result = if self.crashes { Err(Failure::Crashed) } else { self.examiners.examine(1, &job) };
-            if let Ok(Findings::Picture(findings)) = &mut result {
-                findings.black = Some(self.black);
-            }
-            self.watch.handle_outcome(self.now, Outcome { number: job.number, result, cpu: Duration::from_millis(5) });
+            self.examine(&job, Duration::from_millis(5));
         }
         self.events.extend(std::iter::from_fn(|| self.watch.poll_event()));
     }
 
+    fn work_slowly(&mut self, slow: &mut Slow) {
+        slow.governor.handle_timeout(self.now);
+        slow.governor.set_stream(1, self.watch.wanted_every());
+        if let Some((every, is_stretched)) = slow.governor.every(1) {
+            self.watch.set_every(every, is_stretched);
+        }
+        if let Some((_, job)) = slow.looking.take_if(|(until, _)| *until <= self.now) {
+            self.examine(&job, slow.takes);
+            slow.governor.handle_cost(self.now, 1, Kind::Picture, slow.takes);
+        }
+        for kind in Kind::ALL {
+            slow.governor.ask(1, kind, self.watch.has_job(self.now, kind));
+        }
+        while let Some((_, kind)) = slow.governor.poll_grant(self.now, |_, _| true) {
+            let job = self.watch.poll_job(self.now, kind).unwrap();
+            match kind {
+                Kind::Picture => slow.looking = Some((self.now + slow.takes, job)),
+                Kind::Sound => {
+                    let takes = Duration::from_millis(5);
+                    self.examine(&job, takes);
+                    slow.governor.handle_cost(self.now, 1, kind, takes);
+                }
+            }
+        }
+    }
+
+    fn examine(&mut self, job: &Job, cpu: Duration) {
+        self.jobs += 1;
+        let mut result = self.failure.clone().map_or_else(|| self.examiners.examine(1, job), Err);
+        if let Ok(Findings::Picture(findings)) = &mut result {
+            findings.black = Some(self.black);
+        }
+        self.watch.handle_outcome(self.now, Outcome { number: job.number, result, cpu });
+    }
+
     fn next_job(&mut self) -> Option<Job> {
-        if !self.grants {
+        if !self.grants || self.slow.is_some() {
             return None;
         }
         if self.holds_proofs {
@@ -492,9 +607,13 @@ impl Bed {
                     self.held = Some(job);
                 }
             }
-            return self.watch.poll_job(self.now);
+            return self.next_of_a_kind();
         }
-        self.watch.poll_job(self.now).or_else(|| self.watch.poll_proof(self.now))
+        self.next_of_a_kind().or_else(|| self.watch.poll_proof(self.now))
+    }
+
+    fn next_of_a_kind(&mut self) -> Option<Job> {
+        Kind::ALL.into_iter().find_map(|kind| self.watch.poll_job(self.now, kind))
     }
 
     /// The stream begins at the beginning again, and so does its clock.

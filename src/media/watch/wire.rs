@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::{
-    EDGES_MAX, Failure, Findings, JOB_BYTES_MAX, JOB_UNITS_MAX, Job, Outcome, PictureFindings, ProofFindings,
-    SOUND_UNITS_MAX, SoundFindings, Work,
+    EDGES_MAX, Failure, Findings, Heard, JOB_BYTES_MAX, JOB_UNITS_MAX, Job, Outcome, PictureFindings, ProofFindings,
+    SOUND_UNITS_MAX, SoundFindings, TENTHS_MAX, Work,
 };
-use super::report::Levels;
 use crate::media::boundary::Turn;
-use crate::media::quality::Span;
+use crate::media::quality::{Measured, Span};
 use crate::media::thumbnail::{self, Thumbnail};
 use crate::proto::mpegts::Pid;
 use crate::proto::mpegts::demux::{AccessUnit, Codec, UNIT_BYTES_MAX};
@@ -49,9 +48,12 @@ impl Request {
                     Work::Picture { thumbnail, quality, anew } => {
                         u8::from(thumbnail) | u8::from(quality) << 1 | u8::from(anew) << 2
                     }
-                    Work::Sound { anew } => WORK_SOUND | u8::from(anew) << 2,
+                    Work::Sound { before } => WORK_SOUND | u8::from(before.is_some()),
                     Work::Proof { black, frozen } => WORK_PROOF | u8::from(black) | u8::from(frozen) << 1,
                 });
+                if let Work::Sound { before: Some(before) } = &job.work {
+                    out.heard(before);
+                }
                 out.u32(job.units.len() as u32);
                 job.units.iter().for_each(|unit| out.unit(unit));
                 out.0
@@ -79,7 +81,10 @@ impl Request {
                 let flag = |bit: u8| flags >> bit & 1 != 0;
                 let (work, units_max) = match flags {
                     0..=7 => (Work::Picture { thumbnail: flag(0), quality: flag(1), anew: flag(2) }, JOB_UNITS_MAX),
-                    8 | 12 => (Work::Sound { anew: flag(2) }, SOUND_UNITS_MAX),
+                    8 | 9 => {
+                        let before = if flag(0) { Some(reader.heard()?) } else { None };
+                        (Work::Sound { before }, SOUND_UNITS_MAX)
+                    }
                     16..=19 => (Work::Proof { black: flag(0), frozen: flag(1) }, JOB_UNITS_MAX),
                     _ => return Err(WireError),
                 };
@@ -133,6 +138,7 @@ impl Outcome {
             }
             Err(Failure::Damaged) => out.byte(TAG_DAMAGED),
             Err(Failure::Crashed) => out.byte(TAG_CRASHED),
+            Err(Failure::NotStarted) => out.byte(TAG_NOT_STARTED),
         }
         out.0
     }
@@ -170,6 +176,7 @@ impl Outcome {
             }
             TAG_DAMAGED => Err(Failure::Damaged),
             TAG_CRASHED => Err(Failure::Crashed),
+            TAG_NOT_STARTED => Err(Failure::NotStarted),
             _ => return Err(WireError),
         };
         reader.end(Self { number, result, cpu })
@@ -201,10 +208,6 @@ impl Writer {
         self.u64(value.unwrap_or(0));
     }
 
-    fn level(&mut self, level: Option<f32>) {
-        self.optional(level.map(|level| u64::from(level.to_bits())));
-    }
-
     fn unit(&mut self, unit: &AccessUnit) {
         self.byte(unit.codec as u8);
         self.u32(u32::from(unit.pid.value()));
@@ -213,16 +216,22 @@ impl Writer {
         self.bytes(&unit.bytes);
     }
 
+    fn heard(&mut self, heard: &Heard) {
+        self.u64(heard.began.0);
+        self.u64(heard.until.0);
+        self.optional(heard.silent_since.map(|since| since.0));
+        self.u64(heard.silent_samples);
+    }
+
     fn sound(&mut self, findings: &SoundFindings) {
-        self.optional(findings.silent_since.map(|since| since.0));
+        self.heard(&findings.heard);
         self.optional(findings.ended.map(|span| span.start.0));
         self.optional(findings.ended.map(|span| span.end.0));
-        self.u64(findings.until.0);
-        self.u64(u64::try_from(findings.heard.as_nanos()).unwrap_or(u64::MAX));
-        let Levels { momentary_lufs, short_term_lufs, integrated_lufs, true_peak_dbtp } = findings.levels;
-        [momentary_lufs, short_term_lufs, integrated_lufs, true_peak_dbtp]
-            .into_iter()
-            .for_each(|level| self.level(level));
+        let Measured { format, tenths, peak } = &findings.loudness;
+        self.optional(format.map(|(rate, channels)| u64::from(rate) << 8 | u64::from(channels)));
+        self.u32(peak.to_bits());
+        self.u32(tenths.len() as u32);
+        tenths.iter().for_each(|energy| self.u64(energy.to_bits()));
         self.u32(findings.decoded);
         self.u32(findings.failed);
     }
@@ -276,9 +285,21 @@ impl<'a> Reader<'a> {
         Ok(self.optional()?.map(Ticks90k))
     }
 
-    fn level(&mut self) -> Result<Option<f32>, WireError> {
-        let bits = self.optional()?.map(|bits| u32::try_from(bits).map_err(|_| WireError)).transpose()?;
-        Ok(bits.map(f32::from_bits).filter(|level| level.is_finite()))
+    fn heard(&mut self) -> Result<Heard, WireError> {
+        let (began, until) = (Ticks90k(self.u64()?), Ticks90k(self.u64()?));
+        Ok(Heard { began, until, silent_since: self.ticks()?, silent_samples: self.u64()? })
+    }
+
+    fn measured(&mut self) -> Result<Measured, WireError> {
+        let format = self.optional()?.map(|format| u32::try_from(format >> 8).map(|rate| (rate, format as u8)));
+        let format = format.transpose().map_err(|_| WireError)?;
+        // Nothing else can be computed with.
+        let is_amount = |value: f64| value.is_finite() && value.is_sign_positive();
+        let peak = f32::from_bits(self.u32()?);
+        let count = self.length(TENTHS_MAX)?;
+        let tenths = (0..count).map(|_| self.u64().map(f64::from_bits)).collect::<Result<Vec<f64>, _>>()?;
+        let are_amounts = is_amount(peak.into()) && tenths.iter().all(|energy| is_amount(*energy));
+        if are_amounts { Ok(Measured { format, tenths, peak }) } else { Err(WireError) }
     }
 
     fn unit(&mut self) -> Result<AccessUnit, WireError> {
@@ -306,21 +327,14 @@ impl<'a> Reader<'a> {
     }
 
     fn sound(&mut self) -> Result<SoundFindings, WireError> {
-        let silent_since = self.ticks()?;
+        let heard = self.heard()?;
         let ended = match (self.ticks()?, self.ticks()?) {
             (Some(start), Some(end)) => Some(Span { start, end }),
             _ => None,
         };
-        let until = Ticks90k(self.u64()?);
-        let heard = Duration::from_nanos(self.u64()?);
-        let levels = Levels {
-            momentary_lufs: self.level()?,
-            short_term_lufs: self.level()?,
-            integrated_lufs: self.level()?,
-            true_peak_dbtp: self.level()?,
-        };
+        let loudness = self.measured()?;
         let (decoded, failed) = (self.u32()?, self.u32()?);
-        Ok(SoundFindings { silent_since, ended, until, heard, levels, decoded, failed })
+        Ok(SoundFindings { heard, ended, loudness, decoded, failed })
     }
 
     fn end<T>(&self, value: T) -> Result<T, WireError> {
@@ -369,6 +383,7 @@ const TAG_UNSUPPORTED: u8 = 5;
 const TAG_DAMAGED: u8 = 6;
 const TAG_CRASHED: u8 = 7;
 const TAG_PROOF: u8 = 8;
+const TAG_NOT_STARTED: u8 = 9;
 const WORK_SOUND: u8 = 8;
 const WORK_PROOF: u8 = 16;
 const TURNS: [Turn; 4] = [Turn::BlackBegins, Turn::BlackEnds, Turn::FreezeBegins, Turn::FreezeEnds];
@@ -383,7 +398,8 @@ mod tests {
     fn messages_come_out_as_they_went_in_and_no_part_of_them_is_one() {
         let picture = request(Work::Picture { thumbnail: true, quality: false, anew: true });
         let proof = request(Work::Proof { black: false, frozen: true });
-        for request in [picture, proof, Request::Forget(7)] {
+        let sound = request(Work::Sound { before: Some(HEARD) });
+        for request in [picture, proof, sound, Request::Forget(7)] {
             let bytes = request.encode();
             assert_eq!(Request::decode(&bytes), Ok(request));
             for len in 0..bytes.len() {
@@ -408,9 +424,22 @@ mod tests {
         };
         assert_eq!(Outcome::decode(&long(&"ü".repeat(150)).encode()), Ok(long(&"ü".repeat(100))));
         assert_eq!(Outcome::decode(&long("a\u{1b}[31mb").encode()), Ok(long("a[31mb")));
-        let Request::Do(stream, mut job) = request(Work::Sound { anew: false }) else { unreachable!() };
+        let Request::Do(stream, mut job) = request(Work::Sound { before: None }) else { unreachable!() };
         job.units = vec![Arc::clone(&job.units[0]); SOUND_UNITS_MAX + 1];
         assert_eq!(Request::decode(&Request::Do(stream, job).encode()), Err(WireError));
+    }
+
+    #[test]
+    fn what_is_no_amount_of_loudness_is_refused() {
+        let sound = |tenth, peak| {
+            let loudness = Measured { format: None, tenths: vec![tenth], peak };
+            let findings = Findings::Sound(SoundFindings { loudness, ..SoundFindings::default() });
+            Outcome::decode(&Outcome { number: 1, result: Ok(findings), cpu: Duration::ZERO }.encode())
+        };
+        assert!(sound(0.5, 1.5).is_ok());
+        for (tenth, peak) in [(f64::NAN, 1.0), (f64::INFINITY, 1.0), (-0.5, 1.0), (0.5, f32::NAN), (0.5, -1.0)] {
+            assert_eq!(sound(tenth, peak), Err(WireError), "{tenth} {peak}");
+        }
     }
 
     proptest! {
@@ -421,11 +450,11 @@ mod tests {
 
         #[test]
         fn changed_messages_do_no_harm(
-            which in 0_usize..7,
+            which in 0_usize..8,
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)
         ) {
             let mut messages: Vec<_> = outcomes().iter().map(Outcome::encode).collect();
-            messages.push(request(Work::Sound { anew: true }).encode());
+            messages.push(request(Work::Sound { before: Some(HEARD) }).encode());
             let mut bytes = messages.swap_remove(which % messages.len());
             for (at, value) in changes {
                 let at = at.index(bytes.len());
@@ -438,12 +467,15 @@ mod tests {
     #[test]
     fn every_codec_has_its_number() {
         for codec in Codec::ALL {
-            let Request::Do(stream, mut job) = request(Work::Sound { anew: false }) else { unreachable!("a job") };
+            let Request::Do(stream, mut job) = request(Work::Sound { before: None }) else { unreachable!("a job") };
             job.units.iter_mut().for_each(|unit| Arc::make_mut(unit).codec = codec);
             let request = Request::Do(stream, job);
             assert_eq!(Request::decode(&request.encode()), Ok(request));
         }
     }
+
+    const HEARD: Heard =
+        Heard { began: Ticks90k(3), until: Ticks90k(5), silent_since: Some(Ticks90k(4)), silent_samples: 700 };
 
     fn request(work: Work) -> Request {
         let unit = AccessUnit {
@@ -460,11 +492,9 @@ mod tests {
         let thumbnail = Some(Thumbnail { width: 480, height: 270, jpeg: vec![0xff, 0xd8] });
         let picture = PictureFindings { black: Some(true), same: Some(false), thumbnail };
         let sound = SoundFindings {
-            silent_since: Some(Ticks90k(4)),
+            heard: HEARD,
             ended: Some(Span { start: Ticks90k(1), end: Ticks90k(2) }),
-            until: Ticks90k(5),
-            heard: Duration::from_millis(700),
-            levels: Levels { momentary_lufs: Some(-23.0), ..Levels::default() },
+            loudness: Measured { format: Some((48_000, 6)), tenths: vec![0.25, 0.0], peak: 0.5 },
             decoded: 12,
             failed: 1,
         };
@@ -475,6 +505,7 @@ mod tests {
             Err(Failure::Unsupported("4:4:4".into())),
             Err(Failure::Damaged),
             Err(Failure::Crashed),
+            Err(Failure::NotStarted),
         ];
         results.into_iter().map(|result| Outcome { number: 8, result, cpu: Duration::from_micros(17) }).collect()
     }
