@@ -216,7 +216,7 @@ fn a_server_with_a_name_is_found_whenever_it_comes() {
     sink.wait(50);
 }
 
-const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
+pub(crate) const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
                        ultrafast -g 25 -bf 2 -pix_fmt yuv420p -c:a aac";
 
 /// Whatever ffmpeg publishes comes out whole; `query` is that of our port.
@@ -331,22 +331,9 @@ fn we_push_to_ffmpeg() {
 
 #[test]
 fn we_push_to_nginx_and_pull_from_it() {
-    let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
-    if !installed("nginx") {
-        return;
-    }
-    if !Path::new(module).exists() {
-        crate::support::skipped("nginx's RTMP module is not installed");
-        return;
-    }
     let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
-    let home = directory.path().display();
-    let config = format!(
-        "load_module {module}; daemon off; pid {home}/pid; error_log {home}/error.log; events {{}} \
-         rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}"
-    );
-    fs::write(directory.path().join("nginx.conf"), config).unwrap();
-    let _peer = Peer::start("nginx", &format!("-c {home}/nginx.conf -e {home}/error.log"), directory.path());
+    let config = format!("rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}");
+    let Some(peer) = Peer::nginx("ngx_rtmp_module", &config, directory.path()) else { return };
     let url = format!("rtmp://127.0.0.1:{port}/live/cam1");
     rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [url.clone()]));
     rig.wait_event("out", "nginx", is_connected);
@@ -356,4 +343,6 @@ fn we_push_to_nginx_and_pull_from_it() {
     // Nothing is lost while nothing happens.
     let_pass(Duration::from_secs(1));
     assert!(!rig.events("out").iter().any(|kind| matches!(kind, EventKind::PeerDisconnected { .. })));
+    drop(peer);
+    assert!(TcpListener::bind((V4, port)).is_ok(), "something of nginx is left");
 }
