@@ -12,7 +12,7 @@ use super::line::Line;
 use super::lookup::Answer;
 use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Farewells, Leaving};
 use crate::adapters::counters::Counters;
-use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, SendFailure, Tally};
+use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, SendFailure, Tally, Tuning};
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
@@ -21,7 +21,7 @@ use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
 use crate::proto::rtmp::amf::Value;
 use crate::proto::rtmp::flv::AccessUnit;
 use crate::proto::rtmp::{Client, End, Refusal, Server, ServerMessage, set_data_frame};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats};
 use crate::units::Time;
 
 /// Sends one program of the flow.

@@ -17,7 +17,8 @@ pub(super) struct Slate {
     signal: TestPicture,
     from_ts: FromTs,
     feed: Feed,
-    until: Time,
+    since: Time,
+    grace: Duration,
 }
 
 impl Slate {
@@ -29,13 +30,19 @@ impl Slate {
             signal: TestPicture::new(config, &surroundings),
             from_ts: FromTs::new(),
             feed: Feed::new(Takes::new(&Capabilities::default()), std::iter::empty()),
-            until: now + grace,
+            since: now,
+            grace,
         })
+    }
+
+    /// So long after its beginning somebody may come back.
+    pub(super) const fn set_grace(&mut self, grace: Duration) {
+        self.grace = grace;
     }
 
     /// Whether the time is over in which somebody may come back.
     pub(super) fn is_over(&self, now: Time) -> bool {
-        now >= self.until
+        now >= self.until()
     }
 
     /// What is due goes to `bridge`.
@@ -54,7 +61,12 @@ impl Slate {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        Some(self.signal.poll_timeout().map_or(self.until, |due| due.min(self.until)))
+        let until = self.until();
+        Some(self.signal.poll_timeout().map_or(until, |due| due.min(until)))
+    }
+
+    fn until(&self) -> Time {
+        self.since + self.grace
     }
 }
 

@@ -11,14 +11,14 @@ use super::lookup::Answer;
 use super::slate::Slate;
 use super::{Absent, BOTH, Calls, DETAILS_APART, Ends, Events, Farewells, Leaving};
 use crate::adapters::counters::Counters;
-use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
+use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally, Tuning};
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Interrupted, ToTs};
 use crate::proto::rtmp::{End, Message, Refusal, Server, ServerMessage, kind};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats};
 use crate::units::Time;
 
 /// Takes in one stream, one sender at a time. Between two of them nothing comes out.
@@ -418,7 +418,24 @@ impl Driven for Source {
         self.run(cx, sink);
     }
 
-    fn tune(&mut self, _cx: &mut Context<'_>, _tuning: &Tuning, _sink: &mut dyn FnMut(Packet)) {}
+    fn tune(&mut self, cx: &mut Context<'_>, tuning: &Tuning, sink: &mut dyn FnMut(Packet)) {
+        let Tuning::Rtmp(tuning) = tuning else { return };
+        // What was due before goes out as it was to.
+        self.run(cx, sink);
+        self.intake.bridge.set_rate(cx.now, tuning.rate);
+        if let (Way::Listen { takeover, absent, slate, .. }, Some(listening)) = (&mut self.way, tuning.listening) {
+            (*takeover, *absent) = listening;
+            match (*absent, slate.as_mut()) {
+                (Absent::Slate { grace }, Some(shown)) => shown.set_grace(grace),
+                (Absent::Hold, Some(_)) => {
+                    *slate = None;
+                    self.intake.bridge.end();
+                }
+                (Absent::Slate { .. } | Absent::Hold, None) => {}
+            }
+        }
+        self.run(cx, sink);
+    }
 
     fn close(&mut self, cx: &mut Context<'_>) {
         match &mut self.way {

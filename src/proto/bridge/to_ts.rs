@@ -12,7 +12,7 @@ use crate::proto::mpegts::mux::{
 };
 use crate::proto::rtmp::flv::{self, Codec, Content, ParseError};
 use crate::proto::rtmp::{Message, kind};
-use crate::units::Time;
+use crate::units::{Bitrate, Time};
 
 /// One stream over the lives of several publishers, one at a time.
 ///
@@ -108,6 +108,11 @@ impl ToTs {
         self.headers.clear();
         self.mux.rebase();
         self.tracks.iter_mut().for_each(|track| track.is_old = true);
+    }
+
+    /// The stream goes on at this rate; see [`Multiplexer::set_rate`].
+    pub fn set_rate(&mut self, now: Time, rate: Option<Bitrate>) {
+        self.mux.set_rate(now, rate);
     }
 
     /// Somebody else steps in for a publisher who is still there: keeps what that one may not say again.
