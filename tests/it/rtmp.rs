@@ -12,7 +12,9 @@ use anabranch::engine::{EngineConfig, EventKind};
 use anabranch::proto::Detail;
 use anabranch::proto::bridge::FromTs;
 use anabranch::proto::mpegts::analysis::{Analyser, Indicator};
+use anabranch::proto::rtmp::amf::Value;
 use anabranch::proto::rtmp::flv::{Codec, Content};
+use anabranch::proto::rtmp::{Message, metadata};
 
 use crate::peers::{Peer, installed};
 use crate::support::{Rig, Sink, V4, flow, free_port, let_pass, wait_for, wait_until};
@@ -294,6 +296,20 @@ fn av1_and_opus_in_enhanced_rtmp_are_taken_in() {
     }
     assert_eq!((count, bridge.stats().malformed), (75, 0));
     assert_clean(&sink);
+}
+
+/// What a file of FLV that grows says of its stream (FLV E.3, E.4.4.1), the last time that it does.
+pub(crate) fn metadata_of(path: &Path) -> Vec<(String, Value)> {
+    let file = fs::read(path).unwrap_or_default();
+    // Behind the header and a size of nothing: kind, size, time and stream of each tag, its body, and its size once more.
+    let (mut rest, mut told) = (file.get(13..).unwrap_or_default(), Vec::new());
+    while let Some((&[kind, a, b, c, ..], behind)) = rest.split_first_chunk::<11>() {
+        let Some((body, behind)) = behind.split_at_checked(u32::from_be_bytes([0, a, b, c]) as usize) else { break };
+        let message = Message { kind, payload: body.to_vec().into(), ..Message::default() };
+        told = metadata(&message).unwrap_or(told);
+        rest = behind.get(4..).unwrap_or_default();
+    }
+    told
 }
 
 /// A file of FLV that grows, and the pictures in it.

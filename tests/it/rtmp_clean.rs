@@ -10,11 +10,12 @@ use std::time::Duration;
 use anabranch::engine::EventKind;
 use anabranch::proto::mpegts::analysis::{Analyser, Indicator};
 use anabranch::proto::mpegts::{Pid, TS_PACKET_BYTES, TsPacket};
+use anabranch::proto::rtmp::amf::Value;
 use anabranch::units::Time;
 
 use crate::judge::{md5s, pcrs, warnings};
 use crate::peers::{Peer, installed};
-use crate::rtmp::{is_connected, new_ffmpeg, port};
+use crate::rtmp::{is_connected, metadata_of, new_ffmpeg, port};
 use crate::support::{Feed, Rig, Sink, TS, V4, excuse_pause, flow, free_port, let_pass, patiently, udp, wait_until};
 
 const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25";
@@ -96,7 +97,7 @@ fn what_librtmp_publishes_comes_out_clean() {
 /// A flow is published to, and pushes to two servers that record.
 #[test]
 fn what_is_pushed_arrives_frame_by_frame() {
-    if !installed("ffmpeg") {
+    if !installed("ffmpeg") || !installed("rtmpdump") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -112,12 +113,16 @@ fn what_is_pushed_arrives_frame_by_frame() {
     let called = [to_nginx, to_ffmpeg].map(|port| format!("rtmp://127.0.0.1:{port}/live/cam1"));
     rig.apply("f", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1")], called));
     wait_until("both servers", || rig.events("f").iter().filter(|kind| is_connected(kind)).count() == 2);
+    // nginx does not record what it was told of the stream, but tells players.
+    let play = format!("-q -v -r rtmp://127.0.0.1:{to_nginx}/live -y cam1 -o player.flv");
+    let _player = Peer::start("rtmpdump", &play, folder);
     by_ffmpeg("ffmpeg")(folder, &format!("rtmp://127.0.0.1:{port}/live/cam1"));
     let sent = ["0:v", "0:a"].map(|track| (track, md5s("ffmpeg", &folder.join("source.flv"), track, FRAMES)));
     let has_all = |name: &str| sent.iter().all(|(track, sent)| has_frames(&folder.join(name), track, sent));
     wait_until("all of it at nginx", || has_all("cam1.flv"));
     rig.stop("f");
     wait_until("all of it at ffmpeg", || has_all("ffmpeg.flv"));
+    wait_described(&folder.join("player.flv"));
     for name in ["cam1.flv", "ffmpeg.flv"] {
         wait_until("a whole file", || warnings(&folder.join(name)).is_empty());
     }
@@ -148,6 +153,17 @@ fn who_joins_between_rare_key_frames_hears_sound_and_gets_the_picture_from_the_n
     assert!(md5s("ffmpeg", &player, "0:a", FRAMES).len() > 5 * 48_000 / 1_024);
     rig.stop("f");
     wait_until("a whole file", || warnings(&player).is_empty());
+    wait_described(&player);
+}
+
+/// Whoever writes down what he is told is told what our picture and sound are.
+fn wait_described(file: &Path) {
+    let expected =
+        [("width", 320.0), ("height", 180.0), ("framerate", 25.0), ("videocodecid", 7.0), ("audiocodecid", 10.0)];
+    wait_until("what it is", || {
+        let told = metadata_of(file);
+        expected.iter().all(|(name, value)| told.contains(&((*name).to_owned(), Value::Number(*value))))
+    });
 }
 
 /// Whether a file that grows has all of these frames, and asserts that they are the same. Nobody knows that the last one is whole

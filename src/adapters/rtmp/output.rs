@@ -18,9 +18,8 @@ use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
-use crate::proto::rtmp::amf::Value;
 use crate::proto::rtmp::flv::AccessUnit;
-use crate::proto::rtmp::{Client, End, Refusal, Server, ServerMessage, set_data_frame};
+use crate::proto::rtmp::{Client, End, Refusal, Role, Server, ServerMessage};
 use crate::proto::{self, Detail, Done, PeerEnd, Stats};
 use crate::units::Time;
 
@@ -220,7 +219,8 @@ impl Output {
             }
             Ok(at) => {
                 connection.core.accept();
-                let feed = Feed::new(Takes::new(&visitor.request.capabilities), self.bridge.headers());
+                let takes = Takes::new(&visitor.request.capabilities);
+                let feed = Feed::new(Role::Player, takes, self.bridge.headers());
                 players[at] = Some(Player { connection: visitor.connection, line: Line::new(feed) });
                 self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
             }
@@ -463,12 +463,9 @@ impl Driven for Output {
     }
 }
 
-/// The first words to a server that agrees, and what it gets from now on.
-fn introduce(client: &mut Client, bridge: &FromTs) -> Box<Line> {
-    let encoder = vec![("encoder".to_owned(), Value::text("anabranch"))];
-    // Nothing waits yet that it could be too much for.
-    let _ = client.send(&set_data_frame(0, encoder));
-    Box::new(Line::new(Feed::new(Takes::new(client.capabilities()), bridge.headers())))
+/// What a server that agrees gets from now on.
+fn introduce(client: &Client, bridge: &FromTs) -> Box<Line> {
+    Box::new(Line::new(Feed::new(Role::Publisher, Takes::new(client.capabilities()), bridge.headers())))
 }
 
 const fn key_of(first: SocketKey, at: usize) -> SocketKey {

@@ -7,7 +7,7 @@ use crate::adapters::clock;
 use crate::bus::Pool;
 use crate::proto::bridge::{Feed, FromTs, Takes, ToTs};
 use crate::proto::mpegts::{TestPicture, picture};
-use crate::proto::rtmp::Capabilities;
+use crate::proto::rtmp::{Capabilities, Role};
 use crate::proto::{Core, Surroundings};
 use crate::units::{Bitrate, Time};
 
@@ -29,7 +29,7 @@ impl Slate {
         Some(Self {
             signal: TestPicture::new(config, &surroundings),
             from_ts: FromTs::new(),
-            feed: Feed::new(Takes::new(&Capabilities::default()), std::iter::empty()),
+            feed: Feed::new(Role::Player, Takes::new(&Capabilities::default()), std::iter::empty()),
             since: now,
             grace,
         })

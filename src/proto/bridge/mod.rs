@@ -21,7 +21,9 @@ mod clock;
 mod feed;
 mod frames;
 mod from_ts;
+mod metadata;
 mod record;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod to_ts;
