@@ -1,5 +1,6 @@
 //! RTMP in and out: our own ends against each other, then with real encoders, servers and players.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -156,6 +157,46 @@ fn while_a_publisher_is_gone_there_is_a_picture_in_the_same_stream_for_a_while()
         sink.count() == before
     });
     assert_clean(&sink);
+}
+
+/// One stream all the while, with sound in it that nobody hears; each channel of every layout is silent.
+#[test]
+fn a_slate_goes_on_with_silence_in_place_of_sound() {
+    if !installed("ffmpeg") {
+        return;
+    }
+    for (channels, layout) in [(1, "mono"), (2, "stereo"), (3, "3.0"), (4, "4.0"), (5, "5.0"), (6, "5.1"), (8, "7.1")] {
+        let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
+        rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1?absent=slate&grace=2")], [sink.url()]));
+        let sound = format!("-af aformat=channel_layouts={layout} -ar 44100");
+        let arguments =
+            format!("-v error -nostdin -re {PICTURE} {sound} -t 1 -f flv rtmp://127.0.0.1:{port}/live/cam1");
+        Peer::run("ffmpeg", &arguments, directory.path());
+        rig.wait_event("in", "the end", |kind| matches!(kind, EventKind::PeerDisconnected { .. }));
+        let at_end = sink.count();
+        sink.wait(at_end + 20);
+        wait_until("silence", || {
+            let before = sink.count();
+            let_pass(Duration::from_millis(500));
+            sink.count() == before
+        });
+        let path = directory.path().join("came.ts");
+        fs::write(&path, sink.kept().concat()).unwrap();
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "warning", "-i"]).arg(&path).args(["-map", "0:a", "-f", "s16le", "-"]);
+        let output = ffmpeg.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{layout}");
+        // A second of sound and most of two without.
+        let second = 44_100 * channels * 2;
+        assert!(output.stdout.len() > second * 2, "{} bytes of {layout}", output.stdout.len());
+        assert!(output.stdout.len() < second * 7 / 2, "{} bytes of {layout}", output.stdout.len());
+        let (heard, silent) = output.stdout.split_at(second * 5 / 4);
+        assert!(heard.iter().any(|byte| *byte != 0) && silent.iter().all(|byte| *byte == 0), "{layout}");
+        assert_clean(&sink);
+        let maps = sink.kept().concat();
+        let maps: BTreeSet<&[u8]> = maps.chunks(188).filter(|ts| ts[1..3] == [0x50, 0]).map(|ts| &ts[4..]).collect();
+        assert_eq!(maps.len(), 1, "no track comes or goes");
+    }
 }
 
 #[test]

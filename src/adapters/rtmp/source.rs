@@ -162,16 +162,16 @@ impl Source {
             }
             // Who was interrupted has his slate, or is beyond it.
             if let (Absent::Slate { grace }, None) = (*absent, interrupted.take()) {
+                *slate = Slate::new(cx.now, grace, &intake.bridge, cx.pool).map(Box::new);
                 intake.bridge.begin();
-                *slate = Slate::new(cx.now, grace, cx.pool).map(Box::new);
             }
             self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
         } else if let Absent::Slate { grace } = *absent
             && interrupted.is_none()
             && cx.now >= intake.heard + STALLED_AFTER
         {
+            *slate = Slate::new(cx.now, grace, &intake.bridge, cx.pool).map(Box::new);
             *interrupted = Some(Box::new(intake.bridge.interrupt()));
-            *slate = Slate::new(cx.now, grace, cx.pool).map(Box::new);
         }
     }
 

@@ -24,6 +24,7 @@ mod from_ts;
 mod metadata;
 mod record;
 mod shape;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod to_ts;
@@ -33,5 +34,6 @@ mod uncarried;
 pub use check::check_any_bridge;
 pub use feed::{Feed, FeedStats, Pictures, Takes};
 pub use from_ts::{FromTs, FromTsStats};
+pub use silence::Silence;
 pub use to_ts::{Interrupted, QUIET_MIN, ToTs, ToTsStats};
 pub use uncarried::{UNCARRIED_MAX, Uncarried};

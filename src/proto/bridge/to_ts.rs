@@ -195,6 +195,13 @@ impl ToTs {
         self.told.poll()
     }
 
+    /// The header of the first sound in AAC that this publisher has.
+    #[must_use]
+    pub fn sound(&self) -> Option<&flv::AccessUnit> {
+        let headers = self.headers.iter().filter(|header| header.codec == Codec::Aac);
+        headers.min_by_key(|header| header.track)
+    }
+
     /// Bytes of pictures and sounds that have not gone out.
     #[must_use]
     pub const fn waiting_bytes(&self) -> usize {
