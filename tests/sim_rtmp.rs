@@ -164,7 +164,8 @@ impl Path {
         }
         while let Some(said) = self.client.poll_message() {
             assert_eq!(said, ClientMessage::Ready);
-            self.feed = Some(Feed::new(Takes::new(self.client.capabilities()), self.from_ts.headers()));
+            self.feed =
+                Some(Feed::new(Role::Publisher, Takes::new(self.client.capabilities()), self.from_ts.headers()));
         }
     }
 

@@ -17,14 +17,23 @@ use super::guests::{GUESTS_MAX, Guests};
 use super::io::Sent;
 use super::legs::{LEGS_MAX, LegConfig, LegError, LegView};
 use super::ports::{Seat, Visitor};
-use super::rtp;
 use super::socket::{Granted, SocketOptions, UdpSocket};
 use super::worker::{Context, SocketKey};
+use super::{rtmp, rtp};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::path::{AllowList, Limiter};
-use crate::proto::{self, Core, Datagram, Done, Port, Transmit, Tuning};
+use crate::proto::{self, Core, Datagram, Done, Port, Transmit};
 use crate::units::Time;
+
+/// Settings that a source or an output takes on without being opened anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tuning {
+    /// Of the core that it runs.
+    Core(proto::Tuning),
+    /// Of a source of RTMP.
+    Rtmp(rtmp::Tuning),
+}
 
 /// A core on its sockets, as the engine sees it, whatever its protocol.
 pub trait Driven: Send {
@@ -55,7 +64,7 @@ pub trait Driven: Send {
     /// What was done elsewhere, as it asked for.
     fn handle_done(&mut self, cx: &mut Context<'_>, done: Done, sink: &mut dyn FnMut(Packet));
 
-    /// Goes on with other settings.
+    /// Goes on with other settings; those of another protocol are not for it.
     fn tune(&mut self, cx: &mut Context<'_>, tuning: &Tuning, sink: &mut dyn FnMut(Packet));
 
     /// The end: tells the peer, where the protocol has a word for it. The sockets close with the driver.
@@ -620,6 +629,7 @@ impl<C: Core + Send> Driven for Driver<C> {
     }
 
     fn tune(&mut self, cx: &mut Context<'_>, tuning: &Tuning, sink: &mut dyn FnMut(Packet)) {
+        let Tuning::Core(tuning) = tuning else { return };
         self.core.handle_tuning(cx.now, tuning);
         self.drain(cx, sink);
     }

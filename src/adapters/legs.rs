@@ -12,7 +12,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::counters::Counters;
-use super::driver::{Driven, Driver, DriverEvent, OWN_SOCKETS, SendFailure};
+use super::driver::{Driven, Driver, DriverEvent, OWN_SOCKETS, SendFailure, Tuning};
 use super::rtp::open_sockets;
 use super::socket::{Granted, Interface, OpenError, SocketOptions};
 use super::worker::{Context, SocketKey};
@@ -20,7 +20,7 @@ use crate::bus::{LocalCursor, Packet, Pool, Publisher};
 use crate::path::Limiter;
 use crate::path::limit::Verdict;
 use crate::proto::rtp::{Leg, Sender, SenderConfig};
-use crate::proto::{Core, Done, Port, Transmit, Tuning};
+use crate::proto::{Core, Done, Port, Transmit};
 use crate::units::Time;
 
 /// Most legs of an output, the first one included.

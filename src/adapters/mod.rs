@@ -32,7 +32,7 @@ mod worker;
 
 pub use accept::{AcceptHook, Arrival};
 pub use counters::{CoreCounters, Counters, DetailCounters};
-pub use driver::{Admission, Driven, Driver, DriverEvent, SOCKETS_MAX, SendFailure};
+pub use driver::{Admission, Driven, Driver, DriverEvent, SOCKETS_MAX, SendFailure, Tuning};
 pub use host::{Host, HostPort, ParseHostError};
 pub use io::IoKind;
 pub use legs::{LEGS_MAX, LegConfig, LegError, LegView};

@@ -6,8 +6,8 @@ use super::config::{
     FailoverMode, FlowConfig, MonitorConfig, OUTPUTS_MAX, OutputConfig, SOURCES_MAX, SourceConfig, SourceEndpoint,
 };
 use super::error::{ApplyError, Cause, Field};
+use crate::adapters::Tuning;
 use crate::path::health;
-use crate::proto::Tuning;
 use crate::units::{OutputName, SourceName};
 
 /// One change between what runs and what is wanted. Indexes are those of the wanted configuration. Whatever no step
@@ -337,6 +337,33 @@ mod tests {
         ] {
             assert_eq!(steps(anew), [Step::ReplaceOutput(0), Step::ReplaceSource(0)], "{anew}");
             assert!(is_opened_anew(&steps(&format!("{anew}&maxbw=1000000"))), "{anew}, and the rate");
+        }
+    }
+
+    #[test]
+    fn what_a_publisher_need_not_notice_opens_nothing_anew() {
+        let steps = |old: &str, new: &str| {
+            let of = |url: &str| flow(vec![source_at(0, &format!("rtmp://{url}"))], Vec::new());
+            diff(Some(&of(old)), &of(new))
+        };
+        let (listens, calls) = ("@127.0.0.1:1/live/a?rate=5M", "10.0.0.1/live/a");
+        for (old, new) in [
+            (listens, "@127.0.0.1:1/live/a"),
+            (listens, "@127.0.0.1:1/live/a?rate=5M&takeover=1"),
+            (listens, "@127.0.0.1:1/live/a?rate=6M&takeover=1&absent=slate&grace=5"),
+            (calls, "10.0.0.1/live/a?rate=6M"),
+        ] {
+            let steps = steps(old, new);
+            assert!(matches!(steps[..], [Step::TuneSource(0, _)]), "{new}: {steps:?}");
+        }
+        for (old, new) in [
+            (listens, "@127.0.0.1:1/live/b?rate=5M"),
+            (listens, "@127.0.0.1:1/other/a?rate=6M"),
+            (listens, "@127.0.0.1:2/live/a?rate=5M&takeover=1"),
+            (calls, "10.0.0.1/live/a?rate=6M&timeout=7"),
+            (calls, listens),
+        ] {
+            assert_eq!(steps(old, new), [Step::ReplaceSource(0)], "{new}");
         }
     }
 

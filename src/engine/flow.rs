@@ -17,7 +17,7 @@ use super::stage::{self, Stage, Totals};
 use super::stats::MergeSnapshot;
 use super::supervisor::Message;
 use crate::adapters::{
-    Actor, Context, Driven, DriverEvent, Host, LegView, SOCKETS_MAX, SendFailure, SocketKey, clock, rtp,
+    Actor, Context, Driven, DriverEvent, Host, LegView, SOCKETS_MAX, SendFailure, SocketKey, Tuning, clock, rtp,
 };
 #[cfg(feature = "media")]
 use crate::bus::Pool;
@@ -25,7 +25,7 @@ use crate::bus::{LagPolicy, Packet, Publisher, Subscribe};
 use crate::path::failover::{CAUSES, Switches};
 use crate::path::health::{Counts, Fault, Seen};
 use crate::proto::mpegts::analysis::Snapshot;
-use crate::proto::{self, Done, Tuning};
+use crate::proto::{self, Done};
 use crate::units::{Counter, FlowId, SourceName, Time};
 
 /// The part of a flow that lives on a worker.

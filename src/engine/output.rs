@@ -8,10 +8,10 @@ use super::monitor::Tap;
 use super::resolver::{Addresses, Opened};
 use super::supervisor::Mode;
 use crate::adapters::srt::EndpointConfig;
-use crate::adapters::{Admission, Context, Driven, OpenError, Ports, clock};
+use crate::adapters::{Admission, Context, Driven, OpenError, Ports, Tuning, clock};
 use crate::bus::{LagPolicy, LocalCursor, Pool, Publisher};
 use crate::path::Limiter;
-use crate::proto::Tuning;
+use crate::proto;
 use crate::units::{OutputName, Time};
 
 /// Opens what the configuration asks for, at the address that its name was looked up to. Of several legs those will do that
@@ -97,7 +97,7 @@ impl OutputEndpoint {
 
 /// See [`OutputEndpoint::tuning_from`]; the same for sources.
 pub(super) fn srt_tuning(new: &EndpointConfig, old: &EndpointConfig) -> Option<Tuning> {
-    (new != old && old.differs_in_tuning_only(new)).then(|| Tuning::Srt(new.tuning()))
+    (new != old && old.differs_in_tuning_only(new)).then(|| Tuning::Core(proto::Tuning::Srt(new.tuning())))
 }
 
 /// An output of a running flow. Its queue is the ring: it reads when it may send, and not before.

@@ -3,12 +3,12 @@
 use super::config::{SourceConfig, SourceEndpoint, TestConfig, TestSignal};
 use super::output::srt_tuning;
 use super::resolver::{Addresses, Opened};
-use crate::adapters::{Admission, Driven, Driver, Ports, clock, srt};
+use crate::adapters::{Admission, Driven, Driver, Ports, Tuning, clock, srt};
 use crate::bus::Pool;
 use crate::path::Limiter;
 use crate::proto::mpegts::faults::Faulty;
 use crate::proto::mpegts::{Generator, TestPicture};
-use crate::proto::{Core, Surroundings, Tuning};
+use crate::proto::{Core, Surroundings};
 
 /// Opens what the configuration asks for, at the address that its name was looked up to; it listens from now on, but is
 /// read only once it is on a worker.
@@ -99,6 +99,7 @@ impl SourceEndpoint {
     pub fn tuning_from(&self, other: &Self) -> Option<Tuning> {
         match (self, other) {
             (Self::Srt(new), Self::Srt(old)) => srt_tuning(new, old),
+            (Self::Rtmp(new), Self::Rtmp(old)) => new.tuning_from(old).map(Tuning::Rtmp),
             (Self::Udp(_) | Self::Rtp(_) | Self::Srt(_) | Self::Rist(_) | Self::Rtmp(_) | Self::Test(_), _) => None,
         }
     }

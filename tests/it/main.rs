@@ -45,6 +45,7 @@ mod rtmp_bad;
 mod rtmp_clean;
 mod rtmp_line;
 mod rtmp_moves;
+mod rtmp_tune;
 #[cfg(feature = "tls")]
 mod rtmps;
 mod rtp;

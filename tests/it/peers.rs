@@ -40,6 +40,26 @@ impl Peer {
         Self(child.unwrap())
     }
 
+    /// nginx with one of its modules; `None` if one of them is not there. It is one process, so that nothing is left of it
+    /// when that is killed.
+    pub(crate) fn nginx(module: &str, content: &str, directory: &Path) -> Option<Self> {
+        let module = Path::new("/usr/lib/nginx/modules").join(module).with_extension("so");
+        if !installed("nginx") {
+            return None;
+        }
+        if !module.exists() {
+            skipped(&format!("{} is not installed", module.display()));
+            return None;
+        }
+        let (module, home) = (module.display(), directory.display());
+        let config = format!(
+            "load_module {module}; daemon off; master_process off; pid {home}/pid; error_log {home}/error.log; \
+             events {{}} {content}"
+        );
+        fs::write(directory.join("nginx.conf"), config).unwrap();
+        Some(Self::start("nginx", &format!("-c {home}/nginx.conf -e {home}/error.log"), directory))
+    }
+
     pub(crate) fn run(program: &str, arguments: &str, directory: &Path) {
         let mut peer = Self::start(program, arguments, directory);
         peer.wait(program, directory);

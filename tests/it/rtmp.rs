@@ -1,5 +1,6 @@
 //! RTMP in and out: our own ends against each other, then with real encoders, servers and players.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -12,7 +13,9 @@ use anabranch::engine::{EngineConfig, EventKind};
 use anabranch::proto::Detail;
 use anabranch::proto::bridge::FromTs;
 use anabranch::proto::mpegts::analysis::{Analyser, Indicator};
+use anabranch::proto::rtmp::amf::Value;
 use anabranch::proto::rtmp::flv::{Codec, Content};
+use anabranch::proto::rtmp::{Message, metadata};
 
 use crate::peers::{Peer, installed};
 use crate::support::{Rig, Sink, V4, flow, free_port, let_pass, wait_for, wait_until};
@@ -156,6 +159,46 @@ fn while_a_publisher_is_gone_there_is_a_picture_in_the_same_stream_for_a_while()
     assert_clean(&sink);
 }
 
+/// One stream all the while, with sound in it that nobody hears; each channel of every layout is silent.
+#[test]
+fn a_slate_goes_on_with_silence_in_place_of_sound() {
+    if !installed("ffmpeg") {
+        return;
+    }
+    for (channels, layout) in [(1, "mono"), (2, "stereo"), (3, "3.0"), (4, "4.0"), (5, "5.0"), (6, "5.1"), (8, "7.1")] {
+        let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
+        rig.apply("in", flow([format!("rtmp://@127.0.0.1:{port}/live/cam1?absent=slate&grace=2")], [sink.url()]));
+        let sound = format!("-af aformat=channel_layouts={layout} -ar 44100");
+        let arguments =
+            format!("-v error -nostdin -re {PICTURE} {sound} -t 1 -f flv rtmp://127.0.0.1:{port}/live/cam1");
+        Peer::run("ffmpeg", &arguments, directory.path());
+        rig.wait_event("in", "the end", |kind| matches!(kind, EventKind::PeerDisconnected { .. }));
+        let at_end = sink.count();
+        sink.wait(at_end + 20);
+        wait_until("silence", || {
+            let before = sink.count();
+            let_pass(Duration::from_millis(500));
+            sink.count() == before
+        });
+        let path = directory.path().join("came.ts");
+        fs::write(&path, sink.kept().concat()).unwrap();
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "warning", "-i"]).arg(&path).args(["-map", "0:a", "-f", "s16le", "-"]);
+        let output = ffmpeg.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{layout}");
+        // A second of sound and most of two without.
+        let second = 44_100 * channels * 2;
+        assert!(output.stdout.len() > second * 2, "{} bytes of {layout}", output.stdout.len());
+        assert!(output.stdout.len() < second * 7 / 2, "{} bytes of {layout}", output.stdout.len());
+        let (heard, silent) = output.stdout.split_at(second * 5 / 4);
+        assert!(heard.iter().any(|byte| *byte != 0) && silent.iter().all(|byte| *byte == 0), "{layout}");
+        assert_clean(&sink);
+        let maps = sink.kept().concat();
+        let maps: BTreeSet<&[u8]> = maps.chunks(188).filter(|ts| ts[1..3] == [0x50, 0]).map(|ts| &ts[4..]).collect();
+        assert_eq!(maps.len(), 1, "no track comes or goes");
+    }
+}
+
 #[test]
 fn a_backup_steps_in_for_a_publisher_and_goes_when_he_is_back() {
     let (rig, sink, port) = (Rig::new(), Sink::keeping(V4), port());
@@ -216,7 +259,7 @@ fn a_server_with_a_name_is_found_whenever_it_comes() {
     sink.wait(50);
 }
 
-const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
+pub(crate) const PICTURE: &str = "-f lavfi -i testsrc2=s=320x180:r=25 -f lavfi -i sine=1000:r=48000 -c:v libx264 -preset \
                        ultrafast -g 25 -bf 2 -pix_fmt yuv420p -c:a aac";
 
 /// Whatever ffmpeg publishes comes out whole; `query` is that of our port.
@@ -296,6 +339,20 @@ fn av1_and_opus_in_enhanced_rtmp_are_taken_in() {
     assert_clean(&sink);
 }
 
+/// What a file of FLV that grows says of its stream (FLV E.3, E.4.4.1), the last time that it does.
+pub(crate) fn metadata_of(path: &Path) -> Vec<(String, Value)> {
+    let file = fs::read(path).unwrap_or_default();
+    // Behind the header and a size of nothing: kind, size, time and stream of each tag, its body, and its size once more.
+    let (mut rest, mut told) = (file.get(13..).unwrap_or_default(), Vec::new());
+    while let Some((&[kind, a, b, c, ..], behind)) = rest.split_first_chunk::<11>() {
+        let Some((body, behind)) = behind.split_at_checked(u32::from_be_bytes([0, a, b, c]) as usize) else { break };
+        let message = Message { kind, payload: body.to_vec().into(), ..Message::default() };
+        told = metadata(&message).unwrap_or(told);
+        rest = behind.get(4..).unwrap_or_default();
+    }
+    told
+}
+
 /// A file of FLV that grows, and the pictures in it.
 pub(crate) fn pictures(path: &Path) -> usize {
     let mut ffmpeg = Command::new("ffmpeg");
@@ -331,22 +388,9 @@ fn we_push_to_ffmpeg() {
 
 #[test]
 fn we_push_to_nginx_and_pull_from_it() {
-    let module = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
-    if !installed("nginx") {
-        return;
-    }
-    if !Path::new(module).exists() {
-        crate::support::skipped("nginx's RTMP module is not installed");
-        return;
-    }
     let (directory, rig, sink, port) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4), port());
-    let home = directory.path().display();
-    let config = format!(
-        "load_module {module}; daemon off; pid {home}/pid; error_log {home}/error.log; events {{}} \
-         rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}"
-    );
-    fs::write(directory.path().join("nginx.conf"), config).unwrap();
-    let _peer = Peer::start("nginx", &format!("-c {home}/nginx.conf -e {home}/error.log"), directory.path());
+    let config = format!("rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}");
+    let Some(peer) = Peer::nginx("ngx_rtmp_module", &config, directory.path()) else { return };
     let url = format!("rtmp://127.0.0.1:{port}/live/cam1");
     rig.apply("out", flow(["test:picture?rate=2M".to_owned()], [url.clone()]));
     rig.wait_event("out", "nginx", is_connected);
@@ -356,4 +400,6 @@ fn we_push_to_nginx_and_pull_from_it() {
     // Nothing is lost while nothing happens.
     let_pass(Duration::from_secs(1));
     assert!(!rig.events("out").iter().any(|kind| matches!(kind, EventKind::PeerDisconnected { .. })));
+    drop(peer);
+    assert!(TcpListener::bind((V4, port)).is_ok(), "something of nginx is left");
 }

@@ -1,6 +1,5 @@
 //! RTMP over TLS: our own ends, ffmpeg on the other one, and another's TLS in front of a server.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use anabranch::engine::EventKind;
 
 use crate::peers::{Peer, installed};
 use crate::rtmp::{assert_clean, ffmpeg_publishes, is_connected, is_refused, pictures, port};
-use crate::support::{Rig, Sink, V4, flow, skipped, wait_until};
+use crate::support::{Rig, Sink, V4, flow, wait_until};
 
 /// An authority of our own, and a certificate of it for this machine; good for a hundred years.
 fn pem(name: &str) -> PathBuf {
@@ -17,7 +16,7 @@ fn pem(name: &str) -> PathBuf {
 }
 
 /// Of one who is called: his certificate and key.
-fn identity() -> String {
+pub(crate) fn identity() -> String {
     format!("tls_cert={}&tls_key={}", pem("cert.pem").display(), pem("key.pem").display())
 }
 
@@ -112,25 +111,15 @@ fn ffmpeg_plays_from_us_over_tls() {
 
 #[test]
 fn we_push_through_the_tls_of_nginx_and_pull_through_it() {
-    let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
-    if !installed("nginx") {
-        return;
-    }
-    if !Path::new(module).exists() {
-        skipped("nginx's stream module is not installed");
-        return;
-    }
     let (directory, rig, sink) = (tempfile::tempdir().unwrap(), Rig::new(), Sink::keeping(V4));
-    let (front, behind, home) = (port(), port(), directory.path().display());
+    let (front, behind) = (port(), port());
     let config = format!(
-        "load_module {module}; daemon off; pid {home}/pid; error_log {home}/error.log; events {{}} \
-         stream {{ server {{ listen 127.0.0.1:{front} ssl; ssl_certificate {}; ssl_certificate_key {}; \
+        "stream {{ server {{ listen 127.0.0.1:{front} ssl; ssl_certificate {}; ssl_certificate_key {}; \
          proxy_pass 127.0.0.1:{behind}; }} }}",
         pem("cert.pem").display(),
         pem("key.pem").display()
     );
-    fs::write(directory.path().join("nginx.conf"), config).unwrap();
-    let _peer = Peer::start("nginx", &format!("-c {home}/nginx.conf -e {home}/error.log"), directory.path());
+    let Some(_peer) = Peer::nginx("ngx_stream_module", &config, directory.path()) else { return };
     let secure = |key: &str| format!("rtmps://127.0.0.1:{front}/live/{key}?{}", authority());
     // There and back: pushed to a source of ours, which is served on the same port, and pulled.
     let listen = |key: &str| format!("rtmp://@127.0.0.1:{behind}/live/{key}");

@@ -9,7 +9,7 @@ use anabranch::proto::StreamCore;
 use anabranch::proto::bridge::{Feed, FromTs, Takes, ToTs};
 use anabranch::proto::mpegts::mux::Config;
 use anabranch::proto::rtmp::flv::{AccessUnit, Codec, Content, Reader};
-use anabranch::proto::rtmp::{self, Capabilities, Message, Server, ServerMessage, flv, kind};
+use anabranch::proto::rtmp::{self, Capabilities, Message, Role, Server, ServerMessage, flv, kind};
 use anabranch::units::Time;
 
 use super::tools::{PICTURE, SOUND, frames, make, pcrs, tools, warnings, write};
@@ -132,15 +132,15 @@ fn from_ts(stream: &[u8]) -> Vec<Message> {
     passed_on(stream, &Capabilities::default())
 }
 
-/// What a peer would get.
+/// What media a peer would get.
 fn passed_on(stream: &[u8], peer: &Capabilities) -> Vec<Message> {
     let pool = Pool::new(PoolLimits::default());
     let (mut bridge, mut messages) = (FromTs::new(), Vec::new());
-    let mut feed = Feed::new(Takes::new(peer), std::iter::empty());
+    let mut feed = Feed::new(Role::Player, Takes::new(peer), std::iter::empty());
     let pass = |bridge: &mut FromTs, feed: &mut Feed, messages: &mut Vec<Message>| {
         while let Some(unit) = bridge.poll_unit() {
             feed.handle_unit(&unit, bridge.pictures(), |message| {
-                messages.push(message.clone());
+                messages.extend((message.kind != kind::DATA).then(|| message.clone()));
                 Ok(())
             });
         }

@@ -87,6 +87,15 @@ pub enum Absent {
     },
 }
 
+/// What of a source may change while it is open, and keep whoever is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// See [`EndpointConfig::rate`].
+    pub rate: Option<Bitrate>,
+    /// The last two settings of [`Side::Listener`]; `None` where we call.
+    pub listening: Option<(bool, Absent)>,
+}
+
 /// The name of a stream, with a query if a server wants one: whoever knows it may publish.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(String);
@@ -124,6 +133,22 @@ impl EndpointConfig {
             Side::Caller { server, .. } => server,
             Side::Listener { listen, .. } => listen,
         }
+    }
+
+    /// What of a source may change while it is open, if that is all that differs from `old`, and something does.
+    #[must_use]
+    pub fn tuning_from(&self, old: &Self) -> Option<Tuning> {
+        let mut tuned = Self { rate: self.rate, ..old.clone() };
+        let mut listening = None;
+        if let (
+            Side::Listener { takeover: new_takeover, absent: new_absent, .. },
+            Side::Listener { takeover, absent, .. },
+        ) = (&self.side, &mut tuned.side)
+        {
+            (*takeover, *absent) = (*new_takeover, *new_absent);
+            listening = Some((*takeover, *absent));
+        }
+        (self != old && tuned == *self).then_some(Tuning { rate: self.rate, listening })
     }
 
     /// Opens a source; `address` is what ours was looked up to.

@@ -13,16 +13,15 @@ use super::line::Line;
 use super::lookup::Answer;
 use super::{BOTH, Calls, DETAILS_APART, Ends, Events, Farewells, Leaving};
 use crate::adapters::counters::Counters;
-use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, SendFailure, Tally};
+use crate::adapters::driver::{Admission, Driven, DriverEvent, OWN_SOCKETS, SOCKETS_MAX, SendFailure, Tally, Tuning};
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
-use crate::proto::rtmp::amf::Value;
 use crate::proto::rtmp::flv::AccessUnit;
-use crate::proto::rtmp::{Client, End, Refusal, Server, ServerMessage, set_data_frame};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
+use crate::proto::rtmp::{Client, End, Refusal, Role, Server, ServerMessage};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats};
 use crate::units::Time;
 
 /// Sends one program of the flow.
@@ -224,7 +223,8 @@ impl Output {
             }
             Ok(at) => {
                 connection.core.accept();
-                let feed = Feed::new(Takes::new(&visitor.request.capabilities), self.bridge.headers());
+                let takes = Takes::new(&visitor.request.capabilities);
+                let feed = Feed::new(Role::Player, takes, self.bridge.headers());
                 players[at] = Some(Player { connection: visitor.connection, line: Line::new(feed) });
                 self.events.tell(proto::Event::PeerConnected { peer }, &self.counters);
             }
@@ -467,12 +467,9 @@ impl Driven for Output {
     }
 }
 
-/// The first words to a server that agrees, and what it gets from now on.
-fn introduce(client: &mut Client, bridge: &FromTs) -> Box<Line> {
-    let encoder = vec![("encoder".to_owned(), Value::text("anabranch"))];
-    // Nothing waits yet that it could be too much for.
-    let _ = client.send(&set_data_frame(0, encoder));
-    Box::new(Line::new(Feed::new(Takes::new(client.capabilities()), bridge.headers())))
+/// What a server that agrees gets from now on.
+fn introduce(client: &Client, bridge: &FromTs) -> Box<Line> {
+    Box::new(Line::new(Feed::new(Role::Publisher, Takes::new(client.capabilities()), bridge.headers())))
 }
 
 const fn key_of(first: SocketKey, at: usize) -> SocketKey {

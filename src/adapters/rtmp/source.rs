@@ -11,14 +11,14 @@ use super::lookup::Answer;
 use super::slate::Slate;
 use super::{Absent, BOTH, Calls, DETAILS_APART, Ends, Events, Farewells, Leaving};
 use crate::adapters::counters::Counters;
-use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally};
+use crate::adapters::driver::{Admission, Driven, DriverEvent, Tally, Tuning};
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::worker::{Context, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Interrupted, Prelude, ToTs};
 use crate::proto::rtmp::{End, Message, Refusal, Server, ServerMessage, kind};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats, Tuning};
+use crate::proto::{self, Detail, Done, PeerEnd, Stats};
 use crate::units::Time;
 
 /// Takes in one stream, one sender at a time. Between two of them nothing comes out.
@@ -166,16 +166,16 @@ impl Source {
             }
             // Who was interrupted has his slate, or is beyond it.
             if let (Absent::Slate { grace }, None) = (*absent, interrupted.take()) {
+                *slate = Slate::new(cx.now, grace, &intake.bridge, cx.pool).map(Box::new);
                 intake.bridge.begin();
-                *slate = Slate::new(cx.now, grace, cx.pool).map(Box::new);
             }
             self.events.tell(proto::Event::PeerLost { peer, why }, &self.counters);
         } else if let Absent::Slate { grace } = *absent
             && interrupted.is_none()
             && cx.now >= intake.heard + STALLED_AFTER
         {
+            *slate = Slate::new(cx.now, grace, &intake.bridge, cx.pool).map(Box::new);
             *interrupted = Some(Box::new(intake.bridge.interrupt()));
-            *slate = Slate::new(cx.now, grace, cx.pool).map(Box::new);
         }
     }
 
@@ -426,7 +426,24 @@ impl Driven for Source {
         self.run(cx, sink);
     }
 
-    fn tune(&mut self, _cx: &mut Context<'_>, _tuning: &Tuning, _sink: &mut dyn FnMut(Packet)) {}
+    fn tune(&mut self, cx: &mut Context<'_>, tuning: &Tuning, sink: &mut dyn FnMut(Packet)) {
+        let Tuning::Rtmp(tuning) = tuning else { return };
+        // What was due before goes out as it was to.
+        self.run(cx, sink);
+        self.intake.bridge.set_rate(cx.now, tuning.rate);
+        if let (Way::Listen { takeover, absent, slate, .. }, Some(listening)) = (&mut self.way, tuning.listening) {
+            (*takeover, *absent) = listening;
+            match (*absent, slate.as_mut()) {
+                (Absent::Slate { grace }, Some(shown)) => shown.set_grace(grace),
+                (Absent::Hold, Some(_)) => {
+                    *slate = None;
+                    self.intake.bridge.end();
+                }
+                (Absent::Slate { .. } | Absent::Hold, None) => {}
+            }
+        }
+        self.run(cx, sink);
+    }
 
     fn close(&mut self, cx: &mut Context<'_>) {
         match &mut self.way {

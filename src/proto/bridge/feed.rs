@@ -2,17 +2,22 @@
 
 use arrayvec::ArrayVec;
 
+use super::metadata::metadata;
 use super::uncarried::{Told, Uncarried};
+use crate::proto::rtmp::amf::Value;
 use crate::proto::rtmp::flv::{self, AccessUnit, Codec, Content};
-use crate::proto::rtmp::{Capabilities, Message, Unsent, enhanced};
+use crate::proto::rtmp::{Capabilities, Message, Role, Unsent, enhanced, on_metadata, set_data_frame};
 use crate::units::Ticks90k;
 
 /// One peer's way through a stream. It is told of every unit, and says what is to be sent.
 #[derive(Debug)]
 pub struct Feed {
+    role: Role,
     takes: Takes,
     /// Headers that the peer has, or is to have before anything else.
     headers: ArrayVec<AccessUnit, HEADERS_MAX>,
+    /// What the peer was told of the stream.
+    metadata: Vec<(String, Value)>,
     /// Waits for a key frame, or for any sound where there is no picture.
     is_waiting: bool,
     /// Time of the first unit that it waited at.
@@ -85,11 +90,13 @@ impl Takes {
 }
 
 impl Feed {
-    /// For a peer that comes now; `headers` are those in force.
-    pub fn new(takes: Takes, headers: impl Iterator<Item = AccessUnit>) -> Self {
+    /// For a peer that comes now, as a player, or for a server that we are a publisher to; `headers` are those in force.
+    pub fn new(role: Role, takes: Takes, headers: impl Iterator<Item = AccessUnit>) -> Self {
         let mut feed = Self {
+            role,
             takes,
             headers: ArrayVec::new(),
+            metadata: Vec::new(),
             is_waiting: true,
             waiting_since: None,
             owes_headers: true,
@@ -122,7 +129,9 @@ impl Feed {
         }
         if unit.content == Content::Header {
             self.keep(unit);
-            if !self.is_waiting && send(&self.message(unit)).is_err() {
+            if !self.is_waiting
+                && self.send_metadata(unit.dts, &mut send).and_then(|()| send(&self.message(unit))).is_err()
+            {
                 self.wait();
             }
             return;
@@ -204,6 +213,7 @@ impl Feed {
         if !self.owes_headers {
             return Ok(());
         }
+        self.send_metadata(now, send)?;
         for header in &self.headers {
             send(&self.message(&AccessUnit { dts: now, pts: now, ..header.clone() }))?;
         }
@@ -211,11 +221,30 @@ impl Feed {
         Ok(())
     }
 
+    /// Says what the stream is, if that was not said: before the headers that say it as well.
+    fn send_metadata(
+        &mut self,
+        now: Ticks90k,
+        send: &mut impl FnMut(&Message) -> Result<(), Unsent>,
+    ) -> Result<(), Unsent> {
+        let metadata = metadata(&self.headers);
+        if metadata != self.metadata {
+            let write = if self.role == Role::Publisher { set_data_frame } else { on_metadata };
+            // Milliseconds wrap, as those of media do.
+            send(&write((self.since_start(now).0 / 90) as u32, metadata.clone()))?;
+            self.metadata = metadata;
+        }
+        Ok(())
+    }
+
     /// With times as the peer has them, who begins at zero.
     fn message(&self, unit: &AccessUnit) -> Message {
-        let start = self.start.map_or(0, |start| start.0);
-        let since = |at: Ticks90k| Ticks90k(at.0.saturating_sub(start));
-        flv::write(&AccessUnit { dts: since(unit.dts), pts: since(unit.pts), ..unit.clone() })
+        let (dts, pts) = (self.since_start(unit.dts), self.since_start(unit.pts));
+        flv::write(&AccessUnit { dts, pts, ..unit.clone() })
+    }
+
+    fn since_start(&self, at: Ticks90k) -> Ticks90k {
+        Ticks90k(at.0.saturating_sub(self.start.map_or(0, |start| start.0)))
     }
 
     /// Whether a decoder can show this picture: each track begins with a key frame of its own, also where sound was first.
@@ -255,7 +284,7 @@ mod tests {
     #[test]
     fn a_feed_starts_with_headers_and_a_key_frame_and_goes_on_with_one_after_a_gap() {
         let headers = [unit(Codec::H264, Content::Header, 0), unit(Codec::Aac, Content::Header, 0)];
-        let mut feed = Feed::new(Takes::new(&Capabilities::default()), headers.into_iter());
+        let mut feed = Feed::new(Role::Player, Takes::new(&Capabilities::default()), headers.into_iter());
         let (mut sent, mut room) = (Vec::new(), 8);
         let mut pass = |feed: &mut Feed, unit: &AccessUnit, room: &mut usize| {
             feed.handle_unit(unit, H264, |message| {
@@ -269,20 +298,20 @@ mod tests {
         let (key, sound) = (unit(Codec::H264, Content::KeyFrame, 20), unit(Codec::Aac, Content::KeyFrame, 15));
         assert_eq!(pass(&mut feed, &frame, &mut room), 0);
         assert_eq!(pass(&mut feed, &sound, &mut room), 0, "sound waits for the picture");
-        assert_eq!(pass(&mut feed, &key, &mut room), 3);
+        assert_eq!(pass(&mut feed, &key, &mut room), 4, "what it is comes first");
         assert_eq!(pass(&mut feed, &sound, &mut room), 1);
         room = 0;
         assert_eq!(pass(&mut feed, &frame, &mut room), 0);
         room = 100;
         assert_eq!(pass(&mut feed, &frame, &mut room), 0, "builds on what is missing");
-        assert_eq!(pass(&mut feed, &key, &mut room), 3);
+        assert_eq!(pass(&mut feed, &key, &mut room), 3, "and is said once");
         assert_eq!(feed.stats(), FeedStats { sent: 3, before_key: 3, overflow: 1, uncarried: 0 });
     }
 
     #[test]
     fn sound_that_was_first_lets_no_picture_out_before_its_key_frame() {
         let headers = [unit(Codec::H264, Content::Header, 0), unit(Codec::Aac, Content::Header, 0)];
-        let mut feed = Feed::new(Takes::new(&Capabilities::default()), headers.into_iter());
+        let mut feed = Feed::new(Role::Player, Takes::new(&Capabilities::default()), headers.into_iter());
         let mut pictures = Vec::new();
         for picture in 0..250 {
             let at = picture * 40 * 90;
@@ -304,7 +333,7 @@ mod tests {
         // Headers first, that of the sound before that of the picture.
         for (picture_ms, expected) in [(2_000, [kind::AUDIO, kind::VIDEO, kind::VIDEO]), (6_000, [kind::AUDIO; 3])] {
             // Sound is there at once; of the picture only the tables know.
-            let mut feed = Feed::new(Takes::new(&Capabilities::default()), std::iter::empty());
+            let mut feed = Feed::new(Role::Player, Takes::new(&Capabilities::default()), std::iter::empty());
             let mut sent = Vec::new();
             for ms in (0..8_000).step_by(20) {
                 let at = ms * 90;
@@ -317,7 +346,7 @@ mod tests {
                 }
                 for unit in &units {
                     feed.handle_unit(unit, H264, |message| {
-                        sent.push((message.kind, message.timestamp_ms));
+                        sent.extend((message.kind != kind::DATA).then_some((message.kind, message.timestamp_ms)));
                         Ok(())
                     });
                 }
@@ -335,7 +364,7 @@ mod tests {
         // To a codec that the peer does not take; from the stream altogether.
         let hevc = Pictures { hevc: true, ..Pictures::default() };
         for (change, pictures) in [(Some(unit(Codec::Hevc, Content::Header, 5)), hevc), (None, Pictures::default())] {
-            let mut feed = Feed::new(Takes::new(&Capabilities::default()), headers());
+            let mut feed = Feed::new(Role::Player, Takes::new(&Capabilities::default()), headers());
             let mut sent = Vec::new();
             for unit in change.iter().chain([&sound, &sound]) {
                 feed.handle_unit(unit, pictures, |message| {
@@ -343,13 +372,13 @@ mod tests {
                     Ok(())
                 });
             }
-            assert_eq!(sent, [kind::AUDIO; 3], "its header and both, {pictures:?}");
+            assert_eq!(sent[1..], [kind::AUDIO; 3], "its header and both, {pictures:?}");
         }
     }
 
     #[test]
     fn what_a_peer_does_not_know_is_told_once_and_not_waited_for() {
-        let mut feed = Feed::new(Takes::new(&Capabilities::default()), std::iter::empty());
+        let mut feed = Feed::new(Role::Player, Takes::new(&Capabilities::default()), std::iter::empty());
         let hevc = Pictures { hevc: true, ..Pictures::default() };
         let mut count = 0;
         for _ in 0..3 {
@@ -361,7 +390,7 @@ mod tests {
                 Ok(())
             });
         }
-        assert_eq!(count, 3 + 1, "a header goes before the first");
+        assert_eq!(count, 3 + 2, "what it is and a header go before the first");
         let told: Vec<_> = std::iter::from_fn(|| feed.poll_uncarried()).collect();
         assert_eq!(told, [Uncarried::Peer(Codec::Hevc), Uncarried::PeerTracks]);
         assert_eq!(feed.stats().uncarried, 6);

@@ -188,7 +188,7 @@ const DEPENDENT: u8 = 1;
 const DEPENDENTS_MAX: usize = 8;
 
 /// By `sampling_frequency_index` (ISO/IEC 14496-3 table 1.18).
-const AAC_RATES: [u64; 13] =
+pub(super) const AAC_RATES: [u64; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
 /// By `fscod`.
 const AC3_RATES: [u64; 3] = [48_000, 44_100, 32_000];

@@ -21,8 +21,11 @@ mod clock;
 mod feed;
 mod frames;
 mod from_ts;
+mod metadata;
 mod prelude;
 mod record;
+mod shape;
+mod silence;
 #[cfg(test)]
 mod tests;
 mod to_ts;
@@ -33,5 +36,6 @@ pub use check::check_any_bridge;
 pub use feed::{Feed, FeedStats, Pictures, Takes};
 pub use from_ts::{FromTs, FromTsStats};
 pub use prelude::Prelude;
+pub use silence::Silence;
 pub use to_ts::{Interrupted, QUIET_MIN, ToTs, ToTsStats};
 pub use uncarried::{UNCARRIED_MAX, Uncarried};

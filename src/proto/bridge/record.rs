@@ -131,7 +131,7 @@ impl Sets {
         // Two bytes of NAL header, then identifiers, then profile_tier_level (H.265 7.3.3).
         let head = *sequence.get(2)?;
         let profile = sequence.get(3..15)?;
-        let formats = hevc_formats(&sequence)?;
+        let formats = hevc_formats(&sequence)?.formats;
         let mut record = vec![1];
         record.extend_from_slice(profile);
         // No least segmentation, no parallelism known.
@@ -164,6 +164,13 @@ struct Formats {
     chroma_depth: u8,
 }
 
+/// Of HEVC, and how large pictures are shown.
+pub(super) struct HevcFormats {
+    formats: Formats,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
 /// H.264 7.3.2.1.1, of the profiles that have it.
 fn avc_formats(sequence: &[u8]) -> Option<Formats> {
     let mut bits = Bits::from(sequence, 32);
@@ -176,7 +183,7 @@ fn avc_formats(sequence: &[u8]) -> Option<Formats> {
 }
 
 /// H.265 7.3.2.2.1.
-fn hevc_formats(sequence: &[u8]) -> Option<Formats> {
+pub(super) fn hevc_formats(sequence: &[u8]) -> Option<HevcFormats> {
     let layers = sequence.get(2)? >> 1 & 7;
     let mut bits = Bits::from(sequence, 15 * 8);
     if layers > 0 {
@@ -190,14 +197,17 @@ fn hevc_formats(sequence: &[u8]) -> Option<Formats> {
     if chroma == 3 {
         bits.skip(1);
     }
-    bits.number()?;
-    bits.number()?;
+    let (mut width, mut height) = (bits.number()?, bits.number()?);
     if bits.bit()? == 1 {
-        for _ in 0..4 {
-            bits.number()?;
+        let (across, down) = (if matches!(chroma, 1 | 2) { 2 } else { 1 }, if chroma == 1 { 2 } else { 1 });
+        for (side, step) in [(&mut width, across), (&mut height, down)] {
+            for _ in 0..2 {
+                *side = side.saturating_sub(bits.number()?.saturating_mul(step));
+            }
         }
     }
-    Some(Formats { chroma, luma_depth: bits.number_up_to(7)?, chroma_depth: bits.number_up_to(7)? })
+    let formats = Formats { chroma, luma_depth: bits.number_up_to(7)?, chroma_depth: bits.number_up_to(7)? };
+    Some(HevcFormats { formats, width, height })
 }
 
 /// The Exp-Golomb code at the start.

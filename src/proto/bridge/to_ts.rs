@@ -12,7 +12,7 @@ use crate::proto::mpegts::mux::{
 };
 use crate::proto::rtmp::flv::{self, Codec, Content, ParseError};
 use crate::proto::rtmp::{Message, kind};
-use crate::units::Time;
+use crate::units::{Bitrate, Time};
 
 /// One stream over the lives of several publishers, one at a time.
 ///
@@ -110,6 +110,11 @@ impl ToTs {
         self.tracks.iter_mut().for_each(|track| track.is_old = true);
     }
 
+    /// The stream goes on at this rate; see [`Multiplexer::set_rate`].
+    pub fn set_rate(&mut self, now: Time, rate: Option<Bitrate>) {
+        self.mux.set_rate(now, rate);
+    }
+
     /// Somebody else steps in for a publisher who is still there: keeps what that one may not say again.
     pub fn interrupt(&mut self) -> Interrupted {
         let Self { reader, headers, told, .. } = self;
@@ -194,6 +199,13 @@ impl ToTs {
     #[must_use]
     pub fn has_pictures(&self) -> bool {
         self.tracks.iter().any(|track| track.is_video && !track.is_old)
+    }
+
+    /// The header of the first sound in AAC that this publisher has.
+    #[must_use]
+    pub fn sound(&self) -> Option<&flv::AccessUnit> {
+        let headers = self.headers.iter().filter(|header| header.codec == Codec::Aac);
+        headers.min_by_key(|header| header.track)
     }
 
     /// Bytes of pictures and sounds that have not gone out.

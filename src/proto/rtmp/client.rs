@@ -391,6 +391,13 @@ pub fn set_data_frame(timestamp_ms: u32, metadata: Vec<(String, Value)>) -> Mess
     Message { kind: kind::DATA, stream: 0, timestamp_ms, payload: amf::encode(&values).into() }
 }
 
+/// What a stream is, as a server tells players.
+#[must_use]
+pub fn on_metadata(timestamp_ms: u32, metadata: Vec<(String, Value)>) -> Message {
+    let values = [Value::text("onMetaData"), Value::EcmaArray(metadata)];
+    Message { kind: kind::DATA, stream: 0, timestamp_ms, payload: amf::encode(&values).into() }
+}
+
 /// The fields of `onMetaData`, as a publisher or a server sends them; `None` for other data.
 #[must_use]
 pub fn metadata(message: &Message) -> Option<Vec<(String, Value)>> {

@@ -28,7 +28,7 @@ mod tests;
 #[cfg(any(test, fuzzing))]
 pub use check::{check_any_path, check_any_peer};
 pub use chunk::{Message, kind};
-pub use client::{Client, ClientMessage, Target, metadata, set_data_frame};
+pub use client::{Client, ClientMessage, Target, metadata, on_metadata, set_data_frame};
 pub use config::Config;
 pub use enhanced::Capabilities;
 pub use error::{End, Error, Unsent};

@@ -221,8 +221,7 @@ fn metadata_is_found_with_and_without_its_envelope() {
     let fields = vec![("width".to_owned(), Value::Number(1_920.0))];
     let message = set_data_frame(7, fields.clone());
     assert_eq!(metadata(&message), Some(fields.clone()));
-    let plain = amf::encode(&[Value::text("onMetaData"), Value::EcmaArray(fields.clone())]);
-    assert_eq!(metadata(&Message { payload: plain.into(), ..message }), Some(fields));
+    assert_eq!(metadata(&on_metadata(7, fields.clone())), Some(fields));
     let other = amf::encode(&[Value::text("onTextData"), Value::Null]);
     assert_eq!(metadata(&Message { kind: kind::DATA, payload: other.into(), ..Message::default() }), None);
 }

@@ -99,12 +99,9 @@ impl Checker {
 pub fn check_any_units(bytes: &[u8]) -> Stats {
     let mut script = Script(bytes.iter());
     let pool = Pool::new(PoolLimits { small_max: 1_024, large_max: 0 });
-    let rate = match script.byte() {
-        0..=99 => None,
-        n => Some(Bitrate::from_bps(250_000 << ((n - 100) % 10))),
-    };
-    let delay = Duration::from_millis(u64::from(script.byte()) * 10);
-    let config = Config { rate, delay, ..Config::default() };
+    let rate = |byte: u8| byte.checked_sub(100).map(|n| Bitrate::from_bps(250_000 << (n % 10)));
+    let (first, delay) = (script.byte(), Duration::from_millis(u64::from(script.byte()) * 10));
+    let config = Config { rate: rate(first), delay, ..Config::default() };
     let mut mux = Multiplexer::new(config, pool).unwrap_or_else(|error| unreachable!("{error}"));
     let mut checker = Checker::default();
     let (mut now, mut dts, mut given) = (Time::from_ns(1_000_000), 0_u64, 0_u64);
@@ -122,6 +119,11 @@ pub fn check_any_units(bytes: &[u8]) -> Stats {
             4 => dts = dts.wrapping_add(u64::from(script.byte()) << (script.byte() % 64)),
             5 => dts = dts.wrapping_sub(u64::from(script.byte()) * 900),
             6 => mux.handle_timeout(now),
+            11 => {
+                mux.handle_timeout(now);
+                drain(&mut mux, &mut checker);
+                mux.set_rate(now, rate(script.byte()));
+            }
             7..=10 => now += Duration::from_millis(u64::from(script.byte() % 50)),
             _ => {
                 let track = TrackId::from_index(script.byte() % 4);

@@ -23,6 +23,7 @@ mod check;
 mod clock;
 mod format;
 mod multiplexer;
+mod offsets;
 pub(in crate::proto::mpegts) mod pace;
 mod pes;
 mod queue;

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::clock::Clock;
 use super::format::Format;
+use super::offsets::{Offsets, difference};
 use super::pace::Pace;
 use super::pes;
 use super::slew::Slew;
@@ -85,6 +86,8 @@ pub struct Multiplexer {
     clock: Option<Clock>,
     now: Time,
     called_at: Option<Time>,
+    /// What of the stream had passed when this rate began: what went out before reaches up to there.
+    origin: Duration,
     /// What is due up to the next call is left out.
     is_paused: bool,
     /// Index of the next packet, with a constant rate.
@@ -108,14 +111,14 @@ impl Multiplexer {
     /// # Errors
     /// If the rate is below [`RATE_MIN`] or above [`RATE_MAX`], or the delay above [`DELAY_MAX`].
     pub fn new(config: Config, pool: Pool) -> Result<Self, ConfigError> {
-        if config.rate.is_some_and(|rate| !(RATE_MIN..=RATE_MAX).contains(&rate)) {
+        if !is_possible(config.rate) {
             return Err(ConfigError::Rate);
         }
         if config.delay > DELAY_MAX {
             return Err(ConfigError::Delay);
         }
         let pace = config.rate.map(|rate| Pace::new(rate, PACKET_TS_PACKETS));
-        let interval = |span| pace.map_or_else(|| Ticks27M::from_span(span).0, |pace| pace.slots_in(span));
+        let interval = |span| interval(pace, span);
         let empty = config.names.pmt(0, Pid::NULL, std::iter::empty());
         let tables = [
             Table::new(Pid::PAT, interval(TABLE_INTERVAL), &config.names.pat()),
@@ -130,6 +133,7 @@ impl Multiplexer {
             clock: None,
             now: Time::ZERO,
             called_at: None,
+            origin: Duration::ZERO,
             is_paused: false,
             position: 0,
             pmt_version: 0,
@@ -188,6 +192,26 @@ impl Multiplexer {
         }
     }
 
+    /// The same stream goes on at another rate behind what went out, which is all that is due until `now`, with PCR and tables
+    /// first. A rate that [`Multiplexer::new`] refuses changes nothing.
+    pub fn set_rate(&mut self, now: Time, rate: Option<Bitrate>) {
+        if rate == self.config.rate || !is_possible(rate) {
+            return;
+        }
+        self.origin = match (self.clock, self.pace) {
+            (None, _) => Duration::ZERO,
+            (Some(_), Some(pace)) => pace.due(Time::ZERO + self.origin, self.position).since(Time::ZERO),
+            (Some(clock), None) => clock.elapsed(now.max(self.now)).max(self.origin),
+        };
+        self.config.rate = rate;
+        self.pace = rate.map(|rate| Pace::new(rate, PACKET_TS_PACKETS));
+        self.position = 0;
+        // Behind the last PCR, if that was just now.
+        let at = if self.pace.is_some() { 0 } else { Ticks27M::from_span(self.origin).0 + 1 };
+        let of_table = |pid| if pid == SDT_PID { SDT_INTERVAL } else { TABLE_INTERVAL };
+        self.timetable.set_grids(at, interval(self.pace, PCR_INTERVAL), |pid| interval(self.pace, of_table(pid)));
+    }
+
     /// What comes from now on is of another source, with a clock of its own: the next access unit is decoded after the delay,
     /// or behind those that wait, and pictures begin with one that a decoder can start at.
     pub fn rebase(&mut self) {
@@ -238,8 +262,9 @@ impl Multiplexer {
         clock.set_rate(now, self.slew.rate_ppb(now));
         let clock = *clock;
         match self.pace {
-            Some(pace) if is_paused || now.since(due(pace, clock, self.position)) > LATE_MAX => {
-                let position = pace.position_at(Time::ZERO, Time::ZERO + clock.elapsed(now)).max(self.position);
+            Some(pace) if is_paused || now.since(self.due(pace, clock)) > LATE_MAX => {
+                let elapsed = Time::ZERO + clock.elapsed(now);
+                let position = pace.position_at(Time::ZERO + self.origin, elapsed).max(self.position);
                 self.stats.left_out += position - self.position;
                 self.position = position;
                 self.timetable.jump(pace.first_slot(position), !is_paused);
@@ -282,7 +307,7 @@ impl Multiplexer {
     pub fn poll_timeout(&self) -> Option<Time> {
         let clock = self.clock?;
         let due = match self.pace {
-            Some(pace) => due(pace, clock, self.position),
+            Some(pace) => self.due(pace, clock),
             None => on_grid(clock.time_of(self.timetable.earliest())),
         };
         // With packets that are due already there was no buffer for them; a pause lets some come back.
@@ -308,8 +333,13 @@ impl Multiplexer {
         self.stats
     }
 
+    /// When the next packet is due by the caller's clock.
+    fn due(&self, pace: Pace, clock: Clock) -> Time {
+        clock.moment(pace.due(Time::ZERO + self.origin, self.position).since(Time::ZERO))
+    }
+
     fn poll_constant(&mut self, clock: Clock, pace: Pace) -> Option<Packet> {
-        let due = due(pace, clock, self.position);
+        let due = self.due(pace, clock);
         if due > self.now {
             return None;
         }
@@ -320,24 +350,23 @@ impl Multiplexer {
             return None;
         };
         let slot_27m = pace.ticks_to(1);
-        let mut stc_27m = clock.start_27m + pace.ticks_to(first_slot);
+        let start_27m = clock.start_27m + Ticks27M::from_span(self.origin).0;
+        let mut stc_27m = start_27m + pace.ticks_to(first_slot);
         self.drop_stale(stc_27m);
         let (outs, _) = buffer.as_chunks_mut::<TS_PACKET_BYTES>();
         for (slot, out) in (first_slot..).zip(outs.iter_mut().take(PACKET_TS_PACKETS)) {
-            self.fill_slot(pace, clock, (slot, stc_27m), out);
+            self.fill_slot(pace, Ticks27M(start_27m), (slot, stc_27m), out);
             stc_27m += slot_27m;
         }
         self.stats.ts_packets += PACKET_TS_PACKETS as u64;
         Some(Packet::new(buffer, 0..PACKET_BYTES, Meta { arrival: due, ..Meta::default() }))
     }
 
-    fn fill_slot(&mut self, pace: Pace, clock: Clock, at: (u64, u64), out: &mut [u8; TS_PACKET_BYTES]) {
+    fn fill_slot(&mut self, pace: Pace, start: Ticks27M, at: (u64, u64), out: &mut [u8; TS_PACKET_BYTES]) {
         let (slot, stc_27m) = at;
         let pcr = match self.timetable.next(slot, out) {
             Some(Due::Table) => return,
-            Some(Due::Pcr { discontinuity, .. }) => {
-                Some(Reference { pcr: pace.pcr(Ticks27M(clock.start_27m), slot), discontinuity })
-            }
+            Some(Due::Pcr { discontinuity, .. }) => Some(Reference { pcr: pace.pcr(start, slot), discontinuity }),
             None => None,
         };
         let is_filled = match pcr {
@@ -355,7 +384,8 @@ impl Multiplexer {
 
     fn poll_variable(&mut self, clock: Clock) -> Option<Packet> {
         let elapsed_27m = clock.elapsed_27m(self.now);
-        if self.timetable.earliest() > elapsed_27m && self.waiting_bytes == 0 {
+        let is_idle = self.timetable.earliest() > elapsed_27m && self.waiting_bytes == 0;
+        if is_idle || clock.elapsed(self.now) < self.origin {
             return None;
         }
         let Some(mut buffer) = self.pool.take(PACKET_BYTES) else {
@@ -625,57 +655,19 @@ impl Multiplexer {
     }
 }
 
+/// Whether a stream can have that rate.
+fn is_possible(rate: Option<Bitrate>) -> bool {
+    rate.is_none_or(|rate| (RATE_MIN..=RATE_MAX).contains(&rate))
+}
+
+/// A span in what the stream is made of: slots, or ticks of 27 MHz.
+fn interval(pace: Option<Pace>, span: Duration) -> u64 {
+    pace.map_or_else(|| Ticks27M::from_span(span).0, |pace| pace.slots_in(span))
+}
+
 /// The first moment from `due` on at which whoever has many streams is called for all of them.
 const fn on_grid(due: Time) -> Time {
     Time::from_ns(due.as_ns().next_multiple_of(CALLS_APART_NS))
-}
-
-/// When the packet at `position` is due by the caller's clock.
-fn due(pace: Pace, clock: Clock, position: u64) -> Time {
-    clock.moment(pace.due(Time::ZERO, position).since(Time::ZERO))
-}
-
-/// What is added to the source's times, modulo 2^33. The one before is kept for tracks that jump a little later.
-#[derive(Debug, Default)]
-struct Offsets {
-    current_90k: Option<u64>,
-    previous_90k: Option<u64>,
-    late_since: Option<Time>,
-}
-
-impl Offsets {
-    /// What comes from now on is decoded so much later.
-    const fn move_by(&mut self, ticks_90k: i64) {
-        if let Some(current) = self.current_90k.as_mut() {
-            *current = current.wrapping_add_signed(ticks_90k);
-        }
-    }
-
-    /// Where `dts` lies on the stream's unwrapped clock, which shows `stc`. When that is nowhere near, what comes from
-    /// now on is moved so that this one is decoded at `from`.
-    fn place(&mut self, now: Time, dts: u64, (stc, delay, from): (u64, u64, u64), stats: &mut Stats) -> u64 {
-        let near = -TOO_LATE_90K..=TOO_EARLY_90K.saturating_add_unsigned(delay);
-        let ahead = [self.current_90k, self.previous_90k]
-            .into_iter()
-            .flatten()
-            .map(|offset| difference(stc, dts.wrapping_add(offset)))
-            .find(|ahead| near.contains(ahead));
-        let Some(ahead) = ahead.filter(|ahead| !self.is_late_for_long(now, *ahead)) else {
-            stats.rebased += u64::from(self.current_90k.is_some());
-            self.previous_90k = self.current_90k.replace(from.wrapping_sub(dts));
-            self.late_since = None;
-            return from;
-        };
-        stc.saturating_add_signed(ahead)
-    }
-
-    fn is_late_for_long(&mut self, now: Time, ahead: i64) -> bool {
-        if ahead >= 0 {
-            self.late_since = None;
-            return false;
-        }
-        now.since(*self.late_since.get_or_insert(now)) >= LATE_FOR_LONG
-    }
 }
 
 /// A PCR to be written.
@@ -689,12 +681,6 @@ impl Reference {
     fn adaptation(self, begins: Adaptation<'static>) -> Adaptation<'static> {
         Adaptation { discontinuity: self.discontinuity, pcr: Some(self.pcr), ..begins }
     }
-}
-
-/// From `from` to `to` by the shorter way round 2^33.
-const fn difference(from: u64, to: u64) -> i64 {
-    const UNUSED_BITS: u32 = 64 - 33;
-    (to.wrapping_sub(from) << UNUSED_BITS) as i64 >> UNUSED_BITS
 }
 
 /// Why a configuration is none.
@@ -761,12 +747,6 @@ const SOUND_AHEAD_MAX: Duration = Duration::from_millis(950);
 /// Judgement: as long as the buffers of receivers.
 const STALE_27M: u64 = 27_000_000;
 
-/// An access unit that is so late or so early comes from a clock that jumped. Judgement: longer than a sender over TCP
-/// stalls or bursts.
-const TOO_LATE_90K: i64 = 3 * 90_000;
-const TOO_EARLY_90K: i64 = 10 * 90_000;
-/// What is late for longer will not catch up. Judgement: longer than a stall that ends in a burst.
-const LATE_FOR_LONG: Duration = Duration::from_secs(2);
 /// Judgement: four times the longest reordering there is, 16 pictures at 6 Hz.
 const PTS_AHEAD_MAX_90K: i64 = 10 * 90_000;
 const TICKS_90K_MODULUS: u64 = 1 << 33;

@@ -35,6 +35,36 @@ fn constant_rate_is_exact() {
     }
 }
 
+/// Whole pictures and sounds, legal all the while; at a constant rate exactly that.
+#[test]
+fn the_rate_changes_and_the_stream_goes_on() {
+    let rates = [None, Some(5_000_000), Some(1_000_000), None, None, Some(3_333_333), Some(0), Some(700_000)];
+    let mut bench = Bench::new(None);
+    let (mut before, mut bps_before) = (0, None);
+    for at_ms in (0..8_000).step_by(40) {
+        bench.run_to(at_ms);
+        if at_ms % 1_000 == 0 {
+            let bps = rates[at_ms as usize / 1_000];
+            bench.mux.set_rate(ms(at_ms), bps.map(Bitrate::from_bps));
+            if let Some(bps) = bps_before {
+                assert!((bench.checker.bytes - before).abs_diff(bps / 8) <= 1_316, "{bps} until {at_ms}");
+            }
+            before = bench.checker.bytes;
+            // One that cannot be changes nothing.
+            bps_before = if bps == Some(0) { bps_before } else { bps };
+        }
+        bench.unit(0, at_ms * 90);
+        bench.unit(1, at_ms * 90);
+    }
+    bench.run_to(9_000);
+    for pid in [VIDEO, AUDIO] {
+        assert_eq!(bench.checker.units[&pid].len(), 200, "{pid:?}");
+    }
+    let maps = &bench.checker.sections[&Pid::from_low_bits(0x1000)];
+    assert!(maps.iter().all(|map| *map == maps[0]));
+    assert_eq!((bench.checker.discontinuities, bench.stats().stale), (0, 0));
+}
+
 #[test]
 fn everything_leaves_at_once_at_a_varying_rate() {
     let mut bench = Bench::new(None);

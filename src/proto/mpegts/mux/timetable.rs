@@ -96,6 +96,14 @@ impl Timetable {
         self.tables.iter_mut().for_each(|table| table.next = table.next.max(at));
     }
 
+    /// Moments are counted otherwise from now on: PCR is due at `at`, and so is what is repeated.
+    pub(in crate::proto::mpegts) fn set_grids(&mut self, at: u64, pcr: u64, table: impl Fn(Pid) -> u64) {
+        (self.pcr_interval, self.next_pcr) = (pcr.max(1), at);
+        for repeated in self.tables.iter_mut().filter(|table| table.interval < u64::MAX) {
+            (repeated.interval, repeated.next) = (table(repeated.pid).max(1), at);
+        }
+    }
+
     /// Whether the table on a PID took another's place and was not sent since.
     pub(in crate::proto::mpegts) fn is_unsent(&self, pid: Pid) -> bool {
         self.tables.iter().any(|table| table.pid == pid && table.is_new)
