@@ -12,7 +12,8 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::counters::Counters;
-use super::driver::{Driven, Driver, DriverEvent, OWN_SOCKETS, SendFailure, Tuning};
+use super::driven::{Driven, DriverEvent, SendFailure, Tuning};
+use super::driver::{Driver, OWN_SOCKETS};
 use super::rtp::open_sockets;
 use super::socket::{Granted, Interface, OpenError, SocketOptions};
 use super::worker::{Context, SocketKey};

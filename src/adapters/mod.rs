@@ -9,6 +9,7 @@ pub mod clock;
 mod counters;
 #[cfg(feature = "media")]
 pub mod decoders;
+mod driven;
 mod driver;
 mod guests;
 mod host;
@@ -32,7 +33,8 @@ mod worker;
 
 pub use accept::{AcceptHook, Arrival};
 pub use counters::{CoreCounters, Counters, DetailCounters};
-pub use driver::{Admission, Driven, Driver, DriverEvent, SOCKETS_MAX, SendFailure, Tuning};
+pub use driven::{Admission, Driven, DriverEvent, SendFailure, Tuning};
+pub use driver::{Driver, SOCKETS_MAX};
 pub use host::{Host, HostPort, ParseHostError};
 pub use io::IoKind;
 pub use legs::{LEGS_MAX, LegConfig, LegError, LegView};

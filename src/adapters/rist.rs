@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::clock;
-use super::driver::{Admission, Driven, Driver};
+use super::driven::{Admission, Driven};
+use super::driver::Driver;
 use super::host::HostPort;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::bus::Pool;

@@ -4,7 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::clock;
-use super::driver::{Admission, Driven, Driver};
+use super::driven::{Admission, Driven};
+use super::driver::Driver;
 use super::host::{Host, HostPort};
 use super::legs::{LegConfig, Legs};
 use super::socket::{OpenError, SocketOptions, UdpSocket};

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::driver::{Admission, Driven, Driver};
+use super::driven::{Admission, Driven};
+use super::driver::Driver;
 use super::host::HostPort;
 use super::ports::{Ports, Seat};
 use super::rtp::surroundings;

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::driver::{Admission, Driver};
+use super::driven::Admission;
+use super::driver::Driver;
 use super::host::HostPort;
 use super::socket::{OpenError, SocketOptions, UdpSocket};
 use crate::path::Limiter;

@@ -17,7 +17,8 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use subtle::ConstantTimeEq;
 
-use super::driver::{Admission, Driven, DriverEvent, EVENTS_MAX, SendFailure, note};
+use super::driven::{Admission, Driven, DriverEvent, SendFailure};
+use super::driver::{EVENTS_MAX, note};
 use super::host::HostPort;
 use super::ports::Ports;
 use super::socket::OpenError;
