@@ -123,6 +123,15 @@ impl Payload {
         self.slice(start..start.wrapping_add(part.len()))
     }
 
+    /// Bytes of the memory that it keeps, but for a pooled buffer.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        match &self.0 {
+            Memory::Nothing | Memory::Pooled(_) => 0,
+            Memory::Own(bytes, _) => bytes.capacity(),
+        }
+    }
+
     /// Whether it lies in a pooled buffer.
     #[must_use]
     pub const fn is_pooled(&self) -> bool {

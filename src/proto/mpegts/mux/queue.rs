@@ -35,6 +35,9 @@ pub(super) struct Queue {
     units: VecDeque<Unit>,
 }
 
+/// For the bytes of a TS packet that lie in several places.
+pub(super) type Room = Option<[u8; PAYLOAD_BYTES]>;
+
 /// Bytes that follow each other and have not gone out.
 #[derive(Debug)]
 enum Part {
@@ -83,6 +86,7 @@ impl Queue {
     }
 
     /// The next bytes of the first PES packet that lie in one place.
+    #[inline]
     pub(super) fn run(&self) -> &[u8] {
         let run = match self.parts.front() {
             Some(Part::Own(len)) => self.own.get(self.head..self.head + len),
@@ -95,21 +99,27 @@ impl Queue {
 
     /// The next bytes of the first PES packet: all, or as many as a TS packet holds and perhaps more. They are gathered in `room`
     /// if they lie in several places.
-    pub(super) fn next_payload<'a>(&'a self, room: &'a mut [u8; PAYLOAD_BYTES]) -> &'a [u8] {
+    #[inline]
+    pub(super) fn next_payload<'a>(&'a self, room: &'a mut Room) -> &'a [u8] {
         let left = self.front().map_or(0, |unit| unit.left);
         let run = self.run();
-        if run.len() >= left.min(PAYLOAD_BYTES) {
-            return run;
-        }
-        let (mut own, mut filled) = (self.own.get(self.head..).unwrap_or_default(), 0);
+        if run.len() >= left.min(PAYLOAD_BYTES) { run } else { self.gather(left, room.insert([0; PAYLOAD_BYTES])) }
+    }
+
+    fn gather<'a>(&self, left: usize, room: &'a mut [u8; PAYLOAD_BYTES]) -> &'a [u8] {
+        let (wanted, mut filled) = (left.min(PAYLOAD_BYTES), 0);
+        let mut own = self.own.get(self.head..).unwrap_or_default();
         for part in &self.parts {
             let bytes = match part {
                 Part::Own(len) => own.split_off(..*len).unwrap_or_default(),
                 Part::Shared(payload, at) => payload.get(*at..).unwrap_or_default(),
             };
-            let count = bytes.len().min(left.min(PAYLOAD_BYTES) - filled);
+            let count = bytes.len().min(wanted - filled);
             room[filled..filled + count].copy_from_slice(&bytes[..count]);
             filled += count;
+            if filled == wanted {
+                break;
+            }
         }
         &room[..filled]
     }
@@ -178,10 +188,10 @@ impl Draft<'_> {
         &mut self.queue.own[self.first_own..]
     }
 
-    /// Appends `bytes`, which lie in `whole`: without a copy where that is worth it. What lies in a receive buffer is copied,
-    /// as others wait for that one, and a small part would hold it for as long as it waits.
+    /// Appends `bytes`, which lie in `whole`: without a copy where that is worth it. What lies in a receive buffer is copied, as
+    /// others wait for that one, and so is what would keep far more memory than it has bytes, for as long as it waits.
     pub(super) fn append_part(&mut self, whole: &Payload, bytes: &[u8]) {
-        if bytes.len() < SHARED_BYTES_MIN || whole.is_pooled() {
+        if bytes.len() < SHARED_BYTES_MIN || whole.is_pooled() || whole.kept_bytes() > KEPT_SHARE_MAX * whole.len() {
             self.queue.own.extend_from_slice(bytes);
             return;
         }
@@ -220,10 +230,13 @@ impl Drop for Draft<'_> {
 /// Shorter parts are copied. Judgement: a copy of that costs as much as the two gathered TS packets that a part begins and ends
 /// with.
 const SHARED_BYTES_MIN: usize = 2_048;
+/// Judgement: a message has little beside its picture, but it may have other tracks.
+const KEPT_SHARE_MAX: usize = 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::{Meta, Pool, PoolLimits};
 
     /// Against a plain list of bytes; what is left out of a draft leaves nothing behind.
     #[test]
@@ -254,7 +267,7 @@ mod tests {
                 }
                 for _ in 0..random.usize(..60) {
                     let Some(first) = model.front_mut() else { break };
-                    let mut room = [0; PAYLOAD_BYTES];
+                    let mut room = None;
                     let next = queue.next_payload(&mut room);
                     assert!(next.len() >= first.len().min(PAYLOAD_BYTES), "seed {seed}");
                     assert_eq!(next, &first[..next.len()], "seed {seed}");
@@ -270,6 +283,25 @@ mod tests {
                 assert_eq!(queue.waiting_bytes(), model.iter().map(Vec::len).sum::<usize>(), "seed {seed}");
                 assert_eq!(queue.waiting(), model.len(), "seed {seed}");
             }
+        }
+    }
+
+    #[test]
+    fn long_parts_stay_where_they_are_unless_they_keep_much_else() {
+        let pool = Pool::new(PoolLimits::default());
+        let bytes = vec![7; 10_000];
+        let whole = Payload::from(bytes.clone());
+        let of_much = Payload::from(vec![7; 100_000]).slice(0..10_000);
+        let pooled = Payload::from(pool.copy(&bytes, Meta::default()).unwrap());
+        for (payload, len, is_shared) in
+            [(&whole, 9_000, true), (&whole, 900, false), (&of_much, 9_000, false), (&pooled, 9_000, false)]
+        {
+            let mut queue = Queue::default();
+            let mut draft = queue.begin();
+            draft.append_part(payload, &payload[..len]);
+            draft.commit([unit(len)]);
+            assert_eq!(queue.run().as_ptr() == payload.as_ptr(), is_shared, "{len}");
+            assert_eq!(queue.run(), &bytes[..len]);
         }
     }
 
