@@ -120,8 +120,10 @@ pub fn check_any_units(bytes: &[u8]) -> Stats {
             5 => dts = dts.wrapping_sub(u64::from(script.byte()) * 900),
             6 => mux.handle_timeout(now),
             11 => {
-                mux.handle_timeout(now);
-                drain(&mut mux, &mut checker);
+                if mux.poll_timeout().is_some() {
+                    mux.handle_timeout(now);
+                    drain(&mut mux, &mut checker);
+                }
                 mux.set_rate(now, rate(script.byte()));
             }
             7..=10 => now += Duration::from_millis(u64::from(script.byte() % 50)),

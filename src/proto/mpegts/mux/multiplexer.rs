@@ -206,8 +206,9 @@ impl Multiplexer {
         self.config.rate = rate;
         self.pace = rate.map(|rate| Pace::new(rate, PACKET_TS_PACKETS));
         self.position = 0;
-        // Behind the last PCR, if that was just now.
-        let at = if self.pace.is_some() { 0 } else { Ticks27M::from_span(self.origin).0 + 1 };
+        // Behind the last PCR, if that was just now. Before the clock starts there is none, and tables come first.
+        let is_behind = self.pace.is_none() && self.clock.is_some();
+        let at = if is_behind { Ticks27M::from_span(self.origin).0 + 1 } else { 0 };
         let of_table = |pid| if pid == SDT_PID { SDT_INTERVAL } else { TABLE_INTERVAL };
         self.timetable.set_grids(at, interval(self.pace, PCR_INTERVAL), |pid| interval(self.pace, of_table(pid)));
     }
@@ -528,7 +529,7 @@ impl Multiplexer {
             Some(reference) => Some(reference.adaptation(begins.unwrap_or_default())),
             None => begins,
         };
-        let mut room = [0; PAYLOAD_BYTES];
+        let mut room = None;
         let payload = Some(track.queue.next_payload(&mut room));
         let (pid, cc) = (track.pid, next_cc(&mut track.cc));
         let written = TsPacket { payload_unit_start, pid, cc, adaptation, payload, ..TsPacket::default() }.write(out);
@@ -547,7 +548,7 @@ impl Multiplexer {
             && !unit.is_whole
             && filled < outs.len()
         {
-            let mut room = [0; PAYLOAD_BYTES];
+            let mut room = None;
             let (payloads, _) = track.queue.next_payload(&mut room).as_chunks::<PAYLOAD_BYTES>();
             let outs = &mut outs[filled..];
             let count = payloads.len().min(outs.len());

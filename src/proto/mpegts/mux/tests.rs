@@ -66,6 +66,22 @@ fn the_rate_changes_and_the_stream_goes_on() {
 }
 
 #[test]
+fn a_rate_that_changes_before_anything_came_leaves_tables_first() {
+    for rates in [[Some(4_000_000), None], [None, Some(4_000_000)]] {
+        let [before, after] = rates.map(|bps| bps.map(Bitrate::from_bps));
+        let config = Config { rate: before, ..Config::default() };
+        let mut mux = Multiplexer::new(config, Pool::new(PoolLimits::default())).unwrap();
+        let track = mux.add_track(Format::h264(), None).unwrap();
+        mux.set_rate(ms(0), after);
+        mux.handle_access_unit(ms(10), track, &picture(0, 0));
+        mux.handle_timeout(ms(20));
+        let first = mux.poll_packet().unwrap();
+        let pids: Vec<u16> = first.chunks(188).map(|bytes| TsPacket::parse(bytes).unwrap().pid.value()).collect();
+        assert_eq!(pids[..2], [0, 0x1000], "{rates:?}: {pids:x?}");
+    }
+}
+
+#[test]
 fn everything_leaves_at_once_at_a_varying_rate() {
     let mut bench = Bench::new(None);
     for ms in (0..1_000).step_by(40) {

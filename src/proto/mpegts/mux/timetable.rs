@@ -96,11 +96,15 @@ impl Timetable {
         self.tables.iter_mut().for_each(|table| table.next = table.next.max(at));
     }
 
-    /// Moments are counted otherwise from now on: PCR is due at `at`, and so is what is repeated.
+    /// Moments are counted otherwise from now on: PCR is due at `at`, and so is what is repeated or was not sent.
     pub(in crate::proto::mpegts) fn set_grids(&mut self, at: u64, pcr: u64, table: impl Fn(Pid) -> u64) {
         (self.pcr_interval, self.next_pcr) = (pcr.max(1), at);
-        for repeated in self.tables.iter_mut().filter(|table| table.interval < u64::MAX) {
-            (repeated.interval, repeated.next) = (table(repeated.pid).max(1), at);
+        for known in &mut self.tables {
+            if known.interval < u64::MAX {
+                (known.interval, known.next) = (table(known.pid).max(1), at);
+            } else if known.is_new {
+                known.next = at;
+            }
         }
     }
 
