@@ -28,6 +28,11 @@ impl Stream {
         Self { tcp, session: Some(Box::new(session)) }
     }
 
+    /// Whether it is without TLS.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.session.is_none()
+    }
+
     /// For registering it.
     pub(super) const fn tcp(&mut self) -> &mut TcpStream {
         &mut self.tcp
@@ -66,16 +71,14 @@ impl Stream {
 
 impl Stream {
     /// Reads up to `count` bytes behind those of `first`, which has the capacity, and what follows them into `rest`; gives how
-    /// many went where. Over TLS all go into `rest`.
+    /// many went where. Only if it is plain.
     #[allow(unsafe_code, reason = "memory that nobody has written to yet is read into")]
     pub(super) fn read_behind(
-        &mut self,
+        &self,
         (first, count): (&mut Vec<u8>, usize),
         rest: &mut [u8],
     ) -> io::Result<(usize, usize)> {
-        if self.session.is_some() {
-            return Ok((0, self.read(rest)?));
-        }
+        debug_assert!(self.is_plain());
         let room = &mut first.spare_capacity_mut()[..count];
         // SAFETY: bytes that are initialised may be overwritten, and the system writes nothing else.
         let rest = unsafe { &mut *(std::ptr::from_mut(rest) as *mut [MaybeUninit<u8>]) };
@@ -134,7 +137,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (tcp, _) = listener.accept().unwrap();
-        let mut stream = Stream::plain(TcpStream::from_std(tcp));
+        let stream = Stream::plain(TcpStream::from_std(tcp));
         let (mut first, mut rest) = (Vec::with_capacity(8), [0; 4]);
         first.push(b'-');
         peer.write_all(b"abcde").unwrap();

@@ -300,15 +300,16 @@ impl<C: StreamCore> Connection<C> {
     }
 
     fn read(&mut self, now: Time, pool: &Pool) -> Came {
-        // Where the core has room, the buffer is for what follows.
-        let size = if self.is_busy && self.core.room().is_none() { Pool::LARGE } else { Pool::SMALL };
+        // Where the core has room, the buffer is for what follows. TLS decrypts elsewhere first.
+        let has_room = self.stream.is_plain() && self.core.room().is_some();
+        let size = if self.is_busy && !has_room { Pool::LARGE } else { Pool::SMALL };
         // Without a buffer the bytes stay where they are, and TCP holds the peer back.
         let Some(mut buffer) = pool.take(size).or_else(|| pool.take(Pool::SMALL)) else {
             return Came::NoBuffer;
         };
         loop {
-            let read = match self.core.room() {
-                Some(room) => self.stream.read_behind(room, &mut buffer),
+            let read = match self.core.room().filter(|_| has_room) {
+                Some((room, count)) => self.stream.read_behind((room, count.min(Pool::LARGE)), &mut buffer),
                 None => self.stream.read(&mut buffer).map(|len| (0, len)),
             };
             match read {

@@ -592,8 +592,9 @@ const EXTENDED: u32 = 0x00ff_ffff;
 /// Memory for a message that is longer than [`PROVED_BYTES`], at once if it has so much. Measurement: pictures of 50 Mb/s have
 /// 250 KB, and were copied twice more while they grew.
 const RESERVE_BYTES: usize = 1 << 18;
-/// Reserved before so much came. Judgement: beginnings of messages on all chunk streams of a stranger are 256 kB then.
-const PROVED_BYTES: usize = 4_096;
+/// Reserved before so much came. Judgement: beginnings of messages on all chunk streams of a stranger are 64 kB then; what is
+/// reserved and not written to takes no memory, and the first read of a long message brings twice as much.
+const PROVED_BYTES: usize = 1_024;
 
 /// A chunk of which less is to come is read with what follows it. Judgement: most of them come in one packet.
 const ROOM_BYTES_MIN: usize = 4_096;
