@@ -432,13 +432,19 @@ impl Driven for Source {
         // What was due before goes out as it was to.
         self.run(cx, sink);
         self.intake.bridge.set_rate(cx.now, tuning.rate);
-        if let (Way::Listen { takeover, absent, slate, .. }, Some(listening)) = (&mut self.way, tuning.listening) {
+        if let (Way::Listen { takeover, absent, slate, interrupted, .. }, Some(listening)) =
+            (&mut self.way, tuning.listening)
+        {
             (*takeover, *absent) = listening;
             match (*absent, slate.as_mut()) {
                 (Absent::Slate { grace }, Some(shown)) => shown.set_grace(grace),
                 (Absent::Hold, Some(_)) => {
                     *slate = None;
-                    self.intake.bridge.end();
+                    // Who is there and brings nothing may have another one.
+                    match interrupted.take() {
+                        Some(his) => self.intake.bridge.resume(*his),
+                        None => self.intake.bridge.end(),
+                    }
                 }
                 (Absent::Slate { .. } | Absent::Hold, None) => {}
             }

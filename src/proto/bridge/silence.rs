@@ -37,8 +37,10 @@ impl Silence {
         flv::write(&self.header)
     }
 
-    /// The next frame, if it begins by then.
+    /// The next frame, if it begins by then. What should have come more than a second earlier is left out.
     pub fn frame_until(&mut self, ms: u32) -> Option<Message> {
+        let behind_90k = u64::from(ms.saturating_sub(BEHIND_MAX_MS)) * 90;
+        self.frames = self.frames.max(behind_90k * self.rate_hz / 90_000 / FRAME_SAMPLES);
         let dts = Ticks90k(self.frames * FRAME_SAMPLES * 90_000 / self.rate_hz);
         if dts.0 > u64::from(ms) * 90 {
             return None;
@@ -98,6 +100,9 @@ const SBR: u8 = 5;
 const PS: u8 = 29;
 const FRAME_SAMPLES: u64 = 1_024;
 
+/// Judgement: longer than a picture of the slate lasts, and no more than the multiplexer takes at once.
+const BEHIND_MAX_MS: u32 = 1_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +122,9 @@ mod tests {
         assert_eq!(times(&mut silence, 0), [0]);
         assert_eq!(times(&mut silence, 70), [23, 46, 69]);
         assert!(times(&mut silence, 70).is_empty());
+        // Its picture was asleep for an hour.
+        let late = times(&mut silence, 3_600_000);
+        assert!(late.len() < 50 && late[0] >= 3_598_900, "{} from {}", late.len(), late[0]);
         // A pair: its name and number, a common window, and zeros up to the end.
         assert_eq!(silence.frame[..], [0x21, 0, 0, 0, 0, 0x1c]);
     }
