@@ -35,8 +35,8 @@ impl Refusals {
         Self { told: ArrayVec::new_const(), apart }
     }
 
-    /// How many there were since the last time, with this one, if that is to be told. Of more than [`REASONS_MAX`] reasons the
-    /// oldest is forgotten.
+    /// How many there were since the last time, with this one, if that is to be told. Of more than [`REASONS_MAX`] reasons in that
+    /// time the others are not told.
     pub fn tell(&mut self, now: Time, why: PeerEnd) -> Option<u64> {
         if let Some(told) = self.told.iter_mut().find(|told| told.why == why) {
             told.count += 1;
@@ -46,11 +46,8 @@ impl Refusals {
             told.at = now;
             return Some(mem::take(&mut told.count));
         }
-        if self.told.is_full() {
-            self.told.remove(0);
-        }
-        self.told.push(Told { why, at: now, count: 0 });
-        Some(1)
+        self.told.retain(|told| now.since(told.at) < self.apart);
+        self.told.try_push(Told { why, at: now, count: 0 }).ok().map(|()| 1)
     }
 
     /// They got together: whatever comes after that is news.
@@ -83,10 +80,12 @@ mod tests {
     #[test]
     fn what_is_remembered_has_a_bound() {
         let mut refusals = Refusals::new(Refusals::CALLED_APART);
-        for code in 0..1_000 {
-            let why = PeerEnd { reason: "any", refusal: Some(("the peer refused", code)) };
-            assert_eq!(refusals.tell(Time::ZERO, why), Some(1));
+        let why = |code| PeerEnd { reason: "any", refusal: Some(("the peer refused", code)) };
+        // Whoever has a reason for each time is told no more of than somebody with few.
+        for round in 1..=3 {
+            let now = Time::ZERO + Refusals::CALLED_APART * round;
+            let told = (0..1_000).filter(|n| refusals.tell(now, why(n % 20)).is_some()).count();
+            assert_eq!(told, REASONS_MAX, "{round}");
         }
-        assert_eq!(refusals.told.len(), REASONS_MAX);
     }
 }

@@ -334,13 +334,12 @@ struct Events {
     refusals: Refusals,
 }
 
-impl Default for Events {
-    fn default() -> Self {
-        Self { waiting: ArrayVec::new(), refusals: Refusals::new(Refusals::CALLED_APART) }
-    }
-}
-
 impl Events {
+    /// As long as nothing is told; the same refusal is told again `apart` later.
+    const fn new(apart: Duration) -> Self {
+        Self { waiting: ArrayVec::new_const(), refusals: Refusals::new(apart) }
+    }
+
     fn tell(&mut self, event: proto::Event, counters: &super::Counters) {
         note(DriverEvent::Core(event), &mut self.waiting, counters);
     }
@@ -390,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_again_once_the_server_agreed_in_between() {
-        let (mut events, counters) = (Events::default(), crate::adapters::Counters::default());
+        let (mut events, counters) = (Events::new(Refusals::CALLED_APART), crate::adapters::Counters::default());
         let (now, peer) = (Time::from_ns(1), SocketAddr::from(([192, 0, 2, 1], PORT)));
         let refused = (peer, PeerEnd { reason: "refused by the server", refusal: None });
         let told = |events: &mut Events| std::iter::from_fn(|| events.poll()).count();

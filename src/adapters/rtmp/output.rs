@@ -22,7 +22,7 @@ use crate::path::limit::Verdict;
 use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
 use crate::proto::rtmp::flv::AccessUnit;
 use crate::proto::rtmp::{Client, End, Refusal, Role, Server, ServerMessage};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats};
+use crate::proto::{self, Detail, Done, PeerEnd, Refusals, Stats};
 use crate::units::Time;
 
 /// Sends one program of the flow.
@@ -70,12 +70,16 @@ impl Output {
     }
 
     fn new(way: Way, (admission, farewells): (Admission, Farewells)) -> Self {
+        let refusals_apart = match way {
+            Way::Call { .. } => Refusals::CALLED_APART,
+            Way::Serve { .. } => Refusals::CALLERS_APART,
+        };
         Self {
             way,
             bridge: FromTs::new(),
             admission,
             first: SocketKey(0),
-            events: Events::default(),
+            events: Events::new(refusals_apart),
             ends: Ends::default(),
             leaving: Leaving::default(),
             farewells,

@@ -19,7 +19,7 @@ use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Interrupted, Prelude, ToTs};
 use crate::proto::rtmp::{End, Message, Refusal, Server, ServerMessage, kind};
-use crate::proto::{self, Detail, Done, PeerEnd, Stats};
+use crate::proto::{self, Detail, Done, PeerEnd, Refusals, Stats};
 use crate::units::Time;
 
 /// Takes in one stream, one sender at a time. Between two of them nothing comes out.
@@ -100,11 +100,15 @@ impl Source {
             heard: Time::ZERO,
             end: None,
         };
+        let refusals_apart = match way {
+            Way::Call { .. } => Refusals::CALLED_APART,
+            Way::Listen { .. } => Refusals::CALLERS_APART,
+        };
         Self {
             way,
             intake,
             first: SocketKey(0),
-            events: Events::default(),
+            events: Events::new(refusals_apart),
             ends: Ends::default(),
             leaving: Leaving::default(),
             farewells,
