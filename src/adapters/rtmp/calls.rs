@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
-use super::inside::is_inside;
+use super::inside::{is_inside, is_ours};
 use super::lookup::{self, Called};
 use super::{BOTH, Ends, PORT, TLS_PORT};
 use crate::adapters::host::Host;
@@ -203,7 +203,10 @@ impl Calls {
         let lost = coming.hear(cx, key, |client, said| takes_over |= each(client, said)).lost;
         if takes_over {
             if lost.is_some() {
-                coming.wait(cx.now);
+                match coming.coming.take() {
+                    Some(next) => **coming = *next,
+                    None => coming.wait(cx.now),
+                }
             }
             return self.change_over();
         }
@@ -218,8 +221,8 @@ impl Calls {
             coming.lookup = Lookup::Fresh;
             return self.change_over();
         }
-        self.coming = None;
-        self.moves_failed += 1;
+        self.moves_failed = coming.moves_failed + 1;
+        (self.coming, self.followed) = (None, Some(cx.now));
         None
     }
 
@@ -313,7 +316,7 @@ impl Calls {
     /// A server out there leads us to somewhere in here, where nobody from out there may knock.
     fn is_led_inside(&self) -> bool {
         let Some(home) = &self.home else { return false };
-        self.place.ip.is_some_and(is_inside) && !home.ip.is_some_and(is_inside)
+        self.place.ip.is_some_and(is_inside) && !home.ip.is_some_and(is_ours)
     }
 
     /// The name was looked up once more; an address that is not known any more is tried for want of a better one.

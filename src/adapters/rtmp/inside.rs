@@ -11,10 +11,21 @@ pub(super) fn is_inside(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether an address is surely of this machine or a network of our own: from there we may be led to others of them. Some
+/// resolvers give whole networks of nobody's as names of whoever is out there.
+pub(super) fn is_ours(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => is_ours_v4(ip),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+const fn is_ours_v4(ip: Ipv4Addr) -> bool {
+    ip.is_private() || ip.is_loopback() || ip.is_link_local()
+}
+
 fn is_inside_v4(ip: Ipv4Addr) -> bool {
-    ip.is_private()
-        || ip.is_loopback()
-        || ip.is_link_local()
+    is_ours_v4(ip)
         || ip.is_multicast()
         || matches!(
             ip.octets(),
@@ -41,6 +52,16 @@ fn is_inside_v6(ip: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_lead_us_anywhere_is_surely_ours() {
+        for ours in ["127.0.0.1", "10.0.0.1", "169.254.1.1", "::1", "::ffff:192.168.1.1", "fd00::1", "fe80::1"] {
+            assert!(is_ours(ours.parse().unwrap()), "{ours}");
+        }
+        for others in ["198.18.0.1", "100.64.0.1", "0.0.0.0", "64:ff9b:1::1", "2002:a00:1::1", "224.0.0.1", "8.8.8.8"] {
+            assert!(!is_ours(others.parse().unwrap()), "{others}");
+        }
+    }
 
     #[test]
     fn networks_of_our_own_are_told_from_those_out_there() {
