@@ -169,7 +169,7 @@ const TABLES: [u8; 4] = [0x41, 0x46, ACTUAL, 0x4f];
 /// EIT of present and following events of this stream.
 const ACTUAL: u8 = 0x4e;
 /// TR 101 290 3.1b, 3.5b, 3.6b: 10 s or more.
-const OTHER_MAX: Duration = Duration::from_secs(10);
+const OTHER_MAX: Duration = Duration::from_millis(10_100);
 /// Judgement: a tenth of the shortest limit would be more exact, and ten times the work.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Judgement: two sections for each of 2,000 services, of all multiplexes of a network.

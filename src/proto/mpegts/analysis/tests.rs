@@ -140,6 +140,7 @@ fn a_table_that_comes_just_as_often_as_it_must_is_in_time() {
         (0x42, 0x11, Indicator::SdtError, 2),
         (0x4e, 0x12, Indicator::EitError, 2),
         (0x70, 0x14, Indicator::TdtError, 30),
+        (0x41, 0x10, Indicator::NitOtherError, 10),
     ] {
         for (late_ms, is_late) in [(50, false), (200, true)] {
             let halves = if table_id == 0x4e { 2 } else { 1 };
