@@ -327,7 +327,9 @@ impl<C: Core + Send> Driver<C> {
         };
         counter.add(datagrams);
         self.health.last_error = now;
-        if !self.health.failing && self.role != Role::Server {
+        // One of many may be cut off; what is refused here is so for all.
+        let is_of_one = self.role == Role::Server && matches!(failure, SendFailure::Refused | SendFailure::Unreachable);
+        if !self.health.failing && !is_of_one {
             self.health.failing = true;
             counters.disconnections.add(1);
             counters.failing.set(1);
