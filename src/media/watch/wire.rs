@@ -287,7 +287,7 @@ impl<'a> Reader<'a> {
 
     fn heard(&mut self) -> Result<Heard, WireError> {
         let (began, until) = (Ticks90k(self.u64()?), Ticks90k(self.u64()?));
-        Ok(Heard { began, until, silent_since: self.ticks()?, silent_samples: self.u64()? })
+        Ok(Heard { began, until, silent_since: self.ticks()?, silent_samples: self.u64()?.min(SILENT_SAMPLES_MAX) })
     }
 
     fn measured(&mut self) -> Result<Measured, WireError> {
@@ -298,8 +298,12 @@ impl<'a> Reader<'a> {
         let peak = f32::from_bits(self.u32()?);
         let count = self.length(TENTHS_MAX)?;
         let tenths = (0..count).map(|_| self.u64().map(f64::from_bits)).collect::<Result<Vec<f64>, _>>()?;
-        let are_amounts = is_amount(peak.into()) && tenths.iter().all(|energy| is_amount(*energy));
-        if are_amounts { Ok(Measured { format, tenths, peak }) } else { Err(WireError) }
+        if !is_amount(peak.into()) || !tenths.iter().all(|energy| is_amount(*energy)) {
+            return Err(WireError);
+        }
+        // What is added up for as long as a stream is watched stays a number.
+        let tenths = tenths.into_iter().map(|energy| energy.min(ENERGY_MAX)).collect();
+        Ok(Measured { format, tenths, peak: peak.min(PEAK_MAX) })
     }
 
     fn unit(&mut self) -> Result<AccessUnit, WireError> {
@@ -374,6 +378,11 @@ const UNIT_HEADER_BYTES: usize = 32;
 /// Noise is longer than thumbnails are meant to be, but not so long.
 const JPEG_BYTES_MAX: usize = 128 << 10;
 const WHAT_BYTES_MAX: usize = 200;
+/// Largest energy and peak of sound. Judgement: 60 dB above full scale.
+const ENERGY_MAX: f64 = 1e6;
+const PEAK_MAX: f32 = 1e3;
+/// Judgement: silence of centuries.
+const SILENT_SAMPLES_MAX: u64 = 1 << 50;
 
 const TAG_DO: u8 = 1;
 const TAG_FORGET: u8 = 2;
