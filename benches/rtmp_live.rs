@@ -368,6 +368,8 @@ fn publish(port: u16, load: Load) {
     };
     // AAC-LC, 48 kHz, two channels.
     let headers = [AccessUnit { codec, ..header() }, sound(Content::Header, 0, &[0x11, 0x90])];
+    // Sound without its header is received and left out as well.
+    let headers = if codec == Codec::Vp9 { &headers[..1] } else { &headers };
     publishers.iter_mut().for_each(|publisher| headers.iter().for_each(|header| publisher.send(header)));
     println!("ready");
     std::io::stdout().flush().unwrap();

@@ -235,53 +235,63 @@ const KEPT_SHARE_MAX: usize = 2;
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
     use crate::bus::{Meta, Pool, PoolLimits};
 
-    /// Against a plain list of bytes; what is left out of a draft leaves nothing behind.
-    #[test]
-    fn what_was_appended_comes_out_whatever_parts_it_lies_in() {
-        for seed in 0..200 {
-            let mut random = fastrand::Rng::with_seed(seed);
+    proptest! {
+        /// Against a plain list of bytes; what is left out of a draft leaves nothing behind.
+        #[test]
+        fn what_was_appended_comes_out_whatever_parts_it_lies_in(
+            rounds in vec(
+                (
+                    vec((any::<bool>(), 0..SHARED_BYTES_MIN, 0..2 * SHARED_BYTES_MIN), 0..5),
+                    any::<bool>(),
+                    vec(any::<Index>(), 0..60),
+                    0..10_u8,
+                ),
+                0..60,
+            ),
+        ) {
+            let whole: Payload = (0..3 * SHARED_BYTES_MIN).map(|n| ((n * n) >> 3) as u8).collect::<Vec<u8>>().into();
             let (mut queue, mut model) = (Queue::default(), VecDeque::new());
-            for _ in 0..60 {
-                let whole: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(3 * SHARED_BYTES_MIN).collect();
-                let whole = Payload::from(whole);
+            for (parts, is_committed, steps, fate) in rounds {
                 let (mut draft, mut expected) = (queue.begin(), Vec::new());
-                for _ in 0..random.usize(..5) {
-                    let (from, len) = (random.usize(..SHARED_BYTES_MIN), random.usize(..2 * SHARED_BYTES_MIN));
+                for (is_shared, from, len) in parts {
                     let part = &whole[from..from + len];
-                    if random.bool() {
-                        draft.append_part(&whole, part);
-                    } else {
-                        draft.own().extend_from_slice(part);
+                    match is_shared {
+                        true => draft.append_part(&whole, part),
+                        false => draft.own().extend_from_slice(part),
                     }
                     expected.extend_from_slice(part);
                 }
-                assert_eq!(draft.len(), expected.len(), "seed {seed}");
-                if random.bool() && !expected.is_empty() {
+                prop_assert_eq!(draft.len(), expected.len());
+                if is_committed && !expected.is_empty() {
                     draft.commit([unit(expected.len())]);
                     model.push_back(expected);
                 } else {
                     drop(draft);
                 }
-                for _ in 0..random.usize(..60) {
+                for step in steps {
                     let Some(first) = model.front_mut() else { break };
                     let mut room = None;
                     let next = queue.next_payload(&mut room);
-                    assert!(next.len() >= first.len().min(PAYLOAD_BYTES), "seed {seed}");
-                    assert_eq!(next, &first[..next.len()], "seed {seed}");
-                    let count = random.usize(1..=next.len());
+                    prop_assert!(next.len() >= first.len().min(PAYLOAD_BYTES));
+                    prop_assert_eq!(next, &first[..next.len()]);
+                    let count = 1 + step.index(next.len());
                     first.drain(..count);
-                    assert_eq!(queue.advance(count).is_some(), first.is_empty(), "seed {seed}");
+                    prop_assert_eq!(queue.advance(count).is_some(), first.is_empty());
                     model.retain(|unit| !unit.is_empty());
                 }
-                if random.u8(..10) == 0 {
+                if fate == 0 {
                     queue.drop_front();
                     model.pop_front();
                 }
-                assert_eq!(queue.waiting_bytes(), model.iter().map(Vec::len).sum::<usize>(), "seed {seed}");
-                assert_eq!(queue.waiting(), model.len(), "seed {seed}");
+                prop_assert_eq!(queue.waiting_bytes(), model.iter().map(Vec::len).sum::<usize>());
+                prop_assert_eq!(queue.waiting(), model.len());
             }
         }
     }
@@ -289,9 +299,9 @@ mod tests {
     #[test]
     fn long_parts_stay_where_they_are_unless_they_keep_much_else() {
         let pool = Pool::new(PoolLimits::default());
-        let bytes = vec![7; 10_000];
-        let whole = Payload::from(bytes.clone());
-        let of_much = Payload::from(vec![7; 100_000]).slice(0..10_000);
+        let bytes = [7; 10_000];
+        let whole = Payload::from(bytes.to_vec());
+        let of_much = Payload::from([7; 100_000].to_vec()).slice(0..10_000);
         let pooled = Payload::from(pool.copy(&bytes, Meta::default()).unwrap());
         for (payload, len, is_shared) in
             [(&whole, 9_000, true), (&whole, 900, false), (&of_much, 9_000, false), (&pooled, 9_000, false)]
