@@ -35,7 +35,7 @@ impl Refusals {
         Self { told: ArrayVec::new_const(), apart }
     }
 
-    /// How many there were since the last time, with this one, if that is to be told. Of more than [`REASONS_MAX`] reasons in that
+    /// How many there were since the last time, with this one, if that is to be told. Of more than eight reasons in that
     /// time the others are not told.
     pub fn tell(&mut self, now: Time, why: PeerEnd) -> Option<u64> {
         if let Some(told) = self.told.iter_mut().find(|told| told.why == why) {

@@ -20,7 +20,7 @@ pub struct Prelude {
 impl Prelude {
     /// Whether the stream takes over with this message, which is then for [`ToTs`](super::ToTs): with a key frame, or with any
     /// sound where there are no pictures, neither here nor, by `has_pictures`, in the other stream. It waits for
-    /// [`PICTURE_WAIT`] at most.
+    /// ten seconds at most.
     pub fn is_over_with(&mut self, now: Time, message: &Message, has_pictures: bool) -> bool {
         if !matches!(message.kind, kind::AUDIO | kind::VIDEO) {
             return false;
