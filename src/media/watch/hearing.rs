@@ -182,10 +182,15 @@ impl Hearing {
 
     /// What was heard and what waits is forgotten; what was told of it is not known any more.
     pub(super) fn stop_listening(&mut self, reason: Reason, out: &mut Out<'_>) {
+        self.pause_listening(reason, out);
+        self.anew = true;
+    }
+
+    /// What waits is left out. What was heard before counts when it is heard again.
+    fn pause_listening(&mut self, reason: Reason, out: &mut Out<'_>) {
         self.forget(reason, out);
         self.units.clear();
         self.bytes = 0;
-        self.anew = true;
     }
 
     #[cfg(any(test, fuzzing))]
@@ -237,6 +242,8 @@ impl Hearing {
         out.counts.sounds_failed += 1;
         self.failures += 1;
         let pause = RETRY_MIN * 2_u32.pow(self.failures.min(6) - 1);
+        // That is not of the stream's doing, and its decoder lost nothing.
+        let is_paused = failure == Failure::NotStarted;
         let reason = match failure {
             Failure::Unsupported(what) => {
                 self.retry_at = now + RETRY_MAX;
@@ -258,7 +265,7 @@ impl Hearing {
         };
         self.failure = Some(reason.clone());
         self.levels = None;
-        self.stop_listening(reason, out);
+        if is_paused { self.pause_listening(reason, out) } else { self.stop_listening(reason, out) }
     }
 
     /// Why nothing is heard.

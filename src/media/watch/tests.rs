@@ -277,6 +277,25 @@ fn a_decoder_that_begins_anew_for_the_sake_of_others_is_not_noticed_in_sound() {
 }
 
 #[test]
+fn what_was_heard_before_no_decoder_could_be_started_still_counts() {
+    let mut bed = Bed::new(ALL);
+    bed.play(Duration::from_secs(6));
+    let level = |bed: &Bed| bed.watch.content(bed.now).loudness.and_then(|levels| levels.short_term_lufs);
+    let before = level(&bed).unwrap();
+    bed.failure = Some(Failure::NotStarted);
+    bed.play(Duration::from_secs(5));
+    bed.failure = None;
+    assert_eq!(level(&bed), None);
+    while level(&bed).is_none() {
+        bed.play(Duration::from_millis(100));
+        assert!(bed.now < Time::ZERO + Duration::from_secs(60));
+    }
+    // Of the three seconds that this is of, half a one came since: alone it would be less by 8.
+    let now = level(&bed).unwrap();
+    assert!((now - before).abs() < 3.0, "{now} after {before}");
+}
+
+#[test]
 fn an_outcome_answers_the_job_that_has_its_number_and_no_other() {
     let mut bed = Bed::new(ALL);
     bed.grants = false;
