@@ -129,6 +129,28 @@ impl Host {
     }
 }
 
+/// A pull whose server sent a picture, and then asked for another connection.
+struct Move {
+    rig: Rig,
+    sink: Sink,
+    old: Host,
+    first: TcpListener,
+    second: TcpListener,
+}
+
+impl Move {
+    fn of_a_pull() -> Self {
+        let (rig, sink, [(first, address), (second, elsewhere)]) =
+            (Rig::new(), Sink::new(V4), [(); 2].map(|()| listener()));
+        rig.apply("in", flow([format!("rtmp://{address}/live/cam1")], [sink.url()]));
+        let mut old = Host::letting_in(&first);
+        old.send_header();
+        old.send_picture(0, true);
+        old.ask_to_move(Some(elsewhere));
+        Self { rig, sink, old, first, second }
+    }
+}
+
 fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((V4, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -205,13 +227,7 @@ fn a_pull_is_moved_with_the_first_sound_from_elsewhere() {
 
 #[test]
 fn a_pull_is_moved_with_the_first_key_frame_from_elsewhere() {
-    let (rig, sink, [(first, address), (second, elsewhere)]) =
-        (Rig::new(), Sink::new(V4), [(); 2].map(|()| listener()));
-    rig.apply("in", flow([format!("rtmp://{address}/live/cam1")], [sink.url()]));
-    let mut old = Host::letting_in(&first);
-    old.send_header();
-    old.send_picture(0, true);
-    old.ask_to_move(Some(elsewhere));
+    let Move { rig, sink: _sink, mut old, first: _first, second } = Move::of_a_pull();
     let mut new = Host::letting_in(&second);
     new.send_header();
     for n in 0..50 {
@@ -239,13 +255,7 @@ fn a_pull_is_moved_with_the_first_key_frame_from_elsewhere() {
 /// The old connection ends before there was a key frame: what the new one said so far holds.
 #[test]
 fn a_pull_whose_server_does_not_wait_for_a_key_frame_goes_on_elsewhere() {
-    let (rig, sink, [(first, address), (second, elsewhere)]) =
-        (Rig::new(), Sink::new(V4), [(); 2].map(|()| listener()));
-    rig.apply("in", flow([format!("rtmp://{address}/live/cam1")], [sink.url()]));
-    let mut old = Host::letting_in(&first);
-    old.send_header();
-    old.send_picture(0, true);
-    old.ask_to_move(Some(elsewhere));
+    let Move { rig, sink, old, first: _first, second } = Move::of_a_pull();
     let mut new = Host::letting_in(&second);
     new.send_header();
     new.send_sound(0);
@@ -265,13 +275,7 @@ fn a_pull_whose_server_does_not_wait_for_a_key_frame_goes_on_elsewhere() {
 /// Its pictures have gone on in the place of the old one's, which has no headers there any more.
 #[test]
 fn a_pull_whose_new_server_ends_with_its_first_picture_begins_anew() {
-    let (rig, sink, [(first, address), (second, elsewhere)]) =
-        (Rig::new(), Sink::new(V4), [(); 2].map(|()| listener()));
-    rig.apply("in", flow([format!("rtmp://{address}/live/cam1")], [sink.url()]));
-    let mut old = Host::letting_in(&first);
-    old.send_header();
-    old.send_picture(0, true);
-    old.ask_to_move(Some(elsewhere));
+    let Move { rig, sink, mut old, first, second } = Move::of_a_pull();
     let new = Host::of(&second);
     // All of it, and the end, comes at once.
     SockRef::from(&new.stream).set_tcp_cork(true).unwrap();
