@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::hint::black_box;
 
-use anabranch::bus::{Meta, Packet, Pool, PoolLimits};
+use anabranch::proto::Payload;
 use anabranch::proto::rtmp::chunk::{Reader, Writer};
 use anabranch::proto::rtmp::{Message, flv, kind};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -14,10 +14,9 @@ criterion_group!(benches, ingest);
 criterion_main!(benches);
 
 fn ingest(criterion: &mut Criterion) {
-    let pool = Pool::new(PoolLimits::default());
     let mut group = criterion.benchmark_group("rtmp_ingest");
     for chunk_bytes in [128, 4_096, 60_000] {
-        let stream = stream(&pool, chunk_bytes);
+        let stream = stream(chunk_bytes);
         group.throughput(Throughput::Bytes(stream.iter().map(|packet| packet.len() as u64).sum()));
         group.bench_function(format!("chunks of {chunk_bytes}"), |bencher| {
             bencher.iter(|| {
@@ -36,8 +35,8 @@ fn ingest(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One second, as it is read from a socket: 16 KiB at a time.
-fn stream(pool: &Pool, chunk_bytes: u32) -> Vec<Packet> {
+/// One second, as it is read from a socket: 64 KiB at a time.
+fn stream(chunk_bytes: u32) -> Vec<Payload> {
     let (mut writer, mut pieces) = (Writer::default(), VecDeque::new());
     writer.set_chunk_size(chunk_bytes, &mut pieces);
     for n in 0..30 {
@@ -48,7 +47,7 @@ fn stream(pool: &Pool, chunk_bytes: u32) -> Vec<Packet> {
         }
     }
     let bytes: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
-    bytes.chunks(16_384).map(|part| pool.copy(part, Meta::default()).unwrap()).collect()
+    bytes.chunks(65_536).map(Payload::from).collect()
 }
 
 fn message(kind: u8, timestamp_ms: u32, payload: Vec<u8>) -> Message {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use anabranch::bus::{Meta, Pool, PoolLimits};
+use anabranch::bus::{Pool, PoolLimits};
 use anabranch::proto::bridge::{Feed, FeedStats, FromTs, Takes, ToTs, ToTsStats};
 use anabranch::proto::mpegts::analysis::{Analyser, Indicator, Snapshot};
 use anabranch::proto::mpegts::{TestPicture, mux, picture};
@@ -72,7 +72,6 @@ impl Outcome {
 
 struct Path {
     random: u64,
-    pool: Pool,
     signal: TestPicture,
     from_ts: FromTs,
     feed: Option<Feed>,
@@ -97,11 +96,10 @@ impl Path {
             feed: None,
             client: Client::new(Time::ZERO, config, Role::Publisher, target, seed),
             server: Server::new(Time::ZERO, config, seed),
-            to_ts: ToTs::new(mux::Config::default(), pool.clone()).unwrap(),
+            to_ts: ToTs::new(mux::Config::default(), pool).unwrap(),
             analyser: Analyser::new(Time::ZERO),
             up: VecDeque::new(),
             down: VecDeque::new(),
-            pool,
         }
     }
 
@@ -148,12 +146,12 @@ impl Path {
         }
         let (up, down) = (room(self.next()), room(self.next()));
         if self.server.is_taking() {
-            for part in self.up.drain(..up.min(self.up.len())).collect::<Vec<u8>>().chunks(Pool::SMALL) {
-                self.server.handle_bytes(now, self.pool.copy(part, Meta::default()).unwrap());
+            for part in self.up.drain(..up.min(self.up.len())).collect::<Vec<u8>>().chunks(2_000) {
+                self.server.handle_bytes(now, part.into());
             }
         }
-        for part in self.down.drain(..down.min(self.down.len())).collect::<Vec<u8>>().chunks(Pool::SMALL) {
-            self.client.handle_bytes(now, self.pool.copy(part, Meta::default()).unwrap());
+        for part in self.down.drain(..down.min(self.down.len())).collect::<Vec<u8>>().chunks(2_000) {
+            self.client.handle_bytes(now, part.into());
         }
         while let Some(said) = self.server.poll_message() {
             match said {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::counters::Counters;
 use super::legs::{LegConfig, LegError, LegView};
 use super::socket::Granted;
-use super::worker::{Context, SocketKey};
+use super::worker::{Context, Ready, SocketKey};
 use super::{rtmp, rtp};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::{AllowList, Limiter};
@@ -33,7 +33,7 @@ pub trait Driven: Send {
     fn start(&mut self, cx: &mut Context<'_>, first: SocketKey) -> io::Result<()>;
 
     /// A socket is ready: receives what there is, hands packets to `sink`, sends what waits.
-    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, sink: &mut dyn FnMut(Packet));
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, ready: Ready, sink: &mut dyn FnMut(Packet));
 
     /// The time that [`Driven::poll_timeout`] named has come.
     fn handle_timeout(&mut self, cx: &mut Context<'_>, sink: &mut dyn FnMut(Packet));

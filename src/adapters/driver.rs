@@ -19,7 +19,7 @@ use super::io::Sent;
 use super::legs::LEGS_MAX;
 use super::ports::{Seat, Visitor};
 use super::socket::{Granted, SocketOptions, UdpSocket};
-use super::worker::{Context, SocketKey};
+use super::worker::{Context, Ready, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::path::{AllowList, Limiter};
@@ -385,7 +385,7 @@ impl<C: Core + Send> Driven for Driver<C> {
         Ok(())
     }
 
-    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, _ready: Ready, sink: &mut dyn FnMut(Packet)) {
         let is = |endpoint: &Option<Endpoint>| endpoint.as_ref().is_some_and(|endpoint| endpoint.key == socket);
         if is(&self.control) {
             self.receive(cx, From::Control, sink);

@@ -16,7 +16,7 @@ use super::driven::{Driven, DriverEvent, SendFailure, Tuning};
 use super::driver::{Driver, OWN_SOCKETS};
 use super::rtp::open_sockets;
 use super::socket::{Granted, Interface, OpenError, SocketOptions};
-use super::worker::{Context, SocketKey};
+use super::worker::{Context, Ready, SocketKey};
 use crate::bus::{LocalCursor, Packet, Pool, Publisher};
 use crate::path::Limiter;
 use crate::path::limit::Verdict;
@@ -303,11 +303,11 @@ impl Driven for Legs {
         Ok(())
     }
 
-    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, ready: Ready, sink: &mut dyn FnMut(Packet)) {
         let place = socket.0.saturating_sub(self.first.0) / OWN_SOCKETS;
         let leg = self.legs.iter_mut().find(|leg| leg.place == place);
         if let Some(driver) = leg.and_then(|leg| leg.driver.as_mut()) {
-            driver.handle_ready(cx, socket, sink);
+            driver.handle_ready(cx, socket, ready, sink);
         }
         self.look_at_legs(cx.now);
     }

@@ -41,4 +41,4 @@ pub use legs::{LEGS_MAX, LegConfig, LegError, LegView};
 pub use ports::Ports;
 pub use socket::{Granted, Interface, OpenError, ParseInterfaceError, SocketOptions, UdpSocket};
 pub use system::raise_descriptor_limit;
-pub use worker::{Actor, ActorKey, Commands, Context, SocketKey, Worker};
+pub use worker::{Actor, ActorKey, Commands, Context, Ready, SocketKey, Worker};

@@ -12,9 +12,9 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::stream::Stream;
+use super::stream::{AHEAD_BYTES, Ahead, BEGINNING_BYTES, Stream};
 use super::tls::Failure;
-use crate::bus::{Meta, Packet, Pool};
+use super::worker::Ready;
 use crate::proto::{Piece, StreamCore};
 use crate::units::Time;
 
@@ -28,14 +28,12 @@ pub(super) struct Connection<C> {
     pending: VecDeque<Piece>,
     /// Bytes of the first of them that the kernel has.
     begun: usize,
-    /// The socket was read empty, and was not ready since.
+    /// The socket was read empty, and nothing came since.
     is_drained: bool,
-    /// The last read brought as much as a small buffer holds, and the core had no room for it.
-    is_busy: bool,
-    /// There was no buffer to read into: tried again then, as no readiness tells of one.
-    retry: Option<Time>,
-    /// How often that was so, and nobody asked yet.
-    short_of_buffers: u64,
+    /// Reading tells of the end, or of an error: it is not known to be empty before it has.
+    at_end: bool,
+    /// What came since the core had no room, as the beginning of something longer.
+    begun_bytes: usize,
     /// The core took nothing at the end of the last turn. Readiness that was told meanwhile is used up.
     is_held: bool,
     /// Since when the kernel takes nothing of what waits.
@@ -58,15 +56,6 @@ pub(super) enum Broken {
     Insecure(Failure),
     /// The peer took nothing for too long.
     Stalled,
-}
-
-/// What a read brought.
-enum Came {
-    /// What the core was told of.
-    Bytes,
-    /// There is nothing now, or never will be.
-    Nothing,
-    NoBuffer,
 }
 
 impl Broken {
@@ -104,9 +93,8 @@ impl<C: StreamCore> Connection<C> {
             pending: VecDeque::new(),
             begun: 0,
             is_drained: false,
-            is_busy: false,
-            retry: None,
-            short_of_buffers: 0,
+            at_end: false,
+            begun_bytes: 0,
             is_held: false,
             stuck: None,
             over: None,
@@ -132,25 +120,31 @@ impl<C: StreamCore> Connection<C> {
         }
     }
 
+    /// The same of what readiness told.
+    pub(super) const fn is_ending(&self) -> bool {
+        self.at_end
+    }
+
     /// Bytes that left the core, and that the kernel has not taken yet.
     pub(super) fn pending_bytes(&self) -> usize {
         self.pending.iter().map(Piece::len).sum::<usize>() - self.begun
     }
 
-    /// The socket is ready: there may be something to read.
-    pub(super) const fn handle_ready(&mut self) {
-        self.is_drained = false;
+    /// The socket is ready, or another one that this cannot be told from.
+    pub(super) const fn handle_ready(&mut self, ready: Ready) {
+        self.is_drained &= !ready.to_read;
+        self.at_end |= ready.at_end;
     }
 
     /// Reads what there is, hands on what the peer said, and writes what waits. True if there is more to read or to hand
     /// on, which is left for others to have their turn first.
-    pub(super) fn turn(&mut self, now: Time, pool: &Pool, mut each: impl FnMut(&mut C, C::Message)) -> bool {
-        (self.retry, self.is_held) = (None, false);
+    pub(super) fn turn(&mut self, now: Time, ahead: &mut Ahead, mut each: impl FnMut(&mut C, C::Message)) -> bool {
+        self.is_held = false;
         self.stream.handle_timeout(now);
         // What TLS comes to by itself shows in reading.
         self.is_drained &= self.stream.failure().is_none();
         let mut messages = MESSAGES_PER_TURN;
-        let mut has_more = self.take_in(now, pool, &mut messages, &mut each);
+        let mut has_more = self.take_in(now, ahead, &mut messages, &mut each);
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
             self.core.handle_timeout(now);
         }
@@ -167,7 +161,7 @@ impl<C: StreamCore> Connection<C> {
     fn take_in(
         &mut self,
         now: Time,
-        pool: &Pool,
+        ahead: &mut Ahead,
         messages: &mut usize,
         each: &mut impl FnMut(&mut C, C::Message),
     ) -> bool {
@@ -182,22 +176,11 @@ impl<C: StreamCore> Connection<C> {
             if self.is_held {
                 return false;
             }
-            match self.read(now, pool) {
-                Came::Bytes => {}
-                Came::Nothing => return false,
-                Came::NoBuffer => {
-                    self.short_of_buffers += 1;
-                    self.retry = Some(now + RETRY_AFTER);
-                    return false;
-                }
+            if !self.read(now, ahead) {
+                return false;
             }
         }
         true
-    }
-
-    /// How often bytes were left where they are, as there was no buffer, since the last call. None is lost.
-    pub(super) const fn take_short_of_buffers(&mut self) -> u64 {
-        std::mem::replace(&mut self.short_of_buffers, 0)
     }
 
     /// Writes what waits.
@@ -284,7 +267,7 @@ impl<C: StreamCore> Connection<C> {
         }
         let stuck = self.stuck.map(|since| since + STALL_MAX);
         let over = self.over.map(|over| over + LINGER);
-        [self.core.poll_timeout(), self.stream.poll_timeout(), self.retry, stuck, over].into_iter().flatten().min()
+        [self.core.poll_timeout(), self.stream.poll_timeout(), stuck, over].into_iter().flatten().min()
     }
 
     /// At most so many messages; false if there may be more.
@@ -299,31 +282,41 @@ impl<C: StreamCore> Connection<C> {
         false
     }
 
-    fn read(&mut self, now: Time, pool: &Pool) -> Came {
-        // Where the core has room, the buffer is for what follows. TLS decrypts elsewhere first.
-        let has_room = self.stream.is_plain() && self.core.room().is_some();
-        let size = if self.is_busy && !has_room { Pool::LARGE } else { Pool::SMALL };
-        // Without a buffer the bytes stay where they are, and TCP holds the peer back.
-        let Some(mut buffer) = pool.take(size).or_else(|| pool.take(Pool::SMALL)) else {
-            return Came::NoBuffer;
-        };
+    /// False if there is nothing now, or never will be.
+    fn read(&mut self, now: Time, ahead: &mut Ahead) -> bool {
         loop {
-            let read = match self.core.room().filter(|_| has_room) {
-                Some((room, count)) => self.stream.read_behind((room, count.min(Pool::LARGE)), &mut buffer),
-                None => self.stream.read(&mut buffer).map(|len| (0, len)),
+            let room = if self.stream.is_plain() { self.core.room() } else { None };
+            let (has_room, asked, read) = match room {
+                Some((room, count)) => {
+                    let rest = ahead.room(BEGINNING_BYTES);
+                    (
+                        true,
+                        count + BEGINNING_BYTES,
+                        self.stream.read_behind_both((room, count), (rest, BEGINNING_BYTES)),
+                    )
+                }
+                // What is longer has room as soon as it has begun.
+                None => {
+                    let count = if self.begun_bytes > AHEAD_BYTES { BEGINNING_BYTES } else { AHEAD_BYTES };
+                    (false, count, self.stream.read_behind(ahead.room(count), count))
+                }
             };
             match read {
-                Ok((0, 0)) => self.broken = Some(Broken::Closed),
-                Ok((appended, len)) => {
-                    self.is_busy = appended == 0 && len >= Pool::SMALL;
-                    if appended > 0 {
-                        self.core.handle_appended(now, appended);
+                Ok(0) => self.broken = Some(Broken::Closed),
+                Ok(len) => {
+                    // Less than was asked for is all that there is (epoll(7)), unless an end is behind it. TLS has its own parts.
+                    self.is_drained = len < asked && !self.at_end && self.stream.is_plain();
+                    let bytes = ahead.take();
+                    if has_room {
+                        self.begun_bytes += len;
+                        self.core.handle_appended(now, len - bytes.len());
+                    } else {
+                        self.begun_bytes = len;
                     }
-                    if len > 0 {
-                        let meta = Meta { arrival: now, ..Meta::default() };
-                        self.core.handle_bytes(now, Packet::new(buffer, 0..len, meta));
+                    if !bytes.is_empty() {
+                        self.core.handle_bytes(now, bytes);
                     }
-                    return Came::Bytes;
+                    return true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
@@ -331,7 +324,7 @@ impl<C: StreamCore> Connection<C> {
                 }
                 Err(error) => self.broken = Some(self.broken_by(&error)),
             }
-            return Came::Nothing;
+            return false;
         }
     }
 
@@ -373,21 +366,18 @@ const PENDING_MAX: usize = 32;
 const READS_PER_TURN: usize = 8;
 /// Messages before others have their turn. Judgement: half of the packets that a turn of UDP brings, as messages are dearer.
 const MESSAGES_PER_TURN: usize = 256;
-/// Judgement: buffers come back as outputs send, every millisecond or so.
-const RETRY_AFTER: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, TcpListener, TcpStream as Peer};
 
     use super::*;
-    use crate::bus::PoolLimits;
     use crate::proto::Payload;
 
     /// Each byte is a message; those that wait are looked at one by one.
     #[derive(Default)]
     struct Bytes {
-        waiting: VecDeque<Packet>,
+        waiting: VecDeque<Payload>,
         at: usize,
         out: VecDeque<Piece>,
         refuses: bool,
@@ -396,7 +386,7 @@ mod tests {
     impl StreamCore for Bytes {
         type Message = u8;
 
-        fn handle_bytes(&mut self, _now: Time, bytes: Packet) {
+        fn handle_bytes(&mut self, _now: Time, bytes: Payload) {
             self.waiting.push_back(bytes);
         }
 
@@ -440,21 +430,16 @@ mod tests {
         (Connection::new(Bytes::default(), Stream::plain(TcpStream::from_std(tcp)), address), peer)
     }
 
-    /// Bytes on loopback are there when they were written.
-    fn pool(small_max: u32) -> Pool {
-        Pool::new(PoolLimits { small_max, large_max: 0 })
-    }
-
     #[test]
     fn a_turn_ends_after_so_many_messages_and_the_next_goes_on() {
         let (mut connection, mut peer) = connection();
         let sent: Vec<u8> = (0..2_000).map(|n| n as u8).collect();
         peer.write_all(&sent).unwrap();
-        let (pool, mut came) = (pool(16), Vec::new());
+        let (mut ahead, mut came) = (Ahead::default(), Vec::new());
         let mut has_more = true;
         while has_more || came.len() < sent.len() {
             let before = came.len();
-            has_more = connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+            has_more = connection.turn(Time::ZERO, &mut ahead, |_, said| came.push(said));
             assert!(came.len() - before < 300);
         }
         assert_eq!(came, sent);
@@ -463,34 +448,30 @@ mod tests {
     #[test]
     fn without_readiness_nothing_is_read() {
         let (mut connection, mut peer) = connection();
-        let (pool, mut came) = (pool(4), Vec::new());
-        connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+        let (mut ahead, mut came) = (Ahead::default(), Vec::new());
+        connection.turn(Time::ZERO, &mut ahead, |_, said| came.push(said));
         peer.write_all(&[7]).unwrap();
-        connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+        connection.turn(Time::ZERO, &mut ahead, |_, said| came.push(said));
         assert!(came.is_empty(), "a timer is no reason to ask the system");
-        connection.handle_ready();
-        connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+        connection.handle_ready(Ready { to_read: true, at_end: false });
+        connection.turn(Time::ZERO, &mut ahead, |_, said| came.push(said));
         assert_eq!(came, [7]);
     }
 
+    /// What comes while a message is looked at is seen only by whoever reads once more.
     #[test]
-    fn without_a_buffer_it_tries_again_by_itself_and_counts() {
-        let (mut connection, mut peer) = connection();
-        peer.write_all(&[7]).unwrap();
-        let pool = pool(1);
-        let taken: Vec<_> = std::iter::from_fn(|| pool.take(1)).collect();
-        let now = Time::from_ns(1_000);
-        let mut came = Vec::new();
-        // Nothing came as long as there was no room; readiness is told once.
-        assert!(!connection.turn(now, &pool, |_, said| came.push(said)));
-        let due = connection.poll_timeout().unwrap();
-        assert!(due > now && due <= now + Duration::from_millis(10));
-        assert_eq!((connection.take_short_of_buffers(), connection.take_short_of_buffers()), (1, 0));
-        drop(taken);
-        while came.is_empty() {
-            connection.turn(due, &pool, |_, said| came.push(said));
+    fn less_than_was_asked_for_is_all_unless_the_end_is_behind_it() {
+        for at_end in [false, true] {
+            let (mut connection, mut peer) = connection();
+            let (mut ahead, mut came) = (Ahead::default(), Vec::new());
+            connection.handle_ready(Ready { to_read: true, at_end });
+            peer.write_all(&[1]).unwrap();
+            connection.turn(Time::ZERO, &mut ahead, |_, said| {
+                came.push(said);
+                peer.write_all(&[2][..usize::from(said == 1)]).unwrap();
+            });
+            assert_eq!(came, &[1, 2][..if at_end { 2 } else { 1 }]);
         }
-        assert_eq!((came, connection.poll_timeout()), (vec![7], None));
     }
 
     #[test]
@@ -498,14 +479,14 @@ mod tests {
         let (mut connection, mut peer) = connection();
         connection.core.refuses = true;
         peer.write_all(&[7]).unwrap();
-        let pool = pool(4);
-        assert!(!connection.turn(Time::ZERO, &pool, |_, _| {}));
+        let mut ahead = Ahead::default();
+        assert!(!connection.turn(Time::ZERO, &mut ahead, |_, _| {}));
         assert_eq!(connection.poll_timeout(), None);
         connection.core.refuses = false;
         assert_eq!(connection.poll_timeout(), Some(Time::ZERO), "no readiness will tell");
         let mut came = Vec::new();
         while came.is_empty() {
-            connection.turn(Time::ZERO, &pool, |_, said| came.push(said));
+            connection.turn(Time::ZERO, &mut ahead, |_, said| came.push(said));
         }
         assert_eq!(connection.poll_timeout(), None);
     }

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use mio::event::Source;
+use mio::event::{Event, Source};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::alarm::Alarm;
 use super::background::{Background, Deliver, Parcel, Remote};
 use super::clock;
 use super::io::{Io, IoKind};
+use super::stream::Ahead;
 use crate::bus::Pool;
 use crate::proto::{Done, Work};
 use crate::units::Time;
@@ -26,7 +27,7 @@ use crate::units::Time;
 pub trait Actor: Send + 'static {
     /// A socket that the actor registered is ready. Readiness is told once: the actor reads until there is no more,
     /// or calls [`Context::call_again`].
-    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey);
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, ready: Ready);
 
     /// The time that [`Actor::poll_timeout`] named has come.
     fn handle_timeout(&mut self, cx: &mut Context<'_>);
@@ -48,6 +49,15 @@ pub trait Actor: Send + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SocketKey(pub u16);
 
+/// What a socket can be gone on with for. Whether something can be written is found out by writing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Something came since that was told last.
+    pub to_read: bool,
+    /// Reading tells of the end or of an error, behind whatever came before it.
+    pub at_end: bool,
+}
+
 /// What a worker lends to the actor that runs.
 #[derive(Debug)]
 pub struct Context<'worker> {
@@ -56,10 +66,19 @@ pub struct Context<'worker> {
     /// Where buffers come from.
     pub pool: &'worker Pool,
     pub(super) io: &'worker mut Io,
+    pub(super) ahead: &'worker mut Ahead,
     registry: &'worker Registry,
     actor: usize,
     again: &'worker mut BTreeSet<(usize, SocketKey)>,
     background: &'worker mut Background,
+}
+
+impl Ready {
+    /// What the system says.
+    pub(super) fn of(event: &Event) -> Self {
+        let at_end = event.is_read_closed() || event.is_error();
+        Self { to_read: event.is_readable() || at_end, at_end }
+    }
 }
 
 impl Context<'_> {
@@ -124,7 +143,8 @@ impl<A: Actor> Worker<A> {
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             let again = BTreeSet::new();
             let (actors, timers) = (Vec::new(), BTreeSet::new());
-            let state = State { actors, timers, io: Io::new(io), pool, poll, again, background };
+            let state =
+                State { actors, timers, io: Io::new(io), ahead: Ahead::default(), pool, poll, again, background };
             state.run(alarm, &inbox);
         })?;
         Ok(Self { commands, thread: Some(thread) })
@@ -241,6 +261,8 @@ struct State<A> {
     /// Deadlines and whose they are. A seat's entry may be early, never late.
     timers: BTreeSet<(Time, usize)>,
     io: Io,
+    /// What byte streams are read into.
+    ahead: Ahead,
     pool: Pool,
     poll: Poll,
     /// Sockets that were ready and not read empty.
@@ -270,11 +292,11 @@ impl<A: Actor> State<A> {
                 return;
             }
             for (actor, socket) in std::mem::take(&mut self.again) {
-                self.visit(actor, |actor, cx| actor.handle_ready(cx, socket));
+                self.visit(actor, |actor, cx| actor.handle_ready(cx, socket, Ready::default()));
             }
             for event in &events {
                 if let Some((actor, socket)) = target(event.token()) {
-                    self.visit(actor, |actor, cx| actor.handle_ready(cx, socket));
+                    self.visit(actor, |actor, cx| actor.handle_ready(cx, socket, Ready::of(event)));
                 }
             }
             self.fire_timers();
@@ -322,6 +344,7 @@ impl<A: Actor> State<A> {
             now: clock::now(),
             pool: &self.pool,
             io: &mut self.io,
+            ahead: &mut self.ahead,
             registry: self.poll.registry(),
             actor: key,
             again: &mut self.again,
@@ -391,7 +414,7 @@ mod tests {
     }
 
     impl Actor for Fragile {
-        fn handle_ready(&mut self, _cx: &mut Context<'_>, _socket: SocketKey) {}
+        fn handle_ready(&mut self, _cx: &mut Context<'_>, _socket: SocketKey, _ready: Ready) {}
 
         fn handle_timeout(&mut self, _cx: &mut Context<'_>) {}
 

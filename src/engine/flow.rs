@@ -17,7 +17,7 @@ use super::stage::{self, Stage, Totals};
 use super::stats::MergeSnapshot;
 use super::supervisor::Message;
 use crate::adapters::{
-    Actor, Context, Driven, DriverEvent, Host, LegView, SOCKETS_MAX, SendFailure, SocketKey, Tuning, clock, rtp,
+    Actor, Context, Driven, DriverEvent, Host, LegView, Ready, SOCKETS_MAX, SendFailure, SocketKey, Tuning, clock, rtp,
 };
 #[cfg(feature = "media")]
 use crate::bus::Pool;
@@ -50,6 +50,8 @@ struct RunningSource {
     name: SourceName,
     driver: Box<dyn Driven>,
     pace: Pace,
+    /// As they were counted last.
+    shortages: u64,
 }
 
 /// Counters of the flow as a whole.
@@ -183,9 +185,11 @@ impl RunningFlow {
         // The old socket must be gone before the new one has its key.
         self.close_source(cx, slot);
         driver.start(cx, SocketKey(u16::from(slot.0) * SOCKETS_EACH))?;
+        // Counters may be those of the source before it.
+        let shortages = driver.counters().shortages();
         self.stage.add_source(cx.now, slot.0);
         self.monitor.start_source(cx.now, slot.0);
-        self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default() });
+        self.sources[usize::from(slot.0)] = Some(RunningSource { name, driver, pace: Pace::default(), shortages });
         Ok(())
     }
 
@@ -333,9 +337,9 @@ impl RunningFlow {
         let now = cx.now;
         let Some(source) = &mut self.sources[usize::from(slot.0)] else { return };
         let mut taken_in = mem::take(&mut self.taken_in);
-        let shortages = source.driver.counters().shortages();
         run(&mut *source.driver, cx, &mut |packet| taken_in.push(packet));
-        let is_short_of_buffers = source.driver.counters().shortages() > shortages;
+        let shortages = source.driver.counters().shortages();
+        let is_short_of_buffers = mem::replace(&mut source.shortages, shortages) < shortages;
         let outputs = || self.outputs.iter().flatten().map(RunningOutput::patience).min();
         if source.pace.rest_after(now, taken_in.len() as u32, || (source.driver.patience(), outputs())) {
             source.driver.rest(cx);
@@ -491,14 +495,16 @@ impl RunningFlow {
 }
 
 impl Actor for RunningFlow {
-    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, ready: Ready) {
         let index = socket.0 / SOCKETS_EACH;
         if usize::from(index) < SOURCES_MAX {
-            self.run_source(cx, SourceSlot(index as u8), |driver, cx, sink| driver.handle_ready(cx, socket, sink));
+            self.run_source(cx, SourceSlot(index as u8), |driver, cx, sink| {
+                driver.handle_ready(cx, socket, ready, sink)
+            });
             return;
         }
         if let Some(Some(output)) = self.outputs.get_mut(usize::from(index) - SOURCES_MAX) {
-            output.driver.handle_ready(cx, socket, &mut |_packet| {});
+            output.driver.handle_ready(cx, socket, ready, &mut |_packet| {});
         }
         self.send(cx);
     }

@@ -57,7 +57,7 @@ fn open_at(
             rist.open_output(address, pool, Admission { allow: config.allow.clone(), limiter })?
         }
         OutputEndpoint::Rtmp(rtmp) => {
-            rtmp.open_output(address, (pool, ports), Admission { allow: config.allow.clone(), limiter })?
+            rtmp.open_output(address, ports, Admission { allow: config.allow.clone(), limiter })?
         }
     })
 }

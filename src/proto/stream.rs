@@ -5,7 +5,6 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::WireHeader;
-use crate::bus::Packet;
 use crate::units::Time;
 
 /// A protocol over one connection that keeps bytes in order, without IO.
@@ -18,7 +17,7 @@ pub trait StreamCore {
     type Message;
 
     /// The next bytes came from the peer. Only while [`StreamCore::is_taking`].
-    fn handle_bytes(&mut self, now: Time, bytes: Packet);
+    fn handle_bytes(&mut self, now: Time, bytes: Payload);
 
     /// Where the next bytes are to lie in the end, if that is known: behind those that are there, so many at most, for which
     /// there is capacity. Bytes that are read into it are not moved again. [`StreamCore::handle_appended`] tells of them, and
@@ -82,17 +81,12 @@ impl Piece {
     }
 }
 
-/// Bytes that are shared, not copied: a part of a pooled buffer, or memory of their own where they came in parts or are
-/// longer than a buffer.
+/// Bytes that are shared, not copied.
 #[derive(Clone, Default)]
-pub struct Payload(Memory);
-
-#[derive(Clone, Default)]
-enum Memory {
-    #[default]
-    Nothing,
-    Pooled(Packet),
-    Own(Arc<Vec<u8>>, Range<usize>),
+pub struct Payload {
+    /// `None` for no bytes.
+    memory: Option<Arc<Vec<u8>>>,
+    range: Range<usize>,
 }
 
 impl Payload {
@@ -103,14 +97,10 @@ impl Payload {
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len(), "{range:?} outside the payload");
-        Self(match &self.0 {
-            _ if range.is_empty() => Memory::Nothing,
-            Memory::Nothing => Memory::Nothing,
-            Memory::Pooled(packet) => Memory::Pooled(packet.slice(range)),
-            Memory::Own(bytes, whole) => {
-                Memory::Own(Arc::clone(bytes), whole.start + range.start..whole.start + range.end)
-            }
-        })
+        if range.is_empty() {
+            return Self::default();
+        }
+        Self { memory: self.memory.clone(), range: self.range.start + range.start..self.range.start + range.end }
     }
 
     /// The same bytes as `part`, which lies in it, sharing the memory.
@@ -123,32 +113,23 @@ impl Payload {
         self.slice(start..start.wrapping_add(part.len()))
     }
 
-    /// Bytes of the memory that it keeps, but for a pooled buffer.
+    /// Bytes of the memory that it keeps.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
-        match &self.0 {
-            Memory::Nothing | Memory::Pooled(_) => 0,
-            Memory::Own(bytes, _) => bytes.capacity(),
-        }
-    }
-
-    /// Whether it lies in a pooled buffer.
-    #[must_use]
-    pub const fn is_pooled(&self) -> bool {
-        matches!(self.0, Memory::Pooled(_))
+        self.memory.as_ref().map_or(0, |memory| memory.capacity())
     }
 }
 
-impl From<Packet> for Payload {
-    fn from(packet: Packet) -> Self {
-        Self(Memory::Pooled(packet))
+impl From<&[u8]> for Payload {
+    fn from(bytes: &[u8]) -> Self {
+        bytes.to_vec().into()
     }
 }
 
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
-        let all = 0..bytes.len();
-        Self(Memory::Own(Arc::new(bytes), all))
+        let range = 0..bytes.len();
+        Self { memory: (!bytes.is_empty()).then(|| Arc::new(bytes)), range }
     }
 }
 
@@ -157,11 +138,7 @@ impl Deref for Payload {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Memory::Nothing => &[],
-            Memory::Pooled(packet) => packet,
-            Memory::Own(bytes, range) => bytes.get(range.clone()).unwrap_or_default(),
-        }
+        self.memory.as_ref().and_then(|memory| memory.get(self.range.clone())).unwrap_or_default()
     }
 }
 
@@ -182,18 +159,15 @@ impl fmt::Debug for Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::{Meta, Pool, PoolLimits};
 
     #[test]
     fn parts_of_parts_are_the_same_bytes_wherever_they_lie() {
-        let pool = Pool::new(PoolLimits { small_max: 1, large_max: 0 });
-        let packet = pool.copy(b"0123456789", Meta::default()).unwrap();
-        for whole in [Payload::from(packet), Payload::from(b"0123456789".to_vec())] {
-            let part = whole.slice(2..9);
-            assert_eq!(&*part, b"2345678");
-            assert_eq!(&*part.slice(1..3), b"34");
-            assert_eq!(&*part.part(&whole[4..6]), b"45");
-            assert!(part.slice(7..7).is_empty());
-        }
+        let whole = Payload::from(&b"0123456789"[..]);
+        let part = whole.slice(2..9);
+        assert_eq!(&*part, b"2345678");
+        assert_eq!(&*part.slice(1..3), b"34");
+        assert_eq!(&*part.part(&whole[4..6]), b"45");
+        assert!(part.slice(7..7).is_empty());
+        assert_eq!((part.kept_bytes(), Payload::default().kept_bytes()), (10, 0));
     }
 }

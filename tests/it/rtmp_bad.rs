@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anabranch::adapters::clock;
-use anabranch::bus::{Meta, Pool, PoolLimits};
 use anabranch::engine::{EventKind, Severity};
 use anabranch::proto::StreamCore;
 use anabranch::proto::rtmp::{Client, ClientMessage, Config, Message, Role, Target, kind};
@@ -52,7 +51,6 @@ impl Good {
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
     core: Client,
-    pool: Pool,
 }
 
 impl Raw {
@@ -61,7 +59,7 @@ impl Raw {
         let core = Client::new(Time::ZERO, Config::default(), role, target, 1);
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Self { stream, core, pool: Pool::new(PoolLimits::default()) }
+        Self { stream, core }
     }
 
     /// Talks until the server agrees; false if it does not.
@@ -79,7 +77,7 @@ impl Raw {
                 None => {
                     let mut buffer = [0; 1_024];
                     let Ok(len @ 1..) = self.stream.read(&mut buffer) else { return false };
-                    self.core.handle_bytes(Time::ZERO, self.pool.copy(&buffer[..len], Meta::default()).unwrap());
+                    self.core.handle_bytes(Time::ZERO, buffer[..len].into());
                 }
             }
         }

@@ -4,7 +4,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use anabranch::bus::{Meta, Pool, PoolLimits};
 use anabranch::engine::{EventKind, OutputStatus};
 use anabranch::proto::StreamCore;
 use anabranch::proto::rtmp::{Config, End, Message, Refusal, Server, ServerMessage, kind};
@@ -18,7 +17,6 @@ use crate::support::{Rig, Sink, V4, flow, let_pass, wait_until};
 struct Host {
     stream: TcpStream,
     core: Server,
-    pool: Pool,
     /// Video that came, and whether it is a key frame.
     pictures: Vec<bool>,
     end: Option<End>,
@@ -34,8 +32,7 @@ impl Host {
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         let core = Server::new(Time::ZERO, Config::default(), 1);
-        let pool = Pool::new(PoolLimits::default());
-        let mut host = Self { stream, core, pool, pictures: Vec::new(), end: None };
+        let mut host = Self { stream, core, pictures: Vec::new(), end: None };
         wait_until("what he wants", || host.step());
         host
     }
@@ -60,7 +57,7 @@ impl Host {
         let mut buffer = [0; 16 << 10];
         match self.stream.read(&mut buffer) {
             Ok(0) => self.end = self.end.take().or(Some(End::Closed)),
-            Ok(len) => self.core.handle_bytes(Time::ZERO, self.pool.copy(&buffer[..len], Meta::default()).unwrap()),
+            Ok(len) => self.core.handle_bytes(Time::ZERO, buffer[..len].into()),
             Err(error) => assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}"),
         }
         let mut has_asked = false;

@@ -213,13 +213,12 @@ pub(crate) fn messages(file: &[u8]) -> Vec<Message> {
 /// Audio, video and data of a recorded publisher.
 fn recorded(name: &str) -> Vec<Message> {
     let file = std::fs::read(format!("{}/tests/data/rtmp/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let pool = Pool::new(PoolLimits::default());
     let mut server = Server::new(Time::ZERO, rtmp::Config::default(), 1);
     let (mut rest, mut media) = (&file[..], Vec::new());
     while let Some(([side, l0, l1, l2, l3], after)) = rest.split_first_chunk() {
         let (bytes, after) = after.split_at(u32::from_be_bytes([*l0, *l1, *l2, *l3]) as usize);
         for part in if *side == 0 { bytes } else { &[] }.chunks(1_000) {
-            server.handle_bytes(Time::ZERO, pool.copy(part, Meta::default()).unwrap());
+            server.handle_bytes(Time::ZERO, part.into());
             while let Some(said) = server.poll_message() {
                 match said {
                     ServerMessage::Publish(_) => server.accept(),

@@ -14,7 +14,7 @@ use crate::adapters::host::Host;
 use crate::adapters::stream::Stream;
 use crate::adapters::stream_driver::{Broken, Connection};
 use crate::adapters::tls::{Session, Trust};
-use crate::adapters::worker::{Context, SocketKey};
+use crate::adapters::worker::{Context, Ready, SocketKey};
 use crate::proto::Detail;
 use crate::proto::rtmp::{Client, ClientMessage, Config, End, Message, Role, Target};
 use crate::units::Time;
@@ -164,9 +164,9 @@ impl Calls {
     }
 
     /// Its socket is ready, or that of the one that is to take its place.
-    pub(super) fn handle_ready(&mut self) {
-        self.connection.iter_mut().for_each(Connection::handle_ready);
-        self.coming().into_iter().for_each(Connection::handle_ready);
+    pub(super) fn handle_ready(&mut self, ready: Ready) {
+        self.connection.iter_mut().for_each(|connection| connection.handle_ready(ready));
+        self.coming().into_iter().for_each(|connection| connection.handle_ready(ready));
     }
 
     /// Makes the connection if it is due, and hears the server out: `each` gets what it sends, and `None` when it agrees. What
@@ -245,7 +245,7 @@ impl Calls {
         }
         let Some(connection) = &mut self.connection else { return heard };
         let (mut end, mut moved, mut has_media) = (None, None, false);
-        let has_more = connection.turn(cx.now, cx.pool, |client, said| match said {
+        let has_more = connection.turn(cx.now, cx.ahead, |client, said| match said {
             ClientMessage::Ready => {
                 heard.is_ready = true;
                 each(client, None);

@@ -170,7 +170,7 @@ impl EndpointConfig {
             Side::Listener { takeover, absent, tls, .. } => {
                 // What may fail comes before the seat, whose certificate is everybody's.
                 let bridge = self.bridge(pool)?;
-                let seat = ports.rtmp.join((address, tls.as_ref()), Role::Publisher, (&self.app, &self.key), pool)?;
+                let seat = ports.rtmp.join((address, tls.as_ref()), Role::Publisher, (&self.app, &self.key))?;
                 let lent = (admission, ports.farewells.clone());
                 Box::new(source::Source::listening(seat, (*takeover, *absent), bridge, lent))
             }
@@ -184,7 +184,7 @@ impl EndpointConfig {
     pub fn open_output(
         &self,
         address: SocketAddr,
-        (pool, ports): (&Pool, &Ports),
+        ports: &Ports,
         admission: Admission,
     ) -> Result<Box<dyn Driven>, OpenError> {
         Ok(match &self.side {
@@ -193,7 +193,7 @@ impl EndpointConfig {
                 Box::new(output::Output::pushing(calls, (admission, ports.farewells.clone())))
             }
             Side::Listener { tls, .. } => {
-                let seat = ports.rtmp.join((address, tls.as_ref()), Role::Player, (&self.app, &self.key), pool)?;
+                let seat = ports.rtmp.join((address, tls.as_ref()), Role::Player, (&self.app, &self.key))?;
                 Box::new(output::Output::serving(seat, (admission, ports.farewells.clone())))
             }
         })

@@ -16,7 +16,7 @@ use crate::adapters::counters::Counters;
 use crate::adapters::driven::{Admission, Driven, DriverEvent, SendFailure, Tuning};
 use crate::adapters::driver::{OWN_SOCKETS, SOCKETS_MAX, Tally};
 use crate::adapters::stream_driver::Connection;
-use crate::adapters::worker::{Context, SocketKey};
+use crate::adapters::worker::{Context, Ready, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Feed, FeedStats, FromTs, Takes};
@@ -171,7 +171,7 @@ impl Output {
         let Way::Serve { players, .. } = &mut self.way else { return };
         let Some(player) = &mut players[at] else { return };
         let mut end: Option<End> = None;
-        let has_more = player.connection.turn(cx.now, cx.pool, |_, said| {
+        let has_more = player.connection.turn(cx.now, cx.ahead, |_, said| {
             if let ServerMessage::Ended(why) = said {
                 end = Some(why);
             }
@@ -294,13 +294,6 @@ impl Output {
             self.events.tell_recovered(&self.counters);
         }
         std::mem::take(&mut self.tally).count(&self.counters, now);
-        let short = match &mut self.way {
-            Way::Call { calls, .. } => calls.connection.as_mut().map_or(0, Connection::take_short_of_buffers),
-            Way::Serve { players, .. } => {
-                players.iter_mut().flatten().map(|player| player.connection.take_short_of_buffers()).sum()
-            }
-        };
-        self.counters.short_of_buffers.add(short);
         let mut fed = self.fed;
         self.feeds().for_each(|feed| add(&mut fed, feed.stats()));
         let (bridge, demux) = (self.bridge.stats(), self.bridge.demux_counts());
@@ -320,7 +313,6 @@ impl Output {
                 ("unitsBeforeKeyFrame", fed.before_key as f64),
                 ("unitsNotCarried", fed.uncarried as f64),
                 ("clockJumps", bridge.jumps as f64),
-                ("shortOfBuffers", self.counters.short_of_buffers.value() as f64),
             ];
             let seat = match &self.way {
                 Way::Serve { seat, .. } => seat.details(),
@@ -342,16 +334,16 @@ impl Driven for Output {
         Ok(())
     }
 
-    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, _sink: &mut dyn FnMut(Packet)) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, socket: SocketKey, ready: Ready, _sink: &mut dyn FnMut(Packet)) {
         let at = usize::from(socket.0.saturating_sub(key_of(self.first, 0).0));
         match &mut self.way {
             Way::Call { calls, .. } => {
-                calls.handle_ready();
+                calls.handle_ready(ready);
                 return self.run(cx);
             }
             Way::Serve { players, .. } => {
                 let player = players.get_mut(at).and_then(Option::as_mut);
-                player.into_iter().for_each(|player| player.connection.handle_ready());
+                player.into_iter().for_each(|player| player.connection.handle_ready(ready));
             }
         }
         self.leaving.handle_timeout(cx.now);

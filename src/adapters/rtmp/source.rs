@@ -14,7 +14,7 @@ use crate::adapters::counters::Counters;
 use crate::adapters::driven::{Admission, Driven, DriverEvent, Tuning};
 use crate::adapters::driver::Tally;
 use crate::adapters::stream_driver::Connection;
-use crate::adapters::worker::{Context, SocketKey};
+use crate::adapters::worker::{Context, Ready, SocketKey};
 use crate::bus::{LocalCursor, Packet, Publisher};
 use crate::path::limit::Verdict;
 use crate::proto::bridge::{Interrupted, Prelude, ToTs};
@@ -144,7 +144,7 @@ impl Source {
             }
         }
         let Some(connection) = publisher else { return };
-        let has_more = connection.turn(cx.now, cx.pool, |_, said| match said {
+        let has_more = connection.turn(cx.now, cx.ahead, |_, said| match said {
             ServerMessage::Media(message) => {
                 if is_media(&message)
                     && let Some(interrupted) = interrupted.take()
@@ -306,12 +306,8 @@ impl Source {
         let (bridge, mux) = (self.intake.bridge.stats(), self.intake.bridge.mux_stats());
         std::mem::take(&mut self.intake.tally).count(&self.counters, now);
         self.counters.over_limit.add(std::mem::take(&mut self.intake.over_limit));
-        let connection_short = match &mut self.way {
-            Way::Listen { publisher, .. } => publisher.as_mut().map_or(0, |peer| peer.take_short_of_buffers()),
-            Way::Call { calls, .. } => calls.connection.as_mut().map_or(0, Connection::take_short_of_buffers),
-        };
         let before = std::mem::replace(&mut self.intake.no_buffer, mux.no_buffer);
-        self.counters.short_of_buffers.add(connection_short + mux.no_buffer - before);
+        self.counters.short_of_buffers.add(mux.no_buffer - before);
         self.counters.core.set(&Stats {
             received: self.intake.messages,
             malformed: bridge.malformed + bridge.bad_headers + mux.malformed,
@@ -384,10 +380,10 @@ impl Driven for Source {
         Ok(())
     }
 
-    fn handle_ready(&mut self, cx: &mut Context<'_>, _socket: SocketKey, sink: &mut dyn FnMut(Packet)) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, _socket: SocketKey, ready: Ready, sink: &mut dyn FnMut(Packet)) {
         match &mut self.way {
-            Way::Listen { publisher, .. } => publisher.iter_mut().for_each(|peer| peer.handle_ready()),
-            Way::Call { calls, .. } => calls.handle_ready(),
+            Way::Listen { publisher, .. } => publisher.iter_mut().for_each(|peer| peer.handle_ready(ready)),
+            Way::Call { calls, .. } => calls.handle_ready(ready),
         }
         self.run(cx, sink);
     }

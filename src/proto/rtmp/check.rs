@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::chunk::{Message, kind};
 use super::handshake::PART_BYTES;
 use super::{Client, ClientMessage, Config, End, Refusal, Role, Server, ServerMessage, Target};
-use crate::bus::{Meta, Pool, PoolLimits};
 use crate::proto::{Payload, StreamCore};
 use crate::units::Time;
 
@@ -37,12 +36,11 @@ fn hear<C: StreamCore<Message: std::fmt::Debug>>(
     bytes: &[u8],
     mut answer: impl FnMut(&mut C, C::Message),
 ) {
-    let pool = Pool::new(PoolLimits { small_max: 128, large_max: 0 });
     let (mut now, mut sent, mut said) = (Time::ZERO, 0, 0);
     for part in bytes.chunks(1_000) {
         now += Duration::from_millis(1);
-        if let Some(packet) = pool.copy(part, Meta::default()).filter(|_| core.is_taking()) {
-            core.handle_bytes(now, packet);
+        if core.is_taking() {
+            core.handle_bytes(now, part.into());
         }
         while let Some(message) = core.poll_message() {
             answer(&mut core, message);
@@ -87,7 +85,6 @@ pub fn check_any_path(script: &[u8]) {
 
 /// A client and a server, and the bytes between them.
 pub(super) struct Pair {
-    pool: Pool,
     pub(super) now: Time,
     role: Role,
     pub(super) client: Client,
@@ -107,7 +104,6 @@ pub(super) struct Pair {
 impl Pair {
     pub(super) fn new(role: Role, config: Config) -> Self {
         Self {
-            pool: Pool::new(PoolLimits { small_max: 1_024, large_max: 0 }),
             now: Time::ZERO,
             role,
             client: Client::new(Time::ZERO, config, role, target(), 1),
@@ -140,13 +136,13 @@ impl Pair {
 
     /// Until nothing moves any more.
     pub(super) fn settle(&mut self) {
-        while self.carry(Pool::SMALL, None) {}
+        while self.carry(2_000, None) {}
     }
 
     /// At most `len` bytes each way, one of them damaged if asked for. Whether there were any.
     pub(super) fn carry(&mut self, len: usize, damage: Option<u8>) -> bool {
         self.now += Duration::from_micros(10);
-        let up = pass(&mut self.client, &mut self.up, &mut self.server, self.now, &self.pool, len, damage);
+        let up = pass(&mut self.client, &mut self.up, &mut self.server, self.now, len, damage);
         while let Some(said) = self.server.poll_message() {
             match said {
                 ServerMessage::Publish(request) | ServerMessage::Play(request) => {
@@ -160,7 +156,7 @@ impl Pair {
                 ServerMessage::Ended(end) => self.ends.push(end),
             }
         }
-        let down = pass(&mut self.server, &mut self.down, &mut self.client, self.now, &self.pool, len, damage);
+        let down = pass(&mut self.server, &mut self.down, &mut self.client, self.now, len, damage);
         while let Some(said) = self.client.poll_message() {
             match said {
                 ClientMessage::Ready => self.is_ready = true,
@@ -183,7 +179,6 @@ fn pass<A: StreamCore, B: StreamCore>(
     wire: &mut VecDeque<u8>,
     to: &mut B,
     now: Time,
-    pool: &Pool,
     len: usize,
     damage: Option<u8>,
 ) -> bool {
@@ -198,10 +193,9 @@ fn pass<A: StreamCore, B: StreamCore>(
     if let (Some(damage), Some(byte)) = (damage, part.last_mut()) {
         *byte ^= damage | 1;
     }
-    if let Some(packet) = pool.copy(&part, Meta::default()) {
-        to.handle_bytes(now, packet);
-    }
-    !part.is_empty()
+    let has_passed = !part.is_empty();
+    to.handle_bytes(now, part.into());
+    has_passed
 }
 
 fn target() -> Target {

@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use arrayvec::ArrayVec;
 
 use super::Error;
-use crate::bus::Packet;
 use crate::proto::{Payload, Piece, WireHeader};
 
 /// One message (RTMP 5.1).
@@ -62,7 +61,7 @@ pub mod kind {
 #[derive(Debug, Default)]
 pub struct Reader {
     /// Not yet read; of the first, `at` bytes are.
-    input: VecDeque<Packet>,
+    input: VecDeque<Payload>,
     at: usize,
     /// The beginning of a header whose rest has not come, and seldom up to 3 bytes more.
     carry: ArrayVec<u8, HEADER_BYTES_MAX>,
@@ -115,12 +114,12 @@ impl Reader {
         Self::default()
     }
 
-    /// The next bytes of the connection. At most [`INPUT_PACKETS_MAX`] wait to be read.
+    /// The next bytes of the connection. At most [`INPUTS_MAX`] parts wait to be read.
     ///
     /// # Errors
     /// [`Error::Overrun`] if too many are waiting.
-    pub fn push(&mut self, bytes: Packet) -> Result<(), Error> {
-        if self.input.len() >= INPUT_PACKETS_MAX {
+    pub fn push(&mut self, bytes: Payload) -> Result<(), Error> {
+        if self.input.len() >= INPUTS_MAX {
             return Err(Error::Overrun);
         }
         if !bytes.is_empty() {
@@ -150,7 +149,7 @@ impl Reader {
         }
     }
 
-    /// Packets that came and were not read to their end.
+    /// Parts that came and were not read to their end.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.input.len()
@@ -188,7 +187,7 @@ impl Reader {
     /// Reads the header of the next chunk; `false` when more bytes are needed.
     fn begin(&mut self) -> Result<bool, Error> {
         let begin = loop {
-            let rest = self.input.front().and_then(|packet| packet.get(self.at..)).unwrap_or_default();
+            let rest = self.input.front().and_then(|part| part.get(self.at..)).unwrap_or_default();
             if self.carry.is_empty() && rest.len() >= HEADER_BYTES_MAX {
                 if let Some(begin) = self.parse(rest)? {
                     break begin;
@@ -308,7 +307,7 @@ impl Reader {
             && stream.partial.is_empty()
             && front.len() - self.at >= left
         {
-            let payload = front.slice(self.at..self.at + left).into();
+            let payload = front.slice(self.at..self.at + left);
             let message = stream.finish(payload);
             self.chunk = None;
             self.skip(left);
@@ -421,13 +420,13 @@ fn repeats(extended: Option<u32>, bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// What comes next: of the carry, else of the first packet.
-fn next_bytes<'a>(carry: &'a [u8], front: Option<&'a Packet>, at: usize) -> Option<&'a [u8]> {
+/// What comes next: of the carry, else of the first part.
+fn next_bytes<'a>(carry: &'a [u8], front: Option<&'a Payload>, at: usize) -> Option<&'a [u8]> {
     if carry.is_empty() { front?.get(at..) } else { Some(carry) }
 }
 
-/// Passes over bytes of the carry, then of the first packet.
-fn skip<const N: usize>(carry: &mut ArrayVec<u8, N>, input: &mut VecDeque<Packet>, at: &mut usize, bytes: usize) {
+/// Passes over bytes of the carry, then of the first part.
+fn skip<const N: usize>(carry: &mut ArrayVec<u8, N>, input: &mut VecDeque<Payload>, at: &mut usize, bytes: usize) {
     let carried = bytes.min(carry.len());
     carry.drain(..carried);
     *at += bytes - carried;
@@ -580,8 +579,8 @@ pub const CHUNK_STREAMS_MAX: usize = 64;
 /// Most memory for messages that are not whole. Judgement: two of the longest.
 pub const HELD_BYTES_MAX: usize = 32 << 20;
 
-/// Most packets that wait to be read. Judgement: a driver reads one, then drains.
-pub const INPUT_PACKETS_MAX: usize = 16;
+/// Most parts that wait to be read. Judgement: a driver reads one, then drains.
+pub const INPUTS_MAX: usize = 16;
 
 /// Basic header of 3 bytes, message header of 11, extended timestamp.
 const HEADER_BYTES_MAX: usize = 18;
@@ -612,7 +611,6 @@ pub use check::check_any_bytes;
 #[cfg(any(test, fuzzing))]
 mod check {
     use super::*;
-    use crate::bus::{Meta, Pool, PoolLimits};
 
     /// Read in pieces as the first byte says, any bytes give the same messages and the same end as read in one piece;
     /// what they hold is bounded; and the messages are read the same when written again.
@@ -620,9 +618,8 @@ mod check {
         let Some((cut, bytes)) = bytes.split_first() else {
             return;
         };
-        let pool = Pool::new(PoolLimits { small_max: 8_192, large_max: 0 });
-        let (whole, end) = read(&pool, bytes, (Pool::SMALL, false));
-        let (in_parts, end_in_parts) = read(&pool, bytes, (1 + usize::from(*cut), true));
+        let (whole, end) = read(bytes, (2_000, false));
+        let (in_parts, end_in_parts) = read(bytes, (1 + usize::from(*cut), true));
         assert_eq!((&whole, end), (&in_parts, end_in_parts));
         let (mut writer, mut pieces) = (Writer::default(), VecDeque::new());
         writer.set_chunk_size(1 + u32::from(*cut), &mut pieces);
@@ -630,11 +627,11 @@ mod check {
             writer.write(message, &mut pieces);
         }
         let written: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
-        assert_eq!(read(&pool, &written, (Pool::SMALL, true)), (whole, None));
+        assert_eq!(read(&written, (2_000, true)), (whole, None));
     }
 
     /// Cut into parts of this length, of which as much is put where it belongs as there is room for, or nothing.
-    pub(super) fn read(pool: &Pool, bytes: &[u8], parts: (usize, bool)) -> (Vec<Message>, Option<Error>) {
+    pub(super) fn read(bytes: &[u8], parts: (usize, bool)) -> (Vec<Message>, Option<Error>) {
         let (mut reader, mut messages) = (Reader::new(), Vec::new());
         let (cut, uses_room) = parts;
         for mut part in bytes.chunks(cut) {
@@ -645,10 +642,7 @@ mod check {
                 assert_eq!(room.capacity(), capacity);
                 reader.appended(put.len());
             }
-            let Some(packet) = pool.copy(part, Meta::default()) else {
-                return (messages, None);
-            };
-            assert_eq!(reader.push(packet), Ok(()));
+            assert_eq!(reader.push(part.into()), Ok(()));
             loop {
                 match reader.poll() {
                     Ok(Some(message)) => messages.push(message),
@@ -671,7 +665,6 @@ mod tests {
 
     use super::check::read;
     use super::*;
-    use crate::bus::{Meta, Pool, PoolLimits};
 
     #[test]
     fn the_first_example_of_the_standard_is_read() {
@@ -690,7 +683,7 @@ mod tests {
         let (messages, end) = read_all(&bytes);
         let times: Vec<u32> = messages.iter().map(|message| message.timestamp_ms).collect();
         assert_eq!((times, end), (vec![1_000, 1_020, 1_040, 1_060], None));
-        assert!(messages.iter().all(|message| message.stream == 12_345 && message.payload.is_pooled()));
+        assert!(messages.iter().all(|message| message.stream == 12_345));
         assert_eq!(&*messages[3].payload, &[4; 32]);
     }
 
@@ -734,7 +727,7 @@ mod tests {
         }
         let bytes: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
         for cut in [1_000, 1_999, 2_048] {
-            let (messages, end) = read(&pool(), &bytes, (cut, true));
+            let (messages, end) = read(&bytes, (cut, true));
             assert_eq!((messages.len(), end), (lengths.len(), None), "{cut}");
             for (message, length) in messages.iter().zip(lengths) {
                 assert!(*message.payload == payload(length), "{cut}: {length}");
@@ -742,7 +735,7 @@ mod tests {
         }
         let mut reader = Reader::new();
         for part in bytes[..20_000].chunks(2_000) {
-            reader.push(pool().copy(part, Meta::default()).unwrap()).unwrap();
+            reader.push(part.into()).unwrap();
             assert_eq!(reader.poll(), Ok(None));
         }
         let (room, count) = reader.room().unwrap();
@@ -768,9 +761,8 @@ mod tests {
         let first = [&[0x06, 0xff, 0xff, 0xff, 0, 0, 130, 9, 1, 0, 0, 0, 1, 2, 3, 4][..], &[9; 128]].concat();
         // The last two bytes of the first message begin as the field would; an audio message follows.
         let bytes = [&first[..], &[0xc6, 1, 2], &[0x04, 0, 0, 0, 0, 0, 1, 8, 1, 0, 0, 0, 7]].concat();
-        let pool = pool();
         for cut in 1..bytes.len() {
-            let (messages, end) = read(&pool, &bytes, (cut, true));
+            let (messages, end) = read(&bytes, (cut, true));
             assert_eq!((messages.len(), end), (2, None), "{cut}");
             assert_eq!(&messages[0].payload[127..], &[9, 1, 2]);
         }
@@ -815,7 +807,7 @@ mod tests {
         let head = [0x04, 0, 0, 0, 0, 0, 200, 8, 1, 0, 0, 0];
         let mut reader = Reader::new();
         let bytes = [&head[..], &[1; 128], &head, &[2; 128], &[0xc4], &[2; 72]].concat();
-        reader.push(pool().copy(&bytes, Meta::default()).unwrap()).unwrap();
+        reader.push(bytes.into()).unwrap();
         let message = reader.poll().unwrap().unwrap();
         assert_eq!((message.payload[0], reader.aborted()), (2, 1));
         assert_eq!(reader.held_bytes, 0);
@@ -835,11 +827,10 @@ mod tests {
     #[test]
     fn what_unfinished_messages_hold_is_bounded() {
         // Three messages of 16 MiB, each without its last byte.
-        let pool = pool();
         let mut reader = Reader::new();
         let mut feed = |bytes: &[u8]| {
             bytes.chunks(60_000).try_for_each(|part| {
-                reader.push(pool.copy(part, Meta::default()).unwrap()).unwrap();
+                reader.push(part.into()).unwrap();
                 reader.poll().map(|message| assert_eq!(message, None))
             })
         };
@@ -854,7 +845,7 @@ mod tests {
         let mut reader = Reader::new();
         for id in 2..60 {
             let head = [&[id, 0, 0, 0, 0xff, 0xff, 0xff, 9, 1, 0, 0, 0][..], &[7; 128]].concat();
-            reader.push(pool().copy(&head, Meta::default()).unwrap()).unwrap();
+            reader.push(head.into()).unwrap();
             assert_eq!(reader.poll(), Ok(None));
         }
         assert!(reader.held_bytes <= 64 * PROVED_BYTES);
@@ -863,9 +854,9 @@ mod tests {
     #[test]
     fn more_than_it_takes_is_refused() {
         let mut reader = Reader::new();
-        let packet = pool().copy(&[0x04], Meta::default()).unwrap();
-        let pushed = (0..=INPUT_PACKETS_MAX).map(|_| reader.push(packet.clone())).collect::<Vec<_>>();
-        assert_eq!(pushed.iter().filter(|pushed| pushed.is_ok()).count(), INPUT_PACKETS_MAX);
+        let part = Payload::from(&[0x04][..]);
+        let pushed = (0..=INPUTS_MAX).map(|_| reader.push(part.clone())).collect::<Vec<_>>();
+        assert_eq!(pushed.iter().filter(|pushed| pushed.is_ok()).count(), INPUTS_MAX);
         assert_eq!(pushed.last(), Some(&Err(Error::Overrun)));
     }
 
@@ -895,7 +886,7 @@ mod tests {
             writer.set_chunk_size(size, &mut out);
             messages.iter().for_each(|message| writer.write(message, &mut out));
             let bytes: Vec<u8> = out.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
-            prop_assert_eq!(read(&pool(), &bytes, (cut, true)), (messages, None));
+            prop_assert_eq!(read(&bytes, (cut, true)), (messages, None));
         }
 
         #[test]
@@ -916,10 +907,6 @@ mod tests {
     }
 
     fn read_all(bytes: &[u8]) -> (Vec<Message>, Option<Error>) {
-        read(&pool(), bytes, (2_000, true))
-    }
-
-    fn pool() -> Pool {
-        Pool::new(PoolLimits { small_max: 256, large_max: 128 })
+        read(bytes, (2_000, true))
     }
 }

@@ -22,8 +22,7 @@ use super::handshake::Handshake;
 use super::link::{BUFFER_LENGTH, Command, Link, WINDOW_BYTES};
 use super::server::{Role, to_amf0};
 use super::stats::Stats;
-use crate::bus::Packet;
-use crate::proto::{Piece, StreamCore};
+use crate::proto::{Payload, Piece, StreamCore};
 use crate::units::Time;
 
 /// One connection that we made.
@@ -294,7 +293,7 @@ impl Client {
 impl StreamCore for Client {
     type Message = ClientMessage;
 
-    fn handle_bytes(&mut self, now: Time, bytes: Packet) {
+    fn handle_bytes(&mut self, now: Time, bytes: Payload) {
         if self.state == State::Over {
             return;
         }

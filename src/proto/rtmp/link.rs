@@ -4,12 +4,11 @@
 use std::collections::VecDeque;
 
 use super::amf::{self, Value};
-use super::chunk::{INPUT_PACKETS_MAX, Message, Reader, Writer, kind};
+use super::chunk::{INPUTS_MAX, Message, Reader, Writer, kind};
 use super::error::{Error, Unsent};
 use super::handshake::Handshake;
 use super::stats::Stats;
-use crate::bus::Packet;
-use crate::proto::Piece;
+use crate::proto::{Payload, Piece};
 use crate::units::Time;
 
 /// A connection without the commands.
@@ -108,7 +107,7 @@ impl Link {
         link
     }
 
-    pub(super) fn handle_bytes(&mut self, now: Time, bytes: Packet) {
+    pub(super) fn handle_bytes(&mut self, now: Time, bytes: Payload) {
         self.heard = now;
         self.stats.received_bytes += bytes.len() as u64;
         let fed = self.handshake.handle(&bytes).and_then(|(used, answer)| {
@@ -186,7 +185,7 @@ impl Link {
 
     pub(super) fn is_taking(&self) -> bool {
         // Nothing of a peer who does not take what it caused.
-        self.broken.is_none() && self.reader.waiting() < INPUT_PACKETS_MAX / 2 && self.has_room()
+        self.broken.is_none() && self.reader.waiting() < INPUTS_MAX / 2 && self.has_room()
     }
 
     /// Whether more may be caused. Answers are bounded by number, as the shortest take more memory than bytes.

@@ -19,8 +19,7 @@ use super::error::{End, Unsent, WORDS_BYTES_MAX};
 use super::handshake::Handshake;
 use super::link::{Command, Link, STREAM_BEGIN, STREAM_END, WINDOW_BYTES};
 use super::stats::Stats;
-use crate::bus::Packet;
-use crate::proto::{Piece, StreamCore};
+use crate::proto::{Payload, Piece, StreamCore};
 use crate::units::Time;
 
 /// One connection that somebody made to us.
@@ -332,7 +331,7 @@ impl Server {
 impl StreamCore for Server {
     type Message = ServerMessage;
 
-    fn handle_bytes(&mut self, now: Time, bytes: Packet) {
+    fn handle_bytes(&mut self, now: Time, bytes: Payload) {
         if self.state != State::Over {
             self.link.handle_bytes(now, bytes);
         }

@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use super::amf::Value;
 use super::check::Pair;
 use super::*;
-use crate::bus::{Meta, Pool, PoolLimits};
 use crate::proto::StreamCore;
 use crate::units::Time;
 
@@ -85,11 +84,10 @@ fn who_takes_no_answers_is_not_listened_to() {
     let ping = Message { kind: kind::USER_CONTROL, payload: vec![0, 6, 0, 0, 0, 0].into(), ..Message::default() };
     (0..50).for_each(|_| writer.write(&ping, &mut pieces));
     let bytes: Vec<u8> = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat()).collect();
-    let pool = Pool::new(PoolLimits { small_max: 64, large_max: 0 });
     let pings = |server: &mut Server| {
         let mut fed = 0;
         while server.is_taking() && fed < 1_000 {
-            server.handle_bytes(Time::ZERO, pool.copy(&bytes, Meta::default()).unwrap());
+            server.handle_bytes(Time::ZERO, bytes[..].into());
             assert_eq!(server.poll_message(), None);
             fed += 1;
         }
@@ -110,8 +108,7 @@ fn what_nobody_gets_to_see_leaves_others_their_turn() {
     // Empty messages of a type that is not known, each a byte after the first.
     let mut bytes = vec![4, 0, 0, 0, 0, 0, 0, 99, 1, 0, 0, 0];
     bytes.resize(2_000, 0xc4);
-    let pool = Pool::new(PoolLimits { small_max: 64, large_max: 0 });
-    pair.server.handle_bytes(Time::ZERO, pool.copy(&bytes, Meta::default()).unwrap());
+    pair.server.handle_bytes(Time::ZERO, bytes.into());
     let (mut turns, before) = (0, pair.server.stats().unexpected);
     loop {
         let seen = pair.server.stats().unexpected;
@@ -140,10 +137,9 @@ fn media_before_the_servers_word_counts_as_it() {
     writer.write(&picture, &mut pieces);
     let said = pieces.iter().flat_map(|piece| [&piece.header[..], &piece.payload].concat());
     let bytes: Vec<u8> = [vec![3], vec![0; 2 * 1_536]].concat().into_iter().chain(said).collect();
-    let pool = Pool::new(PoolLimits { small_max: 64, large_max: 0 });
     let mut told = Vec::new();
     for part in bytes.chunks(1_000) {
-        client.handle_bytes(Time::ZERO, pool.copy(part, Meta::default()).unwrap());
+        client.handle_bytes(Time::ZERO, part.into());
         told.extend(std::iter::from_fn(|| client.poll_message()));
     }
     assert_eq!(told, [ClientMessage::Ready, ClientMessage::Media(picture)]);

@@ -18,10 +18,10 @@ use crate::adapters::accept::Arrival;
 use crate::adapters::background::Remote;
 use crate::adapters::clock;
 use crate::adapters::rtmp::{BOTH, Leaving};
-use crate::adapters::stream::Stream;
+use crate::adapters::stream::{Ahead, Stream};
 use crate::adapters::stream_driver::{Broken, Connection};
 use crate::adapters::tls::Session;
-use crate::bus::Pool;
+use crate::adapters::worker::Ready;
 use crate::path::allow::AllowList;
 use crate::proto::Done;
 use crate::proto::rtmp::{Config, End, Error, Refusal, Request, Role, Server, ServerMessage};
@@ -32,7 +32,6 @@ pub(super) struct Keeper {
     pub(super) port: u16,
     pub(super) listener: TcpListener,
     pub(super) poll: Poll,
-    pub(super) pool: Pool,
     pub(super) shared: Arc<Shared>,
     pub(super) porter: Option<Porter>,
     pub(super) state: State,
@@ -43,6 +42,8 @@ pub(super) struct Keeper {
 pub(super) struct State {
     /// Those who were not let in yet, at most [`CALLERS_MAX`].
     callers: Vec<Option<Caller>>,
+    /// What they are read into.
+    ahead: Ahead,
     /// Those of them who have said more than was listened to.
     again: Vec<usize>,
     leaving: Leaving,
@@ -59,8 +60,6 @@ struct Caller {
     began: Time,
     /// TLS has a limit of its own for its handshake; there is that of the core for both together.
     is_secure: bool,
-    /// He has ended his side, or all of it. Once he wants something nothing is read that would tell.
-    has_left: bool,
     /// What he wants, once he has said it.
     wants: Option<Box<Wants>>,
 }
@@ -133,6 +132,8 @@ impl Keeper {
         };
         // Readiness is told once.
         self.state.again = (0..self.state.callers.len()).collect();
+        let ready = Ready { to_read: true, at_end: false };
+        self.state.callers.iter_mut().flatten().for_each(|caller| caller.connection.handle_ready(ready));
         self.state.accept_at = Some(clock::now());
         self.shared.counts.add(Cause::Fault);
         tracing::error!(%error, port = self.port, "a port cannot wait for callers");
@@ -162,10 +163,13 @@ impl Keeper {
         let now = clock::now();
         self.state.leaving.handle_timeout(now);
         // Before anybody else gets the place of one who left.
-        for event in events.iter().filter(|event| event.is_read_closed() || event.is_error()) {
-            let at = event.token().0.checked_sub(CALLERS_FROM);
-            if let Some(Some(caller)) = at.and_then(|at| self.state.callers.get_mut(at)) {
-                caller.has_left = true;
+        let mut ready = Vec::new();
+        for event in &*events {
+            if let Some(at) = event.token().0.checked_sub(CALLERS_FROM)
+                && let Some(Some(caller)) = self.state.callers.get_mut(at)
+            {
+                caller.connection.handle_ready(Ready::of(event));
+                ready.push(at);
             }
         }
         self.hear_answers(now);
@@ -180,17 +184,10 @@ impl Keeper {
             self.welcome(now);
         }
         let has_new_places = self.shared.has_new_places.swap(false, Ordering::Relaxed);
-        let ready = events.iter().map(|event| event.token().0).filter(|token| *token >= CALLERS_FROM);
-        let ready: Vec<usize> = ready.map(|token| token - CALLERS_FROM).collect();
         for at in 0..self.state.callers.len() {
             // Whoever closes the port waits for this.
             if self.is_closing() {
                 break;
-            }
-            if (ready.contains(&at) || again.contains(&at))
-                && let Some(caller) = &mut self.state.callers[at]
-            {
-                caller.connection.handle_ready();
             }
             let is_due = |caller: &Caller| {
                 caller.poll_timeout().is_some_and(|due| due <= now) || (has_new_places && caller.wants.is_some())
@@ -265,7 +262,7 @@ impl Keeper {
         };
         let server = Server::new(now, Config::default(), fastrand::u64(..));
         let connection = Connection::new(server, stream, peer);
-        let caller = Some(Caller { connection, began: now, is_secure, has_left: false, wants: None });
+        let caller = Some(Caller { connection, began: now, is_secure, wants: None });
         match self.state.callers.get_mut(at) {
             Some(place) => *place = caller,
             None => self.state.callers.push(caller),
@@ -276,7 +273,7 @@ impl Keeper {
     fn hear(&mut self, now: Time, at: usize) {
         let Some(mut caller) = self.state.callers.get_mut(at).and_then(Option::take) else { return };
         let (mut wanted, mut end) = (None, None);
-        let has_more = caller.connection.turn(now, &self.pool, |_, said| match said {
+        let has_more = caller.connection.turn(now, &mut self.state.ahead, |_, said| match said {
             ServerMessage::Publish(request) => wanted = Some((Role::Publisher, request)),
             ServerMessage::Play(request) => wanted = Some((Role::Player, request)),
             ServerMessage::Ended(why) => end = Some(why),
@@ -317,7 +314,8 @@ impl Keeper {
     /// He has said what he wants: he is handed on, asked about, kept for a while, or sent away.
     fn let_in(&mut self, now: Time, at: usize, mut caller: Caller, mut wants: Box<Wants>) {
         let peer = caller.connection.peer();
-        if caller.has_left {
+        // Once he wants something nothing is read that would tell.
+        if caller.connection.is_ending() {
             return self.count(now, Cause::Left, peer, None);
         }
         let found = self.find(wants.role, &wants.request);
@@ -527,7 +525,6 @@ mod tests {
     use crate::adapters::background::{Background, Parcel};
     use crate::adapters::rtmp::Key;
     use crate::adapters::worker::SocketKey;
-    use crate::bus::{Meta, PoolLimits};
     use crate::proto::StreamCore;
     use crate::proto::rtmp::{Client, ClientMessage, Target};
 
@@ -535,8 +532,7 @@ mod tests {
         let mut listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let poll = Poll::new().unwrap();
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).unwrap();
-        let (pool, shared) = (Pool::new(PoolLimits::default()), Arc::default());
-        Keeper { port: 1, listener, poll, pool, shared, porter: None, state: State::default() }
+        Keeper { port: 1, listener, poll, shared: Arc::default(), porter: None, state: State::default() }
     }
 
     #[test]
@@ -578,8 +574,7 @@ mod tests {
                 }
                 let mut buffer = [0; 4_096];
                 if let Ok(len @ 1..) = self.stream.read(&mut buffer) {
-                    let bytes = keeper.pool.copy(&buffer[..len], Meta::default()).unwrap();
-                    self.core.handle_bytes(clock::now(), bytes);
+                    self.core.handle_bytes(clock::now(), buffer[..len].into());
                 }
                 while let Some(said) = self.core.poll_message() {
                     if matches!(said, ClientMessage::Ended(_)) {
@@ -723,7 +718,7 @@ mod tests {
         let want = |keeper: &mut Keeper, at: usize, role: Role| {
             let stream = Stream::plain(TcpStream::connect(address).unwrap());
             let connection = Connection::new(Server::new(now, Config::default(), 1), stream, address);
-            let caller = Caller { connection, began: now, is_secure: false, has_left: false, wants: None };
+            let caller = Caller { connection, began: now, is_secure: false, wants: None };
             let (request, due) = (Request::default(), now + Duration::from_secs(60));
             let wants = Wants { role, request, due, asked: None, is_wanted: false };
             keeper.state.callers.resize_with(at + 1, || None);

@@ -34,7 +34,6 @@ use crate::adapters::background::Remote;
 use crate::adapters::socket::OpenError;
 use crate::adapters::stream_driver::Connection;
 use crate::adapters::tls::IdentityFiles;
-use crate::bus::Pool;
 use crate::path::allow::AllowList;
 use crate::proto::rtmp::{Request, Role, Server};
 use crate::proto::{self, Detail};
@@ -155,13 +154,12 @@ impl Doors {
         (address, tls): (SocketAddr, Option<&IdentityFiles>),
         role: Role,
         (app, key): (&str, &Key),
-        pool: &Pool,
     ) -> Result<Seat, OpenError> {
         let mut open = lock(&self.open);
         open.retain(|_, door| door.strong_count() > 0);
         let mut certificate = tls.map(Certificate::read).transpose().map_err(|error| unusable(&error))?;
         let door = match open.get(&address).and_then(Weak::upgrade) {
-            None => Arc::new(Door::open(address, certificate.take(), pool, self.hook.clone())?),
+            None => Arc::new(Door::open(address, certificate.take(), self.hook.clone())?),
             Some(door) => match (door.shared.certificate.is_some(), tls.is_some()) {
                 (true, false) => return Err(OpenError::InUse { address: format!("{address} with TLS") }),
                 (false, true) => return Err(OpenError::InUse { address: format!("{address} without TLS") }),
@@ -224,7 +222,6 @@ impl Door {
     fn open(
         address: SocketAddr,
         certificate: Option<Certificate>,
-        pool: &Pool,
         hook: Option<AcceptHook>,
     ) -> Result<Self, OpenError> {
         let system = |error: io::Error| {
@@ -247,9 +244,9 @@ impl Door {
             None => None,
             Some(hook) => Some(Porter::start(&name, &hook, &waker).map_err(system)?),
         };
-        let (port, pool) = (address.port(), pool.clone());
+        let port = address.port();
         let state = State::default();
-        let keeper = Keeper { port, listener, poll, pool, shared: Arc::clone(&shared), porter, state };
+        let keeper = Keeper { port, listener, poll, shared: Arc::clone(&shared), porter, state };
         let thread = std::thread::Builder::new().name(name).spawn(move || keeper.run()).map_err(system)?;
         Ok(Self { shared, waker, thread: Some(thread), _renewal: renewal })
     }

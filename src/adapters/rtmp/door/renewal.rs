@@ -76,7 +76,6 @@ mod tests {
     use crate::adapters::rtmp::Key;
     use crate::adapters::socket::OpenError;
     use crate::adapters::tls::{Session, Trust};
-    use crate::bus::{Pool, PoolLimits};
     use crate::proto::rtmp::Role;
 
     #[test]
@@ -124,8 +123,8 @@ mod tests {
     }
 
     fn try_join(doors: &Doors, address: SocketAddr, files: &IdentityFiles, key: &str) -> Result<Seat, OpenError> {
-        let (pool, key) = (Pool::new(PoolLimits::default()), Key::new(key).unwrap());
-        doors.join((address, Some(files)), Role::Publisher, ("live", &key), &pool)
+        let key = Key::new(key).unwrap();
+        doors.join((address, Some(files)), Role::Publisher, ("live", &key))
     }
 
     /// By one who knows the authority.

@@ -188,10 +188,10 @@ impl Draft<'_> {
         &mut self.queue.own[self.first_own..]
     }
 
-    /// Appends `bytes`, which lie in `whole`: without a copy where that is worth it. What lies in a receive buffer is copied, as
-    /// others wait for that one, and so is what would keep far more memory than it has bytes, for as long as it waits.
+    /// Appends `bytes`, which lie in `whole`: without a copy where that is worth it, and would not keep far more
+    /// memory than it has bytes for as long as it waits.
     pub(super) fn append_part(&mut self, whole: &Payload, bytes: &[u8]) {
-        if bytes.len() < SHARED_BYTES_MIN || whole.is_pooled() || whole.kept_bytes() > KEPT_SHARE_MAX * whole.len() {
+        if bytes.len() < SHARED_BYTES_MIN || whole.kept_bytes() > KEPT_SHARE_MAX * whole.len() {
             self.queue.own.extend_from_slice(bytes);
             return;
         }
@@ -240,7 +240,6 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::bus::{Meta, Pool, PoolLimits};
 
     proptest! {
         /// Against a plain list of bytes; what is left out of a draft leaves nothing behind.
@@ -298,14 +297,10 @@ mod tests {
 
     #[test]
     fn long_parts_stay_where_they_are_unless_they_keep_much_else() {
-        let pool = Pool::new(PoolLimits::default());
         let bytes = [7; 10_000];
         let whole = Payload::from(bytes.to_vec());
         let of_much = Payload::from([7; 100_000].to_vec()).slice(0..10_000);
-        let pooled = Payload::from(pool.copy(&bytes, Meta::default()).unwrap());
-        for (payload, len, is_shared) in
-            [(&whole, 9_000, true), (&whole, 900, false), (&of_much, 9_000, false), (&pooled, 9_000, false)]
-        {
+        for (payload, len, is_shared) in [(&whole, 9_000, true), (&whole, 900, false), (&of_much, 9_000, false)] {
             let mut queue = Queue::default();
             let mut draft = queue.begin();
             draft.append_part(payload, &payload[..len]);
