@@ -83,6 +83,8 @@ impl<C: StreamCore> Connection<C> {
         let socket = SockRef::from(&*stream.tcp());
         let probes = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBES_APART);
         let _ = socket.set_tcp_keepalive(&probes);
+        // Bytes that were sent as urgent are like all others; by themselves they would cut reads short.
+        let _ = socket.set_out_of_band_inline(true);
         // Linux ends a connection then even if the peer acknowledges everything and its window is closed (tcp(7)).
         #[cfg(target_os = "linux")]
         let _ = socket.set_tcp_user_timeout(Some(STALL_MAX));
@@ -169,11 +171,8 @@ impl<C: StreamCore> Connection<C> {
             if !self.hear(messages, each) {
                 return true;
             }
-            if self.broken.is_some() || self.is_drained {
-                return false;
-            }
             self.is_held = !self.core.is_taking();
-            if self.is_held {
+            if self.broken.is_some() || self.is_drained || self.is_held {
                 return false;
             }
             if !self.read(now, ahead) {
@@ -288,6 +287,7 @@ impl<C: StreamCore> Connection<C> {
             let room = if self.stream.is_plain() { self.core.room() } else { None };
             let (has_room, asked, read) = match room {
                 Some((room, count)) => {
+                    let count = count.min(AHEAD_BYTES);
                     let rest = ahead.room(BEGINNING_BYTES);
                     (
                         true,
@@ -308,7 +308,7 @@ impl<C: StreamCore> Connection<C> {
                     self.is_drained = len < asked && !self.at_end && self.stream.is_plain();
                     let bytes = ahead.take();
                     if has_room {
-                        self.begun_bytes += len;
+                        self.begun_bytes = self.begun_bytes.saturating_add(len);
                         self.core.handle_appended(now, len - bytes.len());
                     } else {
                         self.begun_bytes = len;
@@ -320,7 +320,8 @@ impl<C: StreamCore> Connection<C> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => {
-                    self.is_drained = true;
+                    // The end that was told was that of another, who is registered by the same name.
+                    (self.is_drained, self.at_end) = (true, false);
                 }
                 Err(error) => self.broken = Some(self.broken_by(&error)),
             }
@@ -381,6 +382,8 @@ mod tests {
         at: usize,
         out: VecDeque<Piece>,
         refuses: bool,
+        /// Says nothing more before the answer to what it said has left.
+        answers: bool,
     }
 
     impl StreamCore for Bytes {
@@ -399,12 +402,18 @@ mod tests {
         }
 
         fn poll_message(&mut self) -> Option<u8> {
+            if !self.out.is_empty() {
+                return None;
+            }
             let front = self.waiting.front()?;
             let byte = front[self.at];
             self.at += 1;
             if self.at == front.len() {
                 self.waiting.pop_front();
                 self.at = 0;
+            }
+            if self.answers {
+                self.out.push_back(Piece { payload: Payload::from(vec![byte]), ..Piece::default() });
             }
             Some(byte)
         }
@@ -414,7 +423,7 @@ mod tests {
         }
 
         fn is_taking(&self) -> bool {
-            self.waiting.len() < 4 && !self.refuses
+            self.waiting.len() < 4 && !self.refuses && (!self.answers || self.out.is_empty())
         }
 
         fn is_over(&self) -> bool {
@@ -489,6 +498,35 @@ mod tests {
             connection.turn(Time::ZERO, &mut ahead, |_, said| came.push(said));
         }
         assert_eq!(connection.poll_timeout(), None);
+    }
+
+    #[test]
+    fn who_was_held_back_by_what_he_said_himself_is_heard_when_the_answer_has_left() {
+        let (mut connection, mut peer) = connection();
+        connection.core.answers = true;
+        peer.write_all(&[1, 2, 3]).unwrap();
+        let (mut ahead, mut came) = (Ahead::default(), Vec::new());
+        while came.len() < 3 {
+            let has_more = connection.turn(Time::ZERO, &mut ahead, |_, said| came.push(said));
+            assert!(came.len() == 3 || has_more || connection.poll_timeout() == Some(Time::ZERO), "{came:?}");
+        }
+    }
+
+    #[test]
+    fn an_end_behind_the_last_bytes_is_told_with_them() {
+        let (mut connection, mut peer) = connection();
+        let mut poll = mio::Poll::new().unwrap();
+        poll.registry().register(connection.stream(), mio::Token(0), mio::Interest::READABLE).unwrap();
+        peer.write_all(&[7]).unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        let (mut ahead, mut came, mut events) = (Ahead::default(), Vec::new(), mio::Events::with_capacity(4));
+        while connection.broken().is_none() {
+            poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+            assert!(!events.is_empty(), "the end is never told");
+            events.iter().for_each(|event| connection.handle_ready(Ready::of(event)));
+            connection.turn(Time::ZERO, &mut ahead, |_, said| came.push(said));
+        }
+        assert_eq!((came, connection.broken()), (vec![7], Some(Broken::Closed)));
     }
 
     #[test]

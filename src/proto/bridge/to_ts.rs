@@ -337,11 +337,12 @@ const QUIET_MAX: Duration = Duration::from_secs(2);
 /// Judgement: less than between pictures of 120 Hz, and more than the parts of one take to come.
 const STEP_MIN: Duration = Duration::from_millis(5);
 
-/// In the place of the one that its track had. Where there are too many, the multiplexer has no track for it, either.
+/// In the place of the one that its track had, without what came with it. Where there are too many, the multiplexer has no track
+/// for it, either.
 pub(super) fn keep(headers: &mut ArrayVec<flv::AccessUnit, TRACKS_MAX>, header: &flv::AccessUnit) {
     let track = |header: &flv::AccessUnit| (header.codec.is_video(), header.track);
     headers.retain(|known| track(known) != track(header));
-    let _ = headers.try_push(header.clone());
+    let _ = headers.try_push(flv::AccessUnit { bytes: header.bytes[..].into(), ..header.clone() });
 }
 
 /// What a header says of its track; `None` for a codec that is not carried.

@@ -161,8 +161,7 @@ impl Keeper {
             Ok(()) | Err(_) => {}
         }
         let now = clock::now();
-        self.state.leaving.handle_timeout(now);
-        // Before anybody else gets the place of one who left.
+        // Before anything that may go wrong, as it is told once, and before anybody else gets the place of one who left.
         let mut ready = Vec::new();
         for event in &*events {
             if let Some(at) = event.token().0.checked_sub(CALLERS_FROM)
@@ -172,6 +171,7 @@ impl Keeper {
                 ready.push(at);
             }
         }
+        self.state.leaving.handle_timeout(now);
         self.hear_answers(now);
         if self.state.recount_due.is_some_and(|due| due <= now) {
             (self.state.recount_due, self.state.recounted) = (None, now);
