@@ -11,6 +11,7 @@ mod counters;
 pub mod decoders;
 mod driven;
 mod driver;
+mod gather;
 mod guests;
 mod host;
 mod io;

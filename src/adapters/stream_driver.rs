@@ -12,7 +12,9 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 
+use super::gather::Gather;
 use super::stream::{AHEAD_BYTES, Ahead, BEGINNING_BYTES, Stream};
+use super::system;
 use super::tls::Failure;
 use super::worker::Ready;
 use crate::proto::{Piece, StreamCore};
@@ -34,6 +36,9 @@ pub(super) struct Connection<C> {
     at_end: bool,
     /// What came since the core had no room, as the beginning of something longer.
     begun_bytes: usize,
+    /// What came in this turn.
+    came_bytes: usize,
+    gather: Gather,
     /// The core took nothing at the end of the last turn. Readiness that was told meanwhile is used up.
     is_held: bool,
     /// Since when the kernel takes nothing of what waits.
@@ -97,6 +102,8 @@ impl<C: StreamCore> Connection<C> {
             is_drained: false,
             at_end: false,
             begun_bytes: 0,
+            came_bytes: 0,
+            gather: Gather::default(),
             is_held: false,
             stuck: None,
             over: None,
@@ -144,7 +151,7 @@ impl<C: StreamCore> Connection<C> {
         self.is_held = false;
         self.stream.handle_timeout(now);
         // What TLS comes to by itself shows in reading.
-        self.is_drained &= self.stream.failure().is_none();
+        self.is_drained &= self.stream.failure().is_none() && self.gather.due().is_none_or(|due| due > now);
         let mut messages = MESSAGES_PER_TURN;
         let mut has_more = self.take_in(now, ahead, &mut messages, &mut each);
         if self.core.poll_timeout().is_some_and(|at| at <= now) {
@@ -153,6 +160,9 @@ impl<C: StreamCore> Connection<C> {
         // The end is one message, and is not left for later.
         has_more |= !self.hear(&mut messages.max(1), &mut each);
         self.flush(now);
+        if let Some(bytes) = self.gather.after_turn(now, std::mem::take(&mut self.came_bytes)) {
+            system::wake_at(self.stream.tcp(), bytes);
+        }
         if self.core.is_over() {
             self.over.get_or_insert(now);
         }
@@ -266,7 +276,10 @@ impl<C: StreamCore> Connection<C> {
         }
         let stuck = self.stuck.map(|since| since + STALL_MAX);
         let over = self.over.map(|over| over + LINGER);
-        [self.core.poll_timeout(), self.stream.poll_timeout(), stuck, over].into_iter().flatten().min()
+        [self.core.poll_timeout(), self.stream.poll_timeout(), self.gather.due(), stuck, over]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// At most so many messages; false if there may be more.
@@ -305,6 +318,7 @@ impl<C: StreamCore> Connection<C> {
                 Ok(0) => self.broken = Some(Broken::Closed),
                 Ok(len) => {
                     // Less than was asked for is all that there is (epoll(7)), unless an end is behind it. TLS has its own parts.
+                    self.came_bytes += len;
                     self.is_drained = len < asked && !self.at_end && self.stream.is_plain();
                     let bytes = ahead.take();
                     if has_room {

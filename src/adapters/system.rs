@@ -60,6 +60,12 @@ mod imp {
         let _without_is_fine = set(socket, libc::SOL_UDP, libc::UDP_GRO, &1_i32);
     }
 
+    /// A stream is ready to be read with so many bytes, or its end.
+    pub(crate) fn wake_at(stream: &impl AsRawFd, bytes: usize) {
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        let _without_it_wakes_more = set(stream, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &bytes);
+    }
+
     /// Source-specific join on an interface, IPv4 or IPv6 (RFC 3678 5.1).
     pub(crate) fn join_source(socket: &Socket, group: IpAddr, source: IpAddr, interface: u32) -> io::Result<()> {
         let storage = |ip| {
@@ -134,6 +140,9 @@ mod imp {
     pub(crate) fn tune_receiver(_socket: &Socket) -> io::Result<()> {
         Ok(())
     }
+
+    /// Wakes with each.
+    pub(crate) const fn wake_at<S>(_stream: &S, _bytes: usize) {}
 
     pub(crate) fn join_source(socket: &Socket, group: IpAddr, source: IpAddr, _interface: u32) -> io::Result<()> {
         match (group, source) {
