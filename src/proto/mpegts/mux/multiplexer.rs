@@ -1,7 +1,7 @@
 //! The multiplexer itself: its clock, what is due, and which track goes next.
 
-use std::mem;
 use std::time::Duration;
+use std::{mem, slice};
 
 use arrayvec::ArrayVec;
 
@@ -520,6 +520,12 @@ impl Multiplexer {
         if self.pace.is_some() {
             track.take_room(stc_27m);
         }
+        if reference.is_none() && self.write_rest(index, stc_27m, slice::from_mut(out)) > 0 {
+            return true;
+        }
+        let Some(Some(track)) = self.tracks.get_mut(index) else {
+            return false;
+        };
         let Some(unit) = track.queue.front() else {
             return false;
         };
@@ -537,7 +543,7 @@ impl Multiplexer {
         true
     }
 
-    /// The next packets of a PES packet that has begun, as long as it fills them; gives how many. Nothing else is due.
+    /// The next packets of a PES packet that has begun, as long as it fills them; gives how many. There is nothing else in them.
     fn write_rest(&mut self, index: usize, stc_27m: u64, outs: &mut [[u8; TS_PACKET_BYTES]]) -> usize {
         let Some(Some(track)) = self.tracks.get_mut(index) else {
             return 0;
