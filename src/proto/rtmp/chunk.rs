@@ -683,7 +683,7 @@ mod tests {
         let (messages, end) = read_all(&bytes);
         let times: Vec<u32> = messages.iter().map(|message| message.timestamp_ms).collect();
         assert_eq!((times, end), (vec![1_000, 1_020, 1_040, 1_060], None));
-        assert!(messages.iter().all(|message| message.stream == 12_345));
+        assert!(messages.iter().all(|message| message.stream == 12_345 && message.payload.kept_bytes() == bytes.len()));
         assert_eq!(&*messages[3].payload, &[4; 32]);
     }
 
